@@ -1,0 +1,128 @@
+// Package agent holds the domain of the esb agent: what a function container is, what can go wrong with one,
+// and the Runtime that makes and ends them. It depends on nothing but the standard library; the packages
+// below it are each named after the one thing they wrap (containerd, cni, nftables, ...).
+package agent
+
+import (
+	"context"
+	"time"
+)
+
+// Labels and names that identify what this agent made (design.md 10).
+const (
+	// Namespace is the containerd namespace of all function containers.
+	Namespace = "esb-runtime"
+	// LabelFunction holds the function's name.
+	LabelFunction = "esb_function"
+	// LabelCreatedBy marks a container as the agent's; its value is CreatedBy.
+	LabelCreatedBy = "created_by"
+	// CreatedBy is the value of LabelCreatedBy.
+	CreatedBy = "esb-agent"
+	// WorkerPort is the TCP port of a container's worker endpoint (design.md 4).
+	WorkerPort = 8080
+)
+
+// RuntimeInterface says how a function process is reached (design.md 4).
+type RuntimeInterface string
+
+// Runtime interfaces.
+const (
+	Supervisor RuntimeInterface = "supervisor"
+	RIE        RuntimeInterface = "rie"
+)
+
+// PullPolicy says when a registry is asked for an image.
+type PullPolicy string
+
+// Pull policies.
+const (
+	PullIfNotPresent PullPolicy = "if_not_present"
+	PullAlways       PullPolicy = "always"
+	PullNever        PullPolicy = "never"
+)
+
+// Status is the observed state of a container.
+type Status string
+
+// Container states.
+const (
+	StatusRunning Status = "RUNNING"
+	StatusPaused  Status = "PAUSED"
+	StatusStopped Status = "STOPPED"
+	StatusUnknown Status = "UNKNOWN"
+)
+
+// ContainerSpec says which container to make.
+type ContainerSpec struct {
+	FunctionName string
+	// Image is a reference "name[:tag][@digest]".
+	Image string
+	// Env is the function's own environment; the runtime adds AWS's variables.
+	Env map[string]string
+	// MemoryMB is the memory limit; CPU follows it.
+	MemoryMB int
+	// Timeout of one invocation.
+	Timeout    time.Duration
+	Interface  RuntimeInterface
+	PullPolicy PullPolicy
+	// Generation is an opaque digest of the function's configuration.
+	Generation string
+	// EphemeralStorageMB is the size of /tmp; 0 means the agent's setting.
+	EphemeralStorageMB int
+	// Standby leaves the function process to the first request.
+	Standby bool
+	// Entrypoint, Command and WorkingDirectory replace the image's when not empty.
+	Entrypoint       []string
+	Command          []string
+	WorkingDirectory string
+	// RequestID is the request that caused the start, for log lines.
+	RequestID string
+}
+
+// Container is one container as observed.
+type Container struct {
+	ID           string
+	Name         string
+	FunctionName string
+	Status       Status
+	IP           string
+	Port         int
+	Image        string
+	ImageDigest  string
+	Generation   string
+	Interface    RuntimeInterface
+	Standby      bool
+	CreatedAt    time.Time
+	LastUsedAt   time.Time
+}
+
+// Metrics is one reading of a container's cgroup.
+type Metrics struct {
+	Container        Container
+	MemoryBytes      uint64
+	MemoryPeakBytes  uint64
+	MemoryLimitBytes uint64
+	CPUNanoseconds   uint64
+	ThrottledPeriods uint64
+	OOMKills         uint64
+	PIDs             uint64
+	// ExitCode of process 1, when it has ended.
+	ExitCode *uint32
+}
+
+// Runtime makes and ends function containers. Every method answers with *Error.
+type Runtime interface {
+	// Ensure makes one container and returns when its worker endpoint answers. When it fails, or ctx ends
+	// first, everything that it had made is undone.
+	Ensure(ctx context.Context, spec ContainerSpec) (Container, error)
+	// Destroy ends a container: SIGTERM, SIGKILL after grace (at once when grace is 0), thawed first.
+	Destroy(ctx context.Context, id string, grace time.Duration, reason string) error
+	// List returns the agent's containers as containerd reports them, all when function is empty.
+	List(ctx context.Context, function string) ([]Container, error)
+	// Pause freezes a container; pausing a paused one is no error.
+	Pause(ctx context.Context, id string) error
+	// Resume thaws a container; resuming a running one is no error.
+	Resume(ctx context.Context, id string) error
+	// Metrics reads a container's counters.
+	Metrics(ctx context.Context, id string) (Metrics, error)
+}

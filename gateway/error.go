@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Code classifies an error; gateway/httpapi maps it to status and body in one place (design.md 9).
+type Code string
+
+// Error codes.
+const (
+	// CodeUnauthorized: no credentials, bad ones, or expired ones.
+	CodeUnauthorized Code = "unauthorized"
+	// CodeNoRoute: no route matches.
+	CodeNoRoute Code = "no_route"
+	// CodeFunction: the function failed, ran past its own timeout, or answered with a wrong shape.
+	CodeFunction Code = "function"
+	// CodeIntegrationTimeout: the route's timeout came first.
+	CodeIntegrationTimeout Code = "integration_timeout"
+	// CodeThrottled: the queue is full.
+	CodeThrottled Code = "throttled"
+	// CodeUnavailable: no worker in time, agent down, circuit open, start failed for good.
+	CodeUnavailable Code = "unavailable"
+	// CodeTooLarge: body over 10 MB or event over 6 MB.
+	CodeTooLarge Code = "too_large"
+	// CodeInvalid: the request is malformed.
+	CodeInvalid Code = "invalid"
+	// CodeCanceled: the client has left.
+	CodeCanceled Code = "canceled"
+	// CodeTransport: a worker broke the connection or the HTTP exchange with it failed.
+	CodeTransport Code = "transport"
+	// CodeInternal: everything else.
+	CodeInternal Code = "internal"
+)
+
+// Error is the gateway's one error type. Clients never see Message of an infrastructure error, only what
+// httpapi makes of Code; operators find it in the log.
+type Error struct {
+	Code    Code
+	Message string
+	// RetryAfter, when not 0, is told to the client.
+	RetryAfter time.Duration
+	// Permanent marks a start failure that trying again cannot cure (image missing, bad configuration).
+	Permanent bool
+	cause     error
+}
+
+// Errorf makes an Error; a %w in format becomes its cause.
+func Errorf(code Code, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.cause }
+
+// ErrorCode returns the code of the first Error in err's chain, CodeInternal for strangers, "" for nil.
+func ErrorCode(err error) Code {
+	if err == nil {
+		return ""
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return CodeInternal
+}

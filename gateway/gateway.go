@@ -1,0 +1,130 @@
+// Package gateway holds the domain of the esb gateway: functions, routes, workers, invocations and the errors
+// that clients see. It depends on nothing but the standard library; each package below it wraps one
+// dependency or does one job (httpapi, auth, route, event, pool, invoke, ...).
+package gateway
+
+import (
+	"net/http"
+	"time"
+)
+
+// RuntimeInterface says how a worker is reached (design.md 4).
+type RuntimeInterface string
+
+// Runtime interfaces.
+const (
+	Supervisor RuntimeInterface = "supervisor"
+	RIE        RuntimeInterface = "rie"
+)
+
+// Function is one entry of functions.yml with its defaults applied. It is immutable: a reload makes new ones.
+type Function struct {
+	Name        string
+	Image       string
+	PullPolicy  string // always, if_not_present, never
+	Environment map[string]string
+	// Timeout of one invocation (AWS: 1 to 900 s, default 3 s).
+	Timeout time.Duration
+	// MemoryMB is the memory limit (AWS: 128 to 10240 MB); CPU follows it.
+	MemoryMB int
+	// EphemeralStorageMB is the size of /tmp (AWS: 512 to 10240 MB).
+	EphemeralStorageMB int
+	Interface          RuntimeInterface
+	// Entrypoint, Command and WorkingDirectory replace the image's when not empty (AWS: ImageConfig).
+	Entrypoint       []string
+	Command          []string
+	WorkingDirectory string
+	Scaling          Scaling
+	// Generation is a digest of everything a running container depends on (not of Scaling): containers of
+	// another generation are drained, never used again.
+	Generation string
+}
+
+// Scaling bounds the pool of one function (design.md 8).
+type Scaling struct {
+	// MinCapacity workers stay warm.
+	MinCapacity int
+	// MaxCapacity bounds containers: idle, busy, starting and standing by together. 0 means that every
+	// request is refused as throttled (AWS: reserved concurrency 0).
+	MaxCapacity int
+	// IdleTimeout after which an idle worker is destroyed.
+	IdleTimeout time.Duration
+	// AcquireTimeout bounds the wait for a worker.
+	AcquireTimeout time.Duration
+	// Queue is how many requests may wait for a worker.
+	Queue int
+	// Standby is how many sandboxes stand by without a function process, within MaxCapacity.
+	Standby int
+}
+
+// AuthKind is how a route authenticates its callers.
+type AuthKind string
+
+// Kinds of authentication.
+const (
+	AuthJWT    AuthKind = "jwt"
+	AuthAPIKey AuthKind = "api_key"
+	AuthNone   AuthKind = "none"
+)
+
+// PayloadVersion is the event format of a route.
+type PayloadVersion string
+
+// Event formats of API Gateway.
+const (
+	PayloadV1 PayloadVersion = "1.0"
+	PayloadV2 PayloadVersion = "2.0"
+)
+
+// Route is one entry of routing.yml.
+type Route struct {
+	// Path is the template, "/api/users/{id}" or "/files/{proxy+}".
+	Path string
+	// Methods in upper case; empty means ANY.
+	Methods  []string
+	Function *Function
+	Auth     AuthKind
+	Payload  PayloadVersion
+	// Timeout of the whole integration, waiting for a worker included (AWS: 29 s).
+	Timeout time.Duration
+	// BinaryMediaTypes whose bodies travel as base64 (AWS: binaryMediaTypes).
+	BinaryMediaTypes []string
+}
+
+// Worker is a container that takes one invocation at a time.
+type Worker struct {
+	ID          string
+	Name        string
+	Addr        string // host:port
+	Function    string
+	Generation  string
+	ImageDigest string
+	Interface   RuntimeInterface
+	// Standby is true until the first invocation has started the function process.
+	Standby   bool
+	CreatedAt time.Time
+}
+
+// Invocation is one call of a function.
+type Invocation struct {
+	RequestID string
+	// TraceID is a whole X-Amzn-Trace-Id value: Root, Parent and Sampled.
+	TraceID       string
+	ClientContext string
+	LogTail       bool
+	Payload       []byte
+}
+
+// Result is what a function answered.
+type Result struct {
+	Payload []byte
+	// FunctionError is "Unhandled" when the function failed, else empty; Payload then describes the error.
+	FunctionError string
+	// TimedOut is true when the function ran past its own timeout.
+	TimedOut bool
+	// LogTail is the last 4 KB of the invocation's log, base64, when asked for.
+	LogTail string
+	// InitDuration is set when this invocation paid for a cold start.
+	InitDuration time.Duration
+	Header       http.Header
+}
