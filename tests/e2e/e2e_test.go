@@ -1,0 +1,544 @@
+// Package e2e drives one whole box, started as a user starts it, with a real HTTP client: real containers, real
+// functions, nothing faked.
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// box is the stack that all tests of this package share; TestMain owns it.
+var box *stack.Stack
+
+// token of the development user.
+var token string
+
+func TestMain(m *testing.M) {
+	code, err := runWithBox(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runWithBox(m *testing.M) (code int, err error) {
+	if os.Getuid() != 0 {
+		return 1, fmt.Errorf("the end-to-end tests start containers: run them as root")
+	}
+	root, err := stack.RepositoryRoot()
+	if err != nil {
+		return 1, err
+	}
+	home, err := os.MkdirTemp("", "esb-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() {
+		if code == 0 && err == nil {
+			_ = os.RemoveAll(home)
+		} else {
+			fmt.Fprintln(os.Stderr, "the state of the box is kept in", home)
+		}
+	}()
+	images, err := rieImages(root, home)
+	if err != nil {
+		return 1, err
+	}
+	box, err = stack.Prepare(home, stack.Options{
+		FunctionsConfig: filepath.Join(root, "tests", "e2e", "testdata", "functions.yml"),
+		RoutingConfig:   filepath.Join(root, "tests", "e2e", "testdata", "routing.yml"),
+		Images:          images,
+	})
+	if err != nil {
+		return 1, err
+	}
+	ctx := context.Background()
+	if err := box.Up(ctx); err != nil {
+		return 1, err
+	}
+	defer func() {
+		if downErr := box.Down(); downErr != nil && err == nil {
+			err = downErr
+		}
+	}()
+	if token, err = box.Token(ctx); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// rieImages puts two functions behind the RIE-like program, in images that speak on port 8080 only.
+func rieImages(root, home string) ([]string, error) {
+	rie, err := stack.BuildProgram(root, home, "./tests/rie")
+	if err != nil {
+		return nil, err
+	}
+	var archives []string
+	for _, name := range []string{"respond", "chaos"} {
+		function, err := stack.BuildProgram(root, home, "./functions/lambda-"+name, "-tags", "lambda.norpc")
+		if err != nil {
+			return nil, err
+		}
+		archive, err := stack.BuildImage(root, home, "esb/rie-"+name+":latest",
+			"-file", rie+":/usr/local/bin/rie", "-file", function+":/var/task/bootstrap",
+			"-entrypoint", "/usr/local/bin/rie", "-cmd", "/var/task/bootstrap")
+		if err != nil {
+			return nil, err
+		}
+		archives = append(archives, archive)
+	}
+	return archives, nil
+}
+
+type echoBody struct {
+	Success   bool   `json:"success"`
+	Message   string `json:"message"`
+	User      string `json:"user"`
+	Instance  string `json:"instance"`
+	Count     int    `json:"count"`
+	RequestID string `json:"request_id"`
+}
+
+func postEcho(t *testing.T, path string) echoBody {
+	t.Helper()
+	answer := box.Post(t, path, token, `{"message":"hello"}`)
+	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+	var body echoBody
+	require.NoError(t, json.Unmarshal(answer.Body, &body), "%s", answer.Body)
+	return body
+}
+
+func TestEcho_AnswersOverBothListeners(t *testing.T) {
+	for _, base := range []string{box.HTTPSURL, box.HTTPURL} {
+		answer, err := box.Do(t.Context(), http.MethodPost, base+"/api/echo", token, []byte(`{"message":"héllo"}`))
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+		var body echoBody
+		require.NoError(t, json.Unmarshal(answer.Body, &body))
+		assert.True(t, body.Success)
+		assert.Equal(t, "héllo", body.Message)
+		assert.Equal(t, stack.User, body.User)
+		assert.NotEmpty(t, body.Instance)
+		assert.Equal(t, answer.Header.Get("x-amzn-RequestId"), body.RequestID, "the client and the function must see one request id")
+		assert.Contains(t, answer.Header.Get("X-Amzn-Trace-Id"), "Root=1-")
+	}
+}
+
+func TestEcho_SecondRequestReusesTheWorker(t *testing.T) {
+	first := postEcho(t, "/api/echo")
+	second := postEcho(t, "/api/echo")
+	assert.Equal(t, first.Instance, second.Instance)
+	assert.Equal(t, first.Count+1, second.Count)
+}
+
+func TestHello_InterpretedRuntimesAnswer(t *testing.T) {
+	for _, language := range []string{"python", "node"} {
+		t.Run(language, func(t *testing.T) {
+			answer := box.Post(t, "/api/hello-"+language, token, `{"name":"wörld"}`)
+			require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+			var body struct{ Message, Runtime string }
+			require.NoError(t, json.Unmarshal(answer.Body, &body))
+			assert.Equal(t, "hello wörld", body.Message)
+			assert.Contains(t, body.Runtime, language)
+		})
+	}
+}
+
+func TestStatus_ShowsTheContainerWithAddressAndState(t *testing.T) {
+	postEcho(t, "/api/echo")
+	containers := box.Containers(t, "lambda-echo")
+	require.NotEmpty(t, containers)
+	text, err := box.Esb(t.Context(), "status")
+	require.NoError(t, err, text)
+	for _, c := range containers {
+		assert.Contains(t, text, c.GetContainerName())
+		assert.Contains(t, text, c.GetIpAddress())
+	}
+	assert.Contains(t, text, "RUNNING")
+}
+
+func TestUp_Again_IsHarmless(t *testing.T) {
+	before := postEcho(t, "/api/echo")
+	text, err := box.Esb(t.Context(), "up")
+	require.NoError(t, err, text)
+	after := postEcho(t, "/api/echo")
+	assert.Equal(t, before.Instance, after.Instance)
+}
+
+func TestAuthentication(t *testing.T) {
+	good := fmt.Sprintf(`{"AuthParameters":{"USERNAME":%q,"PASSWORD":%q}}`, stack.User, stack.Password)
+	cases := map[string]struct {
+		key, body, authorized string
+		status                int
+	}{
+		"right":          {stack.APIKey, good, "true", 200},
+		"no API key":     {"", good, "", 401},
+		"wrong API key":  {"wrong", good, "", 401},
+		"wrong password": {stack.APIKey, strings.Replace(good, stack.Password, "nope", 1), "true", 401},
+		"not JSON":       {stack.APIKey, `{"AuthParameters":`, "true", 400},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/user/auth/ver1.0", "", []byte(c.body), "x-api-key", c.key)
+			require.NoError(t, err)
+			assert.Equal(t, c.status, answer.Status, "%s", answer.Body)
+			assert.Equal(t, c.authorized, answer.Header.Get("PADMA_USER_AUTHORIZED"))
+		})
+	}
+}
+
+func TestRoutes_RefuseStrangersAndUnknownPaths(t *testing.T) {
+	cases := map[string]struct {
+		method, path, token, apiKey string
+		status                      int
+		body                        string
+	}{
+		"no token":       {"POST", "/api/echo", "", "", 401, `{"message":"Unauthorized"}`},
+		"forged token":   {"POST", "/api/echo", token[:len(token)-4] + "AAAA", "", 401, `{"message":"Unauthorized"}`},
+		"no route":       {"GET", "/api/nothing", token, "", 404, `{"message":"Not Found"}`},
+		"wrong method":   {"GET", "/api/echo", token, "", 404, `{"message":"Not Found"}`},
+		"open route":     {"GET", "/open/event", "", "", 200, ""},
+		"key missing":    {"GET", "/keyed/event", "", "", 401, `{"message":"Unauthorized"}`},
+		"key right":      {"GET", "/keyed/event", "", stack.APIKey, 200, ""},
+		"health is open": {"GET", "/health", "", "", 200, ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			answer, err := box.Do(t.Context(), c.method, box.HTTPURL+c.path, c.token, nil, "x-api-key", c.apiKey)
+			require.NoError(t, err)
+			assert.Equal(t, c.status, answer.Status, "%s", answer.Body)
+			assert.NotEmpty(t, answer.Header.Get("x-amzn-RequestId"))
+			if c.body != "" {
+				assert.Equal(t, c.body, string(answer.Body))
+			}
+		})
+	}
+}
+
+func TestEvent_IsComplete(t *testing.T) {
+	answer, err := box.Do(t.Context(), http.MethodPut, box.HTTPURL+"/api/event/a%2Fb/c?x=1&x=2&y=%2B", token, []byte("text"), "X-Custom", "v")
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+	var event map[string]any
+	require.NoError(t, json.Unmarshal(answer.Body, &event))
+	assert.Equal(t, "/api/event/{proxy+}", event["resource"])
+	assert.Equal(t, "/api/event/a%2Fb/c", event["path"])
+	assert.Equal(t, map[string]any{"x": "2", "y": "+"}, event["queryStringParameters"])
+	assert.Equal(t, "text", event["body"])
+	stageVariables, present := event["stageVariables"]
+	assert.True(t, present)
+	assert.Nil(t, stageVariables)
+	assert.Equal(t, "v", event["headers"].(map[string]any)["X-Custom"])
+	authorizer := event["requestContext"].(map[string]any)["authorizer"].(map[string]any)
+	assert.Equal(t, stack.User, authorizer["cognito:username"])
+	assert.Equal(t, stack.User, authorizer["claims"].(map[string]any)["cognito:username"])
+	assert.Equal(t, answer.Header.Get("x-amzn-RequestId"), event["requestContext"].(map[string]any)["requestId"])
+}
+
+func TestRespond_WrongShapesAreBadGateway(t *testing.T) {
+	for _, result := range []string{`"text"`, `3`, `null`, `[1]`, `{"statusCode":"test"}`, `{"statusCode":200,"unknown":1}`, `{"statusCode":200,"body":{"a":1}}`} {
+		t.Run(result, func(t *testing.T) {
+			answer := box.Post(t, "/api/respond", token, result)
+			assert.Equal(t, http.StatusBadGateway, answer.Status)
+			assert.Equal(t, `{"message": "Internal server error"}`, string(answer.Body))
+		})
+	}
+	answer := box.Post(t, "/api/respond", token, `{"statusCode":201,"headers":{"X-Made":"here"},"body":"made"}`)
+	assert.Equal(t, http.StatusCreated, answer.Status)
+	assert.Equal(t, "made", string(answer.Body))
+	assert.Equal(t, "here", answer.Header.Get("X-Made"))
+}
+
+func TestIdle_ContainerGoesAwayAndTheNextRequestWorks(t *testing.T) {
+	first := postEcho(t, "/api/echo-idle")
+	require.Len(t, box.Containers(t, "echo-idle"), 1)
+	stack.Eventually(t, func() bool { return len(box.Containers(t, "echo-idle")) == 0 }, "the idle container must go away")
+	second := postEcho(t, "/api/echo-idle")
+	assert.NotEqual(t, first.Instance, second.Instance)
+	assert.Equal(t, 1, second.Count)
+}
+
+func TestStandby_TurnsAColdStartIntoTheFirstRequestOfASandbox(t *testing.T) {
+	var standby *agentv1.ContainerInfo
+	stack.Eventually(t, func() bool {
+		for _, c := range box.Containers(t, "echo-standby") {
+			if c.GetStandby() {
+				standby = c
+			}
+		}
+		return standby != nil
+	}, "a sandbox must stand by before any request")
+	body := postEcho(t, "/api/echo-standby")
+	assert.Equal(t, 1, body.Count)
+	stack.Eventually(t, func() bool { return len(box.Containers(t, "echo-standby")) == 2 }, "another sandbox must stand by")
+	names := []string{}
+	for _, c := range box.Containers(t, "echo-standby") {
+		names = append(names, c.GetContainerName())
+	}
+	assert.Contains(t, names, standby.GetContainerName(), "the first sandbox must have served the request")
+}
+
+func TestBurst_NeverExceedsMaxCapacity(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	most := make(chan int, 1)
+	go func() {
+		highest := 0
+		for ctx.Err() == nil {
+			list, err := box.Agent.ListContainers(ctx, &agentv1.ListContainersRequest{FunctionName: "lambda-echo"})
+			if err == nil {
+				highest = max(highest, len(list.GetContainers()))
+			}
+		}
+		most <- highest
+	}()
+	var wg sync.WaitGroup
+	answers := make([]stack.Answer, 20)
+	errs := make([]error, len(answers))
+	for i := range answers {
+		wg.Go(func() {
+			answers[i], errs[i] = box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/api/echo", token, []byte(`{"message":"burst"}`))
+		})
+	}
+	wg.Wait()
+	cancel()
+	for i, answer := range answers {
+		require.NoError(t, errs[i])
+		assert.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+	}
+	highest := <-most
+	assert.LessOrEqual(t, highest, 3)
+	assert.Positive(t, highest, "the burst must have been observed")
+}
+
+func TestQueueFull_IsThrottled(t *testing.T) {
+	box.Post(t, "/api/narrow", token, `{"action":"ok"}`)
+	var wg sync.WaitGroup
+	statuses := make([]int, 6)
+	for i := range statuses {
+		wg.Go(func() {
+			answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/api/narrow", token, []byte(`{"action":"sleep","ms":2000}`))
+			if assert.NoError(t, err) {
+				statuses[i] = answer.Status
+			}
+		})
+	}
+	wg.Wait()
+	count := map[int]int{}
+	for _, status := range statuses {
+		count[status]++
+	}
+	assert.Equal(t, map[int]int{200: 2, 429: 4}, count, "one runs, one waits, the others are refused")
+}
+
+func TestChaos_FailureIsBadGatewayAndTheNextRequestWorks(t *testing.T) {
+	for _, action := range []string{`{"action":"exit","code":3}`, `{"action":"panic"}`, `{"action":"segfault"}`} {
+		t.Run(action, func(t *testing.T) {
+			answer := box.Post(t, "/api/chaos", token, action)
+			assert.Equal(t, http.StatusBadGateway, answer.Status, "%s", answer.Body)
+			assert.Equal(t, `{"message": "Internal server error"}`, string(answer.Body))
+			next := box.Post(t, "/api/chaos", token, `{"action":"ok"}`)
+			assert.Equal(t, http.StatusOK, next.Status, "%s", next.Body)
+		})
+	}
+}
+
+func TestChaos_FunctionTimeout_IsBadGatewayInTimeAndDestroysTheContainer(t *testing.T) {
+	require.Equal(t, http.StatusOK, box.Post(t, "/api/chaos", token, `{"action":"ok"}`).Status)
+	before := box.Containers(t, "lambda-chaos")
+	require.Len(t, before, 1)
+	start := time.Now()
+	answer := box.Post(t, "/api/chaos", token, `{"action":"sleep","ms":60000}`)
+	assert.Equal(t, http.StatusBadGateway, answer.Status, "%s", answer.Body)
+	assert.GreaterOrEqual(t, time.Since(start), 3*time.Second)
+	assert.Less(t, time.Since(start), 28*time.Second, "the function's own timeout must come before the route's")
+	requireDestroyed(t, "lambda-chaos", before[0].GetContainerId())
+	assert.Contains(t, box.FunctionLog(t, "lambda-chaos"), "Task timed out after 3.00 seconds")
+	assert.Equal(t, http.StatusOK, box.Post(t, "/api/chaos", token, `{"action":"ok"}`).Status)
+}
+
+func TestChaos_RouteTimeout_IsGatewayTimeoutAndDestroysTheContainer(t *testing.T) {
+	// The route allows 2 s, a cold start included: more than a loaded machine may need for one.
+	stack.Eventually(t, func() bool {
+		return box.Post(t, "/api/chaos-patient", token, `{"action":"ok"}`).Status == http.StatusOK
+	}, "the function must be warm")
+	before := box.Containers(t, "chaos-patient")
+	require.Len(t, before, 1)
+	answer := box.Post(t, "/api/chaos-patient", token, `{"action":"sleep","ms":30000}`)
+	assert.Equal(t, http.StatusGatewayTimeout, answer.Status, "%s", answer.Body)
+	assert.Equal(t, `{"message": "Endpoint request timed out"}`, string(answer.Body))
+	requireDestroyed(t, "chaos-patient", before[0].GetContainerId())
+}
+
+func TestChaos_ClientLeaves_DestroysTheContainer(t *testing.T) {
+	require.Equal(t, http.StatusOK, box.Post(t, "/api/narrow", token, `{"action":"ok"}`).Status)
+	before := box.Containers(t, "echo-narrow")
+	require.Len(t, before, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := box.Do(ctx, http.MethodPost, box.HTTPURL+"/api/narrow", token, []byte(`{"action":"sleep","ms":9000}`))
+		done <- err
+	}()
+	stack.Eventually(t, func() bool {
+		answer, err := box.Do(t.Context(), http.MethodGet, box.AdminURL+"/pools", "", nil)
+		return err == nil && strings.Contains(string(answer.Body), `"busy":1`)
+	}, "the request must have reached the worker")
+	cancel()
+	require.Error(t, <-done)
+	requireDestroyed(t, "echo-narrow", before[0].GetContainerId())
+}
+
+func TestChaos_OutOfMemory_IsBadGatewayAndTheLogSaysSo(t *testing.T) {
+	answer := box.Post(t, "/api/chaos", token, `{"action":"oom"}`)
+	assert.Equal(t, http.StatusBadGateway, answer.Status, "%s", answer.Body)
+	assert.Contains(t, box.FunctionLog(t, "lambda-chaos"), "OOM")
+	assert.Equal(t, http.StatusOK, box.Post(t, "/api/chaos", token, `{"action":"ok"}`).Status)
+}
+
+func TestInitError_IsBadGateway(t *testing.T) {
+	for range 2 {
+		answer := box.Post(t, "/api/chaos-init-error", token, `{"action":"ok"}`)
+		assert.Equal(t, http.StatusBadGateway, answer.Status, "%s", answer.Body)
+	}
+}
+
+func TestLog_LinesCarryTheRequestID(t *testing.T) {
+	answer := box.Post(t, "/api/chaos", token, `{"action":"log","lines":50}`)
+	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+	id := answer.Header.Get("x-amzn-RequestId")
+	type line struct {
+		Type      string  `json:"type"`
+		Message   string  `json:"message"`
+		RequestID string  `json:"request_id"`
+		Peak      float64 `json:"max_memory_used_mb"`
+	}
+	var order []string
+	for _, text := range strings.Split(box.FunctionLog(t, "lambda-chaos"), "\n") {
+		var l line
+		if text == "" || json.Unmarshal([]byte(text), &l) != nil || l.RequestID != id {
+			continue
+		}
+		order = append(order, l.Type)
+		if l.Type == "platform.report" {
+			assert.Contains(t, l.Message, "REPORT RequestId: "+id)
+			assert.NotContains(t, l.Message, "Max Memory Used: 128 MB", "the peak must be measured")
+		}
+	}
+	require.Len(t, order, 53, "50 lines, START, END and REPORT")
+	assert.Equal(t, "platform.start", order[0])
+	assert.Equal(t, []string{"platform.end", "platform.report"}, order[51:])
+}
+
+func TestMissingImage_IsAnsweredAtOnce(t *testing.T) {
+	start := time.Now()
+	answer := box.Post(t, "/api/no-image", token, `{}`)
+	assert.Equal(t, http.StatusServiceUnavailable, answer.Status, "%s", answer.Body)
+	assert.Equal(t, `{"message":"Service Unavailable"}`, string(answer.Body))
+	assert.Less(t, time.Since(start), 25*time.Second, "the waiter must not wait for its acquire timeout")
+}
+
+func TestRIE_ImageThatBringsItsOwnInterfaceWorks(t *testing.T) {
+	answer := box.Post(t, "/api/rie-respond", token, `{"statusCode":200,"body":"from behind RIE"}`)
+	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+	assert.Equal(t, "from behind RIE", string(answer.Body))
+	for range 20 {
+		require.Equal(t, http.StatusOK, box.Post(t, "/api/rie-respond", token, `{"statusCode":200}`).Status)
+	}
+}
+
+func TestRIE_ManyAtOnce_OneEachWorker(t *testing.T) {
+	// A second invocation at once ends the emulator: every answer is 200 only if the pool never overlaps two.
+	var wg sync.WaitGroup
+	for range 12 {
+		wg.Go(func() {
+			answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/api/rie-respond", token, []byte(`{"statusCode":200}`))
+			if assert.NoError(t, err) {
+				assert.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+			}
+		})
+	}
+	wg.Wait()
+	assert.LessOrEqual(t, len(box.Containers(t, "rie-respond")), 2)
+}
+
+func TestRIE_ExitAndTimeoutAreBadGateway(t *testing.T) {
+	require.Equal(t, http.StatusOK, box.Post(t, "/api/rie-chaos", token, `{"action":"ok"}`).Status)
+	assert.Equal(t, http.StatusBadGateway, box.Post(t, "/api/rie-chaos", token, `{"action":"exit","code":1}`).Status)
+	require.Equal(t, http.StatusOK, box.Post(t, "/api/rie-chaos", token, `{"action":"ok"}`).Status)
+	before := box.Containers(t, "rie-chaos")
+	require.Len(t, before, 1)
+	assert.Equal(t, http.StatusBadGateway, box.Post(t, "/api/rie-chaos", token, `{"action":"sleep","ms":60000}`).Status)
+	requireDestroyed(t, "rie-chaos", before[0].GetContainerId())
+}
+
+func TestPauseAndResume_ByTheAgent(t *testing.T) {
+	postEcho(t, "/api/echo")
+	id := box.Containers(t, "lambda-echo")[0].GetContainerId()
+	_, err := box.Agent.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
+	require.NoError(t, err)
+	stack.Eventually(t, func() bool { return status(t, id) == agentv1.ContainerStatus_PAUSED }, "the container must be frozen")
+	_, err = box.Agent.ResumeContainer(t.Context(), &agentv1.ResumeContainerRequest{ContainerId: id})
+	require.NoError(t, err)
+	stack.Eventually(t, func() bool { return status(t, id) == agentv1.ContainerStatus_RUNNING }, "the container must run again")
+	postEcho(t, "/api/echo")
+}
+
+func TestMetrics_OfAContainer(t *testing.T) {
+	postEcho(t, "/api/echo")
+	id := box.Containers(t, "lambda-echo")[0].GetContainerId()
+	metrics, err := box.Agent.GetContainerMetrics(t.Context(), &agentv1.GetContainerMetricsRequest{ContainerId: id})
+	require.NoError(t, err)
+	assert.EqualValues(t, 256<<20, metrics.GetMemoryLimitBytes())
+	assert.Positive(t, metrics.GetMemoryCurrentBytes())
+	assert.Positive(t, metrics.GetCpuUsageNanoseconds())
+	assert.GreaterOrEqual(t, metrics.GetMemoryPeakBytes(), metrics.GetMemoryCurrentBytes()/2)
+}
+
+func TestAdmin_ReadyAndMetrics(t *testing.T) {
+	ready, err := box.Do(t.Context(), http.MethodGet, box.AdminURL+"/readyz", "", nil)
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusOK, ready.Status, "%s", ready.Body)
+	metrics, err := box.Do(t.Context(), http.MethodGet, box.AdminURL+"/metrics", "", nil)
+	require.NoError(t, err)
+	assert.Contains(t, string(metrics.Body), "esb_")
+	public, err := box.Do(t.Context(), http.MethodGet, box.HTTPURL+"/metrics", token, nil)
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusNotFound, public.Status, "metrics must not be public")
+}
+
+func requireDestroyed(t *testing.T, function, id string) {
+	t.Helper()
+	stack.Eventually(t, func() bool {
+		for _, c := range box.Containers(t, function) {
+			if c.GetContainerId() == id {
+				return false
+			}
+		}
+		return true
+	}, "container %s must be destroyed", id)
+}
+
+func status(t *testing.T, id string) agentv1.ContainerStatus {
+	t.Helper()
+	for _, c := range box.Containers(t, "") {
+		if c.GetContainerId() == id {
+			return c.GetStatus()
+		}
+	}
+	return agentv1.ContainerStatus_UNKNOWN
+}
