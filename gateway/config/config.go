@@ -1,0 +1,127 @@
+// Package config reads functions.yml and routing.yml (design.md 5 and 6), strictly: an unknown key, a duplicate,
+// a wrong type or a value out of range is a problem that names file, line and key, and all problems of both files
+// are reported at once.
+//
+// ${NAME} in a value is replaced by the environment variable NAME, which must be set; $${ stands for a plain ${.
+// Keys are never replaced. A replaced value that is not quoted may be a number: max_capacity: ${MAX} works.
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// Config is the content of both files, complete and checked. It is immutable: a reload makes a new one.
+type Config struct {
+	// Functions by name: those of functions.yml and those that routes define in place.
+	Functions map[string]*gateway.Function
+	// Routes in the order of the file.
+	Routes []gateway.Route
+}
+
+// Options are what the files depend on.
+type Options struct {
+	// LookupEnv gives the values for ${NAME}; nil means os.LookupEnv.
+	LookupEnv func(string) (string, bool)
+	// IdleTimeout of functions that set none; 0 means 5 minutes.
+	IdleTimeout time.Duration
+	// ReservedPaths are the paths that the gateway serves itself, each with what serves it, for the message to
+	// whoever routes one: {"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)"}.
+	ReservedPaths map[string]string
+}
+
+// Error is what Load returns when a file was read and refused.
+type Error struct {
+	Problems []Problem
+}
+
+// Problem is one thing that is wrong with a file.
+type Problem struct {
+	File string
+	// Line is 0 when the problem is of the whole file.
+	Line int
+	// Key is the path of the key, such as "functions.echo.timeout"; empty when there is none.
+	Key     string
+	Message string
+}
+
+// String is "file:line: key: message".
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d", p.Line)
+	}
+	b.WriteString(": ")
+	if p.Key != "" {
+		b.WriteString(p.Key)
+		b.WriteString(": ")
+	}
+	b.WriteString(p.Message)
+	return b.String()
+}
+
+// Error implements error, one problem a line.
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Load reads both files. Its error is an *Error with every problem of both when they were refused.
+func Load(functionsPath, routingPath string, opts Options) (*Config, error) {
+	f, err := read(functionsPath, routingPath)
+	if err != nil {
+		return nil, err
+	}
+	return parse(f, opts)
+}
+
+// files is the content of both files at one time.
+type files struct {
+	functions, routing file
+}
+
+type file struct {
+	path string
+	data string
+}
+
+func read(functionsPath, routingPath string) (files, error) {
+	functions, err := os.ReadFile(functionsPath)
+	if err != nil {
+		return files{}, fmt.Errorf("read the functions file (FUNCTIONS_CONFIG_PATH): %w", err)
+	}
+	routing, err := os.ReadFile(routingPath)
+	if err != nil {
+		return files{}, fmt.Errorf("read the routing file (ROUTING_CONFIG_PATH): %w", err)
+	}
+	return files{
+		functions: file{path: functionsPath, data: string(functions)},
+		routing:   file{path: routingPath, data: string(routing)},
+	}, nil
+}
+
+func parse(f files, opts Options) (*Config, error) {
+	if opts.LookupEnv == nil {
+		opts.LookupEnv = os.LookupEnv
+	}
+	if opts.IdleTimeout == 0 {
+		opts.IdleTimeout = 5 * time.Minute
+	}
+	var problems []Problem
+	base, fp := parseFunctions(f.functions, opts)
+	problems = append(problems, fp...)
+	routes, rp := parseRouting(f.routing, opts, base)
+	problems = append(problems, rp...)
+	if len(problems) > 0 {
+		return nil, &Error{Problems: problems}
+	}
+	return &Config{Functions: base.functions, Routes: routes}, nil
+}

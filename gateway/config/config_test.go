@@ -1,0 +1,429 @@
+package config_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/config"
+)
+
+const (
+	noRoutes    = "routes: []\n"
+	noFunctions = "functions: {}\n"
+)
+
+// vars is the environment of these tests.
+var vars = map[string]string{"IMAGE": "esb/echo:1", "TABLE": "items", "MAX": "7", "EMPTY": "", "DIGITS": "42"}
+
+func lookup(name string) (string, bool) {
+	v, ok := vars[name]
+	return v, ok
+}
+
+func options() config.Options {
+	return config.Options{
+		LookupEnv:     lookup,
+		IdleTimeout:   5 * time.Minute,
+		ReservedPaths: map[string]string{"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)"},
+	}
+}
+
+// load loads both files from a folder of its own, and shortens that folder's name out of the error.
+func load(t *testing.T, functions, routing string) (*config.Config, error) {
+	t.Helper()
+	dir := t.TempDir()
+	fp, rp := filepath.Join(dir, "functions.yml"), filepath.Join(dir, "routing.yml")
+	require.NoError(t, os.WriteFile(fp, []byte(functions), 0o600))
+	require.NoError(t, os.WriteFile(rp, []byte(routing), 0o600))
+	c, err := config.Load(fp, rp, options())
+	if err != nil {
+		err = fmt.Errorf("%s", strings.ReplaceAll(err.Error(), dir+"/", ""))
+	}
+	return c, err
+}
+
+func mustLoad(t *testing.T, functions, routing string) *config.Config {
+	t.Helper()
+	c, err := load(t, functions, routing)
+	require.NoError(t, err)
+	return c
+}
+
+func TestLoad_ImageAlone_GetsTheDefaults(t *testing.T) {
+	c := mustLoad(t, "functions:\n  echo:\n    image: esb/echo:latest\n", noRoutes)
+	f := c.Functions["echo"]
+	require.NotNil(t, f)
+	assert.NotEmpty(t, f.Generation)
+	want := &gateway.Function{
+		Name: "echo", Image: "esb/echo:latest", PullPolicy: "if_not_present", Timeout: 3 * time.Second,
+		MemoryMB: 128, EphemeralStorageMB: 512, Interface: gateway.Supervisor, Generation: f.Generation,
+		Scaling: gateway.Scaling{MaxCapacity: 10, IdleTimeout: 5 * time.Minute, AcquireTimeout: 30 * time.Second, Queue: 100},
+	}
+	assert.Equal(t, want, f)
+}
+
+func TestLoad_EveryKey_IsTaken(t *testing.T) {
+	c := mustLoad(t, `
+defaults:
+  environment: {LOG_LEVEL: INFO, TABLE: default}
+  timeout: 5
+  memory_size: 256
+  scaling: {max_capacity: 4, queue: 9}
+functions:
+  all:
+    image: registry.example:5010/team/all:1.2@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    timeout: 900
+    memory_size: 10240
+    ephemeral_storage: 1024
+    environment: {TABLE: items, PORT: 8080, DEBUG: true, RATIO: 1.50, NONE: ""}
+    scaling: {min_capacity: 1, max_capacity: 3, idle_timeout: 2.5, acquire_timeout: 10, queue: 0, standby: 2}
+    runtime_interface: supervisor
+    pull_policy: always
+    entrypoint: [/bin/app]
+    command: [app.handler, "2"]
+    working_directory: /var/task
+  inherits: {image: a, runtime_interface: rie}
+  reserved: {image: a, ReservedConcurrentExecutions: 2}
+  reserved_same: {image: a, ReservedConcurrentExecutions: 2, scaling: {max_capacity: 2}}
+  reserved_scaling: {image: a, scaling: {ReservedConcurrentExecutions: 6}}
+  off: {image: a, scaling: {max_capacity: 0}}
+`, noRoutes)
+
+	all := c.Functions["all"]
+	assert.Equal(t, 900*time.Second, all.Timeout)
+	assert.Equal(t, 10240, all.MemoryMB)
+	assert.Equal(t, 1024, all.EphemeralStorageMB)
+	assert.Equal(t, map[string]string{"LOG_LEVEL": "INFO", "TABLE": "items", "PORT": "8080", "DEBUG": "true", "RATIO": "1.50",
+		"NONE": ""}, all.Environment)
+	assert.Equal(t, gateway.Scaling{MinCapacity: 1, MaxCapacity: 3, IdleTimeout: 2500 * time.Millisecond,
+		AcquireTimeout: 10 * time.Second, Queue: 0, Standby: 2}, all.Scaling)
+	assert.Equal(t, "always", all.PullPolicy)
+	assert.Equal(t, []string{"/bin/app"}, all.Entrypoint)
+	assert.Equal(t, []string{"app.handler", "2"}, all.Command)
+	assert.Equal(t, "/var/task", all.WorkingDirectory)
+
+	inherits := c.Functions["inherits"]
+	assert.Equal(t, 5*time.Second, inherits.Timeout)
+	assert.Equal(t, 256, inherits.MemoryMB)
+	assert.Equal(t, map[string]string{"LOG_LEVEL": "INFO", "TABLE": "default"}, inherits.Environment)
+	assert.Equal(t, 4, inherits.Scaling.MaxCapacity)
+	assert.Equal(t, 9, inherits.Scaling.Queue)
+	assert.Equal(t, gateway.RIE, inherits.Interface)
+
+	assert.Equal(t, 2, c.Functions["reserved"].Scaling.MaxCapacity)
+	assert.Equal(t, 2, c.Functions["reserved_same"].Scaling.MaxCapacity)
+	assert.Equal(t, 6, c.Functions["reserved_scaling"].Scaling.MaxCapacity)
+	assert.Equal(t, 0, c.Functions["off"].Scaling.MaxCapacity)
+}
+
+func TestLoad_Variables_AreReplacedInValues(t *testing.T) {
+	c := mustLoad(t, `
+functions:
+  f:
+    image: ${IMAGE}
+    environment:
+      TABLE: "t-${TABLE}-${TABLE}"
+      EMPTY: ${EMPTY}
+      QUOTED: '${DIGITS}'
+      LITERAL: "$${TABLE} costs $5 $$ ${TABLE}"
+    scaling:
+      max_capacity: ${MAX}
+`, noRoutes)
+	f := c.Functions["f"]
+	assert.Equal(t, "esb/echo:1", f.Image)
+	assert.Equal(t, map[string]string{"TABLE": "t-items-items", "EMPTY": "", "QUOTED": "42",
+		"LITERAL": "${TABLE} costs $5 $$ items"}, f.Environment)
+	assert.Equal(t, 7, f.Scaling.MaxCapacity)
+}
+
+// one wraps the keys of one function.
+func one(keys string) string {
+	return "functions:\n  echo:\n    image: esb/echo\n" + indent(keys, "    ")
+}
+
+func indent(text, by string) string {
+	return by + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+by) + "\n"
+}
+
+func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
+	for _, c := range []struct{ name, functions, want string }{
+		{"range", one("timeout: 0"), "functions.yml:4: functions.echo.timeout: must be 1 to 900 seconds, got 0"},
+		{"memory", one("memory_size: 64"), "functions.yml:4: functions.echo.memory_size: must be 128 to 10240 MB, got 64"},
+		{"storage", one("ephemeral_storage: 20000"), "functions.yml:4: functions.echo.ephemeral_storage: must be 512 to 10240 MB, got 20000"},
+		{"text for a number", one("timeout: fast"), `functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got "fast"`},
+		{"quoted number", one(`timeout: "3"`), `functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got "3"`},
+		{"fraction", one("timeout: 1.5"), `functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got "1.5"`},
+		{"list for a number", one("timeout: [3]"), "functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got a list"},
+		{"too big for an int", one("timeout: 99999999999999999999"), `functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got "99999999999999999999"`},
+		{"negative", one("scaling: {min_capacity: -1}"), "functions.yml:4: functions.echo.scaling.min_capacity: must be 0 to 1000, got -1"},
+		{"not a number", one("scaling: {idle_timeout: .nan}"), "functions.yml:4: functions.echo.scaling.idle_timeout: must be 1 to 604800 seconds, got .nan"},
+		{"unknown key", one("timeuot: 3"), "functions.yml:4: functions.echo.timeuot: is not a known key; did you mean timeout?"},
+		{"AWS's spelling", one("MemorySize: 256"), "functions.yml:4: functions.echo.MemorySize: is not a known key; did you mean memory_size?"},
+		{"unknown key, nothing near", one("scaling:\n  replicas: 3"), "functions.yml:5: functions.echo.scaling.replicas: is not a known key; known are ReservedConcurrentExecutions, acquire_timeout, idle_timeout, max_capacity, min_capacity, queue, standby"},
+		{"unknown top key", "function: {}\nfunctions: {}\n", "functions.yml:1: function: is not a known key; did you mean functions?"},
+		{"duplicate key", one("timeout: 3\ntimeout: 4"), "functions.yml:5: functions.echo.timeout: is given twice, first on line 4"},
+		{"duplicate function", "functions:\n  a: {image: a}\n  a: {image: b}\n", "functions.yml:3: functions.a: is given twice, first on line 2"},
+		{"empty value", one("timeout:"), "functions.yml:4: functions.echo.timeout: is empty: give it a value or remove it"},
+		{"empty function", "functions:\n  echo:\n", "functions.yml:2: functions.echo: is empty: give it a value or remove it"},
+		{"no image", "functions:\n  echo:\n    timeout: 3\n", "functions.yml:3: functions.echo.image: is missing: the function's container image, such as esb/lambda-echo:latest"},
+		{"bad image", "functions:\n  echo: {image: 'Echo Image'}\n", `functions.yml:2: functions.echo.image: must be an image reference, name[:tag][@digest] with the name in lower case, got "Echo Image"`},
+		{"number as image", "functions:\n  echo: {image: 5}\n", "functions.yml:2: functions.echo.image: must be an image reference, name[:tag][@digest] with the name in lower case, got 5"},
+		{"not supported yet", one("runtime: python3.12"), "functions.yml:4: functions.echo.runtime: is not supported yet: build an image of the code and name it in image"},
+		{"function name", "functions:\n  'my function': {image: a}\n", "functions.yml:2: functions.my function: is not a function name: 1 to 64 letters, digits, dashes and underscores"},
+		{"interface", one("runtime_interface: http"), `functions.yml:4: functions.echo.runtime_interface: must be one of supervisor, rie, got "http"`},
+		{"pull policy", one("pull_policy: Always"), `functions.yml:4: functions.echo.pull_policy: must be one of always, if_not_present, never, got "Always"`},
+		{"entrypoint as text", one("entrypoint: /bin/app"), `functions.yml:4: functions.echo.entrypoint: must be a list, got "/bin/app"`},
+		{"number in a list", one("command: [a, 1]"), "functions.yml:4: functions.echo.command[1]: must be a text, got 1"},
+		{"empty list", one("command: []"), "functions.yml:4: functions.echo.command: must not be an empty list: remove it to keep the image's own"},
+		{"relative folder", one("working_directory: task"), `functions.yml:4: functions.echo.working_directory: must be an absolute path, got "task"`},
+		{"reserved variable", one("environment: {AWS_REGION: x}"), "functions.yml:4: functions.echo.environment.AWS_REGION: is a name that Lambda reserves and sets itself: choose another"},
+		{"variable of the box", one("environment: {ESB_INIT_STANDBY: 1}"), "functions.yml:4: functions.echo.environment.ESB_INIT_STANDBY: is a name that the box reserves: choose one that does not begin with ESB_INIT_"},
+		{"variable name", one("environment: {MY-VAR: x}"), "functions.yml:4: functions.echo.environment.MY-VAR: is not the name of a variable: a letter, then letters, digits and underscores"},
+		{"variable as mapping", one("environment:\n  A: {b: c}"), "functions.yml:5: functions.echo.environment.A: must be a text, got a mapping"},
+		{"variable with NUL", one(`environment: {A: "x\0"}`), "functions.yml:4: functions.echo.environment.A: must not contain a NUL character"},
+		{"environment as list", one("environment: [A=b]"), "functions.yml:4: functions.echo.environment: must be a mapping of keys to values, got a list"},
+		{"unset variable", one("environment: {A: '${NOPE}'}"), "functions.yml:4: functions.echo.environment.A: the environment variable NOPE is not set"},
+		{"default syntax", one("environment: {A: '${TABLE:-x}'}"), "functions.yml:4: functions.echo.environment.A: ${TABLE:-x} is not supported: only ${NAME} is; write $${ for a plain ${"},
+		{"open variable", one("environment: {A: '${TABLE'}"), "functions.yml:4: functions.echo.environment.A: has ${ without }: write $${ for a plain ${"},
+		{"variable that is no number", one("timeout: ${TABLE}"), `functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got "items"`},
+		{"too much environment", one("environment: {BIG: " + strings.Repeat("x", 4094) + "}"), "functions.yml:3: functions.echo.environment: must be at most 4096 bytes, all names and values together and those of defaults too (AWS's limit), is 4097"},
+		{"min over max", one("scaling: {min_capacity: 2, standby: 2, max_capacity: 3}"), "functions.yml:4: functions.echo.scaling: min_capacity 2 and standby 2, together, must not be more than max_capacity 3 (what is not set here comes from defaults)"},
+		{"min over max from defaults", "defaults:\n  scaling: {standby: 1}\nfunctions:\n  echo: {image: a, ReservedConcurrentExecutions: 0}\n", "functions.yml:4: functions.echo.scaling: min_capacity 0 and standby 1, together, must not be more than max_capacity 0 (what is not set here comes from defaults)"},
+		{"reserved and max differ", one("ReservedConcurrentExecutions: 2\nscaling: {max_capacity: 3}"), "functions.yml:4: functions.echo.ReservedConcurrentExecutions: is 2 and max_capacity on line 5 is 3: they mean the same; keep one"},
+		{"standby with rie", one("runtime_interface: rie\nscaling: {standby: 1}"), "functions.yml:5: functions.echo.scaling.standby: must be 0 with runtime_interface: rie: only lambda-init can stand by"},
+		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are environment, ephemeral_storage, memory_size, pull_policy, runtime_interface, scaling, timeout"},
+		{"functions as list", "functions: [a]\n", "functions.yml:1: functions: must be a mapping of keys to values, got a list"},
+		{"function as text", "functions: {echo: esb/echo}\n", `functions.yml:1: functions.echo: must be a mapping of keys to values, got "esb/echo"`},
+		{"top list", "- a\n", "functions.yml:1: must be a mapping of keys to values, got a list"},
+		{"no functions", "defaults: {}\n", "functions.yml:1: functions: is missing: a mapping of function names to their images; write functions: {} for none"},
+		{"empty file", "", "functions.yml: is empty: it needs the key functions"},
+		{"comments only", "# nothing\n", "functions.yml: is empty: it needs the key functions"},
+		{"not YAML", "functions:\n  echo: {image: a\n", "functions.yml:2: is not valid YAML: did not find expected ',' or '}'"},
+		{"tab", "functions:\n\techo: 1\n", "functions.yml:2: is not valid YAML: found character that cannot start any token"},
+		{"two documents", "functions: {}\n---\nfunctions: {}\n", "functions.yml:2: has a second document: remove the --- before it"},
+		{"merge key", "functions:\n  a: &a {image: a}\n  b: {<<: *a}\n", "functions.yml:3: functions.b: uses a merge key (<<), which is not supported: write the keys out, or put them under defaults\nfunctions.yml:3: functions.b.image: is missing: the function's container image, such as esb/lambda-echo:latest"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, c.functions, noRoutes)
+			require.EqualError(t, err, c.want)
+		})
+	}
+}
+
+func TestLoad_RIEWithStandbyFromDefaults_HasNone(t *testing.T) {
+	c := mustLoad(t, "defaults: {scaling: {standby: 1}}\nfunctions: {a: {image: a, runtime_interface: rie}}\n", noRoutes)
+	assert.Equal(t, 0, c.Functions["a"].Scaling.Standby)
+}
+
+func TestLoad_ManyProblems_ReportsAllOfBothFilesInOrder(t *testing.T) {
+	_, err := load(t, `functions:
+  b: {image: b, timeout: 0}
+  a: {memory_size: 1}
+`, `routes:
+  - {path: /x, method: GET, function: b}
+  - {path: y, method: GIT, function: c}
+`)
+	require.EqualError(t, err, strings.Join([]string{
+		"functions.yml:2: functions.b.timeout: must be 1 to 900 seconds, got 0",
+		"functions.yml:3: functions.a.memory_size: must be 128 to 10240 MB, got 1",
+		"functions.yml:3: functions.a.image: is missing: the function's container image, such as esb/lambda-echo:latest",
+		`routing.yml:3: routes[1].path: must begin with a slash, got "y"`,
+		`routing.yml:3: routes[1].method: must be ANY or of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, got "GIT"`,
+		"routing.yml:3: routes[1].function: there is no function c",
+	}, "\n"))
+}
+
+func TestLoad_Routes_AreTaken(t *testing.T) {
+	c := mustLoad(t, "functions: {users: {image: u}}\n", `
+routes:
+  - path: /api/users/{id}
+    method: ANY
+    function: users
+  - path: /api/users
+    method: [get, POST]
+    function: {container: users}
+    auth: api_key
+    payload: 2.0
+    timeout: 0.5
+    binary_media_types: [image/PNG, "*/*"]
+  - path: /inline
+    method: PUT
+    auth: none
+    function: {container: inline-fn, image: i, environment: {A: b}, timeout: 7}
+  - path: /inline/again
+    method: PUT
+    function: inline-fn
+  - path: /inline/same
+    method: PUT
+    function: {container: inline-fn, image: i, environment: {A: b}, timeout: 7}
+`)
+	users, inline := c.Functions["users"], c.Functions["inline-fn"]
+	require.NotNil(t, inline)
+	assert.Len(t, c.Functions, 2)
+	assert.Equal(t, "i", inline.Image)
+	assert.Equal(t, map[string]string{"A": "b"}, inline.Environment)
+	assert.Equal(t, 7*time.Second, inline.Timeout)
+
+	full := 29 * time.Second
+	assert.Equal(t, []gateway.Route{
+		{Path: "/api/users/{id}", Function: users, Auth: gateway.AuthJWT, Payload: gateway.PayloadV1, Timeout: full},
+		{Path: "/api/users", Methods: []string{"GET", "POST"}, Function: users, Auth: gateway.AuthAPIKey, Payload: gateway.PayloadV2,
+			Timeout: 500 * time.Millisecond, BinaryMediaTypes: []string{"image/png", "*/*"}},
+		{Path: "/inline", Methods: []string{"PUT"}, Function: inline, Auth: gateway.AuthNone, Payload: gateway.PayloadV1, Timeout: full},
+		{Path: "/inline/again", Methods: []string{"PUT"}, Function: inline, Auth: gateway.AuthJWT, Payload: gateway.PayloadV1, Timeout: full},
+		{Path: "/inline/same", Methods: []string{"PUT"}, Function: inline, Auth: gateway.AuthJWT, Payload: gateway.PayloadV1, Timeout: full},
+	}, c.Routes)
+	for _, r := range c.Routes {
+		assert.Same(t, c.Functions[r.Function.Name], r.Function, "a route must share the function of the map")
+	}
+}
+
+// rt wraps the keys of one route, each on a line of its own from line 2.
+func rt(lines ...string) string {
+	return "routes:\n  - " + strings.Join(lines, "\n    ") + "\n"
+}
+
+func TestLoad_BadRouting_NamesFileLineAndKey(t *testing.T) {
+	const path, method, function = "path: /x", "method: GET", "function: users"
+	for _, c := range []struct{ name, routing, want string }{
+		{"no path", rt(method, function), "routing.yml:2: routes[0].path: is missing: such as /api/users/{id}"},
+		{"no method", rt(path, function), "routing.yml:2: routes[0].method: is missing: ANY, one method, or a list of methods"},
+		{"no function", rt(path, method), "routing.yml:2: routes[0].function: is missing: the name of a function, or its definition"},
+		{"template", rt("path: /{p+}/x", method, function), `routing.yml:2: routes[0].path: segment 1 of "/{p+}/x": a greedy parameter must be the last segment`},
+		{"login", rt("path: /user/auth/ver1.0", method, function), "routing.yml:2: routes[0].path: /user/auth/ver1.0 is served by the gateway itself: the login (AUTH_ENDPOINT_PATH)"},
+		{"no methods", rt(path, "method: []", function), "routing.yml:3: routes[0].method: must not be an empty list: write ANY for every method"},
+		{"ANY in a list", rt(path, "method: [GET, ANY]", function), "routing.yml:3: routes[0].method[1]: must be ANY alone, or a list without it"},
+		{"method twice", rt(path, "method: [GET, get]", function), "routing.yml:3: routes[0].method[1]: GET is listed twice"},
+		{"unknown function", rt(path, method, "function: user"), "routing.yml:4: routes[0].function: there is no function user; did you mean users?"},
+		{"unknown container", rt(path, method, "function: {container: nobody}"), "routing.yml:4: routes[0].function.container: there is no function nobody"},
+		{"inline without name", rt(path, method, "function: {image: a}"), "routing.yml:4: routes[0].function.container: is missing: the function's name"},
+		{"inline without image", rt(path, method, "function: {container: new, timeout: 3}"), "routing.yml:4: routes[0].function.image: is missing: the function's container image, such as esb/lambda-echo:latest"},
+		{"inline with a bad key", rt(path, method, "function: {container: new, image: a, timeout: 0}"), "routing.yml:4: routes[0].function.timeout: must be 1 to 900 seconds, got 0"},
+		{"inline with a bad name", rt(path, method, "function: {container: new fn, image: a}"), `routing.yml:4: routes[0].function.container: "new fn" is not a function name: 1 to 64 letters, digits, dashes and underscores`},
+		{"inline over another file's", rt(path, method, "function: {container: users, image: a}"), "routing.yml:4: routes[0].function.container: users is a function of the functions file already: write function: users"},
+		{"auth", rt(path, method, function, "auth: basic"), `routing.yml:5: routes[0].auth: must be one of jwt, api_key, none, got "basic"`},
+		{"payload", rt(path, method, function, "payload: 3.0"), `routing.yml:5: routes[0].payload: must be one of 1.0, 2.0, got "3.0"`},
+		{"timeout", rt(path, method, function, "timeout: 30"), "routing.yml:5: routes[0].timeout: must be 0.05 to 29 seconds, got 30"},
+		{"timeout as text", rt(path, method, function, "timeout: 5s"), `routing.yml:5: routes[0].timeout: must be a number of seconds, got "5s"`},
+		{"media type", rt(path, method, function, "binary_media_types: [png]"), `routing.yml:5: routes[0].binary_media_types[0]: must be a media type such as image/png or */*, got "png"`},
+		{"unknown key", rt(path, method, function, "authh: jwt"), "routing.yml:5: routes[0].authh: is not a known key; did you mean auth?"},
+		{"route as text", "routes: [/x]\n", `routing.yml:1: routes[0]: must be a mapping of keys to values, got "/x"`},
+		{"routes as mapping", "routes: {}\n", "routing.yml:1: routes: must be a list, got a mapping"},
+		{"empty file", "", "routing.yml: is empty: it needs the key routes"},
+		{"equal", "routes:\n  - {path: '/a/{x}', method: [GET, PUT], function: users}\n  - {path: '/a/{y}', method: PUT, function: users}\n",
+			"routing.yml:3: routes[1].path: the route PUT /a/{} is given twice, first on line 2 (names of parameters do not tell routes apart)"},
+		{"equal for any", "routes:\n  - {path: /a, method: ANY, function: users}\n  - {path: /a, method: GET, function: users}\n  - {path: /a, method: any, function: users}\n",
+			"routing.yml:4: routes[2].path: the route ANY /a is given twice, first on line 2 (names of parameters do not tell routes apart)"},
+		{"inline twice, different", "routes:\n  - {path: /a, method: ANY, function: {container: n, image: a}}\n  - {path: /b, method: ANY, function: {container: n, image: b}}\n",
+			"routing.yml:3: routes[1].function.container: n is defined otherwise on line 2: define it once, and write function: n elsewhere"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, "functions: {users: {image: u}}\n", c.routing)
+			require.EqualError(t, err, c.want)
+		})
+	}
+}
+
+func TestLoad_RouteToARefusedFunction_IsNoSecondProblem(t *testing.T) {
+	_, err := load(t, "functions:\n  users:\n", rt("path: /x", "method: GET", "function: users"))
+	require.EqualError(t, err, "functions.yml:2: functions.users: is empty: give it a value or remove it")
+}
+
+func TestLoad_MissingFile_NamesTheSetting(t *testing.T) {
+	dir := t.TempDir()
+	present := filepath.Join(dir, "functions.yml")
+	_, err := config.Load(present, filepath.Join(dir, "routing.yml"), options())
+	require.ErrorContains(t, err, "FUNCTIONS_CONFIG_PATH")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoError(t, os.WriteFile(present, []byte(noFunctions), 0o600))
+	_, err = config.Load(present, filepath.Join(dir, "routing.yml"), options())
+	require.ErrorContains(t, err, "ROUTING_CONFIG_PATH")
+}
+
+func TestGeneration_FollowsWhatAContainerDependsOn(t *testing.T) {
+	generation := func(keys string) string {
+		return mustLoad(t, one(keys), noRoutes).Functions["echo"].Generation
+	}
+	base := generation("environment: {A: a, B: b}")
+	for _, same := range []string{
+		"environment: {B: b, A: a}",
+		"environment: {A: a, B: b}\nscaling: {max_capacity: 3, idle_timeout: 9}",
+		"environment: {A: a, B: b}\npull_policy: never",
+		"environment: {A: a, B: b}\ntimeout: 3",
+	} {
+		assert.Equal(t, base, generation(same), same)
+	}
+	for _, other := range []string{
+		"environment: {A: a, B: c}",
+		"environment: {A: a, B: b}\ntimeout: 4",
+		"environment: {A: a, B: b}\nmemory_size: 129",
+		"environment: {A: a, B: b}\nephemeral_storage: 513",
+		"environment: {A: a, B: b}\nruntime_interface: rie",
+		"environment: {A: a, B: b}\ncommand: [x]",
+		"environment: {A: a, B: b}\nentrypoint: [x]",
+		"environment: {A: a, B: b}\nworking_directory: /x",
+	} {
+		assert.NotEqual(t, base, generation(other), other)
+	}
+	assert.NotEqual(t, generation("command: [x]"), generation("entrypoint: [x]"))
+}
+
+// The samples are what `task up` runs with.
+func TestLoad_SampleFiles_AreValid(t *testing.T) {
+	const dir = "../../functions/"
+	c, err := config.Load(dir+"functions.yml", dir+"routing.yml", options())
+	require.NoError(t, err)
+	found := make(map[string]string)
+	for _, r := range c.Routes {
+		assert.Equal(t, gateway.AuthJWT, r.Auth, r.Path)
+		found[strings.Join(r.Methods, ",")+" "+r.Path] = r.Function.Image
+	}
+	assert.Equal(t, map[string]string{
+		"POST /api/echo":         "esb/lambda-echo:latest",
+		" /api/event":            "esb/lambda-event:latest",
+		" /api/event/{proxy+}":   "esb/lambda-event:latest",
+		"POST /api/respond":      "esb/lambda-respond:latest",
+		"POST /api/chaos":        "esb/lambda-chaos:latest",
+		"POST /api/hello-python": "esb/lambda-hello-python:latest",
+		"POST /api/hello-node":   "esb/lambda-hello-node:latest",
+	}, found)
+	assert.Len(t, c.Functions, 6)
+}
+
+// FuzzLoad checks that no file makes the parser panic, and that what it takes keeps the promises of the types.
+func FuzzLoad(f *testing.F) {
+	f.Add(one("timeout: 3"), rt("path: /x", "method: GET", "function: echo"))
+	f.Add("functions: &a {b: *a}\n", "routes: &a [*a]\n")
+	f.Add("functions:\n  ? [a]\n  : b\n", "routes:\n- !foo bar\n")
+	f.Add(one("environment: !!binary aGk="), "routes: !!set {a}\n")
+	dir := f.TempDir()
+	fp, rp := filepath.Join(dir, "functions.yml"), filepath.Join(dir, "routing.yml")
+	f.Fuzz(func(t *testing.T, functions, routing string) {
+		require.NoError(t, os.WriteFile(fp, []byte(functions), 0o600))
+		require.NoError(t, os.WriteFile(rp, []byte(routing), 0o600))
+		c, err := config.Load(fp, rp, options())
+		if err != nil {
+			require.NotEmpty(t, err.Error())
+			return
+		}
+		for name, fn := range c.Functions {
+			require.Equal(t, name, fn.Name)
+			require.NotEmpty(t, fn.Image)
+			require.NotEmpty(t, fn.Generation)
+			require.LessOrEqual(t, fn.Scaling.MinCapacity+fn.Scaling.Standby, fn.Scaling.MaxCapacity)
+		}
+		for _, r := range c.Routes {
+			require.NotNil(t, r.Function)
+			require.Same(t, c.Functions[r.Function.Name], r.Function)
+			require.Positive(t, r.Timeout)
+		}
+	})
+}

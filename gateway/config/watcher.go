@@ -1,0 +1,161 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// quiet is how long the files must be left alone before they are read: editors and copies write in steps.
+const quiet = 200 * time.Millisecond
+
+// Watcher reads both files again when one changes. What is right replaces the old configuration as a whole; what
+// is not is logged and refused, and the old one stays. It watches the folders of the files, so that a file that is
+// replaced by a rename is seen; a change behind a symbolic link to another folder is not, and needs Reload.
+type Watcher struct {
+	functionsPath, routingPath string
+	opts                       Options
+	log                        *slog.Logger
+
+	notify  *fsnotify.Watcher // nil when the system lets us watch nothing
+	started bool              // run is there to be waited for
+	done    chan struct{}     // closed when run has ended
+
+	// mu puts reloads in order, each with its apply, and guards last, the content that was read last.
+	mu    sync.Mutex
+	last  files
+	apply func(*Config) error
+}
+
+// Open reads both files and prepares to watch them. When they are refused the error is an *Error. The caller
+// closes the watcher.
+func Open(functionsPath, routingPath string, opts Options, log *slog.Logger) (*Watcher, *Config, error) {
+	w := &Watcher{
+		functionsPath: functionsPath,
+		routingPath:   routingPath,
+		opts:          opts,
+		log:           log,
+		done:          make(chan struct{}),
+	}
+	// The watch begins before the files are read, so that no change falls in between.
+	w.notify = watchFolders(log, filepath.Dir(functionsPath), filepath.Dir(routingPath))
+	f, err := read(functionsPath, routingPath)
+	if err == nil {
+		w.last = f
+		var cfg *Config
+		if cfg, err = parse(f, opts); err == nil {
+			return w, cfg, nil
+		}
+	}
+	return nil, nil, errors.Join(err, w.Close())
+}
+
+// watchFolders returns nil when the folders cannot be watched: the box then still works, and Reload too.
+func watchFolders(log *slog.Logger, dirs ...string) *fsnotify.Watcher {
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		log.Warn("configuration files are not watched, send SIGHUP after a change", "error", err)
+		return nil
+	}
+	for _, dir := range dirs {
+		if err := notify.Add(dir); err != nil {
+			log.Warn("configuration folder is not watched, send SIGHUP after a change", "folder", dir, "error", err)
+		}
+	}
+	return notify
+}
+
+// Start begins to watch. apply gets each new valid configuration, one at a time; when it returns an error the
+// configuration counts as refused. Start is called once.
+func (w *Watcher) Start(apply func(*Config) error) {
+	w.mu.Lock()
+	w.apply = apply
+	w.mu.Unlock()
+	if w.notify != nil {
+		w.started = true
+		go w.run()
+	}
+}
+
+// Close ends the watching, and waits for an apply that is running.
+func (w *Watcher) Close() error {
+	if w.notify == nil {
+		return nil
+	}
+	err := w.notify.Close()
+	if w.started {
+		<-w.done
+	}
+	return err
+}
+
+// Reload reads both files now, for SIGHUP. Its error, which is logged too, says why the old configuration stays.
+func (w *Watcher) Reload() error { return w.reload(true) }
+
+func (w *Watcher) run() {
+	defer close(w.done)
+	timer := time.NewTimer(quiet)
+	timer.Stop()
+	defer timer.Stop()
+	for {
+		select {
+		case ev, open := <-w.notify.Events:
+			if !open {
+				return
+			}
+			if w.concerns(ev.Name) {
+				timer.Reset(quiet)
+			}
+		case err, open := <-w.notify.Errors:
+			if !open {
+				return
+			}
+			w.log.Warn("watching the configuration files", "error", err)
+			timer.Reset(quiet) // events may have been lost
+		case <-timer.C:
+			_ = w.reload(false) // logged there
+		}
+	}
+}
+
+// concerns says whether a change of the file at path may be one of ours. "..data" is the link that Kubernetes
+// switches when it replaces a mounted ConfigMap.
+func (w *Watcher) concerns(path string) bool {
+	switch filepath.Base(path) {
+	case filepath.Base(w.functionsPath), filepath.Base(w.routingPath), "..data":
+		return true
+	}
+	return false
+}
+
+func (w *Watcher) reload(force bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.apply == nil {
+		return errors.New("reload the configuration: the watcher is not started")
+	}
+	f, err := read(w.functionsPath, w.routingPath)
+	if err == nil && f == w.last && !force {
+		return nil
+	}
+	var cfg *Config
+	if err == nil {
+		w.last = f
+		cfg, err = parse(f, w.opts)
+	}
+	if err == nil {
+		err = w.apply(cfg)
+	}
+	if err != nil {
+		w.log.Error("new configuration refused, the old one stays", "problems", strings.Split(err.Error(), "\n"))
+		return fmt.Errorf("reload the configuration: %w", err)
+	}
+	w.log.Info("configuration reloaded", "functions", len(cfg.Functions), "routes", len(cfg.Routes))
+	return nil
+}

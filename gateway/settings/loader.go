@@ -1,0 +1,198 @@
+package settings
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	regionPattern  = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	// pathPattern has no {}, so that the path cannot be taken for a route template.
+	pathPattern = regexp.MustCompile(`^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+$`)
+)
+
+// minJWTSecret is the least length of an HS256 key (RFC 7518, 3.2: at least the size of the hash).
+const minJWTSecret = 32
+
+// loader reads variables and collects what is wrong with them.
+type loader struct {
+	getenv   func(string) string
+	problems []string
+}
+
+func (l *loader) problemf(format string, args ...any) {
+	l.problems = append(l.problems, fmt.Sprintf(format, args...))
+}
+
+// failed says whether one of the variables has a problem already.
+func (l *loader) failed(names ...string) bool {
+	return slices.ContainsFunc(l.problems, func(p string) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(p, name+":") })
+	})
+}
+
+func (l *loader) text(name, def string) string {
+	if v := l.getenv(name); v != "" {
+		return v
+	}
+	return def
+}
+
+func (l *loader) matching(name, def string, pattern *regexp.Regexp, want string) string {
+	v := l.text(name, def)
+	if !pattern.MatchString(v) {
+		l.problemf("%s: must be %s, got %q", name, want, v)
+	}
+	return v
+}
+
+func (l *loader) urlPath(name, def string) string {
+	return l.matching(name, def, pathPattern, "a URL path such as "+def+", without a slash at its end")
+}
+
+func (l *loader) boolean(name string, def bool) bool {
+	v := l.getenv(name)
+	if v == "" {
+		return def
+	}
+	switch strings.ToLower(v) {
+	case "true", "1":
+		return true
+	case "false", "0":
+		return false
+	}
+	l.problemf("%s: must be true or false, got %q", name, v)
+	return def
+}
+
+func (l *loader) integer(name string, def, least, most int) int {
+	v := l.getenv(name)
+	if v == "" {
+		return def
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		l.problemf("%s: must be a whole number from %d to %d, got %q", name, least, most, v)
+		return def
+	}
+	return n
+}
+
+// duration reads a number of units, decimals allowed.
+func (l *loader) duration(name string, unit time.Duration, def, least, most float64) time.Duration {
+	n := def
+	if v := l.getenv(name); v != "" {
+		parsed, err := strconv.ParseFloat(v, 64)
+		if err != nil || math.IsNaN(parsed) || parsed < least || parsed > most {
+			l.problemf("%s: must be a number of %s from %s to %s, got %q", name, unitName(unit), number(least), number(most), v)
+		} else {
+			n = parsed
+		}
+	}
+	return time.Duration(n * float64(unit))
+}
+
+func unitName(unit time.Duration) string {
+	if unit == time.Minute {
+		return "minutes"
+	}
+	return "seconds"
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+func (l *loader) addr(name, def string) string {
+	v := l.text(name, def)
+	if !validAddr(v) {
+		l.problemf("%s: must be host:port, such as %s, got %q", name, def, v)
+		return ""
+	}
+	return v
+}
+
+func (l *loader) addrOrOff(name, def string) string {
+	v := l.text(name, def)
+	if v == Off {
+		return ""
+	}
+	if !validAddr(v) {
+		l.problemf("%s: must be host:port, such as %s, or off, got %q", name, def, v)
+		return ""
+	}
+	return v
+}
+
+func (l *loader) addrs(name, def string) []string {
+	v := l.text(name, def)
+	if v == Off {
+		return nil
+	}
+	var addrs []string
+	for part := range strings.SplitSeq(v, ",") {
+		part = strings.TrimSpace(part)
+		if !validAddr(part) {
+			l.problemf("%s: must be a comma separated list of host:port, such as 127.0.0.1%s, or off, got %q", name, def, part)
+			continue
+		}
+		addrs = append(addrs, part)
+	}
+	return addrs
+}
+
+func validAddr(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || strings.ContainsAny(host, " \t/") {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+func (l *loader) subnet(name, def string) netip.Prefix {
+	v := l.text(name, def)
+	p, err := netip.ParsePrefix(v)
+	if err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 29 {
+		l.problemf("%s: must be an IPv4 network from /8 to /29, such as %s, got %q", name, def, v)
+		return netip.Prefix{}
+	}
+	if p != p.Masked() {
+		l.problemf("%s: %q has host bits set; the network is %s", name, v, p.Masked())
+		return netip.Prefix{}
+	}
+	return p
+}
+
+func (l *loader) level(name string, def slog.Level) slog.Level {
+	switch v := l.getenv(name); strings.ToUpper(v) {
+	case "":
+		return def
+	case "DEBUG":
+		return slog.LevelDebug
+	case "INFO":
+		return slog.LevelInfo
+	case "WARN", "WARNING":
+		return slog.LevelWarn
+	case "ERROR":
+		return slog.LevelError
+	default:
+		l.problemf("%s: must be DEBUG, INFO, WARN or ERROR, got %q", name, v)
+		return def
+	}
+}
+
+func (l *loader) jwtSecret(name string) Secret {
+	v := l.getenv(name)
+	if v != "" && len(v) < minJWTSecret {
+		l.problemf("%s: must be at least %d bytes, has %d", name, minJWTSecret, len(v))
+	}
+	return Secret(v)
+}

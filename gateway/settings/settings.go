@@ -1,0 +1,325 @@
+// Package settings reads the gateway's settings from environment variables, checks them, and refuses what is
+// not safe. An empty variable counts as unset.
+package settings
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Development defaults of the credentials (design.md 7). On a listener that other machines reach they are
+// refused unless ESB_ALLOW_INSECURE_DEFAULTS is true.
+const (
+	DefaultAPIKey   = "dev-api-key-change-in-production"
+	DefaultAuthUser = "onpremise-user"
+	DefaultAuthPass = "onpremise-pass"
+)
+
+// Off, as the value of an address, switches a listener off.
+const Off = "off"
+
+// Settings are the checked settings of one gateway process. Printing them shows no secret.
+type Settings struct {
+	// HTTPSAddrs are the addresses of the HTTPS listeners, "host:port" each, none when off.
+	// GATEWAY_HTTPS_ADDR, a comma separated list or "off"; default ":443".
+	HTTPSAddrs []string
+	// HTTPAddrs are the addresses of the plain HTTP listeners, "host:port" each, none when off.
+	// GATEWAY_HTTP_ADDR, a comma separated list or "off"; default ":8000".
+	HTTPAddrs []string
+	// AdminAddr is the address of metrics, readiness and pool state, which need no credentials: keep it on
+	// loopback. Empty when off. GATEWAY_ADMIN_ADDR, an address or "off"; default "127.0.0.1:9443".
+	AdminAddr string
+	// AgentAddr is the agent's gRPC address, "host:port". AGENT_GRPC_ADDR; default "127.0.0.1:50051".
+	AgentAddr string
+	// AgentTLS is the mutual TLS towards the agent; an agent that is not on loopback needs it.
+	AgentTLS AgentTLS
+
+	// FunctionsConfigPath is the file that says which functions there are.
+	// FUNCTIONS_CONFIG_PATH; default "/etc/esb/functions.yml".
+	FunctionsConfigPath string
+	// RoutingConfigPath is the file that says which route calls which function.
+	// ROUTING_CONFIG_PATH; default "/etc/esb/routing.yml".
+	RoutingConfigPath string
+	// Home is the folder of what the gateway keeps: the development CA and the key that signs tokens.
+	// ESB_HOME; default "/var/lib/esb".
+	Home string
+
+	// TLSCertFile and TLSKeyFile are the PEM certificate (with its chain) and key of the HTTPS listeners; a
+	// changed file is taken up without a restart. TLS_CERT_FILE and TLS_KEY_FILE, both or neither; without
+	// them a development CA under Home signs a certificate.
+	TLSCertFile string
+	TLSKeyFile  string
+
+	// APIKey is what the header x-api-key must hold. X_API_KEY; default DefaultAPIKey, see there.
+	APIKey Secret
+	// JWTSecret signs the tokens, at least 32 bytes. JWT_SECRET_KEY; without it a random one is made once
+	// and kept in Home, so that tokens outlive a restart.
+	JWTSecret Secret
+	// JWTExpires is how long a token is good. JWT_EXPIRES_DELTA, whole seconds; default 3000.
+	JWTExpires time.Duration
+	// AuthUser may log in at AuthEndpointPath. AUTH_USER; default DefaultAuthUser.
+	AuthUser string
+	// AuthPass is the password of AuthUser. AUTH_PASS; default DefaultAuthPass, see there.
+	AuthPass Secret
+	// AuthEndpointPath is the path that hands out tokens. AUTH_ENDPOINT_PATH; default "/user/auth/ver1.0".
+	AuthEndpointPath string
+	// AllowInsecureDefaults permits the development credentials on any listener.
+	// ESB_ALLOW_INSECURE_DEFAULTS, true or false; default false.
+	AllowInsecureDefaults bool
+
+	// IdleTimeout is when an idle worker is destroyed, for functions that do not set scaling.idle_timeout.
+	// IDLE_TIMEOUT_MINUTES; default 5.
+	IdleTimeout time.Duration
+	// HeartbeatInterval is how often the pools are compared with the agent's list of containers.
+	// HEARTBEAT_INTERVAL, seconds; default 30.
+	HeartbeatInterval time.Duration
+	// OrphanGracePeriod is how old a container that no pool knows must be before it is destroyed.
+	// ORPHAN_GRACE_PERIOD_SECONDS; default 60.
+	OrphanGracePeriod time.Duration
+	// MaxConcurrentStarts bounds the containers that start at the same time, over all functions.
+	// MAX_CONCURRENT_STARTS; default 0, which means twice the number of CPUs.
+	MaxConcurrentStarts int
+	// CircuitBreakerFailures in a row, of the infrastructure and not of the function itself, open a
+	// function's circuit. CIRCUIT_BREAKER_FAILURES; default 5.
+	CircuitBreakerFailures int
+	// CircuitBreakerOpen is how long a circuit stays open before one request probes it.
+	// CIRCUIT_BREAKER_OPEN_SECONDS; default 10.
+	CircuitBreakerOpen time.Duration
+	// ShutdownGrace is how long a stop waits for the requests in flight.
+	// SHUTDOWN_GRACE_SECONDS; default 30.
+	ShutdownGrace time.Duration
+
+	// Region is the AWS region that events and ARNs name. AWS_REGION; default "us-east-1".
+	Region string
+	// AccountID is the AWS account that events and ARNs name, 12 digits.
+	// AWS_ACCOUNT_ID; default "123456789012".
+	AccountID string
+	// Subnet is the function network. ESB_SUBNET, an IPv4 network; default "10.88.0.0/16". The box's own
+	// address on it (BoxAddr) counts as local: the agent's firewall keeps other machines off it.
+	Subnet netip.Prefix
+	// LogLevel is the least level that is logged. LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO.
+	LogLevel slog.Level
+}
+
+// AgentTLS names the PEM files of the mutual TLS between gateway and agent: all three or none.
+type AgentTLS struct {
+	// CertFile is the gateway's certificate. AGENT_TLS_CERT; default none.
+	CertFile string
+	// KeyFile is the key of CertFile. AGENT_TLS_KEY; default none.
+	KeyFile string
+	// CAFile is the CA that signed the agent's certificate. AGENT_TLS_CA; default none.
+	CAFile string
+}
+
+// Enabled says whether mutual TLS is configured.
+func (t AgentTLS) Enabled() bool { return t.CertFile != "" }
+
+// Secret is a text that no log line and no error shows; string(s) reveals it.
+type Secret string
+
+const redacted = "[redacted]"
+
+// Format implements fmt.Formatter: no verb shows a secret.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// LogValue implements slog.LogValuer.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// BoxAddr is the box's own address on the function network, the first one of Subnet.
+func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
+
+// Load reads and checks all settings; getenv is os.Getenv, except in tests. Its error reports every problem,
+// one a line, and never the value of a secret. When JWT_SECRET_KEY is unset and nothing else is wrong, Load
+// reads the key kept in Home, or makes it.
+func Load(getenv func(string) string) (Settings, error) {
+	l := &loader{getenv: getenv}
+	s := Settings{
+		HTTPSAddrs: l.addrs("GATEWAY_HTTPS_ADDR", ":443"),
+		HTTPAddrs:  l.addrs("GATEWAY_HTTP_ADDR", ":8000"),
+		AdminAddr:  l.addrOrOff("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443"),
+		AgentAddr:  l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
+		AgentTLS: AgentTLS{
+			CertFile: l.text("AGENT_TLS_CERT", ""),
+			KeyFile:  l.text("AGENT_TLS_KEY", ""),
+			CAFile:   l.text("AGENT_TLS_CA", ""),
+		},
+
+		FunctionsConfigPath: l.text("FUNCTIONS_CONFIG_PATH", "/etc/esb/functions.yml"),
+		RoutingConfigPath:   l.text("ROUTING_CONFIG_PATH", "/etc/esb/routing.yml"),
+		Home:                l.text("ESB_HOME", "/var/lib/esb"),
+
+		TLSCertFile: l.text("TLS_CERT_FILE", ""),
+		TLSKeyFile:  l.text("TLS_KEY_FILE", ""),
+
+		APIKey:                Secret(l.text("X_API_KEY", DefaultAPIKey)),
+		JWTSecret:             l.jwtSecret("JWT_SECRET_KEY"),
+		JWTExpires:            time.Duration(l.integer("JWT_EXPIRES_DELTA", 3000, 1, 10*365*24*3600)) * time.Second,
+		AuthUser:              l.text("AUTH_USER", DefaultAuthUser),
+		AuthPass:              Secret(l.text("AUTH_PASS", DefaultAuthPass)),
+		AuthEndpointPath:      l.urlPath("AUTH_ENDPOINT_PATH", "/user/auth/ver1.0"),
+		AllowInsecureDefaults: l.boolean("ESB_ALLOW_INSECURE_DEFAULTS", false),
+
+		IdleTimeout:            l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
+		HeartbeatInterval:      l.duration("HEARTBEAT_INTERVAL", time.Second, 30, 0.1, 3600),
+		OrphanGracePeriod:      l.duration("ORPHAN_GRACE_PERIOD_SECONDS", time.Second, 60, 0, 24*3600),
+		MaxConcurrentStarts:    l.integer("MAX_CONCURRENT_STARTS", 0, 0, 1000),
+		CircuitBreakerFailures: l.integer("CIRCUIT_BREAKER_FAILURES", 5, 1, 1000),
+		CircuitBreakerOpen:     l.duration("CIRCUIT_BREAKER_OPEN_SECONDS", time.Second, 10, 0.1, 3600),
+		ShutdownGrace:          l.duration("SHUTDOWN_GRACE_SECONDS", time.Second, 30, 0, 3600),
+
+		Region:    l.matching("AWS_REGION", "us-east-1", regionPattern, "a region name such as us-east-1"),
+		AccountID: l.matching("AWS_ACCOUNT_ID", "123456789012", accountPattern, "12 digits"),
+		Subnet:    l.subnet("ESB_SUBNET", "10.88.0.0/16"),
+		LogLevel:  l.level("LOG_LEVEL", slog.LevelInfo),
+	}
+	l.checkTLSFiles(s)
+	l.checkAgent(s)
+	l.checkListeners(s)
+	l.checkDefaultSecrets(s)
+	if len(l.problems) > 0 {
+		return Settings{}, &Error{Problems: l.problems}
+	}
+	if s.JWTSecret == "" {
+		secret, err := keptSecret(filepath.Join(s.Home, jwtKeyFile))
+		if err != nil {
+			return Settings{}, &Error{Problems: []string{fmt.Sprintf("JWT_SECRET_KEY: is not set and %v", err)}}
+		}
+		s.JWTSecret = secret
+	}
+	return s, nil
+}
+
+// Error lists everything that is wrong with the settings.
+type Error struct {
+	// Problems are one sentence each: the variable, its value unless it is secret, and what would be right.
+	Problems []string
+}
+
+// Error implements error, one problem a line.
+func (e *Error) Error() string { return strings.Join(e.Problems, "\n") }
+
+func (l *loader) checkTLSFiles(s Settings) {
+	switch {
+	case s.TLSCertFile != "" && s.TLSKeyFile == "":
+		l.problemf("TLS_KEY_FILE: is missing: TLS_CERT_FILE is set and needs its key; set both or neither")
+	case s.TLSCertFile == "" && s.TLSKeyFile != "":
+		l.problemf("TLS_CERT_FILE: is missing: TLS_KEY_FILE is set and needs its certificate; set both or neither")
+	}
+}
+
+func (l *loader) checkAgent(s Settings) {
+	files := []struct{ name, path string }{
+		{"AGENT_TLS_CERT", s.AgentTLS.CertFile},
+		{"AGENT_TLS_KEY", s.AgentTLS.KeyFile},
+		{"AGENT_TLS_CA", s.AgentTLS.CAFile},
+	}
+	var set, missing []string
+	for _, f := range files {
+		if f.path != "" {
+			set = append(set, f.name)
+		} else {
+			missing = append(missing, f.name)
+		}
+	}
+	switch {
+	case len(set) > 0 && len(missing) > 0:
+		l.problemf("%s: missing beside %s: mutual TLS with the agent needs all three or none",
+			strings.Join(missing, ", "), strings.Join(set, ", "))
+	case len(set) == 0 && s.AgentAddr != "" && !loopback(s.AgentAddr):
+		l.problemf("AGENT_GRPC_ADDR: %q is not on loopback and so needs mutual TLS: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA",
+			s.AgentAddr)
+	}
+}
+
+// checkListeners finds two listeners on one address; port 0 means any free port and never clashes.
+func (l *loader) checkListeners(s Settings) {
+	if len(s.HTTPSAddrs)+len(s.HTTPAddrs) == 0 && !l.failed("GATEWAY_HTTPS_ADDR", "GATEWAY_HTTP_ADDR") {
+		l.problemf("GATEWAY_HTTPS_ADDR, GATEWAY_HTTP_ADDR: both are off: clients need one of them")
+	}
+	owner := make(map[string]string)
+	claim := func(name, addr string) {
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "0" {
+			return
+		}
+		if other, taken := owner[addr]; taken {
+			l.problemf("%s: %q is listed already by %s: give each listener an address of its own", name, addr, other)
+			return
+		}
+		owner[addr] = name
+	}
+	for _, addr := range s.HTTPSAddrs {
+		claim("GATEWAY_HTTPS_ADDR", addr)
+	}
+	for _, addr := range s.HTTPAddrs {
+		claim("GATEWAY_HTTP_ADDR", addr)
+	}
+	if s.AdminAddr != "" {
+		claim("GATEWAY_ADMIN_ADDR", s.AdminAddr)
+	}
+}
+
+// checkDefaultSecrets refuses the development credentials where other machines can reach them (design.md 7).
+func (l *loader) checkDefaultSecrets(s Settings) {
+	if s.AllowInsecureDefaults {
+		return
+	}
+	var secrets []string
+	if s.APIKey == DefaultAPIKey {
+		secrets = append(secrets, "X_API_KEY")
+	}
+	if s.AuthPass == DefaultAuthPass {
+		secrets = append(secrets, "AUTH_PASS")
+	}
+	if len(secrets) == 0 {
+		return
+	}
+	var open []string
+	for _, addr := range s.HTTPSAddrs {
+		if !s.local(addr) {
+			open = append(open, fmt.Sprintf("GATEWAY_HTTPS_ADDR %q", addr))
+		}
+	}
+	for _, addr := range s.HTTPAddrs {
+		if !s.local(addr) {
+			open = append(open, fmt.Sprintf("GATEWAY_HTTP_ADDR %q", addr))
+		}
+	}
+	if len(open) > 0 {
+		l.problemf("%s: the development default is refused because other machines can reach %s: set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true",
+			strings.Join(secrets, ", "), strings.Join(open, ", "))
+	}
+}
+
+// local says whether only this box and its functions can reach addr.
+func (s Settings) local(addr string) bool {
+	if loopback(addr) {
+		return true
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && s.Subnet.IsValid() && ip.Unmap() == s.BoxAddr()
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}

@@ -1,0 +1,232 @@
+package settings_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/gateway/settings"
+)
+
+// env answers like os.Getenv with the pairs of kv over a configuration that is safe on any listener.
+func env(t *testing.T, kv ...string) func(string) string {
+	t.Helper()
+	vars := map[string]string{
+		"ESB_HOME":       t.TempDir(),
+		"X_API_KEY":      "own-api-key",
+		"AUTH_PASS":      "own-password",
+		"JWT_SECRET_KEY": strings.Repeat("k", 32),
+	}
+	for i := 0; i+1 < len(kv); i += 2 {
+		vars[kv[i]] = kv[i+1]
+	}
+	return func(name string) string { return vars[name] }
+}
+
+func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
+	s, err := settings.Load(env(t))
+	require.NoError(t, err)
+
+	assert.Equal(t, []string{":443"}, s.HTTPSAddrs)
+	assert.Equal(t, []string{":8000"}, s.HTTPAddrs)
+	assert.Equal(t, "127.0.0.1:9443", s.AdminAddr)
+	assert.Equal(t, "127.0.0.1:50051", s.AgentAddr)
+	assert.False(t, s.AgentTLS.Enabled())
+	assert.Equal(t, "/etc/esb/functions.yml", s.FunctionsConfigPath)
+	assert.Equal(t, "/etc/esb/routing.yml", s.RoutingConfigPath)
+	assert.Equal(t, 3000*time.Second, s.JWTExpires)
+	assert.Equal(t, "onpremise-user", s.AuthUser)
+	assert.Equal(t, "/user/auth/ver1.0", s.AuthEndpointPath)
+	assert.Equal(t, 5*time.Minute, s.IdleTimeout)
+	assert.Equal(t, 30*time.Second, s.HeartbeatInterval)
+	assert.Equal(t, time.Minute, s.OrphanGracePeriod)
+	assert.Equal(t, 0, s.MaxConcurrentStarts)
+	assert.Equal(t, 5, s.CircuitBreakerFailures)
+	assert.Equal(t, 10*time.Second, s.CircuitBreakerOpen)
+	assert.Equal(t, 30*time.Second, s.ShutdownGrace)
+	assert.Equal(t, "us-east-1", s.Region)
+	assert.Equal(t, "123456789012", s.AccountID)
+	assert.Equal(t, "10.88.0.1", s.BoxAddr().String())
+	assert.Equal(t, slog.LevelInfo, s.LogLevel)
+}
+
+func TestLoad_Values_AreTaken(t *testing.T) {
+	s, err := settings.Load(env(t,
+		"GATEWAY_HTTPS_ADDR", "127.0.0.1:8443, 10.99.0.1:8443,[::1]:8443",
+		"GATEWAY_HTTP_ADDR", "off",
+		"GATEWAY_ADMIN_ADDR", "off",
+		"AGENT_GRPC_ADDR", "agent.example:50051",
+		"AGENT_TLS_CERT", "/c", "AGENT_TLS_KEY", "/k", "AGENT_TLS_CA", "/a",
+		"TLS_CERT_FILE", "/tls/c", "TLS_KEY_FILE", "/tls/k",
+		"JWT_EXPIRES_DELTA", "60",
+		"AUTH_ENDPOINT_PATH", "/login",
+		"IDLE_TIMEOUT_MINUTES", "0.5",
+		"HEARTBEAT_INTERVAL", "1.5",
+		"MAX_CONCURRENT_STARTS", "4",
+		"ESB_SUBNET", "10.99.0.0/24",
+		"LOG_LEVEL", "debug",
+	))
+	require.NoError(t, err)
+
+	assert.Equal(t, []string{"127.0.0.1:8443", "10.99.0.1:8443", "[::1]:8443"}, s.HTTPSAddrs)
+	assert.Empty(t, s.HTTPAddrs)
+	assert.Empty(t, s.AdminAddr)
+	assert.Equal(t, settings.AgentTLS{CertFile: "/c", KeyFile: "/k", CAFile: "/a"}, s.AgentTLS)
+	assert.Equal(t, "/tls/c", s.TLSCertFile)
+	assert.Equal(t, "/tls/k", s.TLSKeyFile)
+	assert.Equal(t, time.Minute, s.JWTExpires)
+	assert.Equal(t, "/login", s.AuthEndpointPath)
+	assert.Equal(t, 30*time.Second, s.IdleTimeout)
+	assert.Equal(t, 1500*time.Millisecond, s.HeartbeatInterval)
+	assert.Equal(t, 4, s.MaxConcurrentStarts)
+	assert.Equal(t, "10.99.0.1", s.BoxAddr().String())
+	assert.Equal(t, slog.LevelDebug, s.LogLevel)
+}
+
+func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
+	for _, c := range []struct{ name, value, want string }{
+		{"GATEWAY_HTTPS_ADDR", "443", `GATEWAY_HTTPS_ADDR: must be a comma separated list of host:port, such as 127.0.0.1:443, or off, got "443"`},
+		{"GATEWAY_HTTP_ADDR", ":8000,", `GATEWAY_HTTP_ADDR: must be a comma separated list of host:port, such as 127.0.0.1:8000, or off, got ""`},
+		{"GATEWAY_HTTP_ADDR", ":99999", `GATEWAY_HTTP_ADDR: must be a comma separated list of host:port, such as 127.0.0.1:8000, or off, got ":99999"`},
+		{"GATEWAY_HTTP_ADDR", ":443", `GATEWAY_HTTP_ADDR: ":443" is listed already by GATEWAY_HTTPS_ADDR: give each listener an address of its own`},
+		{"GATEWAY_ADMIN_ADDR", "nowhere", `GATEWAY_ADMIN_ADDR: must be host:port, such as 127.0.0.1:9443, or off, got "nowhere"`},
+		{"AGENT_GRPC_ADDR", "off", `AGENT_GRPC_ADDR: must be host:port, such as 127.0.0.1:50051, got "off"`},
+		{"AGENT_GRPC_ADDR", "10.0.0.7:50051", `AGENT_GRPC_ADDR: "10.0.0.7:50051" is not on loopback and so needs mutual TLS: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA`},
+		{"AGENT_TLS_CERT", "/c", `AGENT_TLS_KEY, AGENT_TLS_CA: missing beside AGENT_TLS_CERT: mutual TLS with the agent needs all three or none`},
+		{"TLS_CERT_FILE", "/c", `TLS_KEY_FILE: is missing: TLS_CERT_FILE is set and needs its key; set both or neither`},
+		{"TLS_KEY_FILE", "/k", `TLS_CERT_FILE: is missing: TLS_KEY_FILE is set and needs its certificate; set both or neither`},
+		{"JWT_SECRET_KEY", "tooshort", `JWT_SECRET_KEY: must be at least 32 bytes, has 8`},
+		{"JWT_EXPIRES_DELTA", "1.5", `JWT_EXPIRES_DELTA: must be a whole number from 1 to 315360000, got "1.5"`},
+		{"AUTH_ENDPOINT_PATH", "login", `AUTH_ENDPOINT_PATH: must be a URL path such as /user/auth/ver1.0, without a slash at its end, got "login"`},
+		{"ESB_ALLOW_INSECURE_DEFAULTS", "yes", `ESB_ALLOW_INSECURE_DEFAULTS: must be true or false, got "yes"`},
+		{"IDLE_TIMEOUT_MINUTES", "-1", `IDLE_TIMEOUT_MINUTES: must be a number of minutes from 0.01 to 10080, got "-1"`},
+		{"HEARTBEAT_INTERVAL", "NaN", `HEARTBEAT_INTERVAL: must be a number of seconds from 0.1 to 3600, got "NaN"`},
+		{"ORPHAN_GRACE_PERIOD_SECONDS", "1m", `ORPHAN_GRACE_PERIOD_SECONDS: must be a number of seconds from 0 to 86400, got "1m"`},
+		{"CIRCUIT_BREAKER_FAILURES", "0", `CIRCUIT_BREAKER_FAILURES: must be a whole number from 1 to 1000, got "0"`},
+		{"AWS_REGION", "mars", `AWS_REGION: must be a region name such as us-east-1, got "mars"`},
+		{"AWS_ACCOUNT_ID", "123", `AWS_ACCOUNT_ID: must be 12 digits, got "123"`},
+		{"ESB_SUBNET", "10.88.0.1/16", `ESB_SUBNET: "10.88.0.1/16" has host bits set; the network is 10.88.0.0/16`},
+		{"ESB_SUBNET", "fd00::/64", `ESB_SUBNET: must be an IPv4 network from /8 to /29, such as 10.88.0.0/16, got "fd00::/64"`},
+		{"LOG_LEVEL", "loud", `LOG_LEVEL: must be DEBUG, INFO, WARN or ERROR, got "loud"`},
+	} {
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
+			_, err := settings.Load(env(t, c.name, c.value))
+			require.EqualError(t, err, c.want)
+		})
+	}
+}
+
+func TestLoad_SeveralProblems_ReportsAllAtOnce(t *testing.T) {
+	_, err := settings.Load(env(t, "LOG_LEVEL", "x", "AWS_ACCOUNT_ID", "y", "JWT_SECRET_KEY", "short-secret",
+		"GATEWAY_HTTPS_ADDR", "off", "GATEWAY_HTTP_ADDR", "off"))
+
+	var e *settings.Error
+	require.ErrorAs(t, err, &e)
+	assert.Len(t, e.Problems, 4)
+	assert.NotContains(t, err.Error(), "short-secret")
+	assert.Contains(t, err.Error(), "GATEWAY_HTTPS_ADDR, GATEWAY_HTTP_ADDR: both are off")
+}
+
+func TestLoad_DefaultSecrets_DependOnWhoCanReachTheListener(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		kv      []string
+		refused string
+	}{
+		{name: "loopback", kv: []string{"GATEWAY_HTTPS_ADDR", "127.0.0.1:443,[::1]:443", "GATEWAY_HTTP_ADDR", "localhost:8000"}},
+		{name: "the box's address", kv: []string{"GATEWAY_HTTPS_ADDR", "10.88.0.1:443", "GATEWAY_HTTP_ADDR", "off"}},
+		{name: "the box's address on another subnet", kv: []string{"ESB_SUBNET", "10.99.0.0/24", "GATEWAY_HTTPS_ADDR", "10.99.0.1:443", "GATEWAY_HTTP_ADDR", "off"}},
+		{name: "allowed", kv: []string{"ESB_ALLOW_INSECURE_DEFAULTS", "true"}},
+		{
+			name:    "all interfaces",
+			refused: `X_API_KEY, AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443", GATEWAY_HTTP_ADDR ":8000": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+		},
+		{
+			name:    "one of two secrets, one of two listeners",
+			kv:      []string{"X_API_KEY", "own", "GATEWAY_HTTPS_ADDR", "127.0.0.1:443,192.168.1.5:443", "GATEWAY_HTTP_ADDR", "off"},
+			refused: `AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR "192.168.1.5:443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+		},
+		{
+			name:    "another address of the function network",
+			kv:      []string{"GATEWAY_HTTPS_ADDR", "10.88.0.2:443", "GATEWAY_HTTP_ADDR", "off", "X_API_KEY", "own"},
+			refused: `AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR "10.88.0.2:443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+		},
+		{
+			name:    "default written out",
+			kv:      []string{"X_API_KEY", settings.DefaultAPIKey, "AUTH_PASS", "own", "GATEWAY_HTTP_ADDR", "off"},
+			refused: `X_API_KEY: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kv := append([]string{"X_API_KEY", "", "AUTH_PASS", ""}, c.kv...)
+			_, err := settings.Load(env(t, kv...))
+			if c.refused == "" {
+				require.NoError(t, err)
+			} else {
+				require.EqualError(t, err, c.refused)
+			}
+		})
+	}
+}
+
+func TestLoad_NoJWTSecret_MakesOneAndKeepsIt(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "new", "home")
+	first, err := settings.Load(env(t, "ESB_HOME", home, "JWT_SECRET_KEY", ""))
+	require.NoError(t, err)
+	second, err := settings.Load(env(t, "ESB_HOME", home, "JWT_SECRET_KEY", ""))
+	require.NoError(t, err)
+	other, err := settings.Load(env(t, "JWT_SECRET_KEY", ""))
+	require.NoError(t, err)
+
+	assert.GreaterOrEqual(t, len(first.JWTSecret), 32)
+	assert.True(t, first.JWTSecret == second.JWTSecret, "the key must outlive a restart")
+	assert.False(t, first.JWTSecret == other.JWTSecret, "two boxes must not share a key")
+	info, err := os.Stat(filepath.Join(home, "jwt.key"))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
+
+func TestLoad_DamagedKeptSecret_SaysWhatToDo(t *testing.T) {
+	home := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(home, "jwt.key"), []byte("\n"), 0o600))
+	_, err := settings.Load(env(t, "ESB_HOME", home, "JWT_SECRET_KEY", ""))
+	require.ErrorContains(t, err, "JWT_SECRET_KEY: is not set and "+home+"/jwt.key holds no key: delete it")
+}
+
+func TestLoad_InvalidSettings_LeaveNoKeyBehind(t *testing.T) {
+	home := t.TempDir()
+	_, err := settings.Load(env(t, "ESB_HOME", home, "JWT_SECRET_KEY", "", "LOG_LEVEL", "loud"))
+	require.Error(t, err)
+	entries, err := os.ReadDir(home)
+	require.NoError(t, err)
+	assert.Empty(t, entries)
+}
+
+func TestSettings_Printed_ShowNoSecret(t *testing.T) {
+	s, err := settings.Load(env(t))
+	require.NoError(t, err)
+
+	asJSON, err := json.Marshal(s)
+	require.NoError(t, err)
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("settings", "settings", s, "key", s.APIKey)
+	for _, printed := range []string{
+		fmt.Sprint(s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), fmt.Sprintf("%q", s.APIKey), fmt.Sprintf("%x", s.APIKey),
+		fmt.Sprintf("%d", s.APIKey), string(asJSON), log.String(),
+	} {
+		assert.NotContains(t, printed, "own-api-key")
+		assert.NotContains(t, printed, "own-password")
+		assert.NotContains(t, printed, "kkkkkkkk")
+		assert.NotContains(t, printed, fmt.Sprintf("%x", "own-api-key"))
+		assert.Contains(t, printed, "redacted")
+	}
+}
