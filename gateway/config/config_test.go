@@ -387,13 +387,14 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		found[strings.Join(r.Methods, ",")+" "+r.Path] = r.Function.Image
 	}
 	assert.Equal(t, map[string]string{
-		"POST /api/echo":         "esb/lambda-echo:latest",
-		" /api/event":            "esb/lambda-event:latest",
-		" /api/event/{proxy+}":   "esb/lambda-event:latest",
-		"POST /api/respond":      "esb/lambda-respond:latest",
-		"POST /api/chaos":        "esb/lambda-chaos:latest",
-		"POST /api/hello-python": "esb/lambda-hello-python:latest",
-		"POST /api/hello-node":   "esb/lambda-hello-node:latest",
+		"POST /api/echo":            "esb/lambda-echo:latest",
+		" /api/event":               "esb/lambda-event:latest",
+		" /api/event/{proxy+}":      "esb/lambda-event:latest",
+		"POST /api/respond":         "esb/lambda-respond:latest",
+		"POST /api/chaos":           "esb/lambda-chaos:latest",
+		"POST /api/chaos/impatient": "esb/lambda-chaos:latest",
+		"POST /api/hello-python":    "esb/lambda-hello-python:latest",
+		"POST /api/hello-node":      "esb/lambda-hello-node:latest",
 	}, found)
 	assert.Len(t, c.Functions, 6)
 }

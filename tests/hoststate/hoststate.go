@@ -152,11 +152,13 @@ func rules() ([]string, error) {
 		return nil, err
 	}
 	for _, chain := range chains {
-		list, err := conn.GetRules(chain.Table, chain)
-		if err != nil {
-			return nil, err
+		// The library cannot read back every expression of a running box's own chains; what it says instead is
+		// a line that must be gone afterwards too.
+		count := "unreadable"
+		if list, err := conn.GetRules(chain.Table, chain); err == nil {
+			count = fmt.Sprint(len(list))
 		}
-		found = append(found, fmt.Sprintf("chain %s %s: %d rules", chain.Table.Name, chain.Name, len(list)))
+		found = append(found, fmt.Sprintf("chain %s %s: %s rules", chain.Table.Name, chain.Name, count))
 	}
 	return found, nil
 }
