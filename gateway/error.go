@@ -23,8 +23,14 @@ const (
 	CodeThrottled Code = "throttled"
 	// CodeUnavailable: no worker in time, agent down, circuit open, start failed for good.
 	CodeUnavailable Code = "unavailable"
-	// CodeTooLarge: body over 10 MB or event over 6 MB.
+	// CodeForbidden: the API key that a route asks for is missing or wrong.
+	CodeForbidden Code = "forbidden"
+	// CodeTooLarge: event over 6 MB.
 	CodeTooLarge Code = "too_large"
+	// CodeBodyTooLarge: body over 10 MB.
+	CodeBodyTooLarge Code = "body_too_large"
+	// CodeHeaderTooLarge: request line and headers over 10240 bytes.
+	CodeHeaderTooLarge Code = "header_too_large"
 	// CodeInvalid: the request is malformed.
 	CodeInvalid Code = "invalid"
 	// CodeCanceled: the client has left.

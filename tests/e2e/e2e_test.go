@@ -213,7 +213,7 @@ func TestRoutes_RefuseStrangersAndUnknownPaths(t *testing.T) {
 		"no route":       {"GET", "/api/nothing", token, "", 404, `{"message":"Not Found"}`},
 		"wrong method":   {"GET", "/api/echo", token, "", 404, `{"message":"Not Found"}`},
 		"open route":     {"GET", "/open/event", "", "", 200, ""},
-		"key missing":    {"GET", "/keyed/event", "", "", 401, `{"message":"Unauthorized"}`},
+		"key missing":    {"GET", "/keyed/event", "", "", 403, `{"message":"Forbidden"}`},
 		"key right":      {"GET", "/keyed/event", "", stack.APIKey, 200, ""},
 		"health is open": {"GET", "/health", "", "", 200, ""},
 	}

@@ -1,0 +1,275 @@
+// Package agentclient speaks to the esb agent. It is the only package of the gateway that imports gRPC.
+package agentclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/pool"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+)
+
+// Limits of one call, besides what the caller's context says.
+const (
+	// startTimeout leaves time for the first pull of a large image; requests wait for less (acquire_timeout).
+	startTimeout  = 5 * time.Minute
+	stopTimeout   = 30 * time.Second // the grace comes on top
+	listTimeout   = 10 * time.Second
+	healthTimeout = 3 * time.Second
+	// connectTimeout is how long a start waits for an agent that is down: long enough for one that restarts.
+	connectTimeout = time.Second
+)
+
+// Client is a connection to the agent. It connects when it is first used and again whenever the connection is
+// lost. It is safe for use by many goroutines.
+type Client struct {
+	addr   string
+	conn   *grpc.ClientConn
+	agent  agentv1.AgentServiceClient
+	health healthv1.HealthClient
+}
+
+var _ pool.Provisioner = (*Client)(nil)
+
+type options struct {
+	tls    *tls.Config
+	dialer func(context.Context, string) (net.Conn, error)
+}
+
+// Option changes how Dial connects.
+type Option func(*options) error
+
+// WithMutualTLS encrypts the connection: the gateway shows the certificate of certFile and keyFile, and the agent's
+// must be signed by one of caFile. All three are PEM files. An address that is not loopback needs it.
+func WithMutualTLS(certFile, keyFile, caFile string) Option {
+	return func(o *options) error {
+		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return fmt.Errorf("reading the gateway's certificate %s and key %s: %w", certFile, keyFile, err)
+		}
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return fmt.Errorf("reading the agent's CA: %w", err)
+		}
+		ca := x509.NewCertPool()
+		if !ca.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("reading the agent's CA: %s holds no PEM certificate", caFile)
+		}
+		o.tls = &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: ca, MinVersion: tls.VersionTLS13}
+		return nil
+	}
+}
+
+// WithDialer replaces the TCP connection, for instance by an in-process one.
+func WithDialer(dial func(ctx context.Context, addr string) (net.Conn, error)) Option {
+	return func(o *options) error {
+		o.dialer = dial
+		return nil
+	}
+}
+
+// Dial returns a client of the agent at addr, host:port. It does not wait for the agent to be there.
+func Dial(addr string, opts ...Option) (*Client, error) {
+	var o options
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, fmt.Errorf("agent at %s: %w", addr, err)
+		}
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("agent address %q: must be host:port: %w", addr, err)
+	}
+	creds := insecure.NewCredentials()
+	if o.tls != nil {
+		creds = credentials.NewTLS(o.tls)
+	} else if ip := net.ParseIP(host); o.dialer == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, fmt.Errorf("agent address %s is not loopback: set the certificate, key and CA of mutual TLS, or use 127.0.0.1", addr)
+	}
+	dial := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		// An agent that restarts is back within a second or two: no longer pauses between attempts than that.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		}),
+		// Only while a call runs: an agent that hangs is noticed by the heartbeat otherwise.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 10 * time.Second}),
+		grpc.WithDisableServiceConfig(),
+	}
+	if o.dialer != nil {
+		dial = append(dial, grpc.WithContextDialer(o.dialer))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr, dial...)
+	if err != nil {
+		return nil, fmt.Errorf("agent at %s: %w", addr, err)
+	}
+	return &Client{addr: addr, conn: conn, agent: agentv1.NewAgentServiceClient(conn), health: healthv1.NewHealthClient(conn)}, nil
+}
+
+// Close ends the connection; calls that run fail.
+func (c *Client) Close() error {
+	if err := c.conn.Close(); err != nil {
+		return fmt.Errorf("closing the connection to the agent: %w", err)
+	}
+	return nil
+}
+
+// Health asks whether the agent serves; the answer is nil when it does.
+func (c *Client) Health(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	res, err := c.health.Check(ctx, &healthv1.HealthCheckRequest{})
+	if err != nil {
+		return c.toError(err, "health check")
+	}
+	if res.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		return gateway.Errorf(gateway.CodeUnavailable, "agent at %s: not serving: %s", c.addr, res.GetStatus())
+	}
+	return nil
+}
+
+// Start implements pool.Provisioner.
+func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, requestID string) (gateway.Worker, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := c.awaitConnection(ctx); err != nil {
+		return gateway.Worker{}, err
+	}
+	info, err := c.agent.EnsureContainer(ctx, &agentv1.EnsureContainerRequest{
+		FunctionName:       fn.Name,
+		Image:              fn.Image,
+		Env:                fn.Environment,
+		MemorySizeMb:       uint32(fn.MemoryMB),
+		TimeoutSeconds:     uint32(math.Ceil(fn.Timeout.Seconds())),
+		RuntimeInterface:   runtimeInterface(fn.Interface),
+		PullPolicy:         pullPolicy(fn.PullPolicy),
+		Generation:         fn.Generation,
+		EphemeralStorageMb: uint32(fn.EphemeralStorageMB),
+		Standby:            standby,
+		Entrypoint:         fn.Entrypoint,
+		Command:            fn.Command,
+		WorkingDirectory:   fn.WorkingDirectory,
+		RequestId:          requestID,
+	})
+	if err != nil {
+		return gateway.Worker{}, c.toError(err, "starting a container of "+fn.Name)
+	}
+	if info.GetId() == "" || net.ParseIP(info.GetIpAddress()) == nil || info.GetPort() == 0 || info.GetPort() > math.MaxUint16 {
+		return gateway.Worker{}, gateway.Errorf(gateway.CodeUnavailable, "agent at %s: starting a container of %s: answer without id or address: id %q, address %q, port %d",
+			c.addr, fn.Name, info.GetId(), info.GetIpAddress(), info.GetPort())
+	}
+	return gateway.Worker{
+		ID:          info.GetId(),
+		Name:        info.GetName(),
+		Addr:        net.JoinHostPort(info.GetIpAddress(), strconv.FormatUint(uint64(info.GetPort()), 10)),
+		Function:    fn.Name,
+		Generation:  fn.Generation,
+		ImageDigest: info.GetImageDigest(),
+		Interface:   fn.Interface,
+		Standby:     standby,
+		CreatedAt:   time.Now(),
+	}, nil
+}
+
+// Stop implements pool.Provisioner.
+func (c *Client) Stop(ctx context.Context, workerID string, grace time.Duration, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, grace+stopTimeout)
+	defer cancel()
+	_, err := c.agent.DestroyContainer(ctx, &agentv1.DestroyContainerRequest{
+		ContainerId:  workerID,
+		GraceSeconds: uint32(math.Ceil(grace.Seconds())),
+		Reason:       reason,
+	})
+	if err != nil && status.Code(err) != codes.NotFound {
+		return c.toError(err, "destroying container "+workerID)
+	}
+	return nil
+}
+
+// List implements pool.Provisioner.
+func (c *Client) List(ctx context.Context) ([]pool.Observed, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	res, err := c.agent.ListContainers(ctx, &agentv1.ListContainersRequest{})
+	if err != nil {
+		return nil, c.toError(err, "listing containers")
+	}
+	list := make([]pool.Observed, 0, len(res.GetContainers()))
+	for _, i := range res.GetContainers() {
+		list = append(list, pool.Observed{
+			ID:        i.GetContainerId(),
+			Name:      i.GetContainerName(),
+			Function:  i.GetFunctionName(),
+			CreatedAt: i.GetCreatedAt().AsTime(),
+			Stopped:   i.GetStatus() == agentv1.ContainerStatus_STOPPED,
+		})
+	}
+	return list, nil
+}
+
+// awaitConnection waits for a connection for at most connectTimeout, so that a start rides out a restart of the
+// agent but is told soon of one that is down.
+func (c *Client) awaitConnection(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	for {
+		state := c.conn.GetState()
+		if state == connectivity.Ready {
+			return nil
+		}
+		c.conn.Connect()
+		if !c.conn.WaitForStateChange(ctx, state) {
+			return gateway.Errorf(gateway.CodeUnavailable, "agent at %s: no connection (%s): is the agent running?", c.addr, state)
+		}
+	}
+}
+
+// toError makes the gateway's error of a gRPC status: the only place that knows both.
+func (c *Client) toError(err error, doing string) error {
+	st := status.Convert(err)
+	e := gateway.Errorf(gateway.CodeUnavailable, "agent at %s: %s: %s (%s)", c.addr, doing, st.Message(), st.Code())
+	switch st.Code() {
+	case codes.FailedPrecondition, codes.InvalidArgument:
+		e.Permanent = true
+	case codes.Canceled:
+		e.Code = gateway.CodeCanceled
+	default: // every other one may pass
+	}
+	return e
+}
+
+func runtimeInterface(i gateway.RuntimeInterface) agentv1.RuntimeInterface {
+	if i == gateway.RIE {
+		return agentv1.RuntimeInterface_RUNTIME_INTERFACE_RIE
+	}
+	return agentv1.RuntimeInterface_RUNTIME_INTERFACE_SUPERVISOR
+}
+
+func pullPolicy(p string) agentv1.PullPolicy {
+	switch p {
+	case "always":
+		return agentv1.PullPolicy_PULL_POLICY_ALWAYS
+	case "never":
+		return agentv1.PullPolicy_PULL_POLICY_NEVER
+	default:
+		return agentv1.PullPolicy_PULL_POLICY_IF_NOT_PRESENT
+	}
+}

@@ -1,0 +1,289 @@
+package agentclient_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/agentclient"
+	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// fakeAgent answers as its fields say.
+type fakeAgent struct {
+	agentv1.UnimplementedAgentServiceServer
+	ensured   *agentv1.EnsureContainerRequest
+	destroyed *agentv1.DestroyContainerRequest
+	info      *agentv1.WorkerInfo
+	list      []*agentv1.ContainerInfo
+	err       error
+	deadline  time.Duration
+}
+
+func (a *fakeAgent) seen(ctx context.Context) {
+	if d, ok := ctx.Deadline(); ok {
+		a.deadline = time.Until(d)
+	}
+}
+
+func (a *fakeAgent) EnsureContainer(ctx context.Context, r *agentv1.EnsureContainerRequest) (*agentv1.WorkerInfo, error) {
+	a.seen(ctx)
+	a.ensured = r
+	return a.info, a.err
+}
+
+func (a *fakeAgent) DestroyContainer(ctx context.Context, r *agentv1.DestroyContainerRequest) (*agentv1.DestroyContainerResponse, error) {
+	a.seen(ctx)
+	a.destroyed = r
+	return &agentv1.DestroyContainerResponse{}, a.err
+}
+
+func (a *fakeAgent) ListContainers(ctx context.Context, _ *agentv1.ListContainersRequest) (*agentv1.ListContainersResponse, error) {
+	a.seen(ctx)
+	return &agentv1.ListContainersResponse{Containers: a.list}, a.err
+}
+
+// serve starts a gRPC server of a on lis; its end is the test's, or stop's.
+func serve(t *testing.T, a *fakeAgent, lis net.Listener, opts ...grpc.ServerOption) (h *health.Server, stop func()) {
+	t.Helper()
+	s := grpc.NewServer(opts...)
+	agentv1.RegisterAgentServiceServer(s, a)
+	h = health.NewServer()
+	healthv1.RegisterHealthServer(s, h)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(lis)
+	}()
+	stop = func() {
+		s.Stop()
+		<-done
+	}
+	t.Cleanup(stop)
+	return h, stop
+}
+
+func mustDial(t *testing.T, a *fakeAgent) (*agentclient.Client, *health.Server) {
+	t.Helper()
+	lis := bufconn.Listen(1 << 20)
+	h, _ := serve(t, a, lis)
+	c, err := agentclient.Dial("agent:50051", agentclient.WithDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, c.Close()) })
+	return c, h
+}
+
+var echo = &gateway.Function{
+	Name: "lambda-echo", Image: "esb/echo:latest", PullPolicy: "always", Environment: map[string]string{"TABLE": "items"},
+	Timeout: 1500 * time.Millisecond, MemoryMB: 256, EphemeralStorageMB: 512, Interface: gateway.RIE,
+	Entrypoint: []string{"/e"}, Command: []string{"c"}, WorkingDirectory: "/w", Generation: "g7",
+}
+
+func TestClient_Start_SendsTheFunctionAndReturnsTheWorker(t *testing.T) {
+	a := &fakeAgent{info: &agentv1.WorkerInfo{Id: "c1", Name: "lambda-echo-1", IpAddress: "10.88.0.5", Port: 8080, ImageDigest: "sha256:1"}}
+	c, _ := mustDial(t, a)
+	w, err := c.Start(t.Context(), echo, true, "req-1")
+	require.NoError(t, err)
+	assert.WithinDuration(t, time.Now(), w.CreatedAt, time.Minute)
+	w.CreatedAt = time.Time{}
+	assert.Equal(t, gateway.Worker{
+		ID: "c1", Name: "lambda-echo-1", Addr: "10.88.0.5:8080", Function: "lambda-echo", Generation: "g7",
+		ImageDigest: "sha256:1", Interface: gateway.RIE, Standby: true,
+	}, w)
+	r := a.ensured
+	assert.Equal(t, "esb/echo:latest", r.GetImage())
+	assert.Equal(t, uint32(2), r.GetTimeoutSeconds(), "rounded up")
+	assert.Equal(t, uint32(256), r.GetMemorySizeMb())
+	assert.Equal(t, agentv1.RuntimeInterface_RUNTIME_INTERFACE_RIE, r.GetRuntimeInterface())
+	assert.Equal(t, agentv1.PullPolicy_PULL_POLICY_ALWAYS, r.GetPullPolicy())
+	assert.Equal(t, map[string]string{"TABLE": "items"}, r.GetEnv())
+	assert.Equal(t, []string{"/e"}, r.GetEntrypoint())
+	assert.Equal(t, "req-1", r.GetRequestId())
+	assert.True(t, r.GetStandby())
+	assert.Positive(t, a.deadline, "every call has a deadline")
+}
+
+func TestClient_Errors_AreTheGateways(t *testing.T) {
+	for _, tc := range []struct {
+		code      codes.Code
+		want      gateway.Code
+		permanent bool
+	}{
+		{codes.FailedPrecondition, gateway.CodeUnavailable, true},
+		{codes.InvalidArgument, gateway.CodeUnavailable, true},
+		{codes.Unavailable, gateway.CodeUnavailable, false},
+		{codes.ResourceExhausted, gateway.CodeUnavailable, false},
+		{codes.DeadlineExceeded, gateway.CodeUnavailable, false},
+		{codes.Internal, gateway.CodeUnavailable, false},
+		{codes.Canceled, gateway.CodeCanceled, false},
+	} {
+		t.Run(tc.code.String(), func(t *testing.T) {
+			c, _ := mustDial(t, &fakeAgent{err: status.Error(tc.code, "image esb/echo:latest cannot be had")})
+			_, err := c.Start(t.Context(), echo, false, "")
+			var e *gateway.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, tc.want, e.Code)
+			assert.Equal(t, tc.permanent, e.Permanent)
+			assert.Contains(t, e.Message, "image esb/echo:latest cannot be had")
+			_, err = c.List(t.Context())
+			assert.Equal(t, tc.want, gateway.ErrorCode(err))
+			assert.Equal(t, tc.want, gateway.ErrorCode(c.Stop(t.Context(), "c1", 0, "test")))
+		})
+	}
+}
+
+func TestClient_Start_RefusesAnAnswerWithoutAddress(t *testing.T) {
+	for _, info := range []*agentv1.WorkerInfo{{}, {Id: "c", IpAddress: "nowhere", Port: 1}, {Id: "c", IpAddress: "10.0.0.1"}, {Id: "c", IpAddress: "10.0.0.1", Port: 70000}} {
+		c, _ := mustDial(t, &fakeAgent{info: info})
+		_, err := c.Start(t.Context(), echo, false, "")
+		assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err))
+	}
+}
+
+func TestClient_Stop_OfAContainerThatIsGoneIsNoError(t *testing.T) {
+	a := &fakeAgent{}
+	c, _ := mustDial(t, a)
+	require.NoError(t, c.Stop(t.Context(), "c1", 1500*time.Millisecond, "idle"))
+	assert.Equal(t, uint32(2), a.destroyed.GetGraceSeconds())
+	assert.Equal(t, "idle", a.destroyed.GetReason())
+	a.err = status.Error(codes.NotFound, "no such container")
+	require.NoError(t, c.Stop(t.Context(), "c1", 0, "idle"))
+}
+
+func TestClient_List_ReturnsWhatIsObserved(t *testing.T) {
+	made := time.Date(2026, 11, 22, 7, 0, 0, 0, time.UTC)
+	c, _ := mustDial(t, &fakeAgent{list: []*agentv1.ContainerInfo{
+		{ContainerId: "a", ContainerName: "lambda-f-a", FunctionName: "f", Status: agentv1.ContainerStatus_STOPPED, CreatedAt: timestamppb.New(made)},
+		{ContainerId: "b", FunctionName: "f", Status: agentv1.ContainerStatus_RUNNING, CreatedAt: timestamppb.New(made)},
+	}})
+	list, err := c.List(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []pool.Observed{
+		{ID: "a", Name: "lambda-f-a", Function: "f", CreatedAt: made, Stopped: true},
+		{ID: "b", Function: "f", CreatedAt: made},
+	}, list)
+}
+
+func TestClient_Health(t *testing.T) {
+	c, h := mustDial(t, &fakeAgent{})
+	require.NoError(t, c.Health(t.Context()))
+	h.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+	assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(c.Health(t.Context())))
+}
+
+func TestClient_AgentRestarts_TheNextStartWorks(t *testing.T) {
+	a := &fakeAgent{info: &agentv1.WorkerInfo{Id: "c1", IpAddress: "10.88.0.5", Port: 8080}}
+	var lis atomic.Pointer[bufconn.Listener]
+	lis.Store(bufconn.Listen(1 << 20))
+	_, stop := serve(t, a, lis.Load())
+	c, err := agentclient.Dial("agent:50051", agentclient.WithDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.Load().DialContext(ctx) }))
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, c.Close()) }()
+	_, err = c.Start(t.Context(), echo, false, "")
+	require.NoError(t, err)
+
+	stop()
+	began := time.Now()
+	_, err = c.Start(t.Context(), echo, false, "")
+	assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err))
+	assert.Less(t, time.Since(began), 30*time.Second, "an agent that is down is told of soon")
+
+	lis.Store(bufconn.Listen(1 << 20))
+	serve(t, a, lis.Load())
+	require.Eventually(t, func() bool {
+		_, err := c.Start(t.Context(), echo, false, "")
+		return err == nil
+	}, 30*time.Second, 10*time.Millisecond)
+}
+
+func TestDial_RefusesWhatCannotWork(t *testing.T) {
+	dir := t.TempDir()
+	bad := filepath.Join(dir, "bad.pem")
+	require.NoError(t, os.WriteFile(bad, []byte("no PEM"), 0o600))
+	cert, key := writeCert(t, dir)
+	for name, tc := range map[string]struct {
+		addr string
+		opts []agentclient.Option
+		want string
+	}{
+		"no port":             {"127.0.0.1", nil, "host:port"},
+		"plain text over LAN": {"192.0.2.1:50051", nil, "not loopback"},
+		"certificate missing": {"192.0.2.1:50051", []agentclient.Option{agentclient.WithMutualTLS(filepath.Join(dir, "none.pem"), key, cert)}, "none.pem"},
+		"CA missing":          {"192.0.2.1:50051", []agentclient.Option{agentclient.WithMutualTLS(cert, key, filepath.Join(dir, "none.pem"))}, "none.pem"},
+		"CA is no PEM":        {"192.0.2.1:50051", []agentclient.Option{agentclient.WithMutualTLS(cert, key, bad)}, "bad.pem"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := agentclient.Dial(tc.addr, tc.opts...)
+			assert.ErrorContains(t, err, tc.want)
+		})
+	}
+}
+
+func TestDial_MutualTLS_BothSidesProveThemselves(t *testing.T) {
+	cert, key := writeCert(t, t.TempDir())
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	require.NoError(t, err)
+	ca := x509.NewCertPool()
+	pemBytes, err := os.ReadFile(cert)
+	require.NoError(t, err)
+	require.True(t, ca.AppendCertsFromPEM(pemBytes))
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	serve(t, &fakeAgent{}, lis, grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientCAs: ca, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+	})))
+
+	c, err := agentclient.Dial(lis.Addr().String(), agentclient.WithMutualTLS(cert, key, cert))
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, c.Close()) }()
+	require.NoError(t, c.Health(t.Context()))
+
+	plain, err := agentclient.Dial(lis.Addr().String())
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, plain.Close()) }()
+	assert.Error(t, plain.Health(t.Context()))
+}
+
+// writeCert writes a self-signed certificate for 127.0.0.1 and its key.
+func writeCert(t *testing.T, dir string) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	require.NoError(t, err)
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	require.NoError(t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	require.NoError(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600))
+	return certFile, keyFile
+}

@@ -1,0 +1,244 @@
+// Package app wires the gateway: settings, configuration, certificate, agent, pools, invoker and HTTP front. The
+// program and the end-to-end tests run the same Run.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/edge-serverless-box/esb/gateway/agentclient"
+	"github.com/edge-serverless-box/esb/gateway/auth"
+	"github.com/edge-serverless-box/esb/gateway/config"
+	"github.com/edge-serverless-box/esb/gateway/devca"
+	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/httpapi"
+	"github.com/edge-serverless-box/esb/gateway/invoke"
+	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/gateway/route"
+	"github.com/edge-serverless-box/esb/gateway/settings"
+)
+
+// poolCloseTimeout bounds the destruction of the workers at the end, when the requests have ended already.
+const poolCloseTimeout = 20 * time.Second
+
+// Run runs a gateway until ctx ends, then stops it gracefully and waits for everything that it started. getenv
+// gives the settings; log lines go to stdout as JSON. Its error, one problem a line, is for a person: the caller
+// prints it. SIGHUP reads the configuration again.
+func Run(ctx context.Context, getenv func(string) string, stdout io.Writer) error {
+	s, err := settings.Load(getenv)
+	if err != nil {
+		return err
+	}
+	a, err := Open(ctx, s, stdout)
+	if err != nil {
+		return err
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-hangup:
+			_ = a.Reload() // logged there
+		case <-ctx.Done():
+			return a.Close(context.WithoutCancel(ctx))
+		case err := <-a.http.Failed():
+			return errors.Join(err, a.Close(context.WithoutCancel(ctx)))
+		}
+	}
+}
+
+// App is a running gateway.
+type App struct {
+	settings settings.Settings
+	log      *slog.Logger
+	access   *lineBuffer
+	watcher  *config.Watcher
+	agent    *agentclient.Client
+	pool     *pool.Manager
+	http     *httpapi.Server
+	stopping atomic.Bool
+}
+
+// Open starts a gateway. When a step fails, the earlier ones are undone.
+func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, err error) {
+	// Both loggers write whole lines to one output.
+	out := &lockedWriter{w: stdout}
+	level := &slog.HandlerOptions{Level: s.LogLevel}
+	a := &App{settings: s, log: slog.New(slog.NewJSONHandler(out, level)), access: newLineBuffer(out)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.undo(context.WithoutCancel(ctx)))
+		}
+	}()
+
+	var cfg *config.Config
+	a.watcher, cfg, err = config.Open(s.FunctionsConfigPath, s.RoutingConfigPath, config.Options{
+		IdleTimeout: s.IdleTimeout,
+		ReservedPaths: map[string]string{
+			s.AuthEndpointPath: "the login (AUTH_ENDPOINT_PATH)",
+			httpapi.HealthPath: "the gateway's health check",
+		},
+	}, a.log)
+	if err != nil {
+		return nil, err
+	}
+	matcher, err := route.New(cfg.Routes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.RoutingConfigPath, err)
+	}
+	authenticator, err := auth.New(auth.Options{
+		APIKey:   string(s.APIKey),
+		User:     s.AuthUser,
+		Password: string(s.AuthPass),
+		Secret:   []byte(s.JWTSecret),
+		Expires:  s.JWTExpires,
+		Region:   s.Region,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.agent, err = dialAgent(s); err != nil {
+		return nil, err
+	}
+	a.pool = pool.Open(a.agent, pool.Options{
+		HeartbeatInterval:   s.HeartbeatInterval,
+		OrphanGrace:         s.OrphanGracePeriod,
+		MaxConcurrentStarts: s.MaxConcurrentStarts,
+		Logger:              a.log,
+	})
+	invoker := invoke.New(a.pool, invoke.Options{
+		BreakerFailures: s.CircuitBreakerFailures,
+		BreakerOpenFor:  s.CircuitBreakerOpen,
+		Logger:          a.log,
+	})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(a.pool, invoker)
+	options := httpapi.Options{
+		HTTPSAddrs: s.HTTPSAddrs,
+		HTTPAddrs:  s.HTTPAddrs,
+		AdminAddr:  s.AdminAddr,
+		LoginPath:  s.AuthEndpointPath,
+		Auth:       authenticator,
+		Events:     event.NewBuilder(s.AccountID),
+		Invoker:    invoker,
+		Dependencies: []httpapi.Dependency{
+			{Name: "agent", Check: a.agent.Health},
+			{Name: "gateway", Check: a.running},
+		},
+		Pools:    a.pool.Snapshot,
+		Reload:   a.Reload,
+		Registry: registry,
+		// The counters of pool and invoke, and those of the Go runtime.
+		Gatherer:     prometheus.DefaultGatherer,
+		Logger:       a.log,
+		AccessLogger: slog.New(slog.NewJSONHandler(a.access, level)),
+	}
+	if len(s.HTTPSAddrs) > 0 {
+		source, err := devca.Open(devca.Options{
+			CertFile: s.TLSCertFile,
+			KeyFile:  s.TLSKeyFile,
+			Dir:      filepath.Join(s.Home, "tls"),
+			Hosts:    append(devca.Hosts(s.HTTPSAddrs), s.BoxAddr().String()),
+			Logger:   a.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		options.TLS = source.TLSConfig()
+	}
+	if a.http, err = httpapi.Open(ctx, options); err != nil {
+		return nil, err
+	}
+	// Nothing can fail from here on: only now may containers start.
+	a.pool.Apply(cfg.Functions)
+	a.http.SetRoutes(matcher)
+	a.http.Serve()
+	a.watcher.Start(a.apply)
+	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr)
+	return a, nil
+}
+
+func dialAgent(s settings.Settings) (*agentclient.Client, error) {
+	var options []agentclient.Option
+	if s.AgentTLS.Enabled() {
+		options = append(options, agentclient.WithMutualTLS(s.AgentTLS.CertFile, s.AgentTLS.KeyFile, s.AgentTLS.CAFile))
+	}
+	client, err := agentclient.Dial(s.AgentAddr, options...)
+	if err != nil {
+		return nil, fmt.Errorf("AGENT_GRPC_ADDR: %w", err)
+	}
+	return client, nil
+}
+
+// apply makes a new configuration the current one. The pools come first: a route must never lead to a function
+// that they do not know.
+func (a *App) apply(cfg *config.Config) error {
+	matcher, err := route.New(cfg.Routes)
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
+	}
+	a.pool.Apply(cfg.Functions)
+	a.http.SetRoutes(matcher)
+	return nil
+}
+
+// Reload reads the configuration again. When it is refused, the old one stays.
+func (a *App) Reload() error { return a.watcher.Reload() }
+
+// Addrs returns the bound addresses for "https", "http" or "admin".
+func (a *App) Addrs(scheme string) []net.Addr { return a.http.Addrs(scheme) }
+
+// running is the readiness of the gateway itself: not while it stops.
+func (a *App) running(context.Context) error {
+	if a.stopping.Load() {
+		return errors.New("stopping")
+	}
+	return nil
+}
+
+// Close stops the gateway: no more requests are accepted, those in flight have SHUTDOWN_GRACE_SECONDS, then the
+// pools destroy their workers. It returns when everything has ended.
+func (a *App) Close(ctx context.Context) error {
+	a.stopping.Store(true)
+	a.log.Info("gateway stops", "grace_s", a.settings.ShutdownGrace.Seconds())
+	grace, cancel := context.WithTimeout(ctx, a.settings.ShutdownGrace)
+	defer cancel()
+	err := a.http.Shutdown(grace)
+	if err != nil {
+		a.log.Warn("requests in flight were broken at the stop", "error", err.Error())
+	}
+	err = a.undo(ctx)
+	a.log.Info("gateway stopped")
+	return err
+}
+
+// undo closes what Open has made so far, in the opposite order.
+func (a *App) undo(ctx context.Context) error {
+	var errs []error
+	if a.watcher != nil {
+		errs = append(errs, a.watcher.Close())
+	}
+	if a.pool != nil {
+		closing, cancel := context.WithTimeout(ctx, poolCloseTimeout)
+		errs = append(errs, a.pool.Close(closing))
+		cancel()
+	}
+	if a.agent != nil {
+		errs = append(errs, a.agent.Close())
+	}
+	errs = append(errs, a.access.Close())
+	return errors.Join(errs...)
+}

@@ -1,0 +1,279 @@
+// Package auth hands out tokens like Cognito's and checks the credentials of requests (design.md 7). It is the
+// only package that knows JWT.
+package auth
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwt"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+const (
+	// minSecretBytes is what HS256 needs to be as strong as its hash (RFC 7518, 3.2).
+	minSecretBytes = 32
+	// maxTokenBytes refuses tokens early that no header of a legal request can hold.
+	maxTokenBytes = 8 << 10
+	// clockSkew is allowed between the box and another maker of tokens with the same secret, for iat and nbf. An
+	// expired token gets none.
+	clockSkew = 5 * time.Second
+	// audience is the claim aud (AWS: the app client's id).
+	audience = "esbedgeboxclient"
+	// tokenUse is the claim token_use: REST authorizers take id tokens.
+	tokenUse = "id"
+	// cacheSize and cacheTTL bound the cache of verified tokens.
+	cacheSize = 4096
+	cacheTTL  = time.Minute
+)
+
+// userNamespace makes a user's sub the same in each token and on each box.
+var userNamespace = uuid.MustParse("6f0d2d57-60a5-4bb0-8d5c-6f2a2f0c4d11")
+
+// Options configure an Authenticator.
+type Options struct {
+	// APIKey is what x-api-key must hold.
+	APIKey string
+	// User and Password may log in.
+	User     string
+	Password string
+	// Secret signs tokens, at least 32 bytes.
+	Secret []byte
+	// Expires is how long a token is good.
+	Expires time.Duration
+	// Region is named by the claim iss, as Cognito does.
+	Region string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Authenticator checks API keys, passwords and tokens. It is safe for concurrent use.
+type Authenticator struct {
+	apiKey   [sha256.Size]byte
+	user     [sha256.Size]byte
+	password [sha256.Size]byte
+	secret   []byte
+	expires  time.Duration
+	issuer   string
+	now      func() time.Time
+	verified *cache
+}
+
+// New checks the options. The error names what is wrong, never a secret.
+func New(o Options) (*Authenticator, error) {
+	if len(o.Secret) < minSecretBytes {
+		return nil, fmt.Errorf("auth: the secret that signs tokens has %d bytes, want at least %d", len(o.Secret), minSecretBytes)
+	}
+	if o.APIKey == "" || o.User == "" || o.Password == "" {
+		return nil, fmt.Errorf("auth: API key, user and password must not be empty")
+	}
+	if o.Expires <= 0 {
+		return nil, fmt.Errorf("auth: tokens must be good for more than 0 s, got %v", o.Expires)
+	}
+	a := &Authenticator{
+		// Hashes have one length, so a comparison tells nothing about the length of the secret either.
+		apiKey:   sha256.Sum256([]byte(o.APIKey)),
+		user:     sha256.Sum256([]byte(o.User)),
+		password: sha256.Sum256([]byte(o.Password)),
+		secret:   o.Secret,
+		expires:  o.Expires,
+		issuer:   "https://cognito-idp." + o.Region + ".amazonaws.com/" + o.Region + "_esbedgebox",
+		now:      o.Now,
+		verified: newCache(cacheSize),
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	return a, nil
+}
+
+// APIKeyValid says, in constant time, whether key is the API key.
+func (a *Authenticator) APIKeyValid(key string) bool {
+	return equal(a.apiKey, key)
+}
+
+func equal(want [sha256.Size]byte, got string) bool {
+	sum := sha256.Sum256([]byte(got))
+	return subtle.ConstantTimeCompare(want[:], sum[:]) == 1
+}
+
+// Credentials are what a login sends.
+type Credentials struct {
+	User     string
+	Password string
+}
+
+// ParseCredentials reads {"AuthParameters":{"USERNAME":..,"PASSWORD":..}}; other members are allowed, as Cognito's
+// InitiateAuth has more. Its error has CodeInvalid.
+func ParseCredentials(body []byte) (Credentials, error) {
+	var request, parameters map[string]json.RawMessage
+	if err := json.Unmarshal(body, &request); err != nil {
+		return Credentials{}, gateway.Errorf(gateway.CodeInvalid, "login: body is not a JSON object: %w", err)
+	}
+	if err := json.Unmarshal(request["AuthParameters"], &parameters); err != nil {
+		return Credentials{}, gateway.Errorf(gateway.CodeInvalid, "login: AuthParameters is missing or not an object: %w", err)
+	}
+	var c Credentials
+	for _, p := range [...]struct {
+		name string
+		to   *string
+	}{{"USERNAME", &c.User}, {"PASSWORD", &c.Password}} {
+		var value *string
+		if err := json.Unmarshal(parameters[p.name], &value); err != nil || value == nil {
+			return Credentials{}, gateway.Errorf(gateway.CodeInvalid, "login: AuthParameters.%s is missing or not a string", p.name)
+		}
+		*p.to = *value
+	}
+	return c, nil
+}
+
+// Login answers right credentials with a token. Its error has CodeUnauthorized for wrong ones.
+func (a *Authenticator) Login(c Credentials) (string, error) {
+	// Both are compared, so that the time does not tell a wrong user from a wrong password.
+	userOK, passwordOK := equal(a.user, c.User), equal(a.password, c.Password)
+	if !userOK || !passwordOK {
+		return "", gateway.Errorf(gateway.CodeUnauthorized, "login: wrong user or password")
+	}
+	return a.issue(c.User)
+}
+
+// issue makes a token with the claims of a Cognito id token.
+func (a *Authenticator) issue(user string) (string, error) {
+	now := a.now().Truncate(time.Second)
+	token, err := jwt.NewBuilder().
+		Subject(uuid.NewSHA1(userNamespace, []byte(user)).String()).
+		Issuer(a.issuer).
+		Audience([]string{audience}).
+		IssuedAt(now).
+		Expiration(now.Add(a.expires)).
+		JwtID(uuid.NewString()).
+		Claim("auth_time", now.Unix()).
+		Claim("token_use", tokenUse).
+		Claim("cognito:username", user).
+		Claim("username", user).
+		Build()
+	if err != nil {
+		return "", gateway.Errorf(gateway.CodeInternal, "build token: %w", err)
+	}
+	token.Options().Enable(jwt.FlattenAudience) // Cognito's aud is a string, not a list
+	signed, err := jwt.Sign(token, jwt.WithKey(jwa.HS256, a.secret))
+	if err != nil {
+		return "", gateway.Errorf(gateway.CodeInternal, "sign token: %w", err)
+	}
+	return string(signed), nil
+}
+
+// Authenticate checks what a route of that kind asks for. The caller is nil for AuthNone. Its error has
+// CodeUnauthorized without a good token (AWS: 401), CodeForbidden without the API key (AWS: 403).
+func (a *Authenticator) Authenticate(kind gateway.AuthKind, header http.Header) (*gateway.Caller, error) {
+	switch kind {
+	case gateway.AuthNone:
+		return nil, nil
+	case gateway.AuthAPIKey:
+		key := header.Get("X-Api-Key")
+		if !a.APIKeyValid(key) {
+			return nil, gateway.Errorf(gateway.CodeForbidden, "x-api-key is missing or wrong")
+		}
+		return &gateway.Caller{Kind: gateway.AuthAPIKey, APIKey: key}, nil
+	default:
+		values := header["Authorization"]
+		if len(values) != 1 {
+			return nil, gateway.Errorf(gateway.CodeUnauthorized, "want one Authorization header, got %d", len(values))
+		}
+		return a.verify(bearer(values[0]))
+	}
+}
+
+// bearer takes the scheme away, if there is one: Cognito authorizers take bare tokens too.
+func bearer(value string) string {
+	if scheme, token, ok := strings.Cut(value, " "); ok && strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	return strings.TrimSpace(value)
+}
+
+// verify checks a token, or finds it in the cache of those that were checked in the last minute.
+func (a *Authenticator) verify(token string) (*gateway.Caller, error) {
+	// The dots refuse JSON serialisations, which jwx reads too.
+	if len(token) > maxTokenBytes || strings.Count(token, ".") != 2 || strings.HasPrefix(token, "{") {
+		return nil, gateway.Errorf(gateway.CodeUnauthorized, "not a token")
+	}
+	now := a.now()
+	key := sha256.Sum256([]byte(token))
+	if caller := a.verified.get(key, now); caller != nil {
+		return caller, nil
+	}
+	parsed, err := jwt.Parse([]byte(token),
+		jwt.WithKey(jwa.HS256, a.secret), // pins the algorithm
+		jwt.WithClock(jwt.ClockFunc(a.now)),
+		jwt.WithAcceptableSkew(clockSkew),
+		jwt.WithIssuer(a.issuer),
+		jwt.WithAudience(audience),
+		jwt.WithRequiredClaim(jwt.ExpirationKey),
+		jwt.WithClaimValue("token_use", tokenUse),
+	)
+	if err != nil {
+		return nil, gateway.Errorf(gateway.CodeUnauthorized, "token refused: %w", err)
+	}
+	if !now.Before(parsed.Expiration()) {
+		return nil, gateway.Errorf(gateway.CodeUnauthorized, "token refused: expired")
+	}
+	caller := &gateway.Caller{Kind: gateway.AuthJWT, Claims: claims(parsed)}
+	for _, c := range caller.Claims {
+		if c.Name == "cognito:username" {
+			caller.Username = c.Value
+		}
+	}
+	until := now.Add(cacheTTL)
+	if parsed.Expiration().Before(until) {
+		until = parsed.Expiration()
+	}
+	a.verified.put(key, caller, until)
+	return caller, nil
+}
+
+// claims lists a token's claims by name, as texts: times in seconds since the epoch, what is not a scalar as JSON.
+func claims(token jwt.Token) []gateway.Claim {
+	members := token.PrivateClaims()
+	list := make([]gateway.Claim, 0, len(members)+8)
+	for name, value := range members {
+		list = append(list, gateway.Claim{Name: name, Value: claimText(value)})
+	}
+	for _, name := range []string{jwt.AudienceKey, jwt.ExpirationKey, jwt.IssuedAtKey, jwt.IssuerKey, jwt.JwtIDKey, jwt.NotBeforeKey, jwt.SubjectKey} {
+		if value, ok := token.Get(name); ok {
+			list = append(list, gateway.Claim{Name: name, Value: claimText(value)})
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	return list
+}
+
+func claimText(value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case time.Time:
+		return strconv.FormatInt(v.Unix(), 10)
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	case bool:
+		return strconv.FormatBool(v)
+	case []string:
+		return strings.Join(v, ",")
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}

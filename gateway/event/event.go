@@ -1,0 +1,144 @@
+// Package event turns HTTP requests into the events that AWS API Gateway gives to Lambda functions, and what the
+// functions return into HTTP answers. Both directions exist for the REST API format ("1.0") and the HTTP API
+// format ("2.0"); reference/aws-behaviour.md 1, 2 and 4 are the specification.
+//
+// Events are appended to a buffer by hand, without reflection: this is on the path of every request
+// (BenchmarkBuilder_V1).
+package event
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// MaxEventBytes is the largest event a function takes (AWS: 6 MB for a synchronous invocation).
+const MaxEventBytes = 6291456
+
+// What events say about an API that has no account of its own in AWS. They are constants because functions may
+// compare them, and a box is one API.
+const (
+	// StageV1 is the stage of format 1.0; it stands in requestContext.path, never in the URL.
+	StageV1 = "prod"
+	// StageV2 is the stage of format 2.0 (AWS: the one stage that does not appear in rawPath).
+	StageV2 = "$default"
+	// APIID is the id of the box's API.
+	APIID = "esbedgebox"
+	// deploymentID is the same for all events: a configuration has no number.
+	deploymentID = "esb001"
+)
+
+// Request is one HTTP request, matched and authenticated.
+type Request struct {
+	HTTP *http.Request
+	// Path and Query are as the client sent them, undecoded; Query is without the question mark.
+	Path  string
+	Query string
+	Body  []byte
+	Route *gateway.Route
+	// PathParameters by name, nil when the route has none.
+	PathParameters map[string]string
+	// Caller is nil when the route does not authenticate.
+	Caller    *gateway.Caller
+	RequestID string
+	// ExtendedRequestID is what the answer carries as x-amz-apigw-id.
+	ExtendedRequestID string
+	// TraceID is a whole X-Amzn-Trace-Id value.
+	TraceID string
+	// SourceIP is the address of the TCP peer.
+	SourceIP string
+	// Scheme and Port are those of the listener: "https", "443".
+	Scheme string
+	Port   string
+	Time   time.Time
+}
+
+// Builder makes events. It is safe for concurrent use.
+type Builder struct {
+	accountID string
+}
+
+// NewBuilder returns a Builder whose events name that AWS account.
+func NewBuilder(accountID string) *Builder { return &Builder{accountID: accountID} }
+
+// Append appends the event of r to dst, in the format of its route.
+func (b *Builder) Append(dst []byte, r *Request) []byte {
+	if r.Route.Payload == gateway.PayloadV2 {
+		return b.appendV2(dst, r)
+	}
+	return b.appendV1(dst, r)
+}
+
+// removed says whether a request header is kept from the function (AWS: important notes for REST APIs). The ones
+// that the gateway writes itself are among them. The name is canonical, as net/http gives it.
+func removed(name string) bool {
+	switch name {
+	case "Connection", "Content-Length", "Content-Md5", "Expect", "Max-Forwards", "Proxy-Authenticate", "Server",
+		"Te", "Transfer-Encoding", "Trailer", "Upgrade", "Www-Authenticate":
+		return true
+	}
+	return replaced(name)
+}
+
+// replaced says whether the gateway writes that request header itself.
+func replaced(name string) bool {
+	switch name {
+	case "Host", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Amzn-Trace-Id":
+		return true
+	}
+	return false
+}
+
+// forwardedFor is the client's X-Forwarded-For with the peer behind it.
+func forwardedFor(r *Request) string {
+	before := r.HTTP.Header["X-Forwarded-For"]
+	if len(before) == 0 {
+		return r.SourceIP
+	}
+	return strings.Join(before, ", ") + ", " + r.SourceIP
+}
+
+// domain returns the host without port, and its first label.
+func domain(host string) (name, prefix string) {
+	name = host
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		name = host[:i]
+	}
+	if strings.HasPrefix(name, "[") {
+		return name, name
+	}
+	prefix, _, _ = strings.Cut(name, ".")
+	return name, prefix
+}
+
+// first returns the first value of a header, by its canonical name.
+func first(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// mediaType returns the type of a Content-Type or of the first entry of an Accept header, without parameters.
+func mediaType(header string) string {
+	if i := strings.IndexAny(header, ",;"); i >= 0 {
+		header = header[:i]
+	}
+	return strings.TrimSpace(header)
+}
+
+// binary says whether a media type is one of the patterns "type/subtype", "type/*" or "*/*".
+func binary(patterns []string, mediaType string) bool {
+	for _, p := range patterns {
+		if p == "*/*" || strings.EqualFold(p, mediaType) {
+			return true
+		}
+		if major, ok := strings.CutSuffix(p, "*"); ok && len(mediaType) > len(major) &&
+			strings.HasSuffix(major, "/") && strings.EqualFold(mediaType[:len(major)], major) {
+			return true
+		}
+	}
+	return false
+}

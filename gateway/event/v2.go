@@ -1,0 +1,189 @@
+package event
+
+import (
+	"encoding/base64"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// appendV2 appends the HTTP API event: lower-case headers, empty members left out (aws-behaviour.md 4).
+func (b *Builder) appendV2(dst []byte, r *Request) []byte {
+	dst = append(dst, `{"version":"2.0","routeKey":`...)
+	dst = appendRouteKey(dst, r)
+	dst = append(dst, ',')
+	dst = appendMember(dst, "rawPath", r.Path)
+	dst = appendMember(dst, "rawQueryString", r.Query)
+	dst = appendCookies(dst, r.HTTP.Header["Cookie"])
+	dst = appendHeadersV2(dst, r)
+	dst = appendQueryV2(dst, r.Query)
+	dst = append(dst, `"requestContext":`...)
+	dst = b.appendContextV2(dst, r)
+	if len(r.PathParameters) > 0 {
+		dst = append(dst, `,"pathParameters":`...)
+		dst = appendDecoded(dst, r.PathParameters)
+	}
+	encoded := false
+	if len(r.Body) > 0 {
+		encoded = !textBodyV2(r)
+		dst = append(dst, `,"body":`...)
+		if encoded {
+			dst = append(dst, '"')
+			dst = base64.StdEncoding.AppendEncode(dst, r.Body)
+			dst = append(dst, '"')
+		} else {
+			dst = appendString(dst, r.Body)
+		}
+	}
+	dst = append(dst, `,"isBase64Encoded":`...)
+	dst = strconv.AppendBool(dst, encoded)
+	return append(dst, '}')
+}
+
+// appendRouteKey appends "GET /users/{id}", "ANY /users/{id}" or "$default".
+func appendRouteKey(dst []byte, r *Request) []byte {
+	if len(r.Route.Methods) > 0 {
+		dst = append(dst, '"')
+		dst = appendText(dst, r.HTTP.Method)
+	} else {
+		dst = append(dst, `"ANY`...)
+	}
+	dst = append(dst, ' ')
+	dst = appendText(dst, r.Route.Path)
+	return append(dst, '"')
+}
+
+func appendCookies(dst []byte, headers []string) []byte {
+	if len(headers) == 0 {
+		return dst
+	}
+	dst = append(dst, `"cookies":[`...)
+	for _, h := range headers {
+		for h != "" {
+			var c string
+			c, h, _ = strings.Cut(h, ";")
+			if c = strings.TrimSpace(c); c != "" {
+				dst = appendString(dst, c)
+				dst = append(dst, ',')
+			}
+		}
+	}
+	dst = closeWith(dst, ']')
+	return append(dst, ',')
+}
+
+func appendHeadersV2(dst []byte, r *Request) []byte {
+	dst = append(dst, `"headers":{`...)
+	for name, values := range r.HTTP.Header {
+		if len(values) == 0 || name == "Cookie" || name != "Content-Length" && removed(name) {
+			continue
+		}
+		dst = append(dst, '"')
+		dst = appendText(dst, strings.ToLower(name))
+		dst = append(dst, `":"`...)
+		for i, v := range values {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendText(dst, v)
+		}
+		dst = append(dst, '"', ',')
+	}
+	dst = appendMember(dst, "host", r.HTTP.Host)
+	dst = appendMember(dst, "x-amzn-trace-id", r.TraceID)
+	dst = appendMember(dst, "x-forwarded-for", forwardedFor(r))
+	dst = appendMember(dst, "x-forwarded-port", r.Port)
+	dst = appendMember(dst, "x-forwarded-proto", r.Scheme)
+	dst = closeWith(dst, '}')
+	return append(dst, ',')
+}
+
+func appendQueryV2(dst []byte, raw string) []byte {
+	q := parseQuery(raw)
+	if len(q.params) == 0 {
+		return dst
+	}
+	dst = append(dst, `"queryStringParameters":{`...)
+	for i, p := range q.params {
+		if p.tail < 0 {
+			continue
+		}
+		dst = appendString(dst, p.name)
+		dst = append(dst, `:"`...)
+		for at := i; at >= 0; at = q.params[at].next {
+			if at != i {
+				dst = append(dst, ',')
+			}
+			dst = appendText(dst, q.params[at].value)
+		}
+		dst = append(dst, '"', ',')
+	}
+	dst = closeWith(dst, '}')
+	return append(dst, ',')
+}
+
+// appendDecoded appends path parameters decoded, as HTTP APIs do; REST APIs do not.
+func appendDecoded(dst []byte, params map[string]string) []byte {
+	dst = append(dst, '{')
+	for name, value := range params {
+		if decoded, err := url.PathUnescape(value); err == nil {
+			value = decoded
+		}
+		dst = appendString(dst, name)
+		dst = append(dst, ':')
+		dst = appendString(dst, value)
+		dst = append(dst, ',')
+	}
+	return closeWith(dst, '}')
+}
+
+func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
+	name, prefix := domain(r.HTTP.Host)
+	dst = append(dst, '{')
+	dst = appendMember(dst, "accountId", b.accountID)
+	dst = appendMember(dst, "apiId", APIID)
+	if r.Caller != nil && r.Caller.Kind == gateway.AuthJWT {
+		dst = append(dst, `"authorizer":{"jwt":{"claims":`...)
+		dst = appendClaims(dst, r.Caller.Claims)
+		dst = append(dst, `,"scopes":null}},`...)
+	}
+	dst = appendMember(dst, "domainName", name)
+	dst = appendMember(dst, "domainPrefix", prefix)
+	dst = append(dst, `"http":{`...)
+	dst = appendMember(dst, "method", r.HTTP.Method)
+	dst = appendMember(dst, "path", r.Path)
+	dst = appendMember(dst, "protocol", r.HTTP.Proto)
+	dst = appendMember(dst, "sourceIp", r.SourceIP)
+	dst = appendMember(dst, "userAgent", first(r.HTTP.Header, "User-Agent"))
+	dst = closeWith(dst, '}')
+	dst = append(dst, ',')
+	dst = appendMember(dst, "requestId", r.RequestID)
+	dst = append(dst, `"routeKey":`...)
+	dst = appendRouteKey(dst, r)
+	dst = append(dst, ',')
+	dst = appendMember(dst, "stage", StageV2)
+	dst = append(dst, `"time":"`...)
+	dst = r.Time.UTC().AppendFormat(dst, requestTimeFormat)
+	dst = append(dst, `","timeEpoch":`...)
+	dst = strconv.AppendInt(dst, r.Time.UnixMilli(), 10)
+	return append(dst, '}')
+}
+
+// textBodyV2 says whether a body travels as text. HTTP APIs have no list of binary types: text/*, JSON, XML and
+// JavaScript are text, all else is base64 [?]; a route's own list adds to that.
+func textBodyV2(r *Request) bool {
+	h := r.HTTP.Header
+	kind := strings.ToLower(mediaType(first(h, "Content-Type")))
+	if first(h, "Content-Encoding") != "" || binary(r.Route.BinaryMediaTypes, kind) {
+		return false
+	}
+	switch {
+	case kind == "", strings.HasPrefix(kind, "text/"), kind == "application/json", kind == "application/xml",
+		kind == "application/javascript", strings.HasSuffix(kind, "+json"), strings.HasSuffix(kind, "+xml"):
+		return utf8.Valid(r.Body)
+	}
+	return false
+}

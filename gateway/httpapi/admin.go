@@ -1,0 +1,87 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readyTimeout bounds the checks of /readyz.
+const readyTimeout = 2 * time.Second
+
+// dependencyState is one line of /readyz.
+type dependencyState struct {
+	Status string `json:"status"`
+	Error  string `json:"error,omitempty"`
+}
+
+// newAdmin serves the operator: errors are shown in full, so it belongs on loopback.
+func newAdmin(o Options) *echo.Echo {
+	e := echo.New()
+	e.HTTPErrorHandler = func(err error, c echo.Context) {
+		status := http.StatusInternalServerError
+		var he *echo.HTTPError
+		if errors.As(err, &he) {
+			status = he.Code
+		}
+		_ = c.JSON(status, map[string]string{"message": http.StatusText(status)})
+	}
+	e.GET("/healthz", func(c echo.Context) error {
+		return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
+	})
+	e.GET("/readyz", func(c echo.Context) error {
+		ctx, cancel := context.WithTimeout(c.Request().Context(), readyTimeout)
+		defer cancel()
+		status, dependencies := ready(ctx, o.Dependencies)
+		answer := struct {
+			Status       string                     `json:"status"`
+			Dependencies map[string]dependencyState `json:"dependencies"`
+		}{"ok", dependencies}
+		if status != http.StatusOK {
+			answer.Status = "unavailable"
+		}
+		return c.JSON(status, answer)
+	})
+	e.GET("/pools", func(c echo.Context) error {
+		return c.JSON(http.StatusOK, map[string]any{"pools": o.Pools()})
+	})
+	e.POST("/reload", func(c echo.Context) error {
+		if err := o.Reload(); err != nil {
+			return c.JSON(http.StatusUnprocessableEntity, map[string]any{"status": "refused", "problems": strings.Split(err.Error(), "\n")})
+		}
+		return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
+	})
+	gatherers := prometheus.Gatherers{o.Registry}
+	if o.Gatherer != nil {
+		gatherers = append(gatherers, o.Gatherer)
+	}
+	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(gatherers, promhttp.HandlerOpts{})))
+	return e
+}
+
+// ready asks all dependencies at the same time.
+func ready(ctx context.Context, dependencies []Dependency) (int, map[string]dependencyState) {
+	errs := make([]error, len(dependencies))
+	var wg sync.WaitGroup
+	for i, d := range dependencies {
+		wg.Go(func() { errs[i] = d.Check(ctx) })
+	}
+	wg.Wait()
+	status := http.StatusOK
+	states := make(map[string]dependencyState, len(dependencies))
+	for i, d := range dependencies {
+		states[d.Name] = dependencyState{Status: "ok"}
+		if errs[i] != nil {
+			status = http.StatusServiceUnavailable
+			states[d.Name] = dependencyState{Status: "down", Error: errs[i].Error()}
+		}
+	}
+	return status, states
+}

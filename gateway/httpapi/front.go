@@ -1,0 +1,372 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/auth"
+	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/route"
+)
+
+// Limits of a request.
+const (
+	// maxBodyBytes is API Gateway's (AWS: 10 MB).
+	maxBodyBytes = 10485760
+	// maxHeaderBytes bounds request line and headers together (AWS: 10240 bytes). The answer is that of HTTP
+	// APIs, 431.
+	maxHeaderBytes = 10240
+	// keptBuffer is the largest buffer that goes back to the pool.
+	keptBuffer = 256 << 10
+)
+
+// front answers clients. One front serves all public listeners.
+type front struct {
+	routes  atomic.Pointer[route.Matcher]
+	auth    *auth.Authenticator
+	events  *event.Builder
+	invoker Invoker
+	system  *echo.Echo
+	login   string
+	metrics *metrics
+	log     *slog.Logger
+	access  *slog.Logger
+	flights flights
+	buffers sync.Pool
+}
+
+// buffers are the memory that one request uses and gives back.
+type buffers struct {
+	body  []byte
+	event []byte
+}
+
+func newFront(o Options) *front {
+	f := &front{
+		auth:    o.Auth,
+		events:  o.Events,
+		invoker: o.Invoker,
+		system:  newSystem(o),
+		login:   o.LoginPath,
+		log:     o.Logger,
+		access:  o.AccessLogger,
+		buffers: sync.Pool{New: func() any { return new(buffers) }},
+	}
+	f.metrics = newMetrics(o.Registry, f.flights.count)
+	return f
+}
+
+// exchange is one request and what becomes known of it.
+type exchange struct {
+	w            http.ResponseWriter
+	r            *http.Request
+	scheme, port string
+	start        time.Time
+	ids          ids
+	trace        string
+	path, query  string
+	sourceIP     string
+	route        *gateway.Route
+	status       int
+	bytesIn      int
+	bytesOut     int
+	initDuration time.Duration
+	err          error
+}
+
+// on returns the handler of one listener.
+func (f *front) on(scheme, port string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.serve(&exchange{w: w, r: r, scheme: scheme, port: port, start: time.Now(), ids: newIDs()})
+	})
+}
+
+// serve answers any request. Whatever happens, the answer carries both ids.
+func (f *front) serve(x *exchange) {
+	f.flights.begin()
+	defer f.finish(x)
+	x.trace = x.ids.trace(x.r.Header.Get("X-Amzn-Trace-Id"), x.start)
+	x.path, x.query = target(x.r)
+	x.sourceIP = sourceIP(x.r.RemoteAddr)
+	h := x.w.Header()
+	h["x-amzn-RequestId"] = []string{x.ids.request}
+	h["x-amz-apigw-id"] = []string{x.ids.extended}
+	h["X-Amzn-Trace-Id"] = []string{x.trace}
+	switch {
+	case headerBytes(x.r) > maxHeaderBytes:
+		x.err = gateway.Errorf(gateway.CodeHeaderTooLarge, "request line and headers exceed %d bytes", maxHeaderBytes)
+	case f.own(x.r.Method, x.path):
+		f.serveOwn(x)
+	default:
+		x.err = f.proxy(x)
+	}
+	if x.err != nil && x.status == 0 {
+		x.status, x.bytesOut = writeError(x.w, x.err)
+	}
+}
+
+// proxy is the path of a call: match, authenticate, read, build, invoke, map, answer.
+func (f *front) proxy(x *exchange) error {
+	match, ok := f.match(x.r.Method, x.path)
+	if !ok {
+		return gateway.Errorf(gateway.CodeNoRoute, "no route for %s", x.r.Method)
+	}
+	x.route = match.Route
+	caller, err := f.auth.Authenticate(x.route.Auth, x.r.Header)
+	if err != nil {
+		return err
+	}
+	buf := f.buffers.Get().(*buffers)
+	if err := readBody(x, buf); err != nil {
+		return err
+	}
+	// An event is never smaller than its body: what cannot fit is not even built.
+	if len(buf.body) > event.MaxEventBytes {
+		return errEventTooLarge(len(buf.body))
+	}
+	buf.event = f.events.Append(buf.event[:0], x.request(buf.body, match.PathParameters, caller))
+	if len(buf.event) > event.MaxEventBytes {
+		return errEventTooLarge(len(buf.event))
+	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), x.route.Timeout)
+	defer cancel()
+	result, err := f.invoker.Invoke(ctx, x.route.Function, gateway.Invocation{RequestID: x.ids.request, TraceID: x.trace, Payload: buf.event})
+	if err != nil {
+		return f.failure(ctx, x, err)
+	}
+	defer f.release(buf)
+	x.initDuration = result.InitDuration
+	if result.FunctionError != "" || result.TimedOut {
+		return gateway.Errorf(gateway.CodeFunction, "function failed: %s", excerpt(result.Payload))
+	}
+	answer, err := event.Map(x.route, result.Payload, x.r.Header.Get("Accept"))
+	if err != nil {
+		return err
+	}
+	x.write(answer)
+	return nil
+}
+
+// match finds a route. ANY stands for the seven methods of API Gateway.
+func (f *front) match(method, path string) (route.Match, bool) {
+	switch method {
+	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, http.MethodOptions:
+	default:
+		return route.Match{}, false
+	}
+	m := f.routes.Load()
+	if m == nil {
+		return route.Match{}, false
+	}
+	return m.Match(method, path)
+}
+
+// failure makes sure that the route's timeout and the client's leaving are recognised, whatever they broke.
+func (f *front) failure(ctx context.Context, x *exchange, err error) error {
+	if x.r.Context().Err() != nil {
+		return gateway.Errorf(gateway.CodeCanceled, "client left: %w", err)
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && gateway.ErrorCode(err) == gateway.CodeInternal {
+		return gateway.Errorf(gateway.CodeIntegrationTimeout, "route timeout of %v: %w", x.route.Timeout, err)
+	}
+	return err
+}
+
+// release gives the buffers of a request that went well back to the others. Those of a failed one are left to the
+// garbage collector: who failed may still hold them.
+func (f *front) release(buf *buffers) {
+	if cap(buf.body) <= keptBuffer && cap(buf.event) <= keptBuffer {
+		f.buffers.Put(buf)
+	}
+}
+
+func (x *exchange) request(body []byte, parameters map[string]string, caller *gateway.Caller) *event.Request {
+	return &event.Request{
+		HTTP:              x.r,
+		Path:              x.path,
+		Query:             x.query,
+		Body:              body,
+		Route:             x.route,
+		PathParameters:    parameters,
+		Caller:            caller,
+		RequestID:         x.ids.request,
+		ExtendedRequestID: x.ids.extended,
+		TraceID:           x.trace,
+		SourceIP:          x.sourceIP,
+		Scheme:            x.scheme,
+		Port:              x.port,
+		Time:              x.start,
+	}
+}
+
+// write sends a function's answer, with the names spelt as the function did.
+func (x *exchange) write(a event.Answer) {
+	h := x.w.Header()
+	for _, field := range a.Header {
+		h[field.Name] = field.Values
+		if field.Name != "Content-Type" && strings.EqualFold(field.Name, "Content-Type") {
+			h["Content-Type"] = nil // keeps net/http from guessing a second one
+		}
+	}
+	if a.Status == http.StatusNoContent || a.Status == http.StatusNotModified {
+		a.Body = nil
+	} else {
+		h["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
+	}
+	x.status = a.Status
+	x.bytesOut = len(a.Body)
+	x.w.WriteHeader(a.Status)
+	if len(a.Body) > 0 {
+		_, _ = x.w.Write(a.Body) // a client that has gone needs no answer
+	}
+}
+
+// finish answers a request whose handling panicked, and accounts for the request.
+func (f *front) finish(x *exchange) {
+	defer f.flights.end()
+	if p := recover(); p != nil {
+		f.log.Error("panic while answering a request", "request_id", x.ids.request, "panic", p, "stack", string(debug.Stack()))
+		x.err = gateway.Errorf(gateway.CodeInternal, "panic: %v", p)
+		if x.status == 0 {
+			x.status, x.bytesOut = writeError(x.w, x.err)
+		}
+	}
+	duration := time.Since(x.start)
+	f.metrics.observe(x, duration)
+	level := slog.LevelInfo
+	switch {
+	case x.status >= http.StatusInternalServerError:
+		level = slog.LevelWarn
+	case x.path == HealthPath:
+		level = slog.LevelDebug // asked every few seconds, and says nothing
+	}
+	ctx := x.r.Context()
+	if !f.access.Enabled(ctx, level) {
+		return
+	}
+	attrs := [16]slog.Attr{
+		slog.String("request_id", x.ids.request),
+		slog.String("trace_id", x.trace),
+		slog.String("method", x.r.Method),
+		slog.String("path", x.path),
+		slog.Int("status", x.status),
+		slog.Float64("duration_ms", float64(duration.Microseconds())/1000),
+		slog.String("source_ip", x.sourceIP),
+		slog.Int("bytes_in", x.bytesIn),
+		slog.Int("bytes_out", x.bytesOut),
+	}
+	n := 9
+	add := func(a slog.Attr) { attrs[n] = a; n++ }
+	if x.route != nil {
+		add(slog.String("function", x.route.Function.Name))
+		add(slog.String("route", x.route.Path))
+	}
+	if x.initDuration > 0 {
+		add(slog.Float64("init_ms", float64(x.initDuration.Microseconds())/1000))
+	}
+	if x.err != nil {
+		add(slog.String("code", string(gateway.ErrorCode(x.err))))
+		add(slog.String("error", x.err.Error()))
+	}
+	f.access.LogAttrs(ctx, level, "request", attrs[:n]...)
+}
+
+// readBody reads the whole body into buf.body. It grows the buffer with what arrives, not with what the client
+// announces.
+func readBody(x *exchange, buf *buffers) error {
+	r := x.r
+	buf.body = buf.body[:0]
+	if r.ContentLength > maxBodyBytes {
+		return errBodyTooLarge()
+	}
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	control := http.NewResponseController(x.w)
+	_ = control.SetReadDeadline(x.start.Add(readBodyTimeout)) // not every ResponseWriter of a test can
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	for {
+		if len(buf.body) == cap(buf.body) {
+			buf.body = append(buf.body, make([]byte, max(4096, cap(buf.body)))...)[:len(buf.body)]
+		}
+		n, err := r.Body.Read(buf.body[len(buf.body):cap(buf.body)])
+		buf.body = buf.body[:len(buf.body)+n]
+		if len(buf.body) > maxBodyBytes {
+			return errBodyTooLarge()
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			x.bytesIn = len(buf.body)
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return gateway.Errorf(gateway.CodeInvalid, "body did not arrive within %v: %w", readBodyTimeout, err)
+		case err != nil && r.Context().Err() != nil:
+			return gateway.Errorf(gateway.CodeCanceled, "client left while it sent the body: %w", err)
+		case err != nil:
+			return gateway.Errorf(gateway.CodeInvalid, "read body: %w", err)
+		}
+	}
+}
+
+func errBodyTooLarge() error {
+	return gateway.Errorf(gateway.CodeBodyTooLarge, "body exceeds %d bytes", maxBodyBytes)
+}
+
+func errEventTooLarge(size int) error {
+	return gateway.Errorf(gateway.CodeTooLarge, "event of %d bytes or more exceeds %d", size, event.MaxEventBytes)
+}
+
+// target returns path and query as the client sent them.
+func target(r *http.Request) (path, query string) {
+	if strings.HasPrefix(r.RequestURI, "/") {
+		path, query, _ = strings.Cut(r.RequestURI, "?")
+		return path, query
+	}
+	if path = r.URL.EscapedPath(); path == "" {
+		path = "/"
+	}
+	return path, r.URL.RawQuery
+}
+
+// sourceIP is the address of "address:port", without brackets and zone.
+func sourceIP(remote string) string {
+	if i := strings.LastIndexByte(remote, ':'); i >= 0 {
+		remote = remote[:i]
+	}
+	remote = strings.TrimSuffix(strings.TrimPrefix(remote, "["), "]")
+	remote, _, _ = strings.Cut(remote, "%")
+	return remote
+}
+
+// headerBytes is the size of request line and headers, as far as it can be told from what was parsed.
+func headerBytes(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len(r.Host)
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
+}
+
+// excerpt is the beginning of a function's error, for the log.
+func excerpt(payload []byte) string {
+	const most = 512
+	if len(payload) > most {
+		return strings.ToValidUTF8(string(payload[:most]), "") + "..."
+	}
+	return strings.ToValidUTF8(string(payload), "")
+}

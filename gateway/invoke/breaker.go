@@ -1,0 +1,91 @@
+package invoke
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/sony/gobreaker/v2"
+)
+
+// breaker is the circuit of one function in one generation. It counts infrastructure failures in a row and is
+// asked before a worker is acquired, so that an open circuit starts no containers.
+type breaker struct {
+	cb         *gobreaker.TwoStepCircuitBreaker[struct{}]
+	function   string
+	generation string
+	openFor    time.Duration
+	// openedAt is when the circuit opened last, in Unix nanoseconds: gobreaker does not tell.
+	openedAt atomic.Int64
+	// evidence is the failure that was counted last. One failed start answers every request that waited for it;
+	// it is evidence of one failure all the same.
+	evidence atomic.Pointer[pool.StartError]
+}
+
+// breaker returns the circuit of fn; a new generation begins with a closed one.
+func (i *Invoker) breaker(fn *gateway.Function) *breaker {
+	i.mu.RLock()
+	b := i.breakers[fn.Name]
+	i.mu.RUnlock()
+	if b != nil && b.generation == fn.Generation {
+		return b
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if b = i.breakers[fn.Name]; b == nil || b.generation != fn.Generation {
+		b = newBreaker(fn, i.opts, i.log)
+		i.breakers[fn.Name] = b
+	}
+	return b
+}
+
+func newBreaker(fn *gateway.Function, opts Options, log *slog.Logger) *breaker {
+	b := &breaker{function: fn.Name, generation: fn.Generation, openFor: opts.BreakerOpenFor}
+	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:         fn.Name,
+		MaxRequests:  1,
+		Timeout:      opts.BreakerOpenFor,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= uint32(opts.BreakerFailures) },
+		IsSuccessful: func(err error) bool { return err == nil },
+		IsExcluded:   b.excluded,
+		OnStateChange: func(name string, from, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				b.openedAt.Store(time.Now().UnixNano())
+			}
+			log.Warn("circuit breaker changed", "function", name, "from", from.String(), "to", to.String())
+		},
+	})
+	return b
+}
+
+// allow asks for leave to invoke; done must be told how it ended. The error is CodeUnavailable, with the time until
+// the circuit lets a probe through.
+func (b *breaker) allow() (done func(error), err error) {
+	done, err = b.cb.Allow()
+	if err == nil {
+		return done, nil
+	}
+	refused := gateway.Errorf(gateway.CodeUnavailable, "function %s: circuit breaker: %w", b.function, err)
+	refused.RetryAfter = time.Second // a probe is under way
+	if errors.Is(err, gobreaker.ErrOpenState) {
+		refused.RetryAfter = max(time.Until(time.Unix(0, b.openedAt.Load()).Add(b.openFor)), time.Second)
+	}
+	return nil, refused
+}
+
+// excluded is true for errors that say nothing about the box: throttled requests, clients that left, timeouts,
+// and a failed start that was counted already. A nil error is a success: function errors and function timeouts
+// come from workers that work.
+func (b *breaker) excluded(err error) bool {
+	if err == nil {
+		return false
+	}
+	var start *pool.StartError
+	if errors.As(err, &start) {
+		return b.evidence.Swap(start) == start
+	}
+	return gateway.ErrorCode(err) != gateway.CodeTransport
+}

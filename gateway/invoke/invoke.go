@@ -1,0 +1,267 @@
+// Package invoke carries one invocation to a worker and its answer back: it asks the function's circuit breaker,
+// borrows a worker, speaks the worker contract (docs/lambda-init.md, or the Runtime Interface Emulator's) and
+// decides from what happened whether the worker may serve again.
+package invoke
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/sony/gobreaker/v2"
+)
+
+const (
+	// MaxPayload is the largest event in bytes (AWS: 6 MB, Lambda quotas, synchronous invocation payload).
+	MaxPayload = 6 << 20
+	// MaxResult is the largest result in bytes (AWS: 6 MB and 100 bytes).
+	MaxResult = MaxPayload + 100
+	// initLimit is how long a function may take to initialize (AWS: 10 s), which is not counted in its timeout.
+	initLimit = 10 * time.Second
+	// guardMargin is how much later than lambda-init the gateway ends an invocation that ran past its timeout.
+	guardMargin = 2 * time.Second
+	// dialTimeout bounds a connection to a worker, which listens already.
+	dialTimeout = 3 * time.Second
+	// maxWorkers is how many workers an invocation tries when those it got cannot even be reached.
+	maxWorkers = 3
+)
+
+// Defaults of Options.
+const (
+	DefaultBreakerFailures = 5
+	DefaultBreakerOpenFor  = 10 * time.Second
+)
+
+// Options of an Invoker. Zero values mean the defaults.
+type Options struct {
+	// BreakerFailures is how many infrastructure failures in a row open the circuit of a function
+	// (CIRCUIT_BREAKER_FAILURES).
+	BreakerFailures int
+	// BreakerOpenFor is how long an open circuit refuses requests before it lets one through as a probe
+	// (CIRCUIT_BREAKER_OPEN_SECONDS).
+	BreakerOpenFor time.Duration
+	// Logger gets a line when a worker is condemned or a circuit changes. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Invoker invokes functions on the workers of a pool. It starts nothing that must be closed: connections belong to
+// the workers, and the pool closes them.
+type Invoker struct {
+	pool *pool.Manager
+	opts Options
+	log  *slog.Logger
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// mu guards breakers, by function.
+	mu       sync.RWMutex
+	breakers map[string]*breaker
+}
+
+// New returns an Invoker that takes its workers from p.
+func New(p *pool.Manager, opts Options) *Invoker {
+	if opts.BreakerFailures <= 0 {
+		opts.BreakerFailures = DefaultBreakerFailures
+	}
+	if opts.BreakerOpenFor <= 0 {
+		opts.BreakerOpenFor = DefaultBreakerOpenFor
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	return &Invoker{
+		pool: p, opts: opts, log: opts.Logger,
+		dial:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		breakers: make(map[string]*breaker),
+	}
+}
+
+// Invoke runs fn once with inv. ctx carries the route's timeout as its deadline and ends when the client leaves. A
+// function that fails or runs past its own timeout is a Result with FunctionError, not an error. The errors:
+//
+//   - CodeTooLarge: the event is over MaxPayload. CodeInvalid: a header of inv is not valid.
+//   - CodeThrottled, CodeUnavailable: as pool.Manager.Acquire; CodeUnavailable too while the circuit is open.
+//   - CodeIntegrationTimeout, CodeCanceled: ctx has ended, by its deadline or otherwise.
+//   - CodeTransport: the worker could not be reached, broke off, or did not keep to the contract.
+func (i *Invoker) Invoke(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
+	began := time.Now()
+	res, err := i.guarded(ctx, fn, inv)
+	invocations.WithLabelValues(fn.Name, outcome(res, err)).Inc()
+	invocationDuration.WithLabelValues(fn.Name).Observe(time.Since(began).Seconds())
+	return res, err
+}
+
+func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (res gateway.Result, err error) {
+	if len(inv.Payload) > MaxPayload {
+		return res, gateway.Errorf(gateway.CodeTooLarge, "function %s: event of %d bytes, at most %d are allowed", fn.Name, len(inv.Payload), MaxPayload)
+	}
+	for _, h := range [...]struct{ name, value string }{{"request id", inv.RequestID}, {"trace id", inv.TraceID}, {"client context", inv.ClientContext}} {
+		if strings.ContainsFunc(h.value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return res, gateway.Errorf(gateway.CodeInvalid, "function %s: %s holds a control character", fn.Name, h.name)
+		}
+	}
+	b := i.breaker(fn)
+	done, err := b.allow()
+	if err != nil {
+		return res, err
+	}
+	// Reported also when this goroutine panics: a probe that never reports keeps the circuit half open for ever.
+	err = errAbandoned
+	defer func() { done(err) }()
+	res, err = i.onWorkers(ctx, fn, inv)
+	return res, err
+}
+
+// errAbandoned is what the breaker is told of an invocation that panicked: it is not counted.
+var errAbandoned = gateway.Errorf(gateway.CodeInternal, "the invocation was abandoned")
+
+// onWorkers invokes on one worker, and on another one only when it is certain that the first never saw the
+// invocation.
+func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
+	for tried := 1; ; tried++ {
+		lease, err := i.pool.Acquire(ctx, fn, inv.RequestID)
+		if err != nil {
+			return gateway.Result{}, err
+		}
+		res, err := i.onWorker(ctx, fn, inv, lease)
+		var unreached *unreachedError
+		if err == nil || !errors.As(err, &unreached) || tried == maxWorkers || ctx.Err() != nil {
+			return res, err
+		}
+	}
+}
+
+// onWorker invokes on the worker of lease, and ends the lease.
+func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, lease *pool.Lease) (res gateway.Result, err error) {
+	w := lease.Worker()
+	fault := "invocation panicked"
+	defer func() {
+		if fault == "" {
+			lease.Release()
+			return
+		}
+		lease.Condemn(fault)
+		i.log.Warn("worker condemned", "function", fn.Name, "request_id", inv.RequestID, "container_id", w.ID, "reason", fault)
+	}()
+	if lease.Cold() {
+		coldStarts.WithLabelValues(fn.Name).Inc()
+	}
+
+	l, _ := lease.Attachment().(*link)
+	if l == nil {
+		l = &link{addr: w.Addr, dial: i.dial}
+		lease.Attach(l)
+	}
+	// lambda-init ends invocations itself, and only it knows whether this one has to wait for an init: any can, when
+	// the process has died meanwhile. RIE says nothing at its timeout that is not known here by then.
+	limit := fn.Timeout + initLimit + guardMargin
+	if w.Interface == gateway.RIE {
+		limit = fn.Timeout
+		if lease.Cold() {
+			limit += initLimit
+		}
+	}
+	began := time.Now()
+	rep, err := l.roundTrip(ctx, began.Add(limit), inv, began.Add(fn.Timeout))
+	elapsed := time.Since(began)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		err = contextError(ctx, fn.Name)
+		fault = string(gateway.ErrorCode(err))
+		return res, err
+	case errors.Is(err, errGuard):
+		fault = "function timeout, and no answer from the worker"
+		return timedOut(fn, inv), nil
+	case errors.Is(err, errTooLarge):
+		fault = "answer over the limit"
+		return functionError("Function.ResponseSizeTooLarge",
+			"Response payload size exceeded maximum allowed payload size ("+strconv.Itoa(MaxResult)+" bytes)."), nil
+	default:
+		fault = "transport: " + err.Error()
+		return res, gateway.Errorf(gateway.CodeTransport, "function %s: worker %s at %s: %w", fn.Name, w.Name, w.Addr, err)
+	}
+
+	if w.Interface == gateway.RIE {
+		res, fault, err = interpretRIE(fn, inv, rep, elapsed)
+	} else {
+		res, fault, err = interpret(rep)
+	}
+	var known *gateway.Error
+	if err != nil && !errors.As(err, &known) {
+		err = gateway.Errorf(gateway.CodeTransport, "function %s: worker %s at %s: %w", fn.Name, w.Name, w.Addr, err)
+	}
+	return res, err
+}
+
+func contextError(ctx context.Context, function string) *gateway.Error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return gateway.Errorf(gateway.CodeIntegrationTimeout, "function %s: the route's timeout passed before it answered", function)
+	}
+	return gateway.Errorf(gateway.CodeCanceled, "function %s: the client left before it answered", function)
+}
+
+// outcome names what happened, for the metric.
+func outcome(res gateway.Result, err error) string {
+	switch {
+	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
+		return "circuit_open"
+	case err != nil:
+		return string(gateway.ErrorCode(err))
+	case res.TimedOut:
+		return "timeout"
+	case res.FunctionError != "":
+		return "function_error"
+	default:
+		return "ok"
+	}
+}
+
+// Headers of the worker contract.
+const (
+	headerFunctionError = "X-Amz-Function-Error"
+	headerReset         = "X-Esb-Sandbox-Reset"
+	headerInitDuration  = "X-Esb-Init-Duration-Ms"
+	headerLogResult     = "X-Amz-Log-Result"
+)
+
+// interpret makes the result of what lambda-init answered (docs/lambda-init.md). fault, when not empty, is why the
+// worker may not serve again; err, why there is no result.
+func interpret(rep reply) (res gateway.Result, fault string, err error) {
+	switch rep.status {
+	case http.StatusOK:
+	case http.StatusBadRequest:
+		return res, "", gateway.Errorf(gateway.CodeInvalid, "the worker refused the invocation: %.200s", rep.body)
+	case http.StatusRequestEntityTooLarge:
+		return res, "", gateway.Errorf(gateway.CodeTooLarge, "the worker refused the invocation: %.200s", rep.body)
+	case http.StatusServiceUnavailable:
+		// It has been told to end, and has not looked at the invocation.
+		err = &unreachedError{errors.New("the worker is shutting down")}
+		return res, err.Error(), err
+	default:
+		err = fmt.Errorf("status %d, which the worker contract does not know for a valid invocation", rep.status)
+		return res, err.Error(), err
+	}
+	res = gateway.Result{
+		Payload:       rep.body,
+		FunctionError: rep.header.Get(headerFunctionError),
+		LogTail:       rep.header.Get(headerLogResult),
+		TimedOut:      rep.header.Get(headerReset) == "timeout",
+		Header:        rep.header,
+	}
+	if ms, err := strconv.ParseFloat(rep.header.Get(headerInitDuration), 64); err == nil && ms > 0 {
+		res.InitDuration = time.Duration(ms * float64(time.Millisecond))
+	}
+	if res.TimedOut {
+		fault = "function timeout"
+	}
+	return res, fault, nil
+}

@@ -1,0 +1,206 @@
+package invoke
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+const (
+	// smallRequest is the size in bytes up to which a request goes out in one piece, copied, in one write.
+	smallRequest = 16 << 10
+	readBuffer   = 16 << 10
+)
+
+var (
+	// errGuard: the worker did not answer within the guard, function timeout and margin together.
+	errGuard = errors.New("no answer in time")
+	// errLinkClosed: the pool has given the worker up.
+	errLinkClosed = errors.New("the worker was given up")
+
+	longAgo = time.Unix(1, 0)
+)
+
+// unreachedError says that not one byte of the invocation has reached the worker, so that another one may have it.
+type unreachedError struct{ err error }
+
+func (e *unreachedError) Error() string { return "not reached: " + e.err.Error() }
+func (e *unreachedError) Unwrap() error { return e.err }
+
+// link is the one connection to a worker. It is attached to the worker, so that only the holder of the lease uses
+// it, within the holder's own goroutine: net/http's client hands each request through two more, which costs about
+// as much as all the rest of a warm invocation (BenchmarkInvoke_Warm against BenchmarkNetHTTP_Warm).
+type link struct {
+	addr string
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	in  *bufio.Reader
+	out []byte
+
+	// mu guards conn and closed against Close, which comes from another goroutine; the rest is the holder's.
+	mu     sync.Mutex
+	conn   net.Conn
+	closed bool
+}
+
+// Close implements io.Closer: it ends the connection, and an exchange that runs on it, for good.
+func (l *link) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.conn == nil {
+		return nil
+	}
+	return l.conn.Close()
+}
+
+// roundTrip sends inv and reads the reply. It ends early when ctx ends, then with any error, and at guard, then with
+// errGuard. deadline is when the function must have answered, as it is told. After an error, other than an
+// *unreachedError, the worker may or may not have run the invocation.
+func (l *link) roundTrip(ctx context.Context, guard time.Time, inv gateway.Invocation, deadline time.Time) (reply, error) {
+	conn, err := l.connect(ctx, guard)
+	if err != nil {
+		return reply{}, &unreachedError{err}
+	}
+	// After the guard was set, never before: this one must win.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
+	rep, keep, err := l.exchange(conn, inv, deadline)
+	if !stop() || err != nil || !keep {
+		l.drop(conn)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errGuard
+	}
+	return rep, err
+}
+
+// connect returns the connection to use, with guard as its deadline: the last one when it is still good, else a
+// new one.
+func (l *link) connect(ctx context.Context, guard time.Time) (net.Conn, error) {
+	l.mu.Lock()
+	conn, closed := l.conn, l.closed
+	l.mu.Unlock()
+	if closed {
+		return nil, errLinkClosed
+	}
+	if conn != nil {
+		if conn.SetDeadline(guard) == nil && quiet(conn) {
+			return conn, nil
+		}
+		// The worker has closed it since, which is its right: nothing was sent, nothing is lost.
+		l.drop(conn)
+	}
+	dialCtx, cancel := context.WithDeadline(ctx, guard)
+	defer cancel()
+	conn, err := l.dial(dialCtx, "tcp", l.addr)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		_ = conn.Close()
+		return nil, errLinkClosed
+	}
+	if err := conn.SetDeadline(guard); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	l.conn = conn
+	if l.in == nil {
+		l.in = bufio.NewReaderSize(conn, readBuffer)
+	} else {
+		l.in.Reset(conn)
+	}
+	return conn, nil
+}
+
+func (l *link) drop(conn net.Conn) {
+	_ = conn.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == conn {
+		l.conn = nil
+	}
+}
+
+// quiet is true when conn is open and has nothing to read: one system call, no waiting.
+func quiet(conn net.Conn) bool {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var peekErr error
+	var b [1]byte
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return true
+	})
+	return err == nil && errors.Is(peekErr, syscall.EAGAIN)
+}
+
+// exchange writes the request and reads the reply; keep is true when conn can be used again.
+func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Time) (rep reply, keep bool, err error) {
+	b := l.out[:0]
+	b = append(b, "POST /2015-03-31/functions/function/invocations HTTP/1.1\r\nHost: "...)
+	b = append(b, l.addr...)
+	b = append(b, "\r\nContent-Type: application/json\r\nLambda-Runtime-Deadline-Ms: "...)
+	b = strconv.AppendInt(b, deadline.UnixMilli(), 10)
+	b = appendHeader(b, "X-Amzn-RequestId", inv.RequestID)
+	b = appendHeader(b, "X-Amzn-Trace-Id", inv.TraceID)
+	b = appendHeader(b, "X-Amz-Client-Context", inv.ClientContext)
+	if inv.LogTail {
+		b = appendHeader(b, "X-Amz-Log-Type", "Tail")
+	}
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(inv.Payload)), 10)
+	b = append(b, "\r\n\r\n"...)
+
+	var written int64
+	if len(b)+len(inv.Payload) <= smallRequest {
+		b = append(b, inv.Payload...)
+		var n int
+		n, err = conn.Write(b)
+		written = int64(n)
+	} else {
+		pieces := net.Buffers{b, inv.Payload}
+		written, err = pieces.WriteTo(conn)
+	}
+	l.out = b[:0]
+	if err != nil {
+		err = fmt.Errorf("sending the invocation: %w", err)
+		if written == 0 {
+			err = &unreachedError{err}
+		}
+		return rep, false, err
+	}
+	rep, keep, err = readReply(l.in)
+	if err != nil {
+		return rep, false, fmt.Errorf("reading the answer: %w", err)
+	}
+	// Bytes after the answer would be taken for the next one.
+	return rep, keep && l.in.Buffered() == 0, nil
+}
+
+func appendHeader(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b = append(b, "\r\n"...)
+	b = append(b, name...)
+	b = append(b, ": "...)
+	return append(b, value...)
+}

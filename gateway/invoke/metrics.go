@@ -1,0 +1,36 @@
+package invoke
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+var (
+	invocations = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_invocations_total",
+		Help: "Invocations by function and outcome: ok, function_error, timeout, circuit_open, or the code of the error.",
+	}, []string{"function", "outcome"})
+	invocationDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "esb_invocation_duration_seconds",
+		Help:    "Time of an invocation, waiting for a worker included.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"function"})
+	coldStarts = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_cold_starts_total",
+		Help: "Invocations that were the first of their worker.",
+	}, []string{"function"})
+
+	breakerDesc = prometheus.NewDesc("esb_circuit_breaker_state", "Circuit of a function: 0 closed, 1 half open, 2 open.", []string{"function"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (i *Invoker) Describe(ch chan<- *prometheus.Desc) { ch <- breakerDesc }
+
+// Collect implements prometheus.Collector: the state of every circuit that was ever asked.
+func (i *Invoker) Collect(ch chan<- prometheus.Metric) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	for name, b := range i.breakers {
+		ch <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, float64(b.cb.State()), name)
+	}
+}

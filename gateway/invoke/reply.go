@@ -1,0 +1,166 @@
+package invoke
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/textproto"
+	"strconv"
+	"strings"
+)
+
+const (
+	// maxHeader bounds the head of an answer, in bytes; a line may have readBuffer bytes.
+	maxHeader = 64 << 10
+	// maxInterim bounds the interim (1xx) answers before the real one.
+	maxInterim = 8
+)
+
+// errTooLarge: the body is over MaxResult.
+var errTooLarge = errors.New("answer over the limit")
+
+// reply is an HTTP answer of a worker.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// readReply reads one HTTP/1.x answer to a POST (RFC 9112), strictly: what could be read in two ways is an error. keep
+// is true when the connection stays open after it.
+func readReply(r *bufio.Reader) (rep reply, keep bool, err error) {
+	var http10 bool
+	for range maxInterim {
+		if rep.status, http10, err = readStatus(r); err != nil {
+			return rep, false, err
+		}
+		if rep.header, err = readHeader(r); err != nil {
+			return rep, false, err
+		}
+		if rep.status >= 200 {
+			break
+		}
+	}
+	if rep.status < 200 {
+		return rep, false, errors.New("nothing but interim answers")
+	}
+	h := rep.header
+	keep = !http10 && !strings.EqualFold(h.Get("Connection"), "close")
+	lengths, codings := h["Content-Length"], h["Transfer-Encoding"]
+	switch {
+	case len(codings) > 0:
+		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") || len(lengths) > 0 || http10 {
+			return rep, false, fmt.Errorf("transfer encoding %q with content length %q is not understood", codings, lengths)
+		}
+		rep.body, err = readLimited(httputil.NewChunkedReader(r))
+		if err == nil {
+			_, err = readHeader(r) // trailers, of which none is known
+		}
+	case rep.status == http.StatusNoContent || rep.status == http.StatusNotModified:
+	case len(lengths) > 0:
+		rep.body, err = readLength(r, lengths)
+	default:
+		keep = false
+		rep.body, err = readLimited(r)
+	}
+	return rep, keep, err
+}
+
+func readLength(r io.Reader, lengths []string) ([]byte, error) {
+	n, err := strconv.ParseUint(lengths[0], 10, 63)
+	if err != nil || len(lengths) > 1 {
+		return nil, fmt.Errorf("content length %q is not one number", lengths)
+	}
+	if n > MaxResult {
+		return nil, errTooLarge
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, fmt.Errorf("body of %d bytes: %w", n, cutOff(err))
+	}
+	return body, nil
+}
+
+func readLimited(r io.Reader) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, MaxResult+1))
+	if err != nil {
+		return nil, fmt.Errorf("body: %w", err)
+	}
+	if len(body) > MaxResult {
+		return nil, errTooLarge
+	}
+	return body, nil
+}
+
+// readStatus reads a status line; http10 is true when it is one of HTTP/1.0.
+func readStatus(r *bufio.Reader) (status int, http10 bool, err error) {
+	line, err := readLine(r)
+	if err != nil {
+		return 0, false, err
+	}
+	rest, ok := bytes.CutPrefix(line, []byte("HTTP/1."))
+	if !ok || len(rest) < 5 || rest[0] != '0' && rest[0] != '1' || rest[1] != ' ' || len(rest) > 5 && rest[5] != ' ' {
+		return 0, false, fmt.Errorf("status line %.40q is not HTTP/1", line)
+	}
+	for _, c := range rest[2:5] {
+		if c < '0' || c > '9' {
+			return 0, false, fmt.Errorf("status line %.40q has no status", line)
+		}
+		status = 10*status + int(c-'0')
+	}
+	if status < 100 || status == http.StatusSwitchingProtocols {
+		return 0, false, fmt.Errorf("status %d is no answer to an invocation", status)
+	}
+	return status, rest[0] == '0', nil
+}
+
+func readHeader(r *bufio.Reader) (http.Header, error) {
+	h := make(http.Header, 8)
+	for size := 0; ; {
+		line, err := readLine(r)
+		if err != nil {
+			return nil, err
+		}
+		if len(line) == 0 {
+			return h, nil
+		}
+		if size += len(line); size > maxHeader {
+			return nil, fmt.Errorf("header over %d bytes", maxHeader)
+		}
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		if !ok || len(name) == 0 || bytes.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+			return nil, fmt.Errorf("header line %.40q has no name", line)
+		}
+		value = bytes.Trim(value, " \t")
+		if bytes.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+			return nil, fmt.Errorf("header %.40q holds a control character", name)
+		}
+		key := textproto.CanonicalMIMEHeaderKey(string(name))
+		h[key] = append(h[key], string(value))
+	}
+}
+
+// readLine reads a line without its end; the slice is valid until the next read.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, fmt.Errorf("header line over %d bytes", r.Size())
+	case err != nil:
+		return nil, cutOff(err)
+	}
+	line = line[:len(line)-1]
+	return bytes.TrimSuffix(line, []byte("\r")), nil
+}
+
+// cutOff names an end that came too early.
+func cutOff(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

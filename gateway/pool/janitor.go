@@ -1,0 +1,203 @@
+package pool
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// janitor compares the pools with the agent's list at the beginning and then every HeartbeatInterval.
+func (m *Manager) janitor() {
+	ticker := time.NewTicker(m.opts.HeartbeatInterval)
+	defer ticker.Stop()
+	for {
+		m.reconcile()
+		m.purge()
+		select {
+		case <-ticker.C:
+		case <-m.ctx.Done():
+			return
+		}
+	}
+}
+
+// reconcile takes workers that vanished or stopped out of the pools, and destroys containers that no pool knows.
+func (m *Manager) reconcile() {
+	// Only what was known before the list was made can be missed in it, and only what is unknown after it was
+	// made is an orphan.
+	before := make(map[*worker]*functionPool)
+	for _, p := range *m.pools.Load() {
+		p.mu.Lock()
+		for _, w := range p.workers {
+			before[w] = p
+		}
+		p.mu.Unlock()
+	}
+	list, err := m.provisioner.List(m.ctx)
+	if err != nil {
+		if m.ctx.Err() == nil {
+			m.log.Warn("janitor: listing containers failed; trying again at the next heartbeat", "error", err.Error())
+		}
+		return
+	}
+	observed := make(map[string]Observed, len(list))
+	for _, o := range list {
+		observed[o.ID] = o
+	}
+	for w, p := range before {
+		switch o, ok := observed[w.info.ID]; {
+		case !ok:
+			p.doom(w, "container vanished")
+		case o.Stopped:
+			p.doom(w, "container stopped by itself")
+		}
+	}
+
+	var sweep sync.WaitGroup
+	defer sweep.Wait()
+	pools := *m.pools.Load()
+	for _, o := range list {
+		if time.Since(o.CreatedAt) < m.opts.OrphanGrace || pools[o.Function].mayKnow(o) {
+			continue
+		}
+		sweep.Go(func() {
+			if err := m.stopOnce(o.ID, idleGrace, "orphan"); err != nil {
+				m.log.Warn("destroying an orphan failed; trying again at the next heartbeat",
+					"function", o.Function, "container_id", o.ID, "name", o.Name, "error", err.Error())
+				return
+			}
+			orphans.Inc()
+			m.log.Info("orphan destroyed", "function", o.Function, "container_id", o.ID, "name", o.Name)
+		})
+	}
+}
+
+// mayKnow is true when o is one of the pool's, or may be what a running start has made.
+func (p *functionPool) mayKnow(o Observed) bool {
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.workers[o.ID] != nil || slices.ContainsFunc(p.starts, func(s *start) bool {
+		return s.fn != nil && !o.CreatedAt.Before(s.begun)
+	})
+}
+
+// doom destroys w now when nobody uses it, else when it comes back. Destroying what has vanished is how the agent
+// gets to remove what is left of it.
+func (p *functionPool) doom(w *worker, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch w.phase {
+	case PhaseIdle:
+		p.idle = slices.DeleteFunc(p.idle, func(o *worker) bool { return o == w })
+	case PhaseStandby:
+		p.standby = slices.DeleteFunc(p.standby, func(o *worker) bool { return o == w })
+	case PhaseBusy:
+		w.doomed = reason
+		return
+	default:
+		return
+	}
+	p.manager.log.Warn("worker lost", "function", p.name, "container_id", w.info.ID, "reason", reason)
+	p.destroy(w, 0, reason)
+	p.fill()
+}
+
+// stop destroys a container, and tries again, when that fails, for as long as stopLimit. While the gateway closes
+// there is one attempt.
+func (m *Manager) stop(w gateway.Worker, grace time.Duration, reason string) {
+	began := time.Now()
+	for pause := firstBackoff; ; pause = min(2*pause, lastBackoff) {
+		err := m.stopOnce(w.ID, grace, reason)
+		if err == nil {
+			m.log.Info("container destroyed", "function", w.Function, "container_id", w.ID, "name", w.Name, "reason", reason)
+			return
+		}
+		m.log.Warn("destroying a container failed", "function", w.Function, "container_id", w.ID, "reason", reason, "error", err.Error())
+		if time.Since(began)+pause < stopLimit {
+			timer := time.NewTimer(pause)
+			select {
+			case <-timer.C:
+				continue
+			case <-m.closing:
+				timer.Stop()
+			}
+		}
+		m.log.Error("container left to the janitor", "function", w.Function, "container_id", w.ID, "name", w.Name, "reason", reason)
+		select {
+		case <-m.closing:
+			m.stranded.Add(1)
+		default:
+		}
+		return
+	}
+}
+
+func (m *Manager) stopOnce(id string, grace time.Duration, reason string) error {
+	select {
+	case m.stops <- struct{}{}:
+		defer func() { <-m.stops }()
+	case <-m.stopCtx.Done():
+		return m.stopCtx.Err()
+	}
+	ctx, cancel := context.WithTimeout(m.stopCtx, grace+stopTimeout)
+	defer cancel()
+	return m.provisioner.Stop(ctx, id, grace, reason)
+}
+
+// tick does what is due: idle workers whose time has passed are destroyed, failed starts are tried again.
+func (p *functionPool) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wakeAt = time.Time{}
+	if p.closed || p.removed {
+		return
+	}
+	sc, now, n := p.fn.Scaling, time.Now(), 0
+	excess := len(p.idle) + p.returning() - sc.MinCapacity
+	for n < min(excess, len(p.idle)) && now.Sub(p.idle[n].since) >= sc.IdleTimeout {
+		p.destroy(p.idle[n], idleGrace, "idle")
+		n++
+	}
+	p.idle = slices.Delete(p.idle, 0, n)
+	p.fill()
+	if excess > n {
+		p.armPrune()
+	}
+}
+
+// armPrune has tick called when the worker that was used least recently has been idle for its time, unless
+// min_capacity keeps it. Callers hold mu.
+func (p *functionPool) armPrune() {
+	sc := p.fn.Scaling
+	if len(p.idle) > 0 && len(p.idle)+p.busy > sc.MinCapacity {
+		p.arm(p.idle[0].since.Add(sc.IdleTimeout))
+	}
+}
+
+// arm has tick called at that time, or earlier when that was asked for already. Callers hold mu.
+func (p *functionPool) arm(at time.Time) {
+	if p.closed || !p.wakeAt.IsZero() && !at.Before(p.wakeAt) {
+		return
+	}
+	p.disarm()
+	p.wakeAt = at
+	p.manager.tasks.Add(1)
+	p.timer = time.AfterFunc(time.Until(at), func() {
+		defer p.manager.tasks.Done()
+		p.tick()
+	})
+}
+
+// disarm takes back what arm has asked for. Callers hold mu.
+func (p *functionPool) disarm() {
+	if p.timer != nil && p.timer.Stop() {
+		p.manager.tasks.Done()
+	}
+	p.timer, p.wakeAt = nil, time.Time{}
+}

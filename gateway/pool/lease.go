@@ -1,0 +1,57 @@
+package pool
+
+import (
+	"io"
+	"sync/atomic"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// Lease is a worker lent for one invocation. Its holder ends it by Release or Condemn, exactly one of which counts:
+// the first call. A Lease is used by one goroutine.
+type Lease struct {
+	pool       *functionPool
+	worker     *worker
+	cold       bool
+	attachment io.Closer
+	ended      atomic.Bool
+}
+
+// Worker describes the worker.
+func (l *Lease) Worker() gateway.Worker {
+	w := l.worker.info
+	w.Standby = w.Standby && l.cold
+	return w
+}
+
+// Cold is true when this is the worker's first invocation.
+func (l *Lease) Cold() bool { return l.cold }
+
+// Attachment returns what an earlier holder attached to the worker, or nil.
+func (l *Lease) Attachment() io.Closer { return l.attachment }
+
+// Attach keeps c, a connection for instance, with the worker for its next holder, in place of the earlier
+// attachment, which is left as it is. The pool closes c when the worker leaves it.
+func (l *Lease) Attach(c io.Closer) {
+	l.attachment = c
+	l.pool.attach(l.worker, c)
+}
+
+// Release gives the worker back: it serves the oldest waiting request, or becomes idle.
+func (l *Lease) Release() { l.end("") }
+
+// Condemn gives the worker up: it is destroyed at once and never serves again. reason is for the log.
+func (l *Lease) Condemn(reason string) {
+	if reason == "" {
+		reason = "condemned"
+	}
+	l.end(reason)
+}
+
+func (l *Lease) end(condemned string) {
+	if !l.ended.CompareAndSwap(false, true) {
+		return
+	}
+	l.pool.takeBack(l.worker, condemned)
+	l.pool.manager.leaseEnded()
+}

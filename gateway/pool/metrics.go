@@ -1,0 +1,49 @@
+package pool
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+var (
+	acquireWait = promauto.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "esb_acquire_wait_seconds",
+		Help:    "Time a request waited for a worker, cold starts included.",
+		Buckets: []float64{.0001, .001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"function"})
+	startDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "esb_start_duration_seconds",
+		Help:    "Time the agent took to start a container, by outcome.",
+		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+	}, []string{"function", "outcome"})
+	destroyed = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_containers_destroyed_total",
+		Help: "Containers whose destruction began.",
+	}, []string{"function"})
+	orphans = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "esb_orphans_destroyed_total",
+		Help: "Containers that no pool knew and that the janitor destroyed.",
+	})
+
+	workersDesc = prometheus.NewDesc("esb_pool_workers", "Containers of a function by state.", []string{"function", "state"}, nil)
+	waitingDesc = prometheus.NewDesc("esb_pool_waiting", "Requests that wait for a worker of a function.", []string{"function"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
+	ch <- workersDesc
+	ch <- waitingDesc
+}
+
+// Collect implements prometheus.Collector: the state of every pool at the moment of the scrape.
+func (m *Manager) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range m.Snapshot() {
+		for _, v := range []struct {
+			state string
+			n     int
+		}{{string(PhaseIdle), s.Idle}, {string(PhaseBusy), s.Busy}, {"starting", s.Starting}, {string(PhaseStandby), s.Standby}, {string(PhaseStopping), s.Stopping}} {
+			ch <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, float64(v.n), s.Function, v.state)
+		}
+		ch <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(s.Waiting), s.Function)
+	}
+}

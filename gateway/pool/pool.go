@@ -1,0 +1,328 @@
+// Package pool keeps the workers of every function: it lends one to each request, starts new ones when they are
+// needed and allowed, and ends them when they are idle, broken or of an old configuration (design.md 8).
+//
+// The numbers it keeps are promises about containers: the containers of one function that are idle, busy,
+// starting, standing by or being destroyed never exceed its max_capacity together.
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// Provisioner makes and ends containers; agentclient is the one of production.
+type Provisioner interface {
+	// Start makes one container of fn and returns when its worker endpoint answers. With standby the function
+	// process is left to the first request. When it fails nothing is left behind. A *gateway.Error with
+	// Permanent set says that trying again is useless.
+	Start(ctx context.Context, fn *gateway.Function, standby bool, requestID string) (gateway.Worker, error)
+	// Stop destroys a container: SIGTERM, and SIGKILL after grace. One that is gone already is no error.
+	Stop(ctx context.Context, workerID string, grace time.Duration, reason string) error
+	// List returns every container of the box, as observed now.
+	List(ctx context.Context) ([]Observed, error)
+}
+
+// Observed is one container as the agent reports it.
+type Observed struct {
+	ID        string
+	Name      string
+	Function  string
+	CreatedAt time.Time
+	// Stopped is true when its process 1 has ended.
+	Stopped bool
+}
+
+// Defaults of Options.
+const (
+	DefaultHeartbeatInterval = 30 * time.Second
+	DefaultOrphanGrace       = 60 * time.Second
+)
+
+const (
+	// idleGrace is what a worker that did nothing wrong gets between SIGTERM and SIGKILL.
+	idleGrace = 2 * time.Second
+	// stopTimeout bounds one attempt to destroy a container, grace not counted.
+	stopTimeout = 30 * time.Second
+	// stopLimit is how long the destruction of one container is tried again before its slot is given up and the
+	// container left to the janitor, which finds it as an orphan.
+	stopLimit = 2 * time.Minute
+	// closeLimit bounds the destruction of all containers when the gateway stops.
+	closeLimit = 30 * time.Second
+	// standbyDelay is how long a start for standby keeps out of the way of the cold start that made it necessary,
+	// whose function process needs the same CPU.
+	standbyDelay = 500 * time.Millisecond
+	// A failed start is tried again after firstBackoff, doubled with each failure in a row up to lastBackoff.
+	firstBackoff = 200 * time.Millisecond
+	lastBackoff  = 30 * time.Second
+)
+
+// Options of a Manager. Zero values mean the defaults.
+type Options struct {
+	// HeartbeatInterval is the time between two comparisons with the agent's list (HEARTBEAT_INTERVAL).
+	HeartbeatInterval time.Duration
+	// OrphanGrace is the age at which a container that no pool knows is destroyed
+	// (ORPHAN_GRACE_PERIOD_SECONDS).
+	OrphanGrace time.Duration
+	// MaxConcurrentStarts bounds the starts that run at the same time, over all functions; starts that no
+	// request waits for use at most half of it. Default: twice the cores.
+	MaxConcurrentStarts int
+	// Logger gets one line an event. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// StartError marks, in the chain of an error of Acquire, that a container could not be started: a failure of
+// the box, not of the request.
+type StartError struct {
+	err error
+}
+
+// Error implements error.
+func (e *StartError) Error() string { return e.err.Error() }
+
+// Unwrap returns the Provisioner's error.
+func (e *StartError) Unwrap() error { return e.err }
+
+// Manager owns the pools of all functions.
+type Manager struct {
+	provisioner Provisioner
+	opts        Options
+	log         *slog.Logger
+
+	// ctx is the context of starts and of the janitor: it ends with Close.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// stopCtx is the context of destructions: it ends when Close has waited for them for closeLimit.
+	stopCtx     context.Context
+	cancelStops context.CancelFunc
+	// tasks counts every goroutine and timer of the Manager and its pools.
+	tasks sync.WaitGroup
+
+	// starts, background and stops are semaphores. A start that no request waits for takes background first.
+	starts     chan struct{}
+	background chan struct{}
+	stops      chan struct{}
+
+	// closing is closed when every pool has stopped lending; drained when, after that, no lease is out.
+	closing   chan struct{}
+	drained   chan struct{}
+	drainOnce sync.Once
+	leases    atomic.Int64
+	// stranded counts containers whose destruction was given up.
+	stranded atomic.Int64
+
+	// mu makes Apply, the purge of empty pools and the beginning of Close one at a time. Order: mu before a
+	// functionPool's mu.
+	mu     sync.Mutex
+	closed bool
+	// pools is replaced as a whole, under mu, and read without it. The map itself never changes.
+	pools atomic.Pointer[map[string]*functionPool]
+}
+
+// Open starts a Manager without functions; Apply gives it some.
+func Open(p Provisioner, opts Options) *Manager {
+	if opts.HeartbeatInterval <= 0 {
+		opts.HeartbeatInterval = DefaultHeartbeatInterval
+	}
+	if opts.OrphanGrace <= 0 {
+		opts.OrphanGrace = DefaultOrphanGrace
+	}
+	if opts.MaxConcurrentStarts <= 0 {
+		opts.MaxConcurrentStarts = 2 * runtime.NumCPU()
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	m := &Manager{
+		provisioner: p,
+		opts:        opts,
+		log:         opts.Logger,
+		starts:      make(chan struct{}, opts.MaxConcurrentStarts),
+		background:  make(chan struct{}, max(1, opts.MaxConcurrentStarts/2)),
+		stops:       make(chan struct{}, opts.MaxConcurrentStarts),
+		closing:     make(chan struct{}),
+		drained:     make(chan struct{}),
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.stopCtx, m.cancelStops = context.WithCancel(context.Background())
+	m.pools.Store(&map[string]*functionPool{})
+	m.tasks.Go(m.janitor)
+	return m
+}
+
+// Apply makes functions the current configuration. Workers of changed or removed functions are drained: idle ones
+// are destroyed now, busy ones when their request ends. Requests that wait for a changed function wait on, for a
+// worker of the new configuration; those of a removed one are answered at once.
+func (m *Manager) Apply(functions map[string]*gateway.Function) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	old := *m.pools.Load()
+	pools := make(map[string]*functionPool, len(functions))
+	for name, fn := range functions {
+		p := old[name]
+		if p == nil {
+			p = newFunctionPool(m, fn)
+		}
+		pools[name] = p
+		p.apply(fn)
+	}
+	for name, p := range old {
+		if pools[name] == nil && !p.remove() {
+			pools[name] = p
+		}
+	}
+	m.pools.Store(&pools)
+}
+
+// purge forgets removed functions whose last container is gone.
+func (m *Manager) purge() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pools := maps.Clone(*m.pools.Load())
+	maps.DeleteFunc(pools, func(_ string, p *functionPool) bool { return p.empty() })
+	m.pools.Store(&pools)
+}
+
+// Acquire lends a worker of fn to the request, for one invocation. It is always one of the configuration that was
+// applied last, even when fn is an older one. The errors:
+//
+//   - CodeThrottled: the queue is full, or max_capacity is 0.
+//   - CodeUnavailable: acquire_timeout has passed; or, with a StartError in the chain, no worker could be started
+//     and none is left that could serve the request; or the function was removed; or the gateway is stopping.
+//   - CodeIntegrationTimeout, CodeCanceled: ctx has ended, by its deadline or otherwise.
+func (m *Manager) Acquire(ctx context.Context, fn *gateway.Function, requestID string) (*Lease, error) {
+	p := (*m.pools.Load())[fn.Name]
+	if p == nil {
+		return nil, errRemoved(fn.Name)
+	}
+	return p.acquire(ctx, requestID)
+}
+
+// Close ends the Manager: waiting requests are refused, requests in flight have until ctx ends to give their workers
+// back, then every container is destroyed, for which there are 30 s. It returns when everything the Manager started
+// has ended, and an error when containers are left over. Only the first call does anything.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	pools := *m.pools.Load()
+	m.mu.Unlock()
+
+	for _, p := range pools {
+		p.close()
+	}
+	m.cancel()
+	// Nothing lends any more. Closing this earlier would let the last lease of one pool report all as drained
+	// while another pool still lends.
+	close(m.closing)
+	if m.leases.Load() == 0 {
+		m.drainOnce.Do(func() { close(m.drained) })
+	}
+	select {
+	case <-m.drained:
+	case <-ctx.Done():
+		for _, p := range pools {
+			p.evict()
+		}
+	}
+	timer := time.AfterFunc(closeLimit, m.cancelStops)
+	m.tasks.Wait()
+	timer.Stop()
+	m.cancelStops()
+	if n := m.stranded.Load(); n > 0 {
+		return fmt.Errorf("closing the pools: %d containers could not be destroyed; the next gateway's janitor will try again", n)
+	}
+	return nil
+}
+
+// leaseEnded counts a lease that has ended.
+func (m *Manager) leaseEnded() {
+	if m.leases.Add(-1) > 0 {
+		return
+	}
+	select {
+	case <-m.closing:
+		m.drainOnce.Do(func() { close(m.drained) })
+	default:
+	}
+}
+
+// Phase is what a worker does.
+type Phase string
+
+// Phases of a worker.
+const (
+	PhaseIdle     Phase = "idle"
+	PhaseBusy     Phase = "busy"
+	PhaseStandby  Phase = "standby"
+	PhaseStopping Phase = "stopping"
+)
+
+// State describes the pool of one function at one moment.
+type State struct {
+	Function    string        `json:"function"`
+	Generation  string        `json:"generation"`
+	MaxCapacity int           `json:"max_capacity"`
+	Idle        int           `json:"idle"`
+	Busy        int           `json:"busy"`
+	Starting    int           `json:"starting"`
+	Standby     int           `json:"standby"`
+	Stopping    int           `json:"stopping"`
+	Waiting     int           `json:"waiting"`
+	Workers     []WorkerState `json:"workers"`
+}
+
+// WorkerState describes one worker.
+type WorkerState struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	Addr  string `json:"addr"`
+	State Phase  `json:"state"`
+	// Since is when it entered its state.
+	Since time.Time `json:"since"`
+}
+
+// Snapshot describes every pool, ordered by function.
+func (m *Manager) Snapshot() []State {
+	pools := *m.pools.Load()
+	states := make([]State, 0, len(pools))
+	for _, p := range pools {
+		states = append(states, p.state())
+	}
+	slices.SortFunc(states, func(a, b State) int { return strings.Compare(a.Function, b.Function) })
+	return states
+}
+
+func errRemoved(function string) *gateway.Error {
+	return gateway.Errorf(gateway.CodeUnavailable, "function %s is not in the configuration any more", function)
+}
+
+func errClosing(function string) *gateway.Error {
+	err := gateway.Errorf(gateway.CodeUnavailable, "no worker for function %s: the gateway is stopping", function)
+	err.RetryAfter = time.Second
+	return err
+}
+
+// contextError says why ctx ended the wait.
+func contextError(ctx context.Context, function string) *gateway.Error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return gateway.Errorf(gateway.CodeIntegrationTimeout, "the route's timeout passed while waiting for a worker of function %s", function)
+	}
+	return gateway.Errorf(gateway.CodeCanceled, "the client left while waiting for a worker of function %s", function)
+}
