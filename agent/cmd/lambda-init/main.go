@@ -1,0 +1,49 @@
+// Command lambda-init is process 1 of a function container (docs/lambda-init.md).
+//
+//	lambda-init -- <program> [argument...]
+//
+// It is set up by environment variables alone; lambdainit.Config names them.
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "lambda-init:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	// The environment is the function's: its GOMAXPROCS, GOGC and GOMEMLIMIT are not meant for this process.
+	//
+	// One invocation goes from one goroutine to another and back: with one thread to run them they need not wake
+	// each other across CPUs (BenchmarkInvoke_Warm: -20 % and more). The heap is a few hundred kB at most, so that
+	// a small headroom saves memory in every container and costs next to nothing.
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(math.MaxInt64)
+
+	command := os.Args[1:]
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	cfg, err := lambdainit.ConfigFromEnv(os.Environ(), command)
+	if err != nil {
+		return err
+	}
+	s, err := lambdainit.Open(cfg, os.Stdout)
+	if err != nil {
+		return err
+	}
+	return s.Run(context.Background())
+}

@@ -1,0 +1,160 @@
+// Package lambdainit is process 1 of a function container: it starts the function's process, serves the Lambda
+// Runtime API to it on loopback, takes one invocation at a time from the gateway on the worker endpoint, and turns
+// everything the function writes into JSON log lines. docs/lambda-init.md is its contract.
+//
+// It depends on the standard library and golang.org/x/sys alone, because it is mounted into every container and
+// its size and memory are paid by each of them.
+package lambdainit
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Payload limits of synchronous invocations (AWS: Lambda quotas; RIE interop.MaxPayloadSize).
+const (
+	// MaxRequestBytes is the largest event.
+	MaxRequestBytes = 6 << 20
+	// MaxResponseBytes is the largest result, 100 bytes more than the largest event.
+	MaxResponseBytes = 6<<20 + 100
+)
+
+const (
+	envPrefix     = "ESB_INIT_"
+	envRuntimeAPI = "AWS_LAMBDA_RUNTIME_API"
+)
+
+// Config is what lambda-init is told by its environment. The ESB_INIT_ variables are removed before the function
+// starts; the AWS ones stay.
+type Config struct {
+	// Command is the function's program and its arguments: the image's entrypoint and command.
+	Command []string
+	// Env is the function's environment, without the ESB_INIT_ variables and AWS_LAMBDA_RUNTIME_API.
+	Env []string
+
+	// Notify is the path of the agent's unix datagram socket (ESB_INIT_NOTIFY). Empty: nobody is told.
+	Notify string
+	// Cgroup is the folder of the container's memory cgroup (ESB_INIT_CGROUP). Empty: no memory figures, and an
+	// out-of-memory kill is not told from any other SIGKILL.
+	Cgroup string
+	// Standby leaves the start of the function to the first request (ESB_INIT_STANDBY, 0 or 1, default 0: at once).
+	Standby bool
+	// InitLimit bounds the init phase (ESB_INIT_LIMIT_MS, milliseconds, default 10000; AWS: 10 s). An init that
+	// takes longer is done again with the first invocation, within the function's timeout.
+	InitLimit time.Duration
+	// Listen is the address of the worker endpoint (ESB_INIT_LISTEN, default 0.0.0.0:8080).
+	Listen string
+	// RuntimeAPI is the address of the Runtime API (ESB_INIT_RUNTIME_API, default 127.0.0.1:9001). With port 0 each
+	// function process gets a port of its own.
+	RuntimeAPI string
+	// Container is the container's name, for log lines (ESB_INIT_CONTAINER).
+	Container string
+
+	// Function is the function's name (AWS_LAMBDA_FUNCTION_NAME).
+	Function string
+	// Version is the function's version (AWS_LAMBDA_FUNCTION_VERSION, default $LATEST).
+	Version string
+	// MemoryMB is the function's memory (AWS_LAMBDA_FUNCTION_MEMORY_SIZE, default 128), for the REPORT line.
+	MemoryMB int
+	// Timeout of an invocation that brings no deadline (AWS_LAMBDA_FUNCTION_TIMEOUT, seconds, default 3).
+	Timeout time.Duration
+	// Region and Account are parts of the function's ARN (AWS_REGION, AWS_ACCOUNT_ID).
+	Region  string
+	Account string
+}
+
+// ConfigFromEnv reads the settings from environ ("KEY=value") and the function's command from command. Its error
+// names every variable that is wrong.
+func ConfigFromEnv(environ, command []string) (Config, error) {
+	c := Config{
+		Command:    command,
+		InitLimit:  10 * time.Second,
+		Listen:     "0.0.0.0:8080",
+		RuntimeAPI: "127.0.0.1:9001",
+		Function:   "function",
+		Version:    "$LATEST",
+		MemoryMB:   128,
+		Timeout:    3 * time.Second,
+		Region:     "us-east-1",
+		Account:    "000000000000",
+	}
+	var errs []error
+	fail := func(key, value, want string) {
+		errs = append(errs, fmt.Errorf("%s: must be %s, got %q", key, want, value))
+	}
+	address := func(key, value string, to *string) {
+		if _, port, err := net.SplitHostPort(value); err != nil || port == "" {
+			fail(key, value, "host:port")
+			return
+		}
+		*to = value
+	}
+	for _, kv := range environ {
+		key, value, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(key, envPrefix) && key != envRuntimeAPI {
+			c.Env = append(c.Env, kv)
+		}
+		if value == "" {
+			continue
+		}
+		switch key {
+		case "ESB_INIT_NOTIFY":
+			c.Notify = value
+		case "ESB_INIT_CGROUP":
+			c.Cgroup = value
+		case "ESB_INIT_STANDBY":
+			if value != "0" && value != "1" {
+				fail(key, value, "0 or 1")
+			}
+			c.Standby = value == "1"
+		case "ESB_INIT_LIMIT_MS":
+			ms, err := strconv.Atoi(value)
+			if err != nil || ms < 1 {
+				fail(key, value, "a whole number of milliseconds, 1 or more")
+			}
+			c.InitLimit = time.Duration(ms) * time.Millisecond
+		case "ESB_INIT_LISTEN":
+			address(key, value, &c.Listen)
+		case "ESB_INIT_RUNTIME_API":
+			address(key, value, &c.RuntimeAPI)
+		case "ESB_INIT_CONTAINER":
+			c.Container = value
+		case "AWS_LAMBDA_FUNCTION_NAME":
+			c.Function = value
+		case "AWS_LAMBDA_FUNCTION_VERSION":
+			c.Version = value
+		case "AWS_LAMBDA_FUNCTION_MEMORY_SIZE":
+			mb, err := strconv.Atoi(value)
+			if err != nil || mb < 1 {
+				fail(key, value, "a whole number of MB")
+			}
+			c.MemoryMB = mb
+		case "AWS_LAMBDA_FUNCTION_TIMEOUT":
+			s, err := strconv.ParseFloat(value, 64)
+			if err != nil || !(s > 0 && s <= 900) {
+				fail(key, value, "a number of seconds from 0 to 900")
+			}
+			c.Timeout = time.Duration(s * float64(time.Second))
+		case "AWS_REGION":
+			c.Region = value
+		case "AWS_ACCOUNT_ID":
+			c.Account = value
+		default:
+			if strings.HasPrefix(key, envPrefix) {
+				errs = append(errs, fmt.Errorf("%s: no such setting, see docs/lambda-init.md", key))
+			}
+		}
+	}
+	if len(command) == 0 || command[0] == "" {
+		errs = append(errs, errors.New("no command: the image has neither an entrypoint nor a command; call lambda-init -- <program> [argument...]"))
+	}
+	return c, errors.Join(errs...)
+}
+
+func (c Config) functionARN() string {
+	return "arn:aws:lambda:" + c.Region + ":" + c.Account + ":function:" + c.Function
+}

@@ -1,0 +1,224 @@
+package lambdainit_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// order is the event that tells the test function what to do.
+type order struct {
+	Do   string `json:"do"`
+	Text string `json:"text,omitempty"`
+	N    int    `json:"n,omitempty"`
+}
+
+// reply is what the test function answers unless it was told otherwise.
+type reply struct {
+	PID     int
+	Count   int
+	Headers http.Header
+	Env     []string
+	Notes   []string
+}
+
+// function is a runtime client and a handler in one: the function process of the tests. start says how it begins.
+type function struct {
+	base  string
+	count int
+}
+
+func runFunction(start string, args []string) int {
+	f := &function{base: "http://" + os.Getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime/"}
+	switch start {
+	case "init-error":
+		fmt.Println("import failed")
+		status, body := f.post("init/error", []byte(`{"errorMessage":"no module","errorType":"Runtime.ImportModuleError"}`),
+			http.Header{"Lambda-Runtime-Function-Error-Type": {"Runtime.ImportModuleError"}})
+		fmt.Println("init/error:", status, body)
+		select {}
+	case "init-exit":
+		fmt.Println("going away")
+		return 7
+	case "init-hang":
+		select {}
+	case "hang-once": // args[0] is a file that remembers
+		if _, err := os.Stat(args[0]); err != nil {
+			if err := os.WriteFile(args[0], nil, 0o600); err != nil {
+				panic(err)
+			}
+			select {}
+		}
+	case "ignore-term":
+		signal.Ignore(syscall.SIGTERM)
+	case "slow-init":
+		time.Sleep(50 * time.Millisecond)
+		fmt.Println("slow init done")
+	case "early-answer":
+		status, body := f.post("invocation/none/response", []byte("1"), nil)
+		fmt.Println("early answer:", status, body)
+	}
+	for {
+		f.serve()
+	}
+}
+
+func (f *function) serve() {
+	resp, err := http.Get(f.base + "invocation/next")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	payload, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		panic(fmt.Sprint("next: ", resp.StatusCode, err))
+	}
+	id := resp.Header.Get("Lambda-Runtime-Aws-Request-Id")
+	f.count++
+	var o order
+	_ = json.Unmarshal(payload, &o)
+	r := reply{PID: os.Getpid(), Count: f.count, Headers: resp.Header, Env: os.Environ()}
+	note := func(status int, body string) { r.Notes = append(r.Notes, fmt.Sprint(status, " ", body)) }
+
+	switch o.Do {
+	case "exit":
+		fmt.Println("last words")
+		os.Exit(o.N) //nolint:gocritic // the kernel closes the body
+	case "kill":
+		_ = syscall.Kill(os.Getpid(), syscall.Signal(o.N))
+		select {}
+	case "hang":
+		fmt.Println("hanging")
+		select {}
+	case "log":
+		fmt.Print(o.Text)
+	case "stderr":
+		fmt.Fprint(os.Stderr, o.Text)
+	case "flood": // longer than a pipe holds
+		w := bufio.NewWriter(os.Stdout)
+		for i := range o.N {
+			_, _ = fmt.Fprintf(w, "line %d %s\n", i, strings.Repeat("x", 100))
+		}
+		_ = w.Flush()
+	case "endless":
+		go func() {
+			for {
+				fmt.Println(strings.Repeat("y", 4000))
+			}
+		}()
+	case "error":
+		f.post("invocation/"+id+"/error", []byte(`{"errorMessage":"boom","errorType":"Error"}`),
+			http.Header{"Lambda-Runtime-Function-Error-Type": {"Function.Error"}})
+		return
+	case "big":
+		status, body := f.post("invocation/"+id+"/response", bytes.Repeat([]byte("z"), o.N), nil)
+		fmt.Println("posted:", status, strings.TrimSpace(body))
+		return
+	case "misuse": // everything that the order of calls forbids
+		note(f.post("invocation/other/response", []byte("1"), nil))
+		note(f.get("invocation/next"))
+		note(f.post("init/error", []byte("{}"), nil))
+		note(f.get("invocation/" + id + "/response"))
+		note(f.get("no/such/call"))
+	case "twice":
+		f.post("invocation/"+id+"/response", []byte(`"first"`), nil)
+		status, body := f.post("invocation/"+id+"/response", []byte(`"second"`), nil)
+		fmt.Println("twice:", status, strings.TrimSpace(body))
+		return
+	case "stream":
+		f.stream(id, o.N != 0)
+		return
+	case "family": // a child in the group, and a grandchild that has left it
+		out, err := exec.Command("setsid", "--fork", "sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $! $$; exec >/dev/null 2>&1; wait").Output()
+		if err != nil {
+			panic(err)
+		}
+		child := exec.Command("sleep", "600")
+		if err := child.Start(); err != nil {
+			panic(err)
+		}
+		note(child.Process.Pid, strings.TrimSpace(string(out)))
+	case "orphans": // end at once, with nobody but process 1 to wait for them
+		for range o.N {
+			if err := exec.Command("sh", "-c", "(true &)").Run(); err != nil {
+				panic(err)
+			}
+		}
+	case "quit-after":
+		f.post("invocation/"+id+"/response", []byte(`"bye"`), nil)
+		os.Exit(3)
+	}
+	body, _ := json.Marshal(r)
+	f.post("invocation/"+id+"/response", body, http.Header{"Content-Type": {"application/vnd.test+json"}})
+	if o.Do == "late" {
+		fmt.Print("after the answer")
+	}
+}
+
+func (f *function) post(path string, body []byte, header http.Header) (int, string) {
+	req, err := http.NewRequest(http.MethodPost, f.base+path, bytes.NewReader(body))
+	if err != nil {
+		panic(err)
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	return f.do(req)
+}
+
+func (f *function) get(path string) (int, string) {
+	req, err := http.NewRequest(http.MethodGet, f.base+path, nil)
+	if err != nil {
+		panic(err)
+	}
+	return f.do(req)
+}
+
+func (f *function) do(req *http.Request) (int, string) {
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		panic(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// stream posts a chunked response, with an error in its trailers when fail is true.
+func (f *function) stream(id string, fail bool) {
+	pr, pw := io.Pipe()
+	req, err := http.NewRequest(http.MethodPost, f.base+"invocation/"+id+"/response", pr)
+	if err != nil {
+		panic(err)
+	}
+	req.Header.Set("Lambda-Runtime-Function-Response-Mode", "streaming")
+	req.Header.Set("Content-Type", "text/plain")
+	if fail {
+		req.Trailer = http.Header{"Lambda-Runtime-Function-Error-Type": nil, "Lambda-Runtime-Function-Error-Body": nil}
+	}
+	go func() {
+		for i := range 3 {
+			_, _ = fmt.Fprintf(pw, "part %d;", i)
+		}
+		if fail {
+			req.Trailer.Set("Lambda-Runtime-Function-Error-Type", "Runtime.StreamError")
+			req.Trailer.Set("Lambda-Runtime-Function-Error-Body",
+				base64.StdEncoding.EncodeToString([]byte(`{"errorType":"Runtime.StreamError"}`)))
+		}
+		_ = pw.Close()
+	}()
+	f.do(req)
+}

@@ -1,0 +1,252 @@
+package lambdainit
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Error types of AWS that lambda-init itself answers with.
+const (
+	errExit             = "Runtime.ExitError"
+	errEntrypoint       = "Runtime.InvalidEntrypoint"
+	errInit             = "Runtime.InitError"
+	errTimeout          = "Sandbox.Timedout"
+	errResponseTooLarge = "Function.ResponseSizeTooLarge"
+	errUnhandled        = "Runtime.Unknown"
+)
+
+// Reasons for which a function process is gone, as X-Esb-Sandbox-Reset tells them.
+const (
+	resetTimeout = "timeout"
+	resetExit    = "exit"
+	resetOOM     = "oom"
+	resetInit    = "init"
+)
+
+// invocation is one call of the function on its way from the gateway to the runtime.
+type invocation struct {
+	id            string
+	trace         string // whole X-Amzn-Trace-Id header
+	clientContext string // decoded
+	cognito       string
+	payload       []byte
+	arrived       time.Time
+	// budget is how long the function may take, from the hand-over on.
+	budget time.Duration
+	// deadline is set when an init that is repeated counts against the budget; else it is hand-over + budget.
+	deadline time.Time
+	wantTail bool
+	// begun says that the START line is written.
+	begun bool
+	// done takes the one answer that the Runtime API accepts for this invocation.
+	done chan answer
+	// delivered is closed when nobody reads payload any more.
+	delivered chan struct{}
+}
+
+// answer is what the function's runtime posted.
+type answer struct {
+	body        []byte
+	buffer      *[]byte // where body lives, for buffers
+	contentType string
+	failed      bool
+	errorType   string
+}
+
+// outcome is an answer and what there is to report about how it came about.
+type outcome struct {
+	answer
+	// started is the hand-over; zero when the invocation did not get that far.
+	started time.Time
+	ended   time.Time
+	// init is the length of the init phase when this is the first invocation of its process.
+	init time.Duration
+	// waited says that this invocation caused or waited for the init.
+	waited bool
+	// reset is why the process is gone, else empty.
+	reset string
+	// fault is the line that explains a failure to the function's owner, without the request id.
+	fault string
+}
+
+// failure makes the outcome of an invocation that the function did not answer itself.
+func failure(inv *invocation, errorType, message string) outcome {
+	text := "RequestId: " + inv.id + " Error: " + message
+	return outcome{
+		answer: answer{
+			body:        errorJSON(errorType, text),
+			contentType: "application/json",
+			failed:      true,
+			errorType:   errorType,
+		},
+		ended: time.Now(),
+		fault: text,
+	}
+}
+
+// errorJSON is the body of an error as AWS writes it.
+func errorJSON(errorType, message string) []byte {
+	b := appendString([]byte(`{"errorType":`), errorType)
+	b = appendString(append(b, `,"errorMessage":`...), message)
+	return append(b, '}')
+}
+
+// exitMessage words the end of a process as AWS does.
+func exitMessage(status syscall.WaitStatus) string {
+	switch {
+	case status.Signaled():
+		return "Runtime exited with error: signal: " + status.Signal().String()
+	case status.ExitStatus() != 0:
+		return "Runtime exited with error: exit status " + itoa(status.ExitStatus())
+	}
+	return "Runtime exited without providing a reason"
+}
+
+func timeoutMessage(d time.Duration) string {
+	return fmt.Sprintf("Task timed out after %.2f seconds", d.Seconds())
+}
+
+// report makes the REPORT line (AWS's wording, tabs included) and its figures as JSON members.
+func (o *outcome) report(inv *invocation, memoryMB int, peak uint64) (string, func([]byte) []byte) {
+	var duration time.Duration
+	if !o.started.IsZero() {
+		duration = o.ended.Sub(o.started)
+	}
+	ms := float64(duration) / float64(time.Millisecond)
+	billed := int(math.Ceil(ms))
+	used := int((peak + 1<<20 - 1) >> 20)
+
+	b := append(make([]byte, 0, 256), "REPORT RequestId: "...)
+	b = append(b, inv.id...)
+	b = strconv.AppendFloat(append(b, "\tDuration: "...), ms, 'f', 2, 64)
+	b = strconv.AppendInt(append(b, " ms\tBilled Duration: "...), int64(billed), 10)
+	b = strconv.AppendInt(append(b, " ms\tMemory Size: "...), int64(memoryMB), 10)
+	b = append(b, " MB\t"...)
+	if peak > 0 {
+		b = strconv.AppendInt(append(b, "Max Memory Used: "...), int64(used), 10)
+		b = append(b, " MB\t"...)
+	}
+	initMS := float64(o.init) / float64(time.Millisecond)
+	if o.init > 0 {
+		b = strconv.AppendFloat(append(b, "Init Duration: "...), initMS, 'f', 2, 64)
+		b = append(b, " ms\t"...)
+	}
+	switch o.errorType {
+	case "":
+	case errTimeout:
+		b = append(b, "Status: timeout"...)
+	default:
+		b = append(append(b, "Status: error\tError Type: "...), o.errorType...)
+	}
+	return string(b), func(b []byte) []byte {
+		b = strconv.AppendFloat(append(b, `,"duration_ms":`...), ms, 'f', 3, 64)
+		b = strconv.AppendInt(append(b, `,"billed_duration_ms":`...), int64(billed), 10)
+		b = strconv.AppendInt(append(b, `,"memory_size_mb":`...), int64(memoryMB), 10)
+		if peak > 0 {
+			b = strconv.AppendInt(append(b, `,"max_memory_used_mb":`...), int64(used), 10)
+		}
+		if o.init > 0 {
+			b = strconv.AppendFloat(append(b, `,"init_duration_ms":`...), initMS, 'f', 3, 64)
+		}
+		if o.errorType != "" {
+			b = appendString(append(b, `,"error_type":`...), o.errorType)
+		}
+		return b
+	}
+}
+
+// initReport words the end of an init phase that failed (AWS: the INIT_REPORT line).
+func initReport(after time.Duration, status, errorType string) string {
+	text := fmt.Sprintf("Init Duration: %.2f ms\tPhase: init\tStatus: %s", float64(after)/float64(time.Millisecond), status)
+	if errorType != "" {
+		text += "\tError Type: " + errorType
+	}
+	return text
+}
+
+// newRequestID makes a random (version 4) UUID.
+func newRequestID() string {
+	var u [16]byte
+	_, _ = rand.Read(u[:]) // never fails (crypto/rand)
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	b := make([]byte, 36)
+	hex.Encode(b, u[:4])
+	hex.Encode(b[9:], u[4:6])
+	hex.Encode(b[14:], u[6:8])
+	hex.Encode(b[19:], u[8:10])
+	hex.Encode(b[24:], u[10:])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b)
+}
+
+// validRequestID accepts what can stand in a path of the Runtime API and in a log line.
+func validRequestID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_', c == '.', c == '=':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// buffers holds the bodies of events and results. Whoever takes a buffer gives it back, and only when nobody else
+// can still read or write it; else it is left to the garbage collector.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+var errBodyTooLarge = errors.New("body too large")
+
+// readBody reads a body of at most limit bytes into a buffer of buffers; length is its declared length or -1.
+func readBody(body io.Reader, length int64, limit int) (*[]byte, error) {
+	if length > int64(limit) {
+		return nil, errBodyTooLarge
+	}
+	buf := buffers.Get().(*[]byte)
+	b := (*buf)[:0]
+	if length >= 0 {
+		if int64(cap(b)) < length {
+			b = make([]byte, length)
+		}
+		b = b[:length]
+		_, err := io.ReadFull(body, b)
+		*buf = b
+		if err != nil {
+			buffers.Put(buf)
+			return nil, err
+		}
+		return buf, nil
+	}
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := body.Read(b[len(b):min(cap(b), limit+1)])
+		b = b[:len(b)+n]
+		*buf = b
+		switch {
+		case len(b) > limit:
+			err = errBodyTooLarge
+		case err == nil:
+			continue
+		case errors.Is(err, io.EOF):
+			return buf, nil
+		}
+		buffers.Put(buf)
+		return nil, err
+	}
+}

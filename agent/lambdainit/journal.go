@@ -1,0 +1,279 @@
+package lambdainit
+
+import (
+	"io"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// journalRoom is how many bytes of log lines may wait for the reader of standard output. A function that
+	// writes faster than that waits in its own write call.
+	journalRoom = 256 << 10
+	// journalReserve is what platform lines may take beyond journalRoom: they never wait.
+	journalReserve = 64 << 10
+	// tailBytes is the length of a log tail (AWS: the last 4 KB).
+	tailBytes = 4 << 10
+)
+
+// Line types.
+const (
+	typeFunction = "function"
+	typeStart    = "platform.start"
+	typeEnd      = "platform.end"
+	typeReport   = "platform.report"
+	typeFault    = "platform.fault"
+)
+
+// scope is the invocation that log lines belong to; the zero scope is none.
+type scope struct {
+	requestID string
+	traceID   string
+}
+
+// journal writes JSON log lines, one object a line. Lines are queued and written by one goroutine, so that a
+// reader of standard output that is slow or gone delays the function's output but never an invocation.
+type journal struct {
+	out  io.Writer
+	tags string // members that every line has
+	wake chan struct{}
+	done chan struct{}
+
+	// mu guards the fields below.
+	mu      sync.Mutex
+	queue   []byte
+	spare   []byte
+	room    chan struct{} // closed when the queue has been taken
+	writing bool
+	closed  bool
+	lost    int
+	scope   scope
+	tailOn  bool
+	tail    []byte
+}
+
+func openJournal(out io.Writer, function, container string) *journal {
+	tags := append([]byte(`,"function":`), appendString(nil, function)...)
+	if container != "" {
+		tags = append(append(tags, `,"container_name":`...), appendString(nil, container)...)
+	}
+	j := &journal{
+		out:  out,
+		tags: string(tags),
+		wake: make(chan struct{}, 1),
+		done: make(chan struct{}),
+		room: make(chan struct{}),
+	}
+	go j.write()
+	return j
+}
+
+// close writes what is queued and ends the writer. When standard output takes nothing for limit, the rest is lost.
+func (j *journal) close(limit time.Duration) {
+	j.mu.Lock()
+	j.closed = true
+	j.mu.Unlock()
+	j.kick()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-j.done:
+	case <-t.C:
+	}
+}
+
+func (j *journal) kick() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (j *journal) write() {
+	defer close(j.done)
+	for range j.wake {
+		for {
+			j.mu.Lock()
+			if j.lost > 0 && len(j.queue) == 0 {
+				lost := j.lost
+				j.lost = 0
+				j.appendLine(j.scope, typeFault, "ERROR", "", "log output was stuck: platform log lines lost: "+itoa(lost), nil)
+			}
+			batch := j.queue
+			if len(batch) == 0 {
+				closed := j.closed
+				j.writing = false
+				j.mu.Unlock()
+				if closed {
+					return
+				}
+				break
+			}
+			j.queue, j.spare = j.spare[:0], nil
+			close(j.room)
+			j.room = make(chan struct{})
+			j.mu.Unlock()
+
+			// A write that fails has no one to tell: standard output is where errors go.
+			_, _ = j.out.Write(batch)
+
+			j.mu.Lock()
+			if cap(batch) <= journalRoom {
+				j.spare = batch
+			}
+			j.mu.Unlock()
+		}
+	}
+}
+
+// begin makes s the scope of the lines that follow; tail says that their text is to be kept.
+func (j *journal) begin(s scope, tail bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.scope, j.tailOn, j.tail = s, tail, j.tail[:0]
+}
+
+// end makes the lines that follow belong to no invocation, and returns the tail.
+func (j *journal) end() []byte {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.scope, j.tailOn = scope{}, false
+	if len(j.tail) > tailBytes {
+		return j.tail[len(j.tail)-tailBytes:]
+	}
+	return j.tail
+}
+
+// function writes one line of the function's output. It waits while the queue is full, until stop is closed; the
+// line is lost then.
+func (j *journal) function(stream string, line []byte, stop <-chan struct{}) {
+	j.mu.Lock()
+	s := j.scope
+	for len(j.queue) >= journalRoom {
+		room := j.room
+		j.mu.Unlock()
+		select {
+		case <-room:
+		case <-stop:
+			return
+		}
+		j.mu.Lock()
+	}
+	j.appendLine(s, typeFunction, "INFO", stream, string(line), nil)
+	j.unlock()
+}
+
+// platform writes a line of lambda-init's own. figures, when not nil, appends further JSON members.
+func (j *journal) platform(kind, level, message string, figures func([]byte) []byte) {
+	j.mu.Lock()
+	if len(j.queue) >= journalRoom+journalReserve {
+		j.lost++
+	} else {
+		j.appendLine(j.scope, kind, level, "", message, figures)
+	}
+	j.unlock()
+}
+
+// unlock releases mu and wakes the writer unless it is at work.
+func (j *journal) unlock() {
+	kick := !j.writing
+	j.writing = true
+	j.mu.Unlock()
+	if kick {
+		j.kick()
+	}
+}
+
+func (j *journal) appendLine(s scope, kind, level, stream, message string, figures func([]byte) []byte) {
+	b := j.queue
+	b = append(b, `{"time":"`...)
+	b = time.Now().UTC().AppendFormat(b, time.RFC3339Nano)
+	b = append(append(b, `","level":"`...), level...)
+	b = append(append(b, `","type":"`...), kind...)
+	b = append(b, `","message":`...)
+	b = appendString(b, message)
+	b = append(b, j.tags...)
+	if s.requestID != "" {
+		b = appendString(append(b, `,"request_id":`...), s.requestID)
+	}
+	if s.traceID != "" {
+		b = appendString(append(b, `,"trace_id":`...), s.traceID)
+	}
+	if stream != "" {
+		b = append(append(append(b, `,"stream":"`...), stream...), '"')
+	}
+	if figures != nil {
+		b = figures(b)
+	}
+	b = append(b, "}\n"...)
+	j.queue = b
+	if j.tailOn {
+		if len(message) > tailBytes {
+			message = message[len(message)-tailBytes:]
+		}
+		if len(j.tail) > 4*tailBytes {
+			j.tail = append(j.tail[:0], j.tail[len(j.tail)-tailBytes:]...)
+		}
+		j.tail = append(append(j.tail, message...), '\n')
+	}
+}
+
+// serverErrors takes what net/http has to say about a broken connection or a panic.
+type serverErrors struct{ journal *journal }
+
+// Write implements io.Writer.
+func (e serverErrors) Write(p []byte) (int, error) {
+	e.journal.platform(typeFault, "WARN", "lambda-init: "+strings.TrimSpace(string(p)), nil)
+	return len(p), nil
+}
+
+// appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD.
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+			i++
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			r, size := utf8.DecodeRuneInString(s[i:])
+			if r != utf8.RuneError || size > 1 {
+				i += size
+				continue
+			}
+		}
+		b = append(b, s[start:i]...)
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c == '\n':
+			b = append(b, '\\', 'n')
+		case c == '\r':
+			b = append(b, '\\', 'r')
+		case c == '\t':
+			b = append(b, '\\', 't')
+		case c < ' ':
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+		default:
+			b = append(b, "\ufffd"...)
+		}
+		i++
+		start = i
+	}
+	return append(append(b, s[start:]...), '"')
+}
+
+// traceRoot returns the trace id of an X-Amzn-Trace-Id header: its Root, or all of it when it has none.
+func traceRoot(header string) string {
+	for part := range strings.SplitSeq(header, ";") {
+		if root, ok := strings.CutPrefix(strings.TrimSpace(part), "Root="); ok {
+			return root
+		}
+	}
+	return header
+}

@@ -1,0 +1,203 @@
+package lambdainit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxLine is the longest log line; a longer one is cut into pieces.
+	maxLine = 256 << 10
+	// minRead is the least room that a read is given.
+	minRead = 4 << 10
+	// maxRead is the room at which a buffer stops growing unless one line needs it (a pipe holds 64 KiB).
+	maxRead = 64 << 10
+)
+
+// pump turns what the function writes to one pipe into log lines. Nothing is read ahead of what the journal
+// takes: a function that writes too fast waits in its write call.
+type pump struct {
+	stream  string
+	journal *journal
+	file    *os.File
+	raw     syscall.RawConn
+	stop    chan struct{}
+	done    chan struct{}
+
+	// lock guards buf and the reading of the pipe. It is a channel because drain stops waiting for it when the
+	// log output is stuck.
+	lock chan struct{}
+	buf  []byte
+}
+
+// openPump makes a pipe and returns its write end, which the caller closes when the function has inherited it.
+func openPump(stream string, j *journal) (*pump, *os.File, error) {
+	var fds [2]int
+	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("make a pipe for the function's %s: %w", stream, err)
+	}
+	// Only the read end: the function expects a blocking standard output.
+	if err := syscall.SetNonblock(fds[0], true); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make a pipe for the function's %s: %w", stream, err),
+			syscall.Close(fds[0]), syscall.Close(fds[1]))
+	}
+	p := &pump{
+		stream:  stream,
+		journal: j,
+		file:    os.NewFile(uintptr(fds[0]), stream),
+		stop:    make(chan struct{}),
+		done:    make(chan struct{}),
+		lock:    make(chan struct{}, 1),
+	}
+	w := os.NewFile(uintptr(fds[1]), stream)
+	var err error
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read the function's %s: %w", stream, err), p.file.Close(), w.Close())
+	}
+	go p.run()
+	return p, w, nil
+}
+
+// close waits for the end of the pipe, at most for limit, and gives up what is still in it then.
+func (p *pump) close(limit time.Duration) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-p.done:
+	case <-t.C:
+	}
+	close(p.stop)
+	_ = p.file.Close()
+	<-p.done
+}
+
+func (p *pump) run() {
+	defer close(p.done)
+	for {
+		var err error
+		// The callback reads under lock, so that drain never finds a line between the pipe and the journal.
+		waitErr := p.raw.Read(func(fd uintptr) bool {
+			p.lock <- struct{}{}
+			defer func() { <-p.lock }()
+			_, err = p.read(int(fd), maxRead)
+			if errors.Is(err, io.EOF) {
+				p.flush()
+			}
+			return !errors.Is(err, syscall.EAGAIN)
+		})
+		if waitErr != nil || err != nil {
+			return
+		}
+	}
+}
+
+// drain logs everything that the function had written when drain was called, a last line without its newline
+// included. It gives up after limit when the log output is stuck.
+func (p *pump) drain(limit time.Duration) {
+	select {
+	case p.lock <- struct{}{}:
+	default:
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		select {
+		case p.lock <- struct{}{}:
+		case <-t.C:
+			return
+		}
+	}
+	defer func() { <-p.lock }()
+	_ = p.raw.Control(func(fd uintptr) {
+		// Counted first: a function that never stops writing must not keep the invocation from ending.
+		left, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		for err == nil && left > 0 {
+			var n int
+			n, err = p.read(int(fd), left)
+			left -= n
+		}
+	})
+	p.flush()
+}
+
+// read reads once, at most most bytes, and logs the lines that are complete. The caller holds lock.
+func (p *pump) read(fd, most int) (int, error) {
+	if cap(p.buf)-len(p.buf) < minRead {
+		p.buf = append(make([]byte, 0, max(4*minRead, 2*cap(p.buf))), p.buf...)
+	}
+	room := p.buf[len(p.buf):cap(p.buf)]
+	room = room[:min(len(room), most)]
+	var n int
+	for {
+		var err error
+		n, err = syscall.Read(fd, room)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		break
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	fresh := len(p.buf)
+	p.buf = p.buf[:fresh+n]
+	start := 0
+	for {
+		i := bytes.IndexByte(p.buf[max(start, fresh):], '\n')
+		if i < 0 {
+			break
+		}
+		end := max(start, fresh) + i
+		p.emit(p.buf[start:end])
+		start = end + 1
+	}
+	for len(p.buf)-start > maxLine {
+		n := cut(p.buf[start:])
+		p.emit(p.buf[start : start+n])
+		start += n
+	}
+	rest := copy(p.buf, p.buf[start:])
+	p.buf = p.buf[:rest]
+	if rest == 0 && cap(p.buf) > maxRead {
+		p.buf = nil
+	}
+	return n, nil
+}
+
+// flush logs a line that has no newline yet.
+func (p *pump) flush() {
+	if len(p.buf) > 0 {
+		p.emit(p.buf)
+		p.buf = p.buf[:0]
+	}
+}
+
+// emit logs line, in pieces when it is too long.
+func (p *pump) emit(line []byte) {
+	line = bytes.TrimSuffix(line, []byte{'\r'})
+	for len(line) > maxLine {
+		n := cut(line)
+		p.journal.function(p.stream, line[:n], p.stop)
+		line = line[n:]
+	}
+	p.journal.function(p.stream, line, p.stop)
+}
+
+// cut returns how much of a line longer than maxLine makes the next piece: not in the middle of a character.
+func cut(line []byte) int {
+	for n := maxLine; n > maxLine-utf8.UTFMax; n-- {
+		if utf8.RuneStart(line[n]) {
+			return n
+		}
+	}
+	return maxLine
+}

@@ -1,0 +1,529 @@
+package lambdainit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Shutdown in parts that together stay below AWS's 2 s (Lambda developer guide, "Shutdown phase").
+const (
+	// terminateLimit is what the function gets between SIGTERM and SIGKILL.
+	terminateLimit = 1300 * time.Millisecond
+	// shutdownLimit bounds the kill after it, the last answer, and the last log lines: each of them.
+	shutdownLimit = 150 * time.Millisecond
+)
+
+// Supervisor is lambda-init: one function process at a time, and one invocation at a time.
+type Supervisor struct {
+	cfg       Config
+	journal   *journal
+	notify    notifier
+	memory    *memoryCgroup
+	processes *processes
+	listener  net.Listener
+	server    *http.Server
+	watchers  sync.WaitGroup
+
+	// busy is true from the acceptance of an invocation until its answer is on its way.
+	busy atomic.Bool
+	// turn is held by whoever drives the function process: an invocation until its last log line is written, the
+	// init at start, the clean-up after an exit. It guards initSpent, oomKills and the replacement of instance.
+	turn chan struct{}
+	// initSpent says that the init phase of its own has been tried in vain: the next init belongs to the
+	// invocation that needs it and counts against its timeout (AWS: "suppressed init").
+	initSpent bool
+	// oomKills is the kernel's count at the end of the last invocation.
+	oomKills uint64
+
+	// mu guards the fields below; the holder of turn takes it to replace instance.
+	mu       sync.Mutex
+	instance *instance
+	closing  bool
+}
+
+// Open binds the worker endpoint and opens what lambda-init reads and writes; nothing is served before Run. Log
+// lines go to out.
+func Open(cfg Config, out io.Writer) (*Supervisor, error) {
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("open the worker endpoint on %s (ESB_INIT_LISTEN): %w", cfg.Listen, err)
+	}
+	procs, err := openProcesses()
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	s := &Supervisor{
+		cfg:       cfg,
+		journal:   openJournal(out, cfg.Function, cfg.Container),
+		notify:    notifier{cfg.Notify},
+		processes: procs,
+		listener:  listener,
+		turn:      make(chan struct{}, 1),
+	}
+	if s.memory, err = openMemoryCgroup(cfg.Cgroup); err != nil {
+		s.warn(err) // the function can run without the figures
+	}
+	s.oomKills = s.memory.oomKills()
+	s.server = &http.Server{
+		Handler:           http.HandlerFunc(s.serveWorker),
+		ReadHeaderTimeout: bodyLimit,
+		ErrorLog:          log.New(serverErrors{s.journal}, "", 0),
+	}
+	return s, nil
+}
+
+// Addr is the address of the worker endpoint.
+func (s *Supervisor) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx ends or SIGTERM or SIGINT comes, then ends the function (SIGTERM, SIGKILL after
+// 1.3 s) and everything else it started. It returns within 2 s of that, and nil unless serving failed. Other
+// signals that a function may know (SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2) are passed on to it.
+func (s *Supervisor) Run(ctx context.Context) error {
+	signals := make(chan os.Signal, 8)
+	// SIGPIPE is taken, so that a reader of standard output that has gone does not end the container.
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1,
+		syscall.SIGUSR2, syscall.SIGPIPE)
+	defer signal.Stop(signals)
+
+	// The listener has a backlog: the endpoint answers whoever comes now. First, so that it comes first.
+	s.tell(notifyReady)
+	if !s.cfg.Standby {
+		s.turn <- struct{}{}
+		s.watchers.Go(s.initAtOnce)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(s.listener) }()
+
+	for {
+		select {
+		case <-ctx.Done():
+		case sig := <-signals:
+			switch sig {
+			case syscall.SIGPIPE:
+				continue
+			case syscall.SIGTERM, syscall.SIGINT:
+			default:
+				s.signal(sig.(syscall.Signal))
+				continue
+			}
+		case err := <-served:
+			s.shutdown()
+			return fmt.Errorf("serve the worker endpoint on %s: %w", s.Addr(), err)
+		}
+		s.shutdown()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the worker endpoint on %s: %w", s.Addr(), err)
+		}
+		return nil
+	}
+}
+
+// signal sends sig to the function's process group.
+func (s *Supervisor) signal(sig syscall.Signal) {
+	if i := s.current(); i != nil {
+		select {
+		case <-i.exited:
+		default:
+			_ = syscall.Kill(-i.pid, sig)
+		}
+	}
+}
+
+func (s *Supervisor) shutdown() {
+	s.mu.Lock()
+	s.closing = true
+	i := s.instance
+	s.mu.Unlock()
+	if i != nil {
+		s.signal(syscall.SIGTERM)
+		wait(i.exited, terminateLimit)
+	}
+	s.processes.killAll(shutdownLimit)
+
+	// An invocation that the function was killed under gets its answer.
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	if s.server.Shutdown(ctx) != nil {
+		_ = s.server.Close()
+	}
+	// Whoever has the turn sees that the process is gone and cleans up.
+	done := make(chan struct{})
+	go func() {
+		s.watchers.Wait()
+		close(done)
+	}()
+	if wait(done, shutdownLimit) {
+		s.processes.close()
+		_ = s.memory.close()
+	}
+	s.journal.close(shutdownLimit)
+}
+
+// wait returns whether c was closed within limit.
+func wait(c <-chan struct{}, limit time.Duration) bool {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-c:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+func (s *Supervisor) current() *instance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.instance
+}
+
+// state is what /health says.
+func (s *Supervisor) state() string {
+	i := s.current()
+	switch {
+	case i == nil:
+		return "standby"
+	case !i.initialised():
+		return "init"
+	case s.busy.Load():
+		return "busy"
+	}
+	return "idle"
+}
+
+func (s *Supervisor) tell(message string) {
+	if err := s.notify.send(message); err != nil {
+		s.warn(err)
+	}
+}
+
+func (s *Supervisor) warn(err error) {
+	s.journal.platform(typeFault, "WARN", "lambda-init: "+err.Error(), nil)
+}
+
+func (s *Supervisor) fault(message string) {
+	s.journal.platform(typeFault, "ERROR", message, nil)
+}
+
+var errClosing = errors.New("the container is shutting down")
+
+// initError says why an init phase has failed.
+type initError struct {
+	answer   answer // of the runtime, when it posted one
+	err      error  // the process could not be started
+	status   *syscall.WaitStatus
+	timedOut bool
+	oom      bool
+	after    time.Duration
+}
+
+// initAtOnce is the init phase of a container that is not on standby. It gives the turn back.
+func (s *Supervisor) initAtOnce() {
+	defer func() { <-s.turn }()
+	_, failed := s.init(s.cfg.InitLimit)
+	if failed == nil {
+		return
+	}
+	// As AWS does it: the first invocation tries again and reports what comes of that.
+	s.initSpent = true
+	if !failed.timedOut {
+		if failed.status != nil {
+			s.fault("Error: " + exitMessage(*failed.status))
+		}
+		s.fault("INIT_REPORT " + initReport(failed.after, "error", s.initOutcome(&invocation{}, failed).errorType))
+	}
+}
+
+// init starts the function's process and waits until it asks for an invocation. When it fails, nothing is left of
+// the process. The caller holds the turn.
+func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
+	s.tell(notifyInitStart)
+	began := time.Now()
+	i, err := s.startInstance()
+	if err != nil {
+		s.tell(notifyInitError)
+		return nil, &initError{err: err, after: time.Since(began)}
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	e := &initError{}
+	select {
+	case <-i.ready:
+		s.tell(notifyInitOK)
+		return i, nil
+	case <-i.failed:
+		e.answer = i.initError
+		wait(i.exited, lastWords) // a runtime usually ends by itself now, and may have something to say
+	case <-i.exited:
+		// It may have said why just before.
+		i.settle()
+		select {
+		case <-i.failed:
+			e.answer = i.initError
+		default:
+			e.status = &i.status
+			e.oom = s.memory.oomKills() > s.oomKills
+		}
+	case <-t.C:
+		e.timedOut = true
+	}
+	e.after = time.Since(began)
+	s.discard(i)
+	s.tell(notifyInitError)
+	if e.timedOut {
+		s.fault("INIT_REPORT " + initReport(e.after, "timeout", ""))
+	}
+	return nil, e
+}
+
+// startInstance starts a function process, and a watcher that cleans up when it exits while nobody has the turn.
+func (s *Supervisor) startInstance() (*instance, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return nil, errClosing
+	}
+	i, err := startInstance(&s.cfg, s.processes, s.journal)
+	if err != nil {
+		return nil, err
+	}
+	s.instance = i
+	s.watchers.Go(func() {
+		<-i.exited
+		s.turn <- struct{}{}
+		defer func() { <-s.turn }()
+		s.mu.Lock()
+		mine, closing := s.instance == i, s.closing
+		s.mu.Unlock()
+		if mine {
+			s.discard(i)
+		}
+		if mine && !closing {
+			s.fault("The function's process ended between invocations: " + exitMessage(i.status) +
+				"; the next request starts a fresh one")
+		}
+	})
+	return i, nil
+}
+
+// discard ends the function's process and everything that it started. The caller holds the turn.
+func (s *Supervisor) discard(i *instance) {
+	if !i.close() {
+		s.fault("A process of the function cannot be killed: it waits in the kernel")
+	}
+	s.mu.Lock()
+	s.instance = nil
+	s.mu.Unlock()
+}
+
+// invoke runs one invocation to its outcome. The caller holds the turn.
+func (s *Supervisor) invoke(inv *invocation) outcome {
+	if inv.budget <= 0 {
+		return s.timedOut(inv) // the deadline passed on the way: the function is none the worse
+	}
+	// A process that exits between its /invocation/next and the hand-over has not seen the event: the event
+	// goes to a fresh one. Once, because a function may do so for ever.
+	for attempt := 0; ; attempt++ {
+		i := s.current()
+		if i == nil {
+			var out *outcome
+			if i, out = s.initFor(inv); out != nil {
+				return *out
+			}
+		}
+		out := outcome{}
+		if !i.used {
+			out.init = i.readyAt.Sub(i.startedAt)
+			out.waited = i.readyAt.After(inv.arrived)
+			i.drain() // lines of the init phase stand before START
+		}
+		s.start(inv)
+		if out, handed := s.handOver(i, inv, out); handed || attempt > 0 {
+			return out
+		}
+		s.discard(i)
+	}
+}
+
+// start writes the START line.
+func (s *Supervisor) start(inv *invocation) {
+	if inv.begun {
+		return
+	}
+	inv.begun = true
+	s.journal.platform(typeStart, "INFO", "START RequestId: "+inv.id+" Version: "+s.cfg.Version, nil)
+}
+
+// initFor starts a function process for inv, or says what inv gets instead.
+func (s *Supervisor) initFor(inv *invocation) (*instance, *outcome) {
+	began := time.Now()
+	if !s.initSpent {
+		i, failed := s.init(s.cfg.InitLimit)
+		if failed == nil {
+			return i, nil
+		}
+		if !failed.timedOut {
+			out := s.initOutcome(inv, failed)
+			return nil, &out
+		}
+		// AWS: "If the Init phase exceeds 10 s, it is done again at the first invocation, within the function's
+		// timeout".
+		s.initSpent = true
+	}
+	inv.deadline = time.Now().Add(inv.budget)
+	i, failed := s.init(inv.budget)
+	s.initSpent = false
+	if failed == nil {
+		return i, nil
+	}
+	out := s.initOutcome(inv, failed)
+	out.init = time.Since(began)
+	return nil, &out
+}
+
+// initOutcome words a failed init phase.
+func (s *Supervisor) initOutcome(inv *invocation, failed *initError) outcome {
+	var out outcome
+	reset := resetInit
+	switch {
+	case failed.timedOut:
+		out, reset = s.timedOut(inv), resetTimeout
+	case failed.answer.failed:
+		out = outcome{answer: failed.answer, ended: time.Now()}
+	case errors.Is(failed.err, errClosing):
+		out = failure(inv, errExit, errClosing.Error())
+	case failed.err != nil:
+		s.fault("lambda-init: start the function: " + failed.err.Error())
+		errorType, message := errInit, "the function could not be started"
+		if program := (*programError)(nil); errors.As(failed.err, &program) {
+			errorType, message = errEntrypoint, program.Error()
+		}
+		out = failure(inv, errorType, message)
+	default:
+		out = failure(inv, errExit, exitMessage(*failed.status))
+		if failed.oom {
+			out.fault, reset = s.oomFault(inv), resetOOM
+		}
+	}
+	out.init, out.waited, out.reset = failed.after, true, reset
+	return out
+}
+
+// timedOut is the outcome of an invocation that took longer than it may.
+func (s *Supervisor) timedOut(inv *invocation) outcome {
+	limit := inv.budget
+	// The gateway's deadline has been on the way for a moment; the function's owner knows the configured number.
+	if d := s.cfg.Timeout - limit; limit <= 0 || d > 0 && d < 500*time.Millisecond {
+		limit = s.cfg.Timeout
+	}
+	return failure(inv, errTimeout, timeoutMessage(limit))
+}
+
+func (s *Supervisor) oomFault(inv *invocation) string {
+	limit := s.memory.limit()
+	if limit == 0 {
+		limit = uint64(s.cfg.MemoryMB) << 20
+	}
+	return fmt.Sprintf("RequestId: %s Error: OOM: the kernel killed a process of the function at the memory limit of %d MB "+
+		"(peak %d MB); raise memory_size or use less memory", inv.id, limit>>20, (s.memory.peak()+1<<20-1)>>20)
+}
+
+// handOver gives inv to the function and waits for what comes of it. It returns false when the process has
+// exited without having seen inv.
+func (s *Supervisor) handOver(i *instance, inv *invocation, out outcome) (outcome, bool) {
+	var asked chan<- *invocation
+	select {
+	case <-i.exited:
+	default:
+		asked = i.events // a process that is gone cannot have asked
+	}
+	select {
+	case asked <- inv:
+	default:
+		// The runtime has not asked yet: it still works on what it had to do after its last answer.
+		t := time.NewTimer(inv.budget)
+		defer t.Stop()
+		select {
+		case asked <- inv:
+		case <-i.exited:
+			init := out.init
+			out = failure(inv, errExit, exitMessage(i.status))
+			out.init, out.waited, out.reset = init, init > 0, resetExit
+			return out, false
+		case <-t.C:
+			return s.expire(i, inv, out), true
+		}
+	}
+	i.used = true
+	out.started = time.Now()
+	limit := inv.budget
+	if !inv.deadline.IsZero() {
+		limit = time.Until(inv.deadline)
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case out.answer = <-inv.done:
+	case <-t.C:
+		return s.expire(i, inv, out), true
+	case <-i.exited:
+		i.settle()
+		select {
+		case out.answer = <-inv.done:
+		default:
+			return s.crashed(i, inv, out), true
+		}
+	}
+	out.ended = time.Now()
+	return out, true
+}
+
+// expire ends a process that has had inv for too long.
+func (s *Supervisor) expire(i *instance, inv *invocation, so outcome) outcome {
+	out := s.timedOut(inv)
+	out.started, out.init, out.waited, out.reset = so.started, so.init, so.waited, resetTimeout
+	s.discard(i)
+	return out
+}
+
+// crashed cleans up after a process that has exited while it had inv.
+func (s *Supervisor) crashed(i *instance, inv *invocation, so outcome) outcome {
+	out := failure(inv, errExit, exitMessage(i.status))
+	out.started, out.init, out.waited, out.reset = so.started, so.init, so.waited, resetExit
+	if s.memory.oomKills() > s.oomKills {
+		out.fault, out.reset = s.oomFault(inv), resetOOM
+	}
+	s.discard(i)
+	return out
+}
+
+// conclude writes the last lines of an invocation and returns its log tail. The caller holds the turn.
+func (s *Supervisor) conclude(inv *invocation, out *outcome) []byte {
+	s.start(inv)
+	if i := s.current(); i != nil {
+		i.drain()
+	}
+	kills := s.memory.oomKills()
+	if out.fault == "" && kills > s.oomKills {
+		out.fault = s.oomFault(inv) // a child of the function: the function itself has survived
+	}
+	s.oomKills = kills
+	if out.fault != "" {
+		s.fault(out.fault)
+	}
+	s.journal.platform(typeEnd, "INFO", "END RequestId: "+inv.id, nil)
+	message, figures := out.report(inv, s.cfg.MemoryMB, s.memory.peak())
+	s.journal.platform(typeReport, "INFO", message, figures)
+	return s.journal.end()
+}

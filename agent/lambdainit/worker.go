@@ -1,0 +1,171 @@
+package lambdainit
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const (
+	invokePath = "/2015-03-31/functions/function/invocations"
+
+	// bodyLimit is how long the gateway may take to send an event, or to take a result.
+	bodyLimit = 30 * time.Second
+)
+
+// serveWorker serves the worker endpoint (docs/lambda-init.md, "Invoked by the gateway").
+func (s *Supervisor) serveWorker(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.URL.Path == invokePath && r.Method == http.MethodPost:
+		s.serveInvocation(w, r)
+	case r.URL.Path == "/health" && r.Method == http.MethodGet:
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"state":"`+s.state()+"\"}\n")
+	case r.URL.Path == invokePath || r.URL.Path == "/health":
+		w.Header().Set("Allow", map[string]string{invokePath: http.MethodPost, "/health": http.MethodGet}[r.URL.Path])
+		writeError(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "Method not allowed")
+	default:
+		writeError(w, http.StatusNotFound, "NotFound", "No such path")
+	}
+}
+
+func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
+	inv, err := s.newInvocation(r)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, "InvalidRequestContent", err.Error())
+		return
+	}
+	w.Header()["X-Amzn-Requestid"] = []string{inv.id}
+	if r.ContentLength > MaxRequestBytes {
+		refuseTooLarge(w)
+		return
+	}
+	if !s.busy.CompareAndSwap(false, true) {
+		writeError(w, http.StatusConflict, "Busy", "An invocation is running: a container takes one at a time")
+		return
+	}
+	// Not deferred alone: busy ends before the answer is sent, so that the gateway's next request finds it free.
+	answered := false
+	defer func() {
+		if !answered {
+			s.busy.Store(false)
+		}
+	}()
+
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyLimit))
+	payload, err := readBody(r.Body, r.ContentLength, MaxRequestBytes)
+	_ = control.SetReadDeadline(time.Time{})
+	switch {
+	case errors.Is(err, errBodyTooLarge):
+		refuseTooLarge(w)
+		return
+	case err != nil:
+		writeError(w, http.StatusBadRequest, "InvalidRequestContent", "The request body ended early")
+		return
+	}
+	inv.payload = *payload
+
+	// The turn is free but for the last log lines of the invocation before, or the init at start.
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	if closing {
+		writeError(w, http.StatusServiceUnavailable, "Unavailable", "The container is shutting down")
+		return
+	}
+	s.journal.begin(scope{requestID: inv.id, traceID: traceRoot(inv.trace)}, inv.wantTail)
+	out := s.invoke(inv)
+	var tail []byte
+	// The gateway does not wait for the log lines of a success, unless it asked for them.
+	late := out.reset == "" && !inv.wantTail
+	if !late {
+		tail = s.conclude(inv, &out)
+	}
+	answered = true
+	s.busy.Store(false)
+	_ = control.SetWriteDeadline(time.Now().Add(bodyLimit))
+	writeOutcome(w, inv, &out, tail)
+	_ = control.Flush()
+	_ = control.SetWriteDeadline(time.Time{})
+	if late {
+		s.conclude(inv, &out)
+	}
+	if out.buffer != nil {
+		buffers.Put(out.buffer)
+	}
+	select {
+	case <-inv.delivered:
+		buffers.Put(payload)
+	default: // the runtime may still be reading it
+	}
+}
+
+func refuseTooLarge(w http.ResponseWriter) {
+	writeError(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge",
+		"Request must be smaller than "+strconv.Itoa(MaxRequestBytes)+" bytes for the InvokeFunction operation")
+}
+
+// newInvocation reads the headers of an invocation.
+func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
+	inv := &invocation{
+		arrived:   time.Now(),
+		trace:     r.Header.Get("X-Amzn-Trace-Id"),
+		cognito:   r.Header.Get("Lambda-Runtime-Cognito-Identity"),
+		wantTail:  r.Header.Get("X-Amz-Log-Type") == "Tail",
+		budget:    s.cfg.Timeout,
+		done:      make(chan answer, 1),
+		delivered: make(chan struct{}),
+	}
+	if inv.id = r.Header.Get("X-Amzn-Requestid"); inv.id == "" {
+		inv.id = newRequestID()
+	} else if !validRequestID(inv.id) {
+		return nil, errors.New("X-Amzn-RequestId: must be 1 to 128 letters, digits, '-', '_', '.' or '='")
+	}
+	if v := r.Header.Get("Lambda-Runtime-Deadline-Ms"); v != "" {
+		ms, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return nil, errors.New("Lambda-Runtime-Deadline-Ms: must be epoch milliseconds")
+		}
+		inv.budget = time.UnixMilli(ms).Sub(inv.arrived)
+	}
+	if v := r.Header.Get("X-Amz-Client-Context"); v != "" {
+		b, err := base64.StdEncoding.DecodeString(v)
+		if err != nil {
+			return nil, errors.New("X-Amz-Client-Context: must be base64")
+		}
+		inv.clientContext = string(b)
+	}
+	return inv, nil
+}
+
+func writeOutcome(w http.ResponseWriter, inv *invocation, out *outcome, tail []byte) {
+	h := w.Header()
+	if out.contentType != "" {
+		h["Content-Type"] = []string{out.contentType}
+	} else {
+		h["Content-Type"] = []string{"application/json"}
+	}
+	h["Content-Length"] = []string{strconv.Itoa(len(out.body))}
+	if inv.trace != "" {
+		h["X-Amzn-Trace-Id"] = []string{inv.trace}
+	}
+	if out.failed {
+		h["X-Amz-Function-Error"] = []string{"Unhandled"}
+	}
+	if out.reset != "" {
+		h["X-Esb-Sandbox-Reset"] = []string{out.reset}
+	}
+	if out.waited {
+		h["X-Esb-Init-Duration-Ms"] = []string{strconv.FormatFloat(float64(out.init)/float64(time.Millisecond), 'f', 3, 64)}
+	}
+	if inv.wantTail {
+		h["X-Amz-Log-Result"] = []string{base64.StdEncoding.EncodeToString(tail)}
+	}
+	_, _ = w.Write(out.body)
+}
