@@ -1,0 +1,346 @@
+// Command esb-image makes container images for functions without Docker and without a registry.
+//
+//	esb-image build-samples -out <folder> [-cache <folder>] [-src <folder>] [name...]
+//	esb-image build -tag <name:tag> -out <file.tar> [-base scratch|python|nodejs|<archive.tar>] ...
+//	esb-image push -ref <registry/name:tag> <archive.tar>
+//
+// `esb-image <command> -h` shows the flags of a command.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/edge-serverless-box/esb/functions/imagebuild"
+	"github.com/edge-serverless-box/esb/functions/runtimes"
+	"github.com/edge-serverless-box/esb/functions/samples"
+)
+
+const usage = `usage: esb-image <command> [flags]
+
+  build-samples   build the images of the sample functions as OCI archives
+  build           build one image from a base, files and settings
+  push            push an archive to a registry
+`
+
+func main() { os.Exit(execute()) }
+
+// execute runs the program and returns its exit code.
+func execute() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stderr)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, flag.ErrHelp):
+		return 2
+	}
+	fmt.Fprintln(os.Stderr, "esb-image:", err)
+	return 1
+}
+
+// run runs one command; progress and help go to w.
+func run(ctx context.Context, args []string, w io.Writer) error {
+	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	if len(args) == 0 {
+		_, _ = io.WriteString(w, usage)
+		return flag.ErrHelp
+	}
+	flags := flag.NewFlagSet("esb-image "+args[0], flag.ContinueOnError)
+	flags.SetOutput(w)
+	switch args[0] {
+	case "build-samples":
+		return buildSamples(ctx, flags, args[1:], log)
+	case "build":
+		return build(ctx, flags, args[1:], log)
+	case "push":
+		return push(ctx, flags, args[1:], log)
+	}
+	_, _ = io.WriteString(w, usage)
+	return fmt.Errorf("no command %q: must be build-samples, build or push", args[0])
+}
+
+// withoutTime shortens progress lines: they are read while they happen.
+func withoutTime(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+func buildSamples(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Logger) error {
+	out := flags.String("out", "", "folder for the archives (required)")
+	cache := cacheFlag(flags)
+	source := flags.String("src", "", "folder of the module functions (default ./functions, else .)")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *out == "" {
+		return errors.New("build-samples: -out is required: the folder for the archives")
+	}
+	bases, err := newBases(*cache, log)
+	if err != nil {
+		return err
+	}
+	if *source == "" {
+		*source = "functions"
+		if _, err := os.Stat(*source); err != nil {
+			*source = "."
+		}
+	}
+	builder := &samples.Builder{Source: *source, Out: *out, Bases: bases, Log: log}
+	return builder.Build(ctx, flags.Args()...)
+}
+
+// recipe is what the flags of build say.
+type recipe struct {
+	base, cache, tag, out    string
+	dir, handler, binary     string
+	entrypoint, cmd          words
+	workdir, user            string
+	env, labels, files, dirs list
+}
+
+func build(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Logger) error {
+	var r recipe
+	flags.StringVar(&r.base, "base", "scratch", "base image: scratch, python, nodejs, or an archive made by esb-image, docker save, buildx ...")
+	flags.StringVar(&r.tag, "tag", "", "name of the image, name[:tag] (required)")
+	flags.StringVar(&r.out, "out", "", "archive to write, <file>.tar (required)")
+	flags.StringVar(&r.dir, "dir", "", "code folder, copied to "+runtimes.TaskRoot)
+	flags.StringVar(&r.handler, "handler", "", "handler of Python and Node.js code, module.function: becomes the image's command")
+	flags.StringVar(&r.binary, "binary", "", "static program, copied to "+runtimes.TaskRoot+"/bootstrap; the entrypoint unless -entrypoint is given")
+	flags.Var(&r.entrypoint, "entrypoint", `entrypoint, words or a JSON list: '["/bin/a","b c"]'`)
+	flags.Var(&r.cmd, "cmd", "command, words or a JSON list")
+	flags.StringVar(&r.workdir, "workdir", "", "working directory")
+	flags.StringVar(&r.user, "user", "", "user, uid[:gid] or a name of the image")
+	flags.Var(&r.env, "env", "environment variable NAME=value (repeatable)")
+	flags.Var(&r.labels, "label", "label name=value (repeatable)")
+	flags.Var(&r.files, "file", "file or folder to add, <path in the image>=<path here> (repeatable)")
+	flags.Var(&r.dirs, "mkdir", "empty folder to add (repeatable)")
+	cache := cacheFlag(flags)
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	r.cache = *cache
+	if r.tag == "" || r.out == "" || flags.NArg() > 0 {
+		return errors.New("build: -tag and -out are required, and nothing may follow the flags")
+	}
+	img, done, err := r.image(ctx, log)
+	if err != nil {
+		return fmt.Errorf("build %s: %w", r.tag, err)
+	}
+	defer done()
+	if err := imagebuild.WriteArchive(r.out, r.tag, img, nil); err != nil {
+		return err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return fmt.Errorf("build %s: %w", r.tag, err)
+	}
+	log.Info("built", "image", r.tag, "archive", r.out, "digest", digest.String())
+	return nil
+}
+
+// image makes the image; done closes what it reads from.
+func (r *recipe) image(ctx context.Context, log *slog.Logger) (img v1.Image, done func(), err error) {
+	base, codeLayer, closeBase, err := r.openBase(ctx, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			closeBase()
+		}
+	}()
+	config, err := r.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	tree := imagebuild.NewTree()
+	if r.base == "scratch" {
+		tree.AddDir("/tmp", fs.ModeSticky|0o777)
+	}
+	for _, dir := range r.dirs {
+		tree.AddDir(dir, 0)
+	}
+	for _, file := range r.files {
+		target, source, ok := strings.Cut(file, "=")
+		if !ok {
+			return nil, nil, fmt.Errorf("-file %s: must be <path in the image>=<path here>", file)
+		}
+		if err := addPath(tree, target, source); err != nil {
+			return nil, nil, err
+		}
+	}
+	if r.binary != "" {
+		tree.AddFile(runtimes.TaskRoot+"/bootstrap", r.binary, true)
+	}
+	layer, err := imagebuild.NewLayer(tree)
+	if err != nil {
+		return nil, nil, err
+	}
+	layers := []v1.Layer{layer}
+	if r.dir != "" {
+		code, err := codeLayer(ctx, r.dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		layers = append(layers, code)
+	}
+	img, err = imagebuild.Build(base, config, layers...)
+	return img, closeBase, err
+}
+
+func addPath(tree *imagebuild.Tree, target, source string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return tree.AddTree(target, source)
+	}
+	tree.AddFile(target, source, info.Mode()&0o111 != 0)
+	return nil
+}
+
+type layerFunc func(ctx context.Context, dir string) (v1.Layer, error)
+
+// openBase opens the base image; codeLayer makes the layer of a code folder for it, closeBase
+// ends the reading from it.
+func (r *recipe) openBase(ctx context.Context, log *slog.Logger) (base v1.Image, codeLayer layerFunc, closeBase func(), err error) {
+	plain := func(_ context.Context, dir string) (v1.Layer, error) {
+		tree := imagebuild.NewTree()
+		if err := tree.AddTree(runtimes.TaskRoot, dir); err != nil {
+			return nil, fmt.Errorf("code folder: %w", err)
+		}
+		return imagebuild.NewLayer(tree)
+	}
+	switch r.base {
+	case "scratch":
+		base, err := imagebuild.Scratch()
+		return base, plain, func() {}, err
+	case runtimes.Python, runtimes.NodeJS:
+		bases, err := newBases(r.cache, log)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		base, err := bases.Base(ctx, r.base)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		return base, base.CodeLayer, func() {}, nil
+	}
+	archive, err := imagebuild.OpenArchive(r.base)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("-base must be scratch, python, nodejs or an archive: %w", err)
+	}
+	return archive, plain, func() { _ = archive.Close() }, nil
+}
+
+func (r *recipe) config() (imagebuild.Config, error) {
+	config := imagebuild.Config{Entrypoint: r.entrypoint, Cmd: r.cmd, WorkingDir: r.workdir, User: r.user}
+	if r.handler != "" {
+		if len(r.cmd) > 0 {
+			return config, errors.New("-handler and -cmd exclude each other: the handler is the command")
+		}
+		config.Cmd = []string{r.handler}
+	}
+	if r.binary != "" && len(r.entrypoint) == 0 {
+		config.Entrypoint = []string{runtimes.TaskRoot + "/bootstrap"}
+	}
+	var err error
+	if config.Env, err = pairs("-env", r.env); err != nil {
+		return config, err
+	}
+	config.Labels, err = pairs("-label", r.labels)
+	return config, err
+}
+
+func push(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Logger) error {
+	ref := flags.String("ref", "", "where to, host[:port]/name[:tag] (required)")
+	insecure := flags.Bool("insecure", false, "plain HTTP is fine, also for a host that is neither loopback nor private")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *ref == "" || flags.NArg() != 1 {
+		return errors.New("push: -ref and one archive are required: esb-image push -ref localhost:5010/esb/hello:1 hello.tar")
+	}
+	archive, err := imagebuild.OpenArchive(flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = archive.Close() }()
+	if err := imagebuild.Push(ctx, *ref, archive, *insecure); err != nil {
+		return err
+	}
+	log.Info("pushed", "image", *ref)
+	return nil
+}
+
+func cacheFlag(flags *flag.FlagSet) *string {
+	return flags.String("cache", "", "folder that keeps base images (default: esb-image in the user's cache folder)")
+}
+
+func newBases(cache string, log *slog.Logger) (*runtimes.Builder, error) {
+	if cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("no cache folder: give one with -cache: %w", err)
+		}
+		cache = filepath.Join(dir, "esb-image")
+	}
+	return runtimes.NewBuilder(cache, log)
+}
+
+// list is a flag that may be repeated.
+type list []string
+
+// String implements flag.Value.
+func (l *list) String() string { return strings.Join(*l, ", ") }
+
+// Set implements flag.Value.
+func (l *list) Set(value string) error {
+	*l = append(*l, value)
+	return nil
+}
+
+// words is a flag that is a list: words between spaces, or JSON.
+type words []string
+
+// String implements flag.Value.
+func (w *words) String() string { return strings.Join(*w, " ") }
+
+// Set implements flag.Value.
+func (w *words) Set(value string) error {
+	if strings.HasPrefix(value, "[") {
+		return json.Unmarshal([]byte(value), w)
+	}
+	*w = strings.Fields(value)
+	return nil
+}
+
+func pairs(flagName string, values []string) (map[string]string, error) {
+	m := make(map[string]string, len(values))
+	for _, value := range values {
+		name, rest, ok := strings.Cut(value, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%s %s: must be name=value", flagName, value)
+		}
+		m[name] = rest
+	}
+	return m, nil
+}

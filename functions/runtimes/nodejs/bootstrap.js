@@ -1,0 +1,362 @@
+'use strict';
+// AWS Lambda runtime client of the esb Node.js base image: the loop between the Runtime API and a handler.
+//
+//     node /var/runtime/bootstrap.js [module.function]
+//
+// The handler is the first argument (the image's CMD, as in AWS's images), else $_HANDLER; its module is searched in
+// $LAMBDA_TASK_ROOT (/var/task). Handlers may be async, return a value, or call back; modules may be CommonJS or ES
+// modules. Messages and error types are those of AWS's own Node.js client (aws-lambda-nodejs-runtime-interface-client).
+//
+// It speaks HTTP on a plain socket: loading node:http costs 4 ms of every cold start, and its Agent hides whether a
+// waiting connection keeps the event loop alive, which callbackWaitsForEmptyEventLoop depends on.
+
+const fs = require('fs');
+const net = require('net');
+const path = require('path');
+
+const API = '/2018-06-01/runtime';
+const BEFORE_EXIT = 'The Lambda runtime client detected an unexpected Node.js exit code. This is most commonly caused by a '
+  + 'Promise that was never settled. For more information, see https://nodejs.org/docs/latest/api/process.html#exit-codes';
+
+// Fault is a failure of the runtime rather than of the handler, with AWS's name for it.
+class Fault extends Error {
+  constructor(name, message, stack) {
+    super(message);
+    this.name = name;
+    if (stack) this.stack = stack;
+  }
+}
+
+// RuntimeApi is one keep-alive connection to the Runtime API, used for one exchange at a time.
+class RuntimeApi {
+  constructor(address) {
+    const colon = address.lastIndexOf(':');
+    this.address = address;
+    this.host = address.slice(0, colon).replace(/^\[|\]$/g, '') || '127.0.0.1';
+    this.port = Number(address.slice(colon + 1));
+    this.socket = null;
+    this.waiting = null;
+  }
+
+  // next waits for an invocation: {headers, body}, header names in lower case.
+  async next() {
+    const answer = await this.request('GET', '/invocation/next');
+    if (answer.status !== 200) throw new Error(`GET ${API}/invocation/next: status ${answer.status}: ${answer.body}`);
+    return answer;
+  }
+
+  respond(id, body) {
+    return this.request('POST', `/invocation/${id}/response`, body);
+  }
+
+  fail(where, error) {
+    const type = String(error.errorType).replace(/[^\x20-\x7e]/g, '?');
+    return this.request('POST', where, JSON.stringify(error), `Lambda-Runtime-Function-Error-Type: ${type}\r\n`);
+  }
+
+  async request(method, where, text, header = '') {
+    const body = Buffer.from(text ?? '');
+    let head = `${method} ${API}${where} HTTP/1.1\r\nHost: ${this.address}\r\nUser-Agent: esb-nodejs\r\n${header}`;
+    if (method === 'POST') head += `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n`;
+    const message = Buffer.concat([Buffer.from(`${head}\r\n`, 'latin1'), body]);
+    const reused = this.socket !== null;
+    try {
+      return await this.exchange(message);
+    } catch (error) {
+      // The server may have closed a connection that was idle for as long as the handler ran.
+      if (!reused) throw error;
+      return this.exchange(message);
+    }
+  }
+
+  exchange(message) {
+    return new Promise((resolve, reject) => {
+      this.waiting = { resolve, reject, reader: new AnswerReader() };
+      if (this.socket === null) this.connect();
+      this.socket.ref();
+      this.socket.write(message);
+    });
+  }
+
+  connect() {
+    const socket = net.connect({ host: this.host, port: this.port, noDelay: true });
+    const lost = (error) => {
+      if (this.socket !== socket) return;
+      this.socket = null;
+      socket.destroy();
+      this.settle('reject', error ?? new Error('the Runtime API closed the connection'));
+    };
+    socket.on('error', lost);
+    socket.on('close', () => lost());
+    socket.on('data', (data) => {
+      const answer = this.waiting?.reader.add(data);
+      if (!answer) return;
+      socket.unref(); // while the handler runs, only its own work keeps the event loop alive
+      if (/^close$/i.test(answer.headers.connection ?? '')) {
+        this.socket = null;
+        socket.destroy();
+      }
+      this.settle('resolve', answer);
+    });
+    this.socket = socket;
+  }
+
+  settle(how, value) {
+    const { waiting } = this;
+    this.waiting = null;
+    waiting?.[how](value);
+  }
+}
+
+// AnswerReader collects one HTTP/1.1 answer from pieces of a stream.
+class AnswerReader {
+  constructor() {
+    this.pieces = [];
+    this.size = 0;
+    this.need = 0;
+    this.head = null;
+  }
+
+  // add returns {status, headers, body} once the answer is complete, else undefined.
+  add(data) {
+    this.pieces.push(data);
+    this.size += data.length;
+    if (this.size < this.need) return undefined;
+    let all = Buffer.concat(this.pieces, this.size);
+    if (this.head === null) {
+      const end = all.indexOf('\r\n\r\n');
+      if (end < 0) return undefined;
+      const [first, ...lines] = all.toString('latin1', 0, end).split('\r\n');
+      const headers = {};
+      for (const line of lines) {
+        const colon = line.indexOf(':');
+        headers[line.slice(0, colon).toLowerCase()] = line.slice(colon + 1).trim();
+      }
+      this.head = { status: Number(first.split(' ')[1]), headers };
+      all = all.subarray(end + 4);
+    }
+    this.pieces = [all];
+    this.size = all.length;
+    if (/^chunked$/i.test(this.head.headers['transfer-encoding'] ?? '')) return this.chunked(all);
+    this.need = Number(this.head.headers['content-length'] ?? 0);
+    return this.size < this.need ? undefined : { ...this.head, body: all };
+  }
+
+  // chunked takes the whole chunks off the stream and keeps the rest for the next piece.
+  chunked(all) {
+    this.chunks ??= [];
+    for (let at = 0; ;) {
+      const end = all.indexOf('\r\n', at);
+      const size = end < 0 ? NaN : parseInt(all.toString('latin1', at, end), 16);
+      if (size === 0 && all.indexOf('\r\n\r\n', at) >= 0) return { ...this.head, body: Buffer.concat(this.chunks) };
+      const next = end + 2 + size + 2;
+      if (!size || all.length < next) {
+        this.pieces = [all.subarray(at)];
+        this.size = all.length - at;
+        this.need = size ? next - at : 0;
+        return undefined;
+      }
+      this.chunks.push(all.subarray(end + 2, next - 2));
+      at = next;
+    }
+  }
+}
+
+// describe makes AWS's error object of anything that was thrown.
+function describe(error) {
+  if (!(error instanceof Error) && !(error?.name && error?.message)) {
+    return { errorType: typeof error, errorMessage: String(error), trace: [] };
+  }
+  return {
+    errorType: error.name,
+    errorMessage: error.message,
+    trace: String(error.stack ?? '').split('\n'),
+  };
+}
+
+// logError prints an error as one record, as AWS does.
+function logError(kind, error) {
+  process.stderr.write(`${kind}\t${JSON.stringify({ ...error, trace: undefined, stack: error.trace })}\n`);
+}
+
+// load imports the handler's module and returns its function; throws Fault with AWS's messages.
+async function load(root, handler) {
+  const { dir, base } = path.parse(handler);
+  const match = base.match(/^([^.]*)\.(.+)$/);
+  if (!match) throw new Fault('Runtime.MalformedHandlerName', `Bad handler '${handler}': it must be module.function`);
+  const [, module, name] = match;
+  let exported;
+  try {
+    exported = await importModule(path.resolve(root, dir, module), root);
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new Fault('Runtime.UserCodeSyntaxError', String(error), error.stack);
+    if (error?.code === 'MODULE_NOT_FOUND' || error?.code === 'ERR_MODULE_NOT_FOUND') {
+      throw new Fault('Runtime.ImportModuleError', String(error), error.stack);
+    }
+    throw error;
+  }
+  let found = exported;
+  for (const key of name.split('.')) found = found?.[key];
+  // import() of a CommonJS module may keep its exports below default.
+  if (found === undefined) found = exported?.default?.[name];
+  if (found === undefined) throw new Fault('Runtime.HandlerNotFound', `${handler} is undefined or not exported`);
+  if (typeof found !== 'function') throw new Fault('Runtime.HandlerNotFound', `${handler} is not a function`);
+  return found;
+}
+
+async function importModule(file, root) {
+  const candidates = [file, `${file}.js`, `${file}.mjs`, `${file}.cjs`];
+  const existing = candidates.find((f) => fs.statSync(f, { throwIfNoEntry: false })?.isFile());
+  if (existing?.endsWith('.mjs') || (existing?.endsWith('.js') && isEsmPackage(existing, root))) {
+    return import(require('url').pathToFileURL(existing).href);
+  }
+  return require(existing ?? file);
+}
+
+// isEsmPackage tells whether the nearest package.json, up to root, says "type": "module".
+function isEsmPackage(file, root) {
+  for (let dir = path.dirname(file); ; dir = path.dirname(dir)) {
+    const manifest = path.join(dir, 'package.json');
+    if (fs.existsSync(manifest)) return JSON.parse(fs.readFileSync(manifest, 'utf8')).type === 'module';
+    if (dir === path.resolve(root) || dir === path.dirname(dir)) return false;
+  }
+}
+
+// contextOf makes the second argument of a handler (AWS: Lambda context object in Node.js).
+function contextOf(headers, finish) {
+  const deadline = Number(headers['lambda-runtime-deadline-ms'] ?? 0);
+  const json = (name) => {
+    // Headers are bytes on the wire: a client context may hold UTF-8.
+    const value = headers[name] && Buffer.from(headers[name], 'latin1').toString();
+    return value ? JSON.parse(value) : undefined;
+  };
+  return {
+    callbackWaitsForEmptyEventLoop: true,
+    functionName: process.env.AWS_LAMBDA_FUNCTION_NAME,
+    functionVersion: process.env.AWS_LAMBDA_FUNCTION_VERSION,
+    memoryLimitInMB: process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+    logGroupName: process.env.AWS_LAMBDA_LOG_GROUP_NAME,
+    logStreamName: process.env.AWS_LAMBDA_LOG_STREAM_NAME,
+    clientContext: json('lambda-runtime-client-context'),
+    identity: json('lambda-runtime-cognito-identity'),
+    invokedFunctionArn: headers['lambda-runtime-invoked-function-arn'],
+    awsRequestId: headers['lambda-runtime-aws-request-id'],
+    tenantId: headers['lambda-runtime-aws-tenant-id'],
+    getRemainingTimeInMillis: () => Math.max(deadline - Date.now(), 0),
+    done: (error, value) => finish(error, value, true),
+    fail: (error) => finish(error ?? 'handled', undefined, true),
+    succeed: (value) => finish(null, value, true),
+  };
+}
+
+// invoke runs one invocation. It resolves with the handler's result and rejects with what the handler threw.
+function invoke(handler, { headers, body }) {
+  return new Promise((resolve, reject) => {
+    const settle = (error, value) => {
+      process.removeListener('beforeExit', onIdle);
+      if (error !== null && error !== undefined) reject(error);
+      else resolve(value);
+    };
+    let async = false;
+    let called;
+    // finish is the callback: unless told otherwise, the answer waits until the event loop is empty.
+    const finish = (error, value, now) => {
+      if (called) return;
+      called = [error, value];
+      if (now || !context.callbackWaitsForEmptyEventLoop) settle(error, value);
+    };
+    const onIdle = () => {
+      if (called) settle(...called);
+      else if (async) settle(new Fault('Runtime.NodeJsExit', BEFORE_EXIT));
+      else settle(null, null);
+    };
+    const context = contextOf(headers, finish);
+    process.once('beforeExit', onIdle);
+    let event;
+    try {
+      event = JSON.parse(body.toString());
+    } catch (error) {
+      settle(new Fault('Runtime.UnmarshalError', `Unable to unmarshal input: ${error.message}`));
+      return;
+    }
+    try {
+      const result = handler(event, context, (error, value) => finish(error, value, false));
+      if (typeof result?.then === 'function') {
+        async = true;
+        result.then((value) => settle(null, value), (error) => settle(error ?? new Error(String(error))));
+      } else if (handler.length < 3 && result !== undefined) {
+        settle(null, result);
+      }
+    } catch (error) {
+      settle(error ?? new Error(String(error)));
+    }
+  });
+}
+
+// serialise makes the body of an answer; what JSON cannot express is an error, undefined is null.
+function serialise(value) {
+  try {
+    return JSON.stringify(value === undefined ? null : value) ?? 'null';
+  } catch (error) {
+    throw new Fault('Runtime.MarshalError', `Unable to stringify response body: ${error.message}`);
+  }
+}
+
+async function main() {
+  const address = process.env.AWS_LAMBDA_RUNTIME_API;
+  if (!address) {
+    process.stderr.write('AWS_LAMBDA_RUNTIME_API is not set: this image runs below lambda-init or another Runtime API (host:port)\n');
+    process.exit(1);
+  }
+  const name = process.argv[2] ?? process.env._HANDLER ?? '';
+  process.env._HANDLER = name;
+  const api = new RuntimeApi(address);
+  let where = '/init/error';
+  // die reports what no handler caught, as AWS does, and ends the process with AWS's exit codes.
+  const die = async (kind, error, code) => {
+    const described = describe(error);
+    logError(kind, described);
+    try {
+      const last = new RuntimeApi(address); // the usual connection may be in use
+      await last.fail(where, described);
+    } finally {
+      process.exit(code);
+    }
+  };
+  process.on('uncaughtException', (error) => die('Uncaught Exception', error, 129));
+  process.on('unhandledRejection', (error) => die('Unhandled Promise Rejection',
+    new Fault('Runtime.UnhandledPromiseRejection', String(error), error?.stack), 128));
+  process.on('SIGTERM', () => process.exit(0));
+
+  let handler;
+  try {
+    handler = await load(process.env.LAMBDA_TASK_ROOT ?? '/var/task', name);
+  } catch (error) {
+    await die('Init Error', error, 1);
+  }
+  for (;;) {
+    const invocation = await api.next();
+    const id = invocation.headers['lambda-runtime-aws-request-id'];
+    const trace = invocation.headers['lambda-runtime-trace-id'];
+    where = `/invocation/${id}/error`;
+    if (trace) process.env._X_AMZN_TRACE_ID = trace;
+    else delete process.env._X_AMZN_TRACE_ID;
+    let body;
+    try {
+      body = serialise(await invoke(handler, invocation));
+    } catch (error) {
+      const described = describe(error);
+      logError('Invoke Error', described);
+      await api.fail(where, described);
+      continue;
+    }
+    const answer = await api.respond(id, body);
+    // The Runtime API ends an invocation by itself when it refuses the answer (413: too large).
+    if (answer.status >= 300) process.stderr.write(`ERROR\tthe answer was refused with status ${answer.status}: ${answer.body}\n`);
+  }
+}
+
+main().catch((error) => {
+  process.stderr.write(`the Runtime API failed: ${error.stack}\n`);
+  process.exit(1);
+});

@@ -1,0 +1,347 @@
+"""AWS Lambda runtime client of the esb Python base image: the loop between the Runtime API and a handler.
+
+    python3 -S /var/runtime/bootstrap.py [module.function]
+
+The handler is the first argument (the image's CMD, as in AWS's images), else $_HANDLER. Its module is searched in
+$LAMBDA_TASK_ROOT (/var/task), then in the layers below /opt, as AWS does. Messages and error types are those of
+AWS's own Python client (awslambdaric).
+
+Start-up is paid with every cold start, hence: no site module, no http.client (35 ms of imports), the C socket type
+without the socket module (8 ms), and traceback only when something has failed.
+"""
+
+import json
+import os
+import sys
+import time
+from _signal import SIGTERM, signal
+from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
+
+API = "/2018-06-01/runtime"
+
+
+class RuntimeApiError(Exception):
+    """The Runtime API gave an answer that the client cannot go on from."""
+
+
+class RuntimeApi:
+    """One keep-alive connection to the Runtime API."""
+
+    def __init__(self, address):
+        host, _, port = address.rpartition(":")
+        self.host, self.port, self.peer = address, int(port), host.strip("[]") or "127.0.0.1"
+        self.sock, self.buffer = None, b""
+
+    def next(self):
+        """Waits for an invocation; returns its headers (names in lower case) and body."""
+        status, headers, body = self._request("GET", "/invocation/next", b"", ())
+        if status != 200:
+            raise RuntimeApiError(f"GET {API}/invocation/next: status {status}: {body[:500]!r}")
+        return headers, body
+
+    def respond(self, request_id, body):
+        """Sends the result of an invocation."""
+        return self._request("POST", f"/invocation/{request_id}/response", body, ())
+
+    def fail(self, path, error):
+        """Reports a failed invocation or a failed initialisation."""
+        body = json.dumps(error, ensure_ascii=False).encode("utf-8", "replace")
+        return self._request("POST", path, body, (("Lambda-Runtime-Function-Error-Type", error["errorType"]),))
+
+    def _request(self, method, path, body, headers):
+        head = [f"{method} {API}{path} HTTP/1.1", f"Host: {self.host}", "User-Agent: esb-python"]
+        if method == "POST":
+            head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        head += [f"{name}: {value}" for name, value in headers]
+        message = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1", "replace") + body
+        reused = self.sock is not None
+        try:
+            return self._exchange(message)
+        except (ConnectionError, EOFError):
+            # The server may have closed a connection that was idle for as long as the handler ran.
+            self._close()
+            if not reused:
+                raise
+        return self._exchange(message)
+
+    def _exchange(self, message):
+        if self.sock is None:
+            self.sock = socket(AF_INET6 if ":" in self.peer else AF_INET, SOCK_STREAM)
+            self.sock.connect((self.peer, self.port))
+            self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        self.sock.sendall(message)
+        status_line, *lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            body = b"".join(self._chunks())
+        else:
+            body = self._exactly(int(headers.get("content-length") or 0))
+        if headers.get("connection", "").lower() == "close":
+            self._close()
+        return int(status_line.split(" ", 2)[1]), headers, body
+
+    def _chunks(self):
+        while size := int(self._until(b"\r\n").split(b";")[0], 16):
+            yield self._exactly(size)
+            self._exactly(2)
+        while self._until(b"\r\n"):
+            pass  # trailers
+
+    def _until(self, mark):
+        while (end := self.buffer.find(mark)) < 0:
+            self.buffer += self._receive(65536)
+        found, self.buffer = self.buffer[:end], self.buffer[end + len(mark):]
+        return found
+
+    def _exactly(self, size):
+        parts, missing = [self.buffer[:size]], size - len(self.buffer)
+        self.buffer = self.buffer[size:]
+        while missing > 0:
+            parts.append(self._receive(min(missing, 1 << 20)))
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def _receive(self, size):
+        data = self.sock.recv(size)
+        if not data:
+            raise EOFError("the Runtime API closed the connection")
+        return data
+
+    def _close(self):
+        if self.sock is not None:
+            self.sock.close()
+        self.sock, self.buffer = None, b""
+
+
+class Attributes:
+    """An object whose attributes are the given names, None where no value is known."""
+
+    def __init__(self, names, values):
+        for attribute, key in names.items():
+            setattr(self, attribute, values.get(key))
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.__dict__})"
+
+
+class CognitoIdentity(Attributes):
+    """context.identity."""
+
+
+class Client(Attributes):
+    """context.client_context.client."""
+
+
+class ClientContext(Attributes):
+    """context.client_context."""
+
+
+class LambdaContext:
+    """The second argument of a handler (AWS: Lambda context object in Python)."""
+
+    def __init__(self, headers):
+        environ = os.environ.get
+        self.aws_request_id = headers["lambda-runtime-aws-request-id"]
+        self.invoked_function_arn = headers.get("lambda-runtime-invoked-function-arn")
+        self.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
+        self.function_name = environ("AWS_LAMBDA_FUNCTION_NAME")
+        self.function_version = environ("AWS_LAMBDA_FUNCTION_VERSION")
+        self.memory_limit_in_mb = environ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+        self.log_group_name = environ("AWS_LAMBDA_LOG_GROUP_NAME")
+        self.log_stream_name = environ("AWS_LAMBDA_LOG_STREAM_NAME")
+        self._deadline_ms = int(headers.get("lambda-runtime-deadline-ms") or 0)
+        identity = _json_header(headers, "lambda-runtime-cognito-identity") or {}
+        self.identity = CognitoIdentity(
+            {"cognito_identity_id": "cognitoIdentityId", "cognito_identity_pool_id": "cognitoIdentityPoolId"}, identity)
+        self.client_context = None
+        if (given := _json_header(headers, "lambda-runtime-client-context")) is not None:
+            self.client_context = ClientContext({"custom": "custom", "env": "env"}, given)
+            names = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
+            self.client_context.client = Client({n: n for n in names}, given["client"]) if given.get("client") else None
+
+    def get_remaining_time_in_millis(self):
+        """Milliseconds until the invocation is ended by force; never negative."""
+        return max(self._deadline_ms - int(time.time() * 1000), 0)
+
+    def log(self, message):
+        """Writes to standard output, as AWS's context.log does."""
+        sys.stdout.write(str(message))
+
+
+def _json_header(headers, name):
+    # Headers are bytes on the wire: a client context may hold UTF-8.
+    value = headers.get(name)
+    value = json.loads(value.encode("latin-1").decode("utf-8")) if value else None
+    return value if isinstance(value, dict) else None
+
+
+class Fault(Exception):
+    """A failure of the runtime rather than of the handler, with AWS's name for it."""
+
+    def __init__(self, error_type, message, trace=()):
+        super().__init__(message)
+        self.error_type, self.trace = error_type, list(trace)
+
+
+def describe(exc, frames_of_client, request_id=""):
+    """The error object of an exception, as AWS's Python client builds it."""
+    if isinstance(exc, Fault):
+        return {"errorMessage": str(exc), "errorType": exc.error_type, "requestId": request_id, "stackTrace": exc.trace}
+    return {"errorMessage": str(exc), "errorType": type(exc).__name__, "requestId": request_id,
+            "stackTrace": format_trace(exc.__traceback__, frames_of_client)}
+
+
+def format_trace(trace, skip):
+    """Formatted stack entries without the client's own frames."""
+    import traceback
+
+    while skip and trace is not None:
+        trace, skip = trace.tb_next, skip - 1
+    return traceback.format_list(traceback.extract_tb(trace))
+
+
+def log_error(error):
+    """Prints an error as AWS does: one record, lines joined by carriage returns."""
+    lines = [f"[ERROR] {error['errorType']}: {error['errorMessage']}"]
+    if error["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
+        lines += [line.replace("\n", "\r").replace(" ", "\u00a0") for line in error["stackTrace"]]
+    sys.stdout.write("\r".join(line.replace("\n", "\r") for line in lines) + "\n")
+
+
+def load(handler):
+    """Imports the handler's module and returns its function; raises Fault with AWS's messages."""
+    try:
+        name, function = handler.rsplit(".", 1)
+    except ValueError as e:
+        raise Fault("Runtime.MalformedHandlerName", f"Bad handler '{handler}': {e}") from None
+    module = name.replace("/", ".")
+    if module.split(".")[0] in sys.builtin_module_names:
+        raise Fault("Runtime.BuiltInModuleConflict", f"Cannot use built-in module {name} as a handler module")
+    try:
+        __import__(module)
+    except ImportError as e:
+        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{name}': {e}",
+                    format_trace(e.__traceback__, 1)) from None
+    except SyntaxError as e:
+        raise Fault("Runtime.UserCodeSyntaxError", f"Syntax error in module '{name}': {e}",
+                    [f'  File "{e.filename}" Line {e.lineno}\n    {e.text}']) from None
+    try:
+        return getattr(sys.modules[module], function)
+    except AttributeError:
+        raise Fault("Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{name}'") from None
+
+
+def _number(value):
+    # DynamoDB clients return Decimal, and AWS's client serialises it.
+    if type(value).__name__ == "Decimal":
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def invoke(function, headers, body):
+    """Runs one invocation and returns the body of its answer."""
+    try:
+        event = json.loads(body)
+    except ValueError as e:
+        raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {e}") from None
+    result = function(event, LambdaContext(headers))
+    try:
+        return json.dumps(result, ensure_ascii=False, allow_nan=False, default=_number).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as e:
+        raise Fault("Runtime.MarshalError", f"Unable to marshal response: {e}") from None
+
+
+class LoggingHook:
+    """Gives the root logger AWS's handler when, and only when, the function imports logging."""
+
+    request_id = None
+
+    def find_spec(self, name, path=None, target=None):
+        """Part of the import protocol: wraps the loader of the logging module."""
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path, target)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            self._configure(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+    def _configure(self, logging):
+        class RequestId(logging.Filter):
+            def filter(_, record):
+                record.aws_request_id = self.request_id
+                return True
+
+        handler = logging.StreamHandler(sys.stdout)
+        form = logging.Formatter("[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s",
+                                 "%Y-%m-%dT%H:%M:%S")
+        form.converter = time.gmtime
+        handler.setFormatter(form)
+        handler.addFilter(RequestId())
+        logging.getLogger().addHandler(handler)
+
+
+def main():
+    """Initialises the function, then serves invocations until the process is ended."""
+    import builtins
+
+    from _sitebuiltins import Quitter  # -S leaves these two out, and handlers use them
+
+    builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D"), Quitter("quit", "Ctrl-D")
+    # A line is out as soon as it is complete, whatever happens to the process next.
+    sys.stdout.reconfigure(line_buffering=True)
+    signal(SIGTERM, lambda *_: sys.exit(0))
+
+    address = os.environ.get("AWS_LAMBDA_RUNTIME_API")
+    if not address:
+        sys.exit("AWS_LAMBDA_RUNTIME_API is not set: this image runs below lambda-init or another Runtime API (host:port)")
+    handler = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("_HANDLER", "")
+    os.environ["_HANDLER"] = handler
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    sys.path[0:1] = [os.environ.get("LAMBDA_TASK_ROOT", "/var/task"), f"/opt/python/lib/{version}/site-packages", "/opt/python",
+                     os.path.dirname(os.path.abspath(__file__))]
+    api, hook = RuntimeApi(address), LoggingHook()
+    sys.meta_path.insert(0, hook)
+    try:
+        function = load(handler)
+    except Exception as e:
+        error = describe(e, 2)
+        log_error(error)
+        api.fail("/init/error", error)
+        sys.exit(1)
+
+    while True:
+        headers, body = api.next()
+        request_id = hook.request_id = headers["lambda-runtime-aws-request-id"]
+        if trace := headers.get("lambda-runtime-trace-id"):
+            os.environ["_X_AMZN_TRACE_ID"] = trace
+        else:
+            os.environ.pop("_X_AMZN_TRACE_ID", None)
+        try:
+            answer = invoke(function, headers, body)
+        except Exception as e:
+            error = describe(e, 2, request_id)
+            log_error(error)
+            sys.stdout.flush()
+            api.fail(f"/invocation/{request_id}/error", error)
+            continue
+        sys.stdout.flush()  # what the handler printed belongs before the END line
+        status, _, told = api.respond(request_id, answer)
+        if status >= 300:
+            # The Runtime API has ended the invocation by itself (413: the answer is too large).
+            sys.stdout.write(f"[ERROR] the answer was refused with status {status}: {told[:500].decode('utf-8', 'replace')}\n")
+
+
+if __name__ == "__main__":
+    main()
