@@ -29,7 +29,7 @@ func Read(home, binDir, bridge string) (State, error) {
 		"cgroups":            cgroups,
 		"nftables":           rules,
 		"iptables":           iptables,
-		"leases":             func() ([]string, error) { return leases(home) },
+		"leases":             func() ([]string, error) { return leases(home, "/run/esb/"+bridge) },
 		"sockets":            func() ([]string, error) { return runFiles() },
 	}
 	for kind, read := range readers {
@@ -173,21 +173,26 @@ func iptables() ([]string, error) {
 }
 
 // leases are files of host-local, named after the address that they hold.
-func leases(home string) ([]string, error) {
+func leases(folders ...string) ([]string, error) {
 	var found []string
-	err := filepath.WalkDir(home, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if os.IsNotExist(err) {
-				return nil
+	for _, folder := range folders {
+		err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				if os.IsNotExist(err) {
+					return nil
+				}
+				return err
 			}
-			return err
+			if !d.IsDir() && strings.Count(d.Name(), ".") == 3 && strings.Trim(d.Name(), "0123456789.") == "" {
+				found = append(found, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
-		if !d.IsDir() && strings.Count(d.Name(), ".") == 3 && strings.Trim(d.Name(), "0123456789.") == "" {
-			found = append(found, path)
-		}
-		return nil
-	})
-	return found, err
+	}
+	return found, nil
 }
 
 // runFiles are what esb and containerd may leave in /run: notify sockets, shim sockets, short socket folders.
