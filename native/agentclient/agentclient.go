@@ -1,0 +1,103 @@
+// Package agentclient asks the agent how it is and which containers it has. It is the only package of the native way
+// that imports gRPC.
+package agentclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/settings"
+)
+
+// Client is a connection to one agent.
+type Client struct{ conn *grpc.ClientConn }
+
+// Dial prepares a connection to the agent at addr; it is made with the first call. Without files there is no TLS.
+func Dial(addr string, files settings.TLSFiles) (*Client, error) {
+	creds := insecure.NewCredentials()
+	if files.CA != "" {
+		config, err := mutualTLS(files)
+		if err != nil {
+			return nil, err
+		}
+		creds = credentials.NewTLS(config)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+settings.Reachable(addr), grpc.WithTransportCredentials(creds))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the agent at %s: %w", addr, err)
+	}
+	return &Client{conn: conn}, nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+func mutualTLS(files settings.TLSFiles) (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		return nil, fmt.Errorf("AGENT_TLS_CERT, AGENT_TLS_KEY: %w", err)
+	}
+	pem, err := os.ReadFile(files.CA)
+	if err != nil {
+		return nil, fmt.Errorf("AGENT_TLS_CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("AGENT_TLS_CA: no certificate in %s", files.CA)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, RootCAs: pool}, nil
+}
+
+// Ready returns nil when the agent and its containerd serve.
+func (c *Client) Ready(ctx context.Context) error {
+	answer, err := grpc_health_v1.NewHealthClient(c.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		return fmt.Errorf("ask the agent for its health: %w", err)
+	}
+	if answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+		return errors.New("the agent says that it is not serving: its containerd is down")
+	}
+	return nil
+}
+
+// Containers lists the agent's containers with their memory.
+func (c *Client) Containers(ctx context.Context) ([]native.Container, error) {
+	api := agentv1.NewAgentServiceClient(c.conn)
+	list, err := api.ListContainers(ctx, &agentv1.ListContainersRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	containers := make([]native.Container, 0, len(list.GetContainers()))
+	for _, info := range list.GetContainers() {
+		container := native.Container{
+			ID:       info.GetContainerId(),
+			Name:     info.GetContainerName(),
+			Function: info.GetFunctionName(),
+			Address:  net.JoinHostPort(info.GetIpAddress(), strconv.FormatUint(uint64(info.GetPort()), 10)),
+			State:    info.GetStatus().String(),
+			Standby:  info.GetStandby(),
+			Image:    info.GetImage(),
+			Created:  info.GetCreatedAt().AsTime(),
+		}
+		// A container may end between the two calls; it is listed all the same, without a figure.
+		metrics, err := api.GetContainerMetrics(ctx, &agentv1.GetContainerMetricsRequest{ContainerId: container.ID})
+		if err == nil {
+			container.MemoryBytes = metrics.GetMemoryCurrentBytes()
+		}
+		containers = append(containers, container)
+	}
+	return containers, nil
+}

@@ -1,0 +1,175 @@
+// Command esb runs the box as plain processes of this machine: esb up, down, status, logs. `go tool task` builds and
+// calls it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/console"
+	"github.com/edge-serverless-box/esb/native/logview"
+	"github.com/edge-serverless-box/esb/native/settings"
+	"github.com/edge-serverless-box/esb/native/stack"
+)
+
+// Exit codes. Those of status are the ones that the LSB gives to init scripts.
+const (
+	exitOK        = 0
+	exitFailed    = 1
+	exitUsage     = 2
+	exitDown      = 3
+	exitUnhealthy = 4
+)
+
+const usage = `esb runs the edge serverless box on this machine.
+
+  esb up                             start the box; building what is missing
+  esb down                           stop it and remove all that it has made, but images, logs and keys
+  esb status [-json]                 services and containers; exit code 0 up, 3 down, 4 not healthy
+  esb logs [-f] [-n lines] [name...] logs of services (agent, gateway, containerd), functions, containers
+  esb build [group...]               build only: runtime services generate lint test (default: runtime services)
+
+Settings are environment variables; README.md lists them.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := run(ctx, os.Args[1:], os.Getenv, os.Environ(), os.Stdout)
+	stop()
+	if err != nil {
+		report(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// report writes an error; problems stand one by one, each with what to do.
+func report(w io.Writer, err error) {
+	problems := native.Problems(err)
+	if len(problems) == 0 {
+		_, _ = fmt.Fprintf(w, "\nesb: %v\n", err)
+		return
+	}
+	_, _ = fmt.Fprintln(w)
+	for _, p := range problems {
+		_, _ = fmt.Fprintf(w, "esb: %s\n  -> %s\n", p.What, p.Do)
+	}
+}
+
+func run(ctx context.Context, args []string, getenv func(string) string, environ []string, out io.Writer) (int, error) {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" {
+		_, _ = fmt.Fprint(out, usage)
+		return exitUsage, nil
+	}
+	command := args[0]
+	flags := flag.NewFlagSet("esb "+command, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	root := flags.String("root", "", "repository (default: the one around the current folder)")
+	asJSON, follow, lines := new(bool), new(bool), new(int)
+	switch command {
+	case "status":
+		flags.BoolVar(asJSON, "json", false, "print JSON")
+	case "logs":
+		flags.BoolVar(follow, "f", false, "go on with what is written later")
+		flags.IntVar(lines, "n", 50, "lines of each file to begin with")
+	case "up", "down", "build":
+	default:
+		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return exitUsage, fmt.Errorf("%s: %w\n\n%s", command, err, usage)
+	}
+	if flags.NArg() > 0 && command != "logs" && command != "build" {
+		return exitUsage, fmt.Errorf("esb %s takes no argument %q", command, flags.Arg(0))
+	}
+	s, err := load(command, *root, getenv)
+	if err != nil {
+		return exitFailed, err
+	}
+	box := stack.New(s, environ, console.New(out))
+	switch command {
+	case "up":
+		err = box.Up(ctx)
+	case "down":
+		err = box.Down(ctx)
+	case "build":
+		groups := flags.Args()
+		if len(groups) == 0 {
+			groups = []string{"runtime", "services"}
+		}
+		err = box.Build(ctx, groups...)
+	case "status":
+		return status(ctx, box, *asJSON, out)
+	case "logs":
+		err = logview.Show(ctx, out, logview.Options{Dir: s.LogsDir(), Names: flags.Args(), Lines: *lines, Follow: *follow})
+	}
+	if err != nil {
+		return exitFailed, err
+	}
+	return exitOK, nil
+}
+
+// load reads the settings. All commands but up use those that the stack was started with, where it is up.
+func load(command, root string, getenv func(string) string) (settings.Settings, error) {
+	if root == "" {
+		root = "."
+	}
+	root, err := settings.FindRoot(root)
+	if err != nil {
+		return settings.Settings{}, err
+	}
+	s, err := settings.Load(getenv, root)
+	if err != nil {
+		return settings.Settings{}, fmt.Errorf("settings:\n%w", err)
+	}
+	if command == "up" || command == "build" {
+		return s, nil
+	}
+	record, err := stack.Recorded(s.Home)
+	if err != nil || record == nil {
+		return s, err
+	}
+	s, err = settings.Load(func(name string) string {
+		if value, ok := record[name]; ok {
+			return value
+		}
+		return getenv(name)
+	}, root)
+	if err != nil {
+		return settings.Settings{}, fmt.Errorf("settings of the running stack:\n%w", err)
+	}
+	return s, nil
+}
+
+func status(ctx context.Context, box *stack.Stack, asJSON bool, out io.Writer) (int, error) {
+	st, err := box.Status(ctx)
+	if err != nil {
+		return exitFailed, err
+	}
+	if asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(st)
+	} else {
+		err = stack.PrintStatus(out, st, time.Now())
+	}
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
+		return exitFailed, err
+	}
+	switch st.State {
+	case native.Healthy:
+		return exitOK, nil
+	case native.Down:
+		return exitDown, nil
+	case native.Unhealthy:
+	}
+	return exitUnhealthy, nil
+}

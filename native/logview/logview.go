@@ -1,0 +1,205 @@
+// Package logview shows the log files of services and functions, and follows them.
+package logview
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edge-serverless-box/esb/native/process"
+)
+
+const (
+	// poll is how often followed files are looked at.
+	poll = 250 * time.Millisecond
+	// chunk bounds what is read of one file before the others have their turn.
+	chunk = 1 << 20
+	// lineSize is the assumed size of a line, to find the last ones without reading a whole file.
+	lineSize = 512
+)
+
+// Options of Show.
+type Options struct {
+	// Dir is the folder of the log files; those of containers are in functions below it.
+	Dir string
+	// Names are services (agent, gateway, containerd), functions or containers; empty means all.
+	Names []string
+	// Lines of each file to begin with.
+	Lines int
+	// Follow goes on with what is written later, until ctx ends.
+	Follow bool
+}
+
+// Show writes the last lines of the files that belong to the names, each with the file's name in front, and then follows
+// them, together with files that are made later.
+func Show(ctx context.Context, w io.Writer, o Options) error {
+	out := bufio.NewWriter(w)
+	v := viewer{options: o, out: out, files: map[string]*position{}}
+	files, err := v.list()
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 && !o.Follow {
+		return fmt.Errorf("no log of %s in %s: the names of services (agent, gateway, containerd), functions and containers can be given", strings.Join(o.Names, ", "), o.Dir)
+	}
+	for _, file := range files {
+		if err := v.begin(file); err != nil {
+			return err
+		}
+	}
+	if err := out.Flush(); err != nil || !o.Follow {
+		return err
+	}
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if err := v.more(); err != nil {
+			return err
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// position in a followed file. inode tells a file that was put in its place from one that has grown.
+type position struct {
+	info   os.FileInfo
+	offset int64
+	// rest is a last line that has no end yet.
+	rest string
+}
+
+type viewer struct {
+	options Options
+	out     *bufio.Writer
+	files   map[string]*position
+}
+
+// list returns the files that belong to the names, sorted.
+func (v *viewer) list() ([]string, error) {
+	var files []string
+	for _, pattern := range []string{"*.log", "functions/*.log"} {
+		found, err := filepath.Glob(filepath.Join(v.options.Dir, pattern))
+		if err != nil {
+			return nil, fmt.Errorf("list logs: %w", err)
+		}
+		for _, file := range found {
+			if wanted(strings.TrimSuffix(filepath.Base(file), ".log"), v.options.Names) {
+				files = append(files, file)
+			}
+		}
+	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// suffix is what the agent puts behind the name of a function to name a container.
+var suffix = regexp.MustCompile(`^-[0-9a-z]+$`)
+
+// wanted is true for the log of a service, a container, or a container "lambda-<function>-<suffix>" of a function.
+func wanted(name string, names []string) bool {
+	if len(names) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(names, func(n string) bool {
+		rest, isContainer := strings.CutPrefix(name, "lambda-"+n)
+		return name == n || (isContainer && suffix.MatchString(rest))
+	})
+}
+
+func (v *viewer) begin(file string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	text := process.Tail(file, 0, int64(v.options.Lines)*lineSize)
+	lines := strings.SplitAfter(text, "\n")
+	rest := lines[len(lines)-1]
+	lines = lines[:len(lines)-1]
+	lines = lines[max(0, len(lines)-v.options.Lines):]
+	for _, line := range lines {
+		v.print(file, line)
+	}
+	if rest != "" && !v.options.Follow {
+		v.print(file, rest+"\n")
+	}
+	v.files[file] = &position{info: info, offset: info.Size(), rest: rest}
+	return nil
+}
+
+// more prints what has come since the last look.
+func (v *viewer) more() error {
+	files, err := v.list()
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := v.grow(file); err != nil {
+			return err
+		}
+	}
+	for file := range v.files {
+		if !slices.Contains(files, file) {
+			delete(v.files, file)
+		}
+	}
+	return nil
+}
+
+func (v *viewer) grow(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("follow %s: %w", file, err)
+	}
+	p := v.files[file]
+	if p == nil || !os.SameFile(p.info, info) || info.Size() < p.offset {
+		p = &position{}
+		v.files[file] = p
+	}
+	p.info = info
+	if info.Size() == p.offset {
+		return nil
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, p.offset, min(info.Size()-p.offset, chunk)))
+	if err != nil {
+		return fmt.Errorf("follow %s: %w", file, err)
+	}
+	p.offset += int64(len(data))
+	lines := strings.SplitAfter(p.rest+string(data), "\n")
+	p.rest = lines[len(lines)-1]
+	for _, line := range lines[:len(lines)-1] {
+		v.print(file, line)
+	}
+	return nil
+}
+
+func (v *viewer) print(file, line string) {
+	_, _ = fmt.Fprintf(v.out, "%s | %s", strings.TrimSuffix(filepath.Base(file), ".log"), line)
+}
+
+// ignoreGone makes nothing of a file that was removed between listing and opening it.
+func ignoreGone(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("show a log: %w", err)
+}

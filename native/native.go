@@ -1,0 +1,133 @@
+// Package native holds the domain of the native way to run esb: the two services as plain processes of one Linux
+// machine, started by `go tool task up` and removed by `go tool task down`. It depends on nothing but the
+// standard library; each package below it does one job (settings, preflight, build, process, ...) and
+// stack puts them together.
+package native
+
+import (
+	"errors"
+	"strings"
+	"time"
+)
+
+// Names of the services, which are also the names of their binaries, pid files and log files.
+const (
+	// Agent is the service that makes and ends function containers.
+	Agent = "agent"
+	// Gateway is the service that clients talk to.
+	Gateway = "gateway"
+	// Containerd is the agent's own child; it has a log file, but the agent starts and stops it.
+	Containerd = "containerd"
+)
+
+// Problem is something on this machine that keeps the box from running, and what the person at the keyboard can
+// do about it.
+type Problem struct {
+	// What is wrong, with the names and figures involved.
+	What string
+	// Do is what to do about it, as an imperative sentence.
+	Do string
+}
+
+// Error implements error.
+func (p *Problem) Error() string { return p.What + "\n    " + p.Do }
+
+// Problems returns every Problem in err's tree, in order.
+func Problems(err error) []*Problem {
+	if err == nil {
+		return nil
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []*Problem
+		for _, e := range many.Unwrap() {
+			all = append(all, Problems(e)...)
+		}
+		return all
+	}
+	var p *Problem
+	if errors.As(err, &p) {
+		return []*Problem{p}
+	}
+	return nil
+}
+
+// State is what a service is doing, as observed.
+type State string
+
+// States of a service.
+const (
+	// Healthy: its process runs and it says that it is ready.
+	Healthy State = "healthy"
+	// Unhealthy: its process runs, but it is not ready.
+	Unhealthy State = "unhealthy"
+	// Down: it has no process.
+	Down State = "down"
+)
+
+// Service is one service as observed.
+type Service struct {
+	Name  string `json:"name"`
+	State State  `json:"state"`
+	// PID is 0 when the service is down.
+	PID int `json:"pid,omitempty"`
+	// Since is when the process was started.
+	Since time.Time `json:"since,omitzero"`
+	// Reason says why the service is not healthy.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Container is one function container as the agent observes it.
+type Container struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Function string `json:"function"`
+	// Address is host:port of the worker endpoint.
+	Address string `json:"address"`
+	// State is RUNNING, PAUSED, STOPPED or UNKNOWN.
+	State   string    `json:"state"`
+	Standby bool      `json:"standby"`
+	Image   string    `json:"image"`
+	Created time.Time `json:"created"`
+	// MemoryBytes is what the container's cgroup charges now; 0 when it could not be read.
+	MemoryBytes uint64 `json:"memory_bytes"`
+}
+
+// Status is the whole stack as observed.
+type Status struct {
+	// State is Healthy when all services are, Down when none has a process, else Unhealthy.
+	State      State       `json:"state"`
+	Home       string      `json:"home"`
+	URLs       []string    `json:"urls"`
+	Services   []Service   `json:"services"`
+	Containers []Container `json:"containers"`
+}
+
+// Overall folds the states of services into one.
+func Overall(services []Service) State {
+	healthy, down := 0, 0
+	for _, s := range services {
+		switch s.State {
+		case Healthy:
+			healthy++
+		case Down:
+			down++
+		case Unhealthy:
+		}
+	}
+	switch {
+	case len(services) > 0 && healthy == len(services):
+		return Healthy
+	case down == len(services):
+		return Down
+	}
+	return Unhealthy
+}
+
+// Indent puts prefix before each line of text, for quoting a log or a command's output in a message.
+func Indent(text, prefix string) string {
+	text = strings.TrimRight(text, "\n")
+	if text == "" {
+		return ""
+	}
+	return prefix + strings.ReplaceAll(text, "\n", "\n"+prefix)
+}

@@ -1,0 +1,166 @@
+package process
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// limit bounds every wait of these tests.
+const limit = 30 * time.Second
+
+func mustStart(t *testing.T, script string) *Child {
+	t.Helper()
+	dir := t.TempDir()
+	c, err := Start(Spec{
+		Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ(), Dir: dir,
+		Log: filepath.Join(dir, "log"), PIDFile: filepath.Join(dir, "pid"), Fingerprint: "f",
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = c.Signal(syscall.SIGKILL)
+		_ = c.cmd.Wait()
+	})
+	return c
+}
+
+func mustLog(t *testing.T, c *Child, want string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(c.LogTail(1<<10), want) }, limit, 10*time.Millisecond)
+}
+
+func TestStart_WritesAPidFileThatNamesTheProcess(t *testing.T) {
+	c := mustStart(t, "exec sleep 300")
+	r, err := Read(filepath.Join(filepath.Dir(c.log), "pid"))
+	require.NoError(t, err)
+	assert.Equal(t, c.Record, r)
+	assert.True(t, r.Alive())
+	assert.NoError(t, c.Exited())
+	sid, err := syscall.Getpgid(r.PID)
+	require.NoError(t, err)
+	assert.Equal(t, r.PID, sid, "a signal to this terminal's group must not reach it")
+}
+
+func TestStart_PidFileCannotBeWritten_LeavesNoProcess(t *testing.T) {
+	dir := t.TempDir()
+	_, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", "exec sleep 301.5"}, Log: filepath.Join(dir, "log"), PIDFile: filepath.Join(dir, "missing", "pid")})
+	require.Error(t, err)
+	all, err := All()
+	require.NoError(t, err)
+	for _, p := range all {
+		assert.NotContains(t, p.Args, "301.5")
+	}
+}
+
+func TestRecord_RecycledPid_IsNotAliveAndNotSignalled(t *testing.T) {
+	c := mustStart(t, "exec sleep 300")
+	for name, r := range map[string]Record{
+		"another start time": {PID: c.PID, StartTicks: c.StartTicks + 1, BootID: c.BootID},
+		"another boot":       {PID: c.PID, StartTicks: c.StartTicks, BootID: "an earlier one"},
+		"no such process":    {PID: 1 << 30, StartTicks: c.StartTicks, BootID: c.BootID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.False(t, r.Alive())
+			assert.ErrorIs(t, r.Signal(syscall.SIGKILL), ErrGone)
+			killed, err := r.Stop(t.Context(), limit)
+			assert.NoError(t, err)
+			assert.False(t, killed)
+			assert.True(t, c.Alive(), "the process that has the pid now must live")
+		})
+	}
+}
+
+func TestExited_SaysHowTheProcessEnded(t *testing.T) {
+	c := mustStart(t, "echo the reason; exit 7")
+	require.Eventually(t, func() bool { return c.Exited() != nil }, limit, 10*time.Millisecond)
+	assert.ErrorContains(t, c.Exited(), "exit status 7")
+	assert.Equal(t, "the reason\n", c.LogTail(1<<10))
+}
+
+func TestStop_ProcessObeys_IsNotKilled(t *testing.T) {
+	c := mustStart(t, "exec sleep 300")
+	killed, err := c.Stop(t.Context(), limit)
+	require.NoError(t, err)
+	assert.False(t, killed)
+	assert.False(t, c.Alive(), "a zombie has ended")
+}
+
+func TestStop_ProcessIgnoresSIGTERM_IsKilled(t *testing.T) {
+	c := mustStart(t, "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+	mustLog(t, c, "ready")
+	killed, err := c.Stop(t.Context(), 50*time.Millisecond)
+	require.NoError(t, err)
+	assert.True(t, killed)
+	assert.False(t, c.Alive())
+}
+
+func TestRead_MissingAndDamagedFiles_AreToldApart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pid")
+	_, err := Read(file)
+	assert.ErrorIs(t, err, fs.ErrNotExist)
+	for _, text := range []string{"", "{}", "12", `{"pid":1}`} {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+		_, err = Read(file)
+		assert.ErrorContains(t, err, file)
+		assert.False(t, errors.Is(err, fs.ErrNotExist))
+	}
+}
+
+func TestParseStat_CommandWithBracketsAndBlanks(t *testing.T) {
+	s, err := parseStat("42 (a) Z (b) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0")
+	require.NoError(t, err)
+	assert.Equal(t, stat{state: 'S', startTicks: 987654}, s)
+	for _, line := range []string{"", "42 (x", "42 (x) S 1", "42 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x"} {
+		_, err := parseStat(line)
+		assert.Error(t, err, line)
+	}
+}
+
+func TestTail_BeginsAtALine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, os.WriteFile(file, []byte("old\none\ntwo\nthree"), 0o644))
+	assert.Equal(t, "two\nthree", Tail(file, 0, 10))
+	assert.Equal(t, "one\ntwo\nthree", Tail(file, 4, 100), "nothing from before the start")
+	assert.Equal(t, "", Tail(file+"x", 0, 10))
+}
+
+func TestRotate_OnlyALargeLogIsMoved(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, Rotate(file, 3))
+	require.NoError(t, os.WriteFile(file, []byte("four"), 0o644))
+	require.NoError(t, Rotate(file, 4))
+	assert.FileExists(t, file)
+	require.NoError(t, Rotate(file, 3))
+	assert.NoFileExists(t, file)
+	assert.FileExists(t, file+".1")
+}
+
+func TestAll_ListsThisProcess(t *testing.T) {
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	all, err := All()
+	require.NoError(t, err)
+	for _, p := range all {
+		if p.PID == os.Getpid() {
+			assert.Equal(t, exe, p.Exe)
+			assert.Equal(t, os.Args, p.Args)
+			return
+		}
+	}
+	t.Fatal("this process is not listed")
+}
+
+func TestStart_ProgramIsMissing_SaysSo(t *testing.T) {
+	dir := t.TempDir()
+	_, err := Start(Spec{Path: filepath.Join(dir, "none"), Log: filepath.Join(dir, "log"), PIDFile: filepath.Join(dir, "pid")})
+	assert.ErrorIs(t, err, fs.ErrNotExist)
+	assert.NoFileExists(t, filepath.Join(dir, "pid"))
+}

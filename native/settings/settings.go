@@ -1,0 +1,377 @@
+// Package settings reads the environment of the native way. Every other variable is passed on to the services as it
+// is; their own settings packages say what they understand.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Development secrets (design.md 7). A stack that uses one is not offered to the network.
+const (
+	DefaultAPIKey   = "dev-api-key-change-in-production"
+	DefaultUser     = "onpremise-user"
+	DefaultPassword = "onpremise-pass"
+)
+
+// Off is the value of an address that switches a listener off.
+const Off = "off"
+
+// storePorts are the ports of the box's stores that functions may reach besides the gateway: S3, the
+// DynamoDB API and VictoriaLogs (design.md 3).
+var storePorts = []uint16{9000, 8001, 9428}
+
+// Settings of one stack.
+type Settings struct {
+	// Root is the repository.
+	Root string
+	// Home (ESB_HOME) is the folder of the stack's state: images, containers, certificates, logs. Two stacks on
+	// one machine need different ones. Default: .esb in the repository.
+	Home string
+	// BinDir (ESB_BIN_DIR) holds the binaries; stacks share them. Default: .esb/bin in the repository.
+	BinDir string
+	// ImagesDir (IMAGE_ARCHIVES_DIR) holds the archives of function images. Default: images in Home.
+	ImagesDir string
+	// HTTPSAddrs (GATEWAY_HTTPS_ADDR) is a comma-separated list of host:port. Default: ":443"; with a development
+	// secret, port 443 of 127.0.0.1 and of the box's own address on the function network only.
+	HTTPSAddrs []string
+	// HTTPAddrs (GATEWAY_HTTP_ADDR) is the same for plain HTTP, port 8000. One of the two may be "off".
+	HTTPAddrs []string
+	// AdminAddr (GATEWAY_ADMIN_ADDR) is the gateway's admin listener. Default: 127.0.0.1:9443.
+	AdminAddr string
+	// AgentAddr (AGENT_GRPC_ADDR) is the agent's listener. Default: 127.0.0.1:50051.
+	AgentAddr string
+	// AgentTLS (AGENT_TLS_CERT, AGENT_TLS_KEY, AGENT_TLS_CA) are the files of mutual TLS with the agent, for an
+	// AgentAddr that is not loopback. Default: none.
+	AgentTLS TLSFiles
+	// ContainerdAddress (CONTAINERD_ADDRESS) is the socket of a containerd that somebody else runs. Default: none, the
+	// agent starts its own.
+	ContainerdAddress string
+	// Subnet (ESB_SUBNET) is the function network. Default: 10.88.0.0/16.
+	Subnet netip.Prefix
+	// Bridge (ESB_BRIDGE) is the function network's bridge, and names the stack's cgroup, firewall table and run
+	// folder: two stacks on one machine need different ones. Default: esb0.
+	Bridge string
+	// AgentRunDir (ESB_RUN_DIR) holds the agent's sockets, whose paths must be short. Default: /run/esb/<bridge>.
+	AgentRunDir string
+	// FunctionsConfig (FUNCTIONS_CONFIG_PATH). Default: functions/functions.yml in the repository.
+	FunctionsConfig string
+	// RoutingConfig (ROUTING_CONFIG_PATH). Default: functions/routing.yml in the repository.
+	RoutingConfig string
+	// HostPorts (FUNCTION_HOST_PORTS) are the ports of the box that functions may reach. Default: the gateway's
+	// real ports and those of the stores, 9000, 8001 and 9428.
+	HostPorts []uint16
+	// ShutdownGrace (SHUTDOWN_GRACE_SECONDS) is how long the gateway may finish requests in flight. Default: 30 s.
+	ShutdownGrace time.Duration
+	// StartTimeout (ESB_START_TIMEOUT_SECONDS) is how long a service may take to become ready. Default: 60 s.
+	StartTimeout time.Duration
+	// APIKey (X_API_KEY), User (AUTH_USER) and Password (AUTH_PASS) of the auth endpoint, for the printed
+	// example; AuthPath (AUTH_ENDPOINT_PATH) is where it is. Defaults: design.md 7.
+	APIKey, User, Password, AuthPath string
+	// Development is true when a secret is a development default and nobody has said
+	// ESB_ALLOW_INSECURE_DEFAULTS=true.
+	Development bool
+}
+
+// TLSFiles are PEM files; all empty means no TLS.
+type TLSFiles struct{ Cert, Key, CA string }
+
+var bridgeName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]{0,10}$`)
+
+// FindRoot returns the repository around dir: the nearest parent with a go.work file and the native way's
+// own source in it.
+func FindRoot(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find the repository: %w", err)
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		if isFile(filepath.Join(d, "go.work")) && isFile(filepath.Join(d, "native", "native.go")) {
+			return d, nil
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("no esb repository at or above %s: run esb inside the repository, or give -root", dir)
+		}
+	}
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// Load reads the settings of the stack; getenv is usually os.Getenv. The error names every bad variable.
+func Load(getenv func(string) string, root string) (Settings, error) {
+	l := loader{getenv: getenv}
+	s := Settings{Root: root}
+	s.Home = l.path("ESB_HOME", filepath.Join(root, ".esb"))
+	s.BinDir = l.path("ESB_BIN_DIR", filepath.Join(root, ".esb", "bin"))
+	s.ImagesDir = l.path("IMAGE_ARCHIVES_DIR", filepath.Join(s.Home, "images"))
+	s.FunctionsConfig = l.path("FUNCTIONS_CONFIG_PATH", filepath.Join(root, "functions", "functions.yml"))
+	s.RoutingConfig = l.path("ROUTING_CONFIG_PATH", filepath.Join(root, "functions", "routing.yml"))
+	s.ContainerdAddress = l.text("CONTAINERD_ADDRESS", "")
+	s.Subnet = l.subnet("ESB_SUBNET", "10.88.0.0/16")
+	s.Bridge = l.text("ESB_BRIDGE", "esb0")
+	if !bridgeName.MatchString(s.Bridge) {
+		l.bad("ESB_BRIDGE", s.Bridge, "1 to 11 letters, digits or hyphens, and begin with a letter")
+	}
+	s.AgentRunDir = l.path("ESB_RUN_DIR", filepath.Join("/run/esb", s.Bridge))
+	s.APIKey = l.text("X_API_KEY", DefaultAPIKey)
+	s.User = l.text("AUTH_USER", DefaultUser)
+	s.Password = l.text("AUTH_PASS", DefaultPassword)
+	s.AuthPath = l.text("AUTH_ENDPOINT_PATH", "/user/auth/ver1.0")
+	s.Development = (s.APIKey == DefaultAPIKey || s.Password == DefaultPassword) && getenv("ESB_ALLOW_INSECURE_DEFAULTS") != "true"
+
+	s.HTTPSAddrs = l.addrs("GATEWAY_HTTPS_ADDR", s.defaultAddrs(443))
+	s.HTTPAddrs = l.addrs("GATEWAY_HTTP_ADDR", s.defaultAddrs(8000))
+	if len(s.HTTPSAddrs)+len(s.HTTPAddrs) == 0 {
+		l.errs = append(l.errs, errors.New("GATEWAY_HTTPS_ADDR, GATEWAY_HTTP_ADDR: only one of them may be off"))
+	}
+	s.AdminAddr = l.addr("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443")
+	s.AgentAddr = l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051")
+	s.AgentTLS = TLSFiles{Cert: l.path("AGENT_TLS_CERT", ""), Key: l.path("AGENT_TLS_KEY", ""), CA: l.path("AGENT_TLS_CA", "")}
+	if n := count(s.AgentTLS.Cert, s.AgentTLS.Key, s.AgentTLS.CA); n != 0 && n != 3 {
+		l.errs = append(l.errs, errors.New("AGENT_TLS_CERT, AGENT_TLS_KEY, AGENT_TLS_CA: set all three or none"))
+	}
+	s.HostPorts = l.ports("FUNCTION_HOST_PORTS", s.defaultHostPorts())
+	s.ShutdownGrace = l.seconds("SHUTDOWN_GRACE_SECONDS", 30)
+	s.StartTimeout = l.seconds("ESB_START_TIMEOUT_SECONDS", 60)
+	if err := errors.Join(l.errs...); err != nil {
+		return Settings{}, err
+	}
+	return s, nil
+}
+
+// BoxAddr is the box's own address on the function network, its first.
+func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
+
+// Env returns the settings as the services read them, NAME=value, sorted: what `up` has decided, also where the
+// environment said nothing.
+func (s Settings) Env() []string {
+	ports := make([]string, len(s.HostPorts))
+	for i, p := range s.HostPorts {
+		ports[i] = strconv.Itoa(int(p))
+	}
+	env := []string{
+		"ESB_HOME=" + s.Home,
+		"ESB_BIN_DIR=" + s.BinDir,
+		"IMAGE_ARCHIVES_DIR=" + s.ImagesDir,
+		"GATEWAY_HTTPS_ADDR=" + join(s.HTTPSAddrs),
+		"GATEWAY_HTTP_ADDR=" + join(s.HTTPAddrs),
+		"GATEWAY_ADMIN_ADDR=" + s.AdminAddr,
+		"AGENT_GRPC_ADDR=" + s.AgentAddr,
+		"ESB_SUBNET=" + s.Subnet.String(),
+		"ESB_BRIDGE=" + s.Bridge,
+		"ESB_RUN_DIR=" + s.AgentRunDir,
+		"FUNCTIONS_CONFIG_PATH=" + s.FunctionsConfig,
+		"ROUTING_CONFIG_PATH=" + s.RoutingConfig,
+		"FUNCTION_HOST_PORTS=" + strings.Join(ports, ","),
+		"SHUTDOWN_GRACE_SECONDS=" + strconv.Itoa(int(s.ShutdownGrace/time.Second)),
+	}
+	if s.ContainerdAddress != "" {
+		env = append(env, "CONTAINERD_ADDRESS="+s.ContainerdAddress)
+	}
+	if s.AgentTLS.CA != "" {
+		env = append(env, "AGENT_TLS_CERT="+s.AgentTLS.Cert, "AGENT_TLS_KEY="+s.AgentTLS.Key, "AGENT_TLS_CA="+s.AgentTLS.CA)
+	}
+	slices.Sort(env)
+	return env
+}
+
+func join(addrs []string) string {
+	if len(addrs) == 0 {
+		return Off
+	}
+	return strings.Join(addrs, ",")
+}
+
+// LogsDir holds the log files of the services and, below functions, of the containers.
+func (s Settings) LogsDir() string { return filepath.Join(s.Home, "logs") }
+
+// RunDir holds pid files and the record of the running stack.
+func (s Settings) RunDir() string { return filepath.Join(s.Home, "run") }
+
+// LogFile is the log file of a service.
+func (s Settings) LogFile(service string) string { return filepath.Join(s.LogsDir(), service+".log") }
+
+// Reachable turns a listener into an address that a client on this machine can dial: an unspecified host becomes
+// 127.0.0.1.
+func Reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || (err == nil && ip.IsUnspecified()) {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// URL is where a client on this machine reaches a listener: "https://localhost", "http://localhost:8000".
+func URL(scheme, addr string) string {
+	host, port, err := net.SplitHostPort(Reachable(addr))
+	if err != nil {
+		return scheme + "://" + addr
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		host = "localhost"
+	}
+	if (scheme == "https" && port == "443") || (scheme == "http" && port == "80") {
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		return scheme + "://" + host
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+func (s Settings) defaultAddrs(port uint16) string {
+	if !s.Development {
+		return fmt.Sprintf(":%d", port)
+	}
+	addrs := fmt.Sprintf("127.0.0.1:%d", port)
+	if s.Subnet.IsValid() {
+		addrs += "," + netip.AddrPortFrom(s.BoxAddr(), port).String()
+	}
+	return addrs
+}
+
+func (s Settings) defaultHostPorts() []uint16 {
+	var ports []uint16
+	for _, addr := range slices.Concat(s.HTTPSAddrs, s.HTTPAddrs) {
+		if p := port(addr); p != 0 && !slices.Contains(ports, p) {
+			ports = append(ports, p)
+		}
+	}
+	for _, p := range storePorts {
+		if !slices.Contains(ports, p) {
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+func port(addr string) uint16 {
+	_, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
+}
+
+func count(texts ...string) int {
+	n := 0
+	for _, t := range texts {
+		if t != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// loader collects the errors of all variables, so that one run shows them all.
+type loader struct {
+	getenv func(string) string
+	errs   []error
+}
+
+func (l *loader) bad(name, value, want string) {
+	l.errs = append(l.errs, fmt.Errorf("%s: must be %s, got %q", name, want, value))
+}
+
+func (l *loader) text(name, fallback string) string {
+	if v := strings.TrimSpace(l.getenv(name)); v != "" {
+		return v
+	}
+	return fallback
+}
+
+func (l *loader) path(name, fallback string) string {
+	v := l.text(name, fallback)
+	if v == "" {
+		return ""
+	}
+	abs, err := filepath.Abs(v)
+	if err != nil {
+		l.bad(name, v, "a path: "+err.Error())
+	}
+	return abs
+}
+
+func (l *loader) subnet(name, fallback string) netip.Prefix {
+	v := l.text(name, fallback)
+	p, err := netip.ParsePrefix(v)
+	if err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 28 || p.Masked() != p {
+		l.bad(name, v, "an IPv4 network from /8 to /28, such as 10.88.0.0/16")
+		return netip.Prefix{}
+	}
+	return p
+}
+
+func (l *loader) addr(name, fallback string) string {
+	v := l.text(name, fallback)
+	host, _, err := net.SplitHostPort(v)
+	if err != nil || port(v) == 0 {
+		l.bad(name, v, "host:port with a port from 1 to 65535")
+		return v
+	}
+	if host != "" && host != "localhost" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			l.bad(name, v, "host:port with an IP address, localhost, or no host for all addresses")
+		}
+	}
+	return v
+}
+
+func (l *loader) addrs(name, fallback string) []string {
+	var addrs []string
+	if l.text(name, fallback) == Off {
+		return nil
+	}
+	for part := range strings.SplitSeq(l.text(name, fallback), ",") {
+		part = strings.TrimSpace(part)
+		sub := loader{getenv: func(string) string { return part }}
+		addrs = append(addrs, sub.addr(name, part))
+		l.errs = append(l.errs, sub.errs...)
+	}
+	return addrs
+}
+
+func (l *loader) ports(name string, fallback []uint16) []uint16 {
+	v := l.text(name, "")
+	if v == "" {
+		return fallback
+	}
+	var ports []uint16
+	for part := range strings.SplitSeq(v, ",") {
+		n, err := strconv.ParseUint(strings.TrimSpace(part), 10, 16)
+		if err != nil || n == 0 {
+			l.bad(name, v, "a comma-separated list of ports from 1 to 65535")
+			return nil
+		}
+		ports = append(ports, uint16(n))
+	}
+	return ports
+}
+
+func (l *loader) seconds(name string, fallback int) time.Duration {
+	n, err := strconv.Atoi(l.text(name, strconv.Itoa(fallback)))
+	if err != nil || n < 1 || n > 3600 {
+		l.bad(name, l.getenv(name), "whole seconds from 1 to 3600")
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}

@@ -1,0 +1,119 @@
+package settings
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func env(vars map[string]string) func(string) string {
+	return func(name string) string { return vars[name] }
+}
+
+func TestLoad_NothingSet_ListensOnThisMachineOnly(t *testing.T) {
+	s, err := Load(env(nil), "/src/esb")
+	require.NoError(t, err)
+	assert.True(t, s.Development)
+	assert.Equal(t, []string{"127.0.0.1:443", "10.88.0.1:443"}, s.HTTPSAddrs)
+	assert.Equal(t, []string{"127.0.0.1:8000", "10.88.0.1:8000"}, s.HTTPAddrs)
+	assert.Equal(t, []uint16{443, 8000, 9000, 8001, 9428}, s.HostPorts)
+	assert.Equal(t, "/src/esb/.esb", s.Home)
+	assert.Equal(t, "/run/esb/esb0", s.AgentRunDir)
+	assert.Contains(t, s.Env(), "GATEWAY_HTTPS_ADDR=127.0.0.1:443,10.88.0.1:443")
+}
+
+func TestLoad_OwnSecrets_ListensEverywhere(t *testing.T) {
+	s, err := Load(env(map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "mine too"}), "/src/esb")
+	require.NoError(t, err)
+	assert.False(t, s.Development)
+	assert.Equal(t, []string{":443"}, s.HTTPSAddrs)
+	assert.Equal(t, []string{":8000"}, s.HTTPAddrs)
+}
+
+func TestLoad_OneDefaultSecret_StaysOnThisMachine(t *testing.T) {
+	s, err := Load(env(map[string]string{"X_API_KEY": "mine"}), "/src/esb")
+	require.NoError(t, err)
+	assert.True(t, s.Development)
+	s, err = Load(env(map[string]string{"ESB_ALLOW_INSECURE_DEFAULTS": "true"}), "/src/esb")
+	require.NoError(t, err)
+	assert.Equal(t, []string{":443"}, s.HTTPSAddrs)
+}
+
+func TestLoad_SecondStack_TakesItsOwnPortsAndNetwork(t *testing.T) {
+	s, err := Load(env(map[string]string{
+		"ESB_HOME": "/tmp/two", "ESB_BRIDGE": "esb1", "ESB_SUBNET": "10.99.4.0/24", "GATEWAY_HTTPS_ADDR": "127.0.0.1:10443", "GATEWAY_HTTP_ADDR": "off",
+	}), "/src/esb")
+	require.NoError(t, err)
+	assert.Equal(t, "10.99.4.1", s.BoxAddr().String())
+	assert.Empty(t, s.HTTPAddrs)
+	assert.Equal(t, []uint16{10443, 9000, 8001, 9428}, s.HostPorts, "functions must reach the gateway's real port")
+	assert.Equal(t, "/tmp/two/images", s.ImagesDir)
+	assert.Equal(t, "/src/esb/.esb/bin", s.BinDir, "binaries are shared")
+	assert.Contains(t, s.Env(), "GATEWAY_HTTP_ADDR=off")
+	assert.Contains(t, s.Env(), "ESB_RUN_DIR=/run/esb/esb1")
+}
+
+// What up writes down must mean the same to down, whatever is in down's environment.
+func TestEnv_ReadAgain_GivesTheSameSettings(t *testing.T) {
+	first, err := Load(env(map[string]string{"ESB_HOME": "/tmp/two", "GATEWAY_HTTP_ADDR": "off", "X_API_KEY": "a", "AUTH_PASS": "b", "SHUTDOWN_GRACE_SECONDS": "7"}), "/src/esb")
+	require.NoError(t, err)
+	vars := map[string]string{"X_API_KEY": "a", "AUTH_PASS": "b"}
+	for _, v := range first.Env() {
+		for i := range v {
+			if v[i] == '=' {
+				vars[v[:i]] = v[i+1:]
+				break
+			}
+		}
+	}
+	second, err := Load(env(vars), "/src/esb")
+	require.NoError(t, err)
+	assert.Equal(t, first, second)
+}
+
+func TestLoad_BadValues_NamesEachVariable(t *testing.T) {
+	for name, value := range map[string]string{
+		"ESB_SUBNET":                "10.88.0.1/16",
+		"ESB_BRIDGE":                "a-name-that-is-too-long",
+		"GATEWAY_HTTPS_ADDR":        "127.0.0.1:443,nonsense",
+		"GATEWAY_HTTP_ADDR":         "example.org:80",
+		"GATEWAY_ADMIN_ADDR":        "127.0.0.1",
+		"AGENT_GRPC_ADDR":           "127.0.0.1:0",
+		"FUNCTION_HOST_PORTS":       "443,x",
+		"SHUTDOWN_GRACE_SECONDS":    "0",
+		"ESB_START_TIMEOUT_SECONDS": "soon",
+		"AGENT_TLS_CERT":            "only-this.pem",
+	} {
+		_, err := Load(env(map[string]string{name: value}), "/src/esb")
+		assert.ErrorContains(t, err, name)
+	}
+	_, err := Load(env(map[string]string{"ESB_SUBNET": "x", "ESB_BRIDGE": "9"}), "/src/esb")
+	assert.ErrorContains(t, err, "ESB_SUBNET")
+	assert.ErrorContains(t, err, "ESB_BRIDGE", "one run shows all that is wrong")
+}
+
+func TestURL_IsWhatAClientTypes(t *testing.T) {
+	for addr, want := range map[string]string{
+		":443": "https://localhost", "127.0.0.1:443": "https://localhost", "0.0.0.0:8443": "https://localhost:8443",
+		"10.88.0.1:443": "https://10.88.0.1", "[::1]:444": "https://localhost:444", "[fd00::1]:443": "https://[fd00::1]",
+	} {
+		assert.Equal(t, want, URL("https", addr), addr)
+	}
+}
+
+func TestFindRoot_FromAFolderInside_FindsTheRepository(t *testing.T) {
+	root := t.TempDir()
+	inside := filepath.Join(root, "native", "deep")
+	require.NoError(t, os.MkdirAll(inside, 0o755))
+	_, err := FindRoot(inside)
+	require.Error(t, err)
+	for _, file := range []string{"go.work", "native/native.go"} {
+		require.NoError(t, os.WriteFile(filepath.Join(root, file), nil, 0o644))
+	}
+	found, err := FindRoot(inside)
+	require.NoError(t, err)
+	assert.Equal(t, root, found)
+}

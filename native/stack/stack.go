@@ -1,0 +1,163 @@
+// Package stack brings the box up and down on this machine and says how it is.
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/agentclient"
+	"github.com/edge-serverless-box/esb/native/console"
+	"github.com/edge-serverless-box/esb/native/leftovers"
+	"github.com/edge-serverless-box/esb/native/lock"
+	"github.com/edge-serverless-box/esb/native/process"
+	"github.com/edge-serverless-box/esb/native/settings"
+)
+
+const (
+	// readyPoll is how often a starting service is asked whether it is ready.
+	readyPoll = 100 * time.Millisecond
+	// askTimeout bounds one question to a service.
+	askTimeout = 3 * time.Second
+	// agentGrace is how long the agent may take to stop; it stops its containerd meanwhile.
+	agentGrace = 30 * time.Second
+)
+
+// Services are the services in the order of their start.
+var Services = []string{native.Agent, native.Gateway}
+
+// Stack is one stack of this machine, named by its home.
+type Stack struct {
+	settings settings.Settings
+	// environ is what services inherit.
+	environ []string
+	console *console.Console
+}
+
+// New returns the stack of s. environ is passed on to the services, with the settings put over it.
+func New(s settings.Settings, environ []string, c *console.Console) *Stack {
+	return &Stack{settings: s, environ: environ, console: c}
+}
+
+func (s *Stack) lock(ctx context.Context) (*lock.Lock, error) {
+	return lock.Take(ctx, filepath.Join(s.settings.RunDir(), "lock"), func() {
+		s.console.Printf("waiting for another up or down of %s to end", s.settings.Home)
+	})
+}
+
+func (s *Stack) pidFile(service string) string {
+	return filepath.Join(s.settings.RunDir(), service+".pid")
+}
+
+// running returns the record of a service's process when that is alive.
+func (s *Stack) running(service string) (process.Record, bool, error) {
+	r, err := process.Read(s.pidFile(service))
+	if errors.Is(err, fs.ErrNotExist) {
+		return process.Record{}, false, nil
+	}
+	if err != nil {
+		return process.Record{}, false, err
+	}
+	return r, r.Alive(), nil
+}
+
+// env is the environment of a service.
+func (s *Stack) env() []string {
+	own := s.settings.Env()
+	env := slices.DeleteFunc(slices.Clone(s.environ), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.ContainsFunc(own, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+	})
+	return append(env, own...)
+}
+
+// ready asks a service whether it is ready; the error says why it is not.
+func (s *Stack) ready(ctx context.Context, service string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if service == native.Agent {
+		client, err := agentclient.Dial(s.settings.AgentAddr, s.settings.AgentTLS)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = client.Close() }()
+		return client.Ready(ctx)
+	}
+	return httpReady(ctx, "http://"+settings.Reachable(s.settings.AdminAddr)+"/readyz")
+}
+
+func httpReady(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", url, err)
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the gateway whether it is ready: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", url, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %d: %s", url, resp.StatusCode, strings.TrimSpace(string(body)))
+	}
+	return nil
+}
+
+// scope says how to recognise what this stack has made.
+func (s *Stack) scope() leftovers.Scope {
+	return leftovers.Scope{Home: s.settings.Home, RunDir: s.settings.AgentRunDir, BinDir: s.settings.BinDir, Bridge: s.settings.Bridge}
+}
+
+// recordFile is where `up` keeps the settings that it has started the stack with, so that the other commands
+// find the stack without being given them again. It holds no secrets.
+func recordFile(home string) string { return filepath.Join(home, "run", "stack.json") }
+
+func (s *Stack) writeRecord() error {
+	record := map[string]string{}
+	for _, v := range s.settings.Env() {
+		name, value, _ := strings.Cut(v, "=")
+		record[name] = value
+	}
+	data, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the stack's settings: %w", err)
+	}
+	file := recordFile(s.settings.Home)
+	if err := os.WriteFile(file+".tmp", append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("keep the stack's settings: %w", err)
+	}
+	if err := os.Rename(file+".tmp", file); err != nil {
+		return fmt.Errorf("keep the stack's settings: %w", err)
+	}
+	return nil
+}
+
+// Recorded returns the settings that the stack of home was started with, nil when it is not up.
+func Recorded(home string) (map[string]string, error) {
+	data, err := os.ReadFile(recordFile(home))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the stack's settings: %w", err)
+	}
+	var record map[string]string
+	if err := json.Unmarshal(data, &record); err != nil {
+		return nil, fmt.Errorf("the stack's settings in %s are damaged (%w): remove the file", recordFile(home), err)
+	}
+	return record, nil
+}

@@ -1,0 +1,305 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/console"
+	"github.com/edge-serverless-box/esb/native/process"
+	"github.com/edge-serverless-box/esb/native/settings"
+)
+
+// TestMain plays the services: copies of the test binary are called agent and gateway.
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case native.Agent:
+		playAgent()
+	case native.Gateway:
+		playGateway()
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+func playAgent() {
+	if len(os.Args) > 1 && os.Args[1] == "purge" {
+		check(os.WriteFile(filepath.Join(os.Getenv("ESB_HOME"), "purged"), nil, 0o644))
+		return
+	}
+	ln, err := net.Listen("tcp", os.Getenv("AGENT_GRPC_ADDR"))
+	check(err)
+	server := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	agentv1.RegisterAgentServiceServer(server, played{})
+	check(server.Serve(ln))
+}
+
+// played is an agent with one container.
+type played struct {
+	agentv1.UnimplementedAgentServiceServer
+}
+
+func (played) ListContainers(context.Context, *agentv1.ListContainersRequest) (*agentv1.ListContainersResponse, error) {
+	return &agentv1.ListContainersResponse{Containers: []*agentv1.ContainerInfo{{
+		ContainerId: "c1", ContainerName: "lambda-x-1", FunctionName: "x", Status: agentv1.ContainerStatus_RUNNING, IpAddress: "10.88.0.2", Port: 8080,
+	}}}, nil
+}
+
+func (played) GetContainerMetrics(context.Context, *agentv1.GetContainerMetricsRequest) (*agentv1.GetContainerMetricsResponse, error) {
+	return &agentv1.GetContainerMetricsResponse{MemoryCurrentBytes: 4096}, nil
+}
+
+func playGateway() {
+	switch os.Getenv("ESB_PLAY_GATEWAY") {
+	case "fail":
+		fmt.Println("functions.yml:3: boom")
+		os.Exit(7)
+	case "never ready":
+		terminated := make(chan os.Signal, 1)
+		signal.Notify(terminated, syscall.SIGTERM)
+		check(os.WriteFile(filepath.Join(os.Getenv("ESB_HOME"), "waiting"), nil, 0o644))
+		<-terminated
+		return
+	}
+	http.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	check(http.ListenAndServe(os.Getenv("GATEWAY_ADMIN_ADDR"), nil)) //nolint:gosec // a test's server
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// box is a stack whose services are played by this test binary.
+type box struct {
+	*Stack
+	out *bytes.Buffer
+}
+
+func mustOpen(t *testing.T) *box {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("listing network links and firewall tables needs root")
+	}
+	home := t.TempDir()
+	bin := filepath.Join(home, "bin")
+	require.NoError(t, os.MkdirAll(filepath.Join(bin, ".stamps"), 0o755))
+	self, err := os.Executable()
+	require.NoError(t, err)
+	program, err := os.ReadFile(self)
+	require.NoError(t, err)
+	for _, name := range []string{native.Agent, native.Gateway} {
+		require.NoError(t, os.WriteFile(filepath.Join(bin, name), program, 0o755))
+	}
+	for _, name := range []string{"agent", "gateway", "containerd", "runc", "cni-plugins"} {
+		require.NoError(t, os.WriteFile(filepath.Join(bin, ".stamps", name), []byte("1"), 0o644))
+	}
+	suffix := make([]byte, 3)
+	_, err = rand.Read(suffix)
+	require.NoError(t, err)
+	vars := map[string]string{
+		"ESB_HOME": home, "ESB_BIN_DIR": bin, "ESB_BRIDGE": "esbu" + hex.EncodeToString(suffix),
+		"GATEWAY_HTTPS_ADDR": freeAddr(t), "GATEWAY_HTTP_ADDR": "off", "GATEWAY_ADMIN_ADDR": freeAddr(t), "AGENT_GRPC_ADDR": freeAddr(t),
+	}
+	s, err := settings.Load(func(name string) string { return vars[name] }, home)
+	require.NoError(t, err)
+	out := &bytes.Buffer{}
+	b := &box{Stack: New(s, nil, console.New(out)), out: out}
+	t.Cleanup(func() {
+		for _, service := range Services {
+			if r, alive, _ := b.running(service); alive {
+				_ = r.Signal(syscall.SIGKILL)
+			}
+		}
+	})
+	return b
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = ln.Close() }()
+	return ln.Addr().String()
+}
+
+func (b *box) pids(t *testing.T) [2]int {
+	t.Helper()
+	var pids [2]int
+	for i, service := range Services {
+		r, alive, err := b.running(service)
+		require.NoError(t, err)
+		if alive {
+			pids[i] = r.PID
+		}
+	}
+	return pids
+}
+
+func (b *box) play(gateway string) { b.environ = []string{"ESB_PLAY_GATEWAY=" + gateway} }
+
+func TestStart_SecondTime_LeavesTheServicesAlone(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	first := b.pids(t)
+	status, err := b.Status(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, native.Healthy, status.State)
+	assert.Equal(t, first, [2]int{status.Services[0].PID, status.Services[1].PID})
+	require.Len(t, status.Containers, 1)
+	assert.Equal(t, "10.88.0.2:8080", status.Containers[0].Address)
+	assert.Equal(t, uint64(4096), status.Containers[0].MemoryBytes)
+	require.NoError(t, b.start(t.Context()), b.out)
+	assert.Equal(t, first, b.pids(t))
+	assert.Contains(t, b.out.String(), "gateway is up already")
+}
+
+func TestStart_SettingOrProgramHasChanged_RestartsThatService(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	first := b.pids(t)
+	require.NoError(t, os.WriteFile(filepath.Join(b.settings.BinDir, ".stamps", "gateway"), []byte("2"), 0o644))
+	require.NoError(t, b.start(t.Context()), b.out)
+	second := b.pids(t)
+	assert.Equal(t, first[0], second[0], "the agent's program is the same")
+	assert.NotEqual(t, first[1], second[1])
+	b.environ = []string{"LOG_LEVEL=DEBUG", "TERM=dumb"}
+	require.NoError(t, b.start(t.Context()), b.out)
+	third := b.pids(t)
+	assert.NotEqual(t, second[0], third[0])
+	b.environ = []string{"LOG_LEVEL=DEBUG", "TERM=xterm"}
+	require.NoError(t, b.start(t.Context()), b.out)
+	assert.Equal(t, third, b.pids(t), "another terminal is no other setting")
+}
+
+func TestStart_GatewayDies_StopsWhatItStartedAndShowsTheLog(t *testing.T) {
+	b := mustOpen(t)
+	b.play("fail")
+	err := b.start(t.Context())
+	require.Len(t, native.Problems(err), 1)
+	assert.ErrorContains(t, err, "exit status 7")
+	assert.ErrorContains(t, err, "functions.yml:3: boom")
+	assert.Equal(t, [2]int{}, b.pids(t))
+	assert.FileExists(t, filepath.Join(b.settings.Home, "purged"), "the agent's network must go too")
+	record, err := Recorded(b.settings.Home)
+	require.NoError(t, err)
+	assert.Nil(t, record)
+}
+
+func TestStart_GatewayDies_LeavesAnAgentAloneThatWasUp(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	agent := b.pids(t)[0]
+	b.play("fail")
+	// The played setting concerns the agent as well; this is about the gateway alone.
+	print, err := b.fingerprint(native.Agent)
+	require.NoError(t, err)
+	r, err := process.Read(b.pidFile(native.Agent))
+	require.NoError(t, err)
+	r.Fingerprint = print
+	require.NoError(t, r.Write(b.pidFile(native.Agent)))
+	require.Error(t, b.start(t.Context()))
+	assert.Equal(t, [2]int{agent, 0}, b.pids(t))
+	assert.NoFileExists(t, filepath.Join(b.settings.Home, "purged"))
+}
+
+func TestStart_ContextEndsWhileItWaits_LeavesNothing(t *testing.T) {
+	b := mustOpen(t)
+	b.play("never ready")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.start(ctx) }()
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(filepath.Join(b.settings.Home, "waiting"))
+		return err == nil
+	}, time.Minute, 10*time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	assert.Equal(t, [2]int{}, b.pids(t))
+	assert.FileExists(t, filepath.Join(b.settings.Home, "purged"))
+}
+
+func TestDown_PidFilesAreLost_FindsTheProcesses(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	var records []process.Record
+	for _, service := range Services {
+		r, err := process.Read(b.pidFile(service))
+		require.NoError(t, err)
+		records = append(records, r)
+		require.NoError(t, os.Remove(b.pidFile(service)))
+	}
+	require.NoError(t, b.Down(t.Context()), b.out)
+	for _, r := range records {
+		assert.False(t, r.Alive())
+	}
+	assert.FileExists(t, filepath.Join(b.settings.Home, "purged"))
+	b.out.Reset()
+	require.NoError(t, b.Down(t.Context()))
+	assert.Contains(t, b.out.String(), "nothing is up")
+}
+
+func TestUp_AnotherNetworkWhileTheOldOneIsUp_IsRefused(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, os.MkdirAll(b.settings.RunDir(), 0o755))
+	require.NoError(t, b.writeRecord())
+	require.NoError(t, b.sameNetwork())
+	b.settings.Bridge = "esbother"
+	assert.ErrorContains(t, b.sameNetwork(), "ESB_BRIDGE")
+}
+
+func TestLogin_PrintsDevelopmentSecretsOnly(t *testing.T) {
+	load := func(vars map[string]string) *Stack {
+		s, err := settings.Load(func(name string) string { return vars[name] }, "/src")
+		require.NoError(t, err)
+		return New(s, nil, console.New(io.Discard))
+	}
+	assert.Equal(t, `curl -k -X POST https://localhost/user/auth/ver1.0 -H "x-api-key: dev-api-key-change-in-production" `+
+		`-d '{"AuthParameters":{"USERNAME":"onpremise-user","PASSWORD":"onpremise-pass"}}'`, load(nil).login("-k"))
+	line := load(map[string]string{"X_API_KEY": "k3y", "AUTH_PASS": "pa55"}).login("-k")
+	assert.NotContains(t, line, "k3y")
+	assert.NotContains(t, line, "pa55")
+	assert.Contains(t, line, `-H "x-api-key: $X_API_KEY"`)
+	assert.Contains(t, line, `\"PASSWORD\":\"$AUTH_PASS\"`)
+}
+
+func TestPrintStatus_ShowsServicesAndContainers(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	var out strings.Builder
+	require.NoError(t, PrintStatus(&out, native.Status{
+		State: native.Unhealthy, URLs: []string{"https://localhost"},
+		Services: []native.Service{
+			{Name: "agent", State: native.Healthy, PID: 12, Since: now.Add(-90 * time.Second)},
+			{Name: "gateway", State: native.Unhealthy, PID: 13, Since: now.Add(-3 * time.Hour), Reason: "no agent"},
+		},
+		Containers: []native.Container{{
+			Name: "lambda-x-1", Function: "x", Address: "10.88.0.2:8080", State: "RUNNING", Created: now.Add(-50 * time.Hour), MemoryBytes: 3 << 20,
+		}},
+	}, now))
+	for _, want := range []string{"1m30s", "3h00m", "no agent", "https://localhost", "10.88.0.2:8080", "2d02h", "3.0 MiB"} {
+		assert.Contains(t, out.String(), want)
+	}
+}

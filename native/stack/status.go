@@ -1,0 +1,102 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/agentclient"
+)
+
+// Status observes the services and, when the agent answers, its containers.
+func (s *Stack) Status(ctx context.Context) (native.Status, error) {
+	status := native.Status{Home: s.settings.Home, URLs: s.urls(), Containers: []native.Container{}}
+	for _, name := range Services {
+		record, alive, err := s.running(name)
+		if err != nil {
+			return native.Status{}, err
+		}
+		service := native.Service{Name: name, State: native.Down}
+		if alive {
+			service.State, service.PID, service.Since = native.Healthy, record.PID, record.Started
+			if err := s.ready(ctx, name); err != nil {
+				service.State, service.Reason = native.Unhealthy, err.Error()
+			}
+		}
+		status.Services = append(status.Services, service)
+	}
+	status.State = native.Overall(status.Services)
+	if status.Services[0].State != native.Healthy {
+		return status, nil
+	}
+	client, err := agentclient.Dial(s.settings.AgentAddr, s.settings.AgentTLS)
+	if err != nil {
+		return native.Status{}, err
+	}
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	containers, err := client.Containers(ctx)
+	if err != nil {
+		return native.Status{}, err
+	}
+	status.Containers = append(status.Containers, containers...)
+	return status, nil
+}
+
+// PrintStatus writes a status for a person; now is the time that ages are counted from.
+func PrintStatus(w io.Writer, status native.Status, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(t, "SERVICE\tSTATE\tPID\tUP FOR\t\n")
+	for _, s := range status.Services {
+		pid, age := "-", "-"
+		if s.PID != 0 {
+			pid, age = fmt.Sprint(s.PID), since(s.Since, now)
+		}
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, pid, age, s.Reason)
+	}
+	if status.State != native.Down {
+		_, _ = fmt.Fprintln(t)
+		for _, url := range status.URLs {
+			_, _ = fmt.Fprintf(t, "%s\n", url)
+		}
+		_, _ = fmt.Fprintln(t)
+		if len(status.Containers) == 0 {
+			_, _ = fmt.Fprintln(t, "no containers")
+		} else {
+			_, _ = fmt.Fprintf(t, "CONTAINER\tFUNCTION\tADDRESS\tSTATE\tAGE\tMEMORY\n")
+		}
+		for _, c := range status.Containers {
+			state := c.State
+			if c.Standby {
+				// What the container was made as; the agent does not see invocations.
+				state += " (standby)"
+			}
+			memory := "-"
+			if c.MemoryBytes > 0 {
+				memory = fmt.Sprintf("%.1f MiB", float64(c.MemoryBytes)/(1<<20))
+			}
+			_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Function, c.Address, state, since(c.Created, now), memory)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print the status: %w", err)
+	}
+	return nil
+}
+
+func since(start, now time.Time) string {
+	d := max(now.Sub(start), 0)
+	switch {
+	case d < time.Minute:
+		return d.Truncate(time.Second).String()
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd%02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+}

@@ -1,0 +1,390 @@
+package stack
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/apt"
+	"github.com/edge-serverless-box/esb/native/build"
+	"github.com/edge-serverless-box/esb/native/leftovers"
+	"github.com/edge-serverless-box/esb/native/preflight"
+	"github.com/edge-serverless-box/esb/native/process"
+	"github.com/edge-serverless-box/esb/native/settings"
+)
+
+const (
+	// logLimit is the size from which a service's log is moved aside at its next start.
+	logLimit = 20 << 20
+	// tailSize is how much of a failing service's log is shown.
+	tailSize = 4 << 10
+	// diskBuilt and diskFresh are the bytes that must be free: for containers and logs, and for the Go build cache and
+	// images on top (measured: 3.5 GB of cache).
+	diskBuilt = 512 << 20
+	diskFresh = 6 << 30
+)
+
+// Up starts what is not running, and starts again what runs with other binaries or settings than it would be started
+// with now. When it fails, what it had started is stopped again.
+func (s *Stack) Up(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return preflight.Run(preflight.Options{})
+	}
+	held, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Close() }()
+	if err := s.sameNetwork(); err != nil {
+		return err
+	}
+	if err := s.console.Step("checking this machine", s.preflight); err != nil {
+		return err
+	}
+	if err := s.Build(ctx, build.GroupRuntime, build.GroupServices); err != nil {
+		return err
+	}
+	if err := s.images(ctx); err != nil {
+		return err
+	}
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	s.hello()
+	return nil
+}
+
+// Build builds groups of targets.
+func (s *Stack) Build(ctx context.Context, groups ...string) error {
+	installer := &apt.Installer{}
+	binaries := build.New(s.settings.Root, s.settings.BinDir, s.console, installer)
+	tools := build.New(s.settings.Root, filepath.Join(s.settings.Root, ".esb", "tools"), s.console, installer)
+	for _, group := range groups {
+		targets := build.Targets(group)
+		if targets == nil {
+			return fmt.Errorf("nothing is called %q here: build %s", group,
+				strings.Join(append([]string{build.GroupRuntime, build.GroupServices}, build.ToolGroups...), ", "))
+		}
+		builder := binaries
+		if slices.Contains(build.ToolGroups, group) {
+			builder = tools
+		}
+		if err := builder.Build(ctx, targets); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameNetwork refuses to move a stack to another network while things of the old one are there: they would be lost
+// track of.
+func (s *Stack) sameNetwork() error {
+	record, err := Recorded(s.settings.Home)
+	if err != nil || record == nil {
+		return err
+	}
+	now := s.settings
+	for name, value := range map[string]string{"ESB_BRIDGE": now.Bridge, "ESB_SUBNET": now.Subnet.String(), "ESB_RUN_DIR": now.AgentRunDir} {
+		if record[name] != "" && record[name] != value {
+			return &native.Problem{
+				What: fmt.Sprintf("this stack (%s) is up with %s=%s, and now %s is asked for", now.Home, name, record[name], value),
+				Do:   "Run `go tool task down` first, or set ESB_HOME to another folder for a second stack.",
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Stack) preflight() error {
+	now := s.settings
+	o := preflight.Options{Home: now.Home, FreeBytes: diskBuilt, Network: preflight.Network{Subnet: now.Subnet, Bridge: now.Bridge}}
+	if _, err := os.Stat(filepath.Join(now.BinDir, native.Agent)); err != nil {
+		o.FreeBytes = diskFresh
+	}
+	for _, service := range Services {
+		r, alive, err := s.running(service)
+		if err != nil {
+			return err
+		}
+		if alive {
+			o.OwnPIDs = append(o.OwnPIDs, r.PID)
+		}
+	}
+	for _, addr := range now.HTTPSAddrs {
+		o.Listeners = append(o.Listeners, preflight.Listener{Addr: addr, Setting: "GATEWAY_HTTPS_ADDR"})
+	}
+	for _, addr := range now.HTTPAddrs {
+		o.Listeners = append(o.Listeners, preflight.Listener{Addr: addr, Setting: "GATEWAY_HTTP_ADDR"})
+	}
+	o.Listeners = append(o.Listeners,
+		preflight.Listener{Addr: now.AdminAddr, Setting: "GATEWAY_ADMIN_ADDR"},
+		preflight.Listener{Addr: now.AgentAddr, Setting: "AGENT_GRPC_ADDR"})
+	return preflight.Run(o)
+}
+
+// images makes the archives of the sample functions; esb-image skips what is up to date.
+func (s *Stack) images(ctx context.Context) error {
+	return s.console.Step("making the images of the sample functions", func() error {
+		if err := os.MkdirAll(s.settings.ImagesDir, 0o755); err != nil {
+			return fmt.Errorf("make the image folder: %w", err)
+		}
+		args := []string{"build-samples", "-out", s.settings.ImagesDir, "-cache", filepath.Join(s.settings.Root, ".esb", "cache", "images")}
+		cmd := exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, "esb-image"), args...)
+		cmd.Dir, cmd.Env = s.settings.Root, s.environ
+		var output lines
+		output.print = func(line string) { s.console.Printf("    %s", line) }
+		cmd.Stdout, cmd.Stderr = &output, &output
+		if err := cmd.Run(); err != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("make the images of the sample functions: %w", ctx.Err())
+			}
+			return &native.Problem{
+				What: fmt.Sprintf("making the images of the sample functions failed (%v)", err),
+				Do:   "Cure what its last line above names, and run the command again.",
+			}
+		}
+		return nil
+	})
+}
+
+// lines hands whole lines to print as they come. exec.Cmd writes to it from one goroutine, because standard output
+// and error are the same writer.
+type lines struct {
+	print func(string)
+	rest  string
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	l.rest += string(p)
+	for {
+		line, rest, ok := strings.Cut(l.rest, "\n")
+		if !ok {
+			return len(p), nil
+		}
+		l.print(line)
+		l.rest = rest
+	}
+}
+
+// start starts the services in order, and takes back what it has done when one does not become ready.
+func (s *Stack) start(ctx context.Context) (err error) {
+	for _, dir := range []string{s.settings.RunDir(), s.settings.LogsDir()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make the stack's folders: %w", err)
+		}
+	}
+	before, err := leftovers.Find(s.scope())
+	if err != nil {
+		return err
+	}
+	if err := s.writeRecord(); err != nil {
+		return err
+	}
+	var started []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		// Also when ctx is what has ended.
+		undo := context.WithoutCancel(ctx)
+		for _, service := range slices.Backward(started) {
+			s.console.Printf("    stopping %s again", service)
+			err = errors.Join(err, s.stop(undo, service))
+		}
+		// What was there before this `up` is not this one's to remove: containers may live without their agent.
+		if slices.Contains(started, native.Agent) && len(before) == 0 {
+			err = errors.Join(err, s.remove(undo))
+		}
+	}()
+	for _, service := range Services {
+		fresh, err := s.ensure(ctx, service)
+		if fresh {
+			started = append(started, service)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensure makes sure that a service runs as it should and is ready. It returns true when it has started a process.
+func (s *Stack) ensure(ctx context.Context, service string) (started bool, err error) {
+	fingerprint, err := s.fingerprint(service)
+	if err != nil {
+		return false, err
+	}
+	record, alive, err := s.running(service)
+	if err != nil {
+		return false, err
+	}
+	if alive {
+		reason := ""
+		if record.Fingerprint != fingerprint {
+			reason = "its program or settings have changed"
+		} else if err := s.ready(ctx, service); err != nil {
+			reason = err.Error()
+		}
+		if reason == "" {
+			s.console.Printf("==> %s is up already (pid %d)", service, record.PID)
+			return false, nil
+		}
+		s.console.Printf("==> restarting %s: %s", service, reason)
+		if err := s.stop(ctx, service); err != nil {
+			return false, err
+		}
+	}
+	err = s.console.Step("starting "+service, func() error {
+		if err := process.Rotate(s.settings.LogFile(service), logLimit); err != nil {
+			return err
+		}
+		child, err := process.Start(process.Spec{
+			Path: filepath.Join(s.settings.BinDir, service), Env: s.env(), Dir: s.settings.Root,
+			Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint,
+		})
+		if err != nil {
+			return err
+		}
+		started = true
+		return s.await(ctx, service, child)
+	})
+	return started, err
+}
+
+// await waits until a service is ready, and no longer than its process lives.
+func (s *Stack) await(ctx context.Context, service string, child *process.Child) error {
+	waiting, cancel := context.WithTimeout(ctx, s.settings.StartTimeout)
+	defer cancel()
+	ticker := time.NewTicker(readyPoll)
+	defer ticker.Stop()
+	for {
+		reason := s.ready(waiting, service)
+		if reason == nil {
+			return nil
+		}
+		if ended := child.Exited(); ended != nil {
+			return s.failed(service, child, ended.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w", service, ctx.Err())
+		case <-waiting.Done():
+			return s.failed(service, child, fmt.Sprintf("was not ready after %s (ESB_START_TIMEOUT_SECONDS): %v", s.settings.StartTimeout, reason))
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *Stack) failed(service string, child *process.Child, reason string) error {
+	tail := child.LogTail(tailSize)
+	if tail == "" {
+		tail = "(it has logged nothing)"
+	}
+	return &native.Problem{
+		What: fmt.Sprintf("%s %s. The end of its log:\n%s", service, reason, native.Indent(tail, "      ")),
+		Do:   "Cure what the log names (all of it is in " + s.settings.LogFile(service) + "), and run `go tool task up` again.",
+	}
+}
+
+// concern are the beginnings of the names of variables that change what a service does.
+var concern = []string{
+	"AGENT_", "AUTH_", "AWS_", "CIRCUIT_BREAKER_", "CONTAINERD_", "CONTAINER_", "ESB_", "FUNCTION", "GATEWAY_", "HEARTBEAT_", "IDLE_", "IMAGE_",
+	"JWT_", "LOG_LEVEL", "MAX_CONCURRENT_", "NETWORK_", "ORPHAN_", "REGISTRY_", "ROUTING_", "SHUTDOWN_", "TLS_", "X_API_KEY",
+}
+
+var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// fingerprint digests what a service runs with: its binaries and its settings, those included that functions.yml takes
+// from the environment. The rest of the environment differs from one terminal to the next and means nothing.
+func (s *Stack) fingerprint(service string) (string, error) {
+	h := sha256.New()
+	targets := []string{service}
+	if service == native.Agent {
+		for _, t := range build.Targets(build.GroupRuntime) {
+			targets = append(targets, t.Name)
+		}
+	}
+	for _, t := range targets {
+		stamp, err := os.ReadFile(filepath.Join(s.settings.BinDir, ".stamps", t))
+		if err != nil {
+			return "", fmt.Errorf("read the stamp of %s: %w", t, err)
+		}
+		_, _ = h.Write(stamp)
+	}
+	var named []string
+	if service == native.Gateway {
+		// A file that cannot be read is the gateway's to complain about.
+		for _, file := range []string{s.settings.FunctionsConfig, s.settings.RoutingConfig} {
+			data, _ := os.ReadFile(file)
+			for _, m := range reference.FindAllSubmatch(data, -1) {
+				named = append(named, string(m[1]))
+			}
+		}
+	}
+	env := s.env()
+	slices.Sort(env)
+	for _, v := range env {
+		name, _, _ := strings.Cut(v, "=")
+		if slices.Contains(named, name) || slices.ContainsFunc(concern, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			_, _ = fmt.Fprintf(h, "%s\x00", v)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// hello says where the box is and how to talk to it.
+func (s *Stack) hello() {
+	now := s.settings
+	s.console.Printf("\nThe box is up.\n")
+	for _, url := range s.urls() {
+		s.console.Printf("  %s", url)
+	}
+	s.console.Printf("  http://%s  (admin: /readyz /metrics /pools)", now.AdminAddr)
+	if now.Development {
+		s.console.Printf("\nIt listens on this machine only, because it uses development secrets. Set X_API_KEY and AUTH_PASS to offer it to the network.")
+	}
+	s.console.Printf("\nAsk for a token, then call a function with one:\n")
+	login := s.login("-k")
+	s.console.Printf("  %s\n", login)
+	s.console.Printf("  TOKEN=$(%s | sed 's/.*\"IdToken\":\"\\([^\"]*\\)\".*/\\1/')", s.login("-sk"))
+	s.console.Printf("  curl -k -X POST %s/api/echo -H \"Authorization: Bearer $TOKEN\" -d '{\"message\":\"hello\"}'\n", s.urls()[0])
+	s.console.Printf("go tool task status | logs | down")
+}
+
+// login is a curl line for the auth endpoint that works as pasted. Secrets of one's own are not printed: the line
+// takes them from the environment.
+func (s *Stack) login(flags string) string {
+	now := s.settings
+	key, user, password := now.APIKey, now.User, now.Password
+	if key != settings.DefaultAPIKey {
+		key = "$X_API_KEY"
+	}
+	body := fmt.Sprintf(`'{"AuthParameters":{"USERNAME":"%s","PASSWORD":"%s"}}'`, user, password)
+	if password != settings.DefaultPassword {
+		body = fmt.Sprintf(`"{\"AuthParameters\":{\"USERNAME\":\"%s\",\"PASSWORD\":\"$AUTH_PASS\"}}"`, user)
+	}
+	return fmt.Sprintf(`curl %s -X POST %s%s -H "x-api-key: %s" -d %s`, flags, s.urls()[0], now.AuthPath, key, body)
+}
+
+// urls are where clients on this machine reach the gateway, HTTPS first.
+func (s *Stack) urls() []string {
+	var urls []string
+	for _, addr := range s.settings.HTTPSAddrs {
+		urls = append(urls, settings.URL("https", addr))
+	}
+	for _, addr := range s.settings.HTTPAddrs {
+		urls = append(urls, settings.URL("http", addr))
+	}
+	return slices.Compact(urls)
+}
