@@ -1,0 +1,249 @@
+// Package app is the agent as a whole: it wires the parts together, in the order in which they need each other, and
+// takes them down in the reverse one. cmd/agent and tests call it.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/edge-serverless-box/esb/agent/cni"
+	"github.com/edge-serverless-box/esb/agent/containerd"
+	"github.com/edge-serverless-box/esb/agent/grpcapi"
+	"github.com/edge-serverless-box/esb/agent/hostfiles"
+	"github.com/edge-serverless-box/esb/agent/settings"
+	"github.com/edge-serverless-box/esb/agent/supervisor"
+)
+
+// Run runs the agent until ctx ends. Containers live on; the next Run adopts them. listening, when not nil, is called
+// with the address of the gRPC server as soon as it serves.
+func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening func(net.Addr)) (err error) {
+	if err := checkRoot(); err != nil {
+		return err
+	}
+	var closers closers
+	defer func() { err = errors.Join(err, closers.close()) }()
+
+	unlock, err := lock(s)
+	if err != nil {
+		return err
+	}
+	closers.add("release the lock", unlock)
+	creds, err := transport(s)
+	if err != nil {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.GRPCAddr)
+	if err != nil {
+		return fmt.Errorf("AGENT_GRPC_ADDR: listen on %s: %w: stop what uses the port, or choose another", s.GRPCAddr, err)
+	}
+	defer func() { _ = listener.Close() }() // again, when Serve was not reached
+
+	address, healthy := s.ContainerdAddress, func() bool { return true }
+	if address == "" {
+		child, err := supervisor.Start(ctx, supervisorConfig(s, log))
+		if err != nil {
+			return fmt.Errorf("start containerd: %w", err)
+		}
+		closers.add("stop containerd", child.Close)
+		address, healthy = child.Address(), child.Healthy
+	}
+	dns, err := nameservers(s, log)
+	if err != nil {
+		return err
+	}
+	network, err := cni.Open(ctx, networkConfig(s, dns, log))
+	if err != nil {
+		return fmt.Errorf("open the function network: %w", err)
+	}
+	closers.add("close the function network", network.Close)
+	runtime, err := containerd.Open(ctx, runtimeConfig(s, address, dns, log), network)
+	if err != nil {
+		return err
+	}
+	closers.add("close the runtime", runtime.Close)
+
+	server := grpcapi.New(runtime, grpcapi.Options{TLS: creds, Logger: log, Healthy: func(ctx context.Context) error {
+		if !healthy() {
+			return errors.New("containerd does not run")
+		}
+		return runtime.Healthy(ctx)
+	}})
+	log.InfoContext(ctx, "agent serves", "address", listener.Addr().String(), "tls", creds != nil, "home", s.Home, "bridge", s.Bridge, "subnet", s.Subnet.String())
+	if listening != nil {
+		listening(listener.Addr())
+	}
+	return server.Serve(ctx, listener)
+}
+
+// Purge removes everything that agents of these settings ever made, but images and logs: containers and their shims,
+// network, firewall, cgroups, sockets. It may be called again, and after a crash.
+func Purge(ctx context.Context, s settings.Settings, log *slog.Logger) (err error) {
+	if err := checkRoot(); err != nil {
+		return err
+	}
+	unlock, err := lock(s)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(purgeContainers(ctx, s, log), unlock()); err != nil {
+		return err
+	}
+	if err := cni.Purge(ctx, networkConfig(s, s.DNS, log)); err != nil {
+		return fmt.Errorf("remove the function network: %w", err)
+	}
+	if err := removeRunDir(s.RunDir); err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "purged", "home", s.Home, "bridge", s.Bridge)
+	return nil
+}
+
+// removeRunDir removes what agents put into the run folder, and the folder when nothing else is in it; the same with
+// the folder above, which is that of all stacks.
+func removeRunDir(dir string) error {
+	for _, name := range []string{"c", "net", "runc", "containerd", "agent.lock"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("empty the run folder: %w", err)
+		}
+	}
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Remove(d); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("remove the run folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// purgeContainers removes the stack's containers, through a containerd of its own when nobody else runs one.
+func purgeContainers(ctx context.Context, s settings.Settings, log *slog.Logger) (err error) {
+	address := s.ContainerdAddress
+	if address == "" {
+		config := supervisorConfig(s, log)
+		if _, err := os.Stat(config.Dir); errors.Is(err, fs.ErrNotExist) {
+			return nil // no agent has ever run here
+		}
+		child, err := supervisor.Start(ctx, config)
+		if err != nil {
+			return fmt.Errorf("start containerd to remove its containers: %w", err)
+		}
+		defer func() { err = errors.Join(err, child.Close()) }()
+		address = child.Address()
+	}
+	if err := containerd.Purge(ctx, runtimeConfig(s, address, s.DNS, log)); err != nil {
+		return fmt.Errorf("remove the containers: %w", err)
+	}
+	return nil
+}
+
+// closers are what has to be closed, in reverse order.
+type closers []func() error
+
+func (c *closers) add(what string, fn func() error) {
+	*c = append(*c, func() error {
+		if err := fn(); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	})
+}
+
+func (c closers) close() error {
+	var errs []error
+	for i := len(c) - 1; i >= 0; i-- {
+		errs = append(errs, c[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func checkRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("the agent must run as root: it makes network namespaces, mounts and cgroups (try sudo)")
+	}
+	return nil
+}
+
+// lock makes sure that a stack has one agent. The kernel gives the lock back when the process ends, however it does.
+func lock(s settings.Settings) (unlock func() error, err error) {
+	if err := os.MkdirAll(s.RunDir, 0o711); err != nil {
+		return nil, fmt.Errorf("ESB_RUN_DIR: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(s.RunDir, "agent.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("ESB_RUN_DIR: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another agent runs with ESB_BRIDGE=%s (lock %s): stop it, or set another ESB_BRIDGE, ESB_SUBNET and ESB_HOME: %w",
+			s.Bridge, f.Name(), err), f.Close())
+	}
+	return f.Close, nil
+}
+
+// transport returns the credentials of mutual TLS, nil without TLS.
+func transport(s settings.Settings) (credentials.TransportCredentials, error) {
+	if !s.TLS() {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("AGENT_TLS_CERT, AGENT_TLS_KEY: %w", err)
+	}
+	pem, err := os.ReadFile(s.TLSCA)
+	if err != nil {
+		return nil, fmt.Errorf("AGENT_TLS_CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("AGENT_TLS_CA: %s holds no PEM certificate", s.TLSCA)
+	}
+	return credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+	}), nil
+}
+
+// nameservers are the setting's, else the host's.
+func nameservers(s settings.Settings, log *slog.Logger) (dns []netip.Addr, err error) {
+	if len(s.DNS) > 0 {
+		return s.DNS, nil
+	}
+	dns, err = hostfiles.Nameservers(hostfiles.ResolvConfs())
+	if err == nil && len(dns) == 0 {
+		log.Warn("functions have no DNS: the host has no nameserver that they can reach; set ESB_DNS")
+	}
+	return dns, err
+}
+
+func supervisorConfig(s settings.Settings, log *slog.Logger) supervisor.Config {
+	return supervisor.Config{
+		Dir: filepath.Join(s.Home, "containerd"), RunDir: filepath.Join(s.RunDir, "containerd"),
+		Binary: filepath.Join(s.BinDir, "containerd"), BinDir: s.BinDir, Logger: log,
+	}
+}
+
+func networkConfig(s settings.Settings, dns []netip.Addr, log *slog.Logger) cni.Config {
+	return cni.Config{
+		StateDir: filepath.Join(s.RunDir, "net"), PluginDir: s.BinDir, Bridge: s.Bridge, Subnet: s.Subnet, MTU: s.MTU, DNS: dns,
+		HostPorts: s.HostPorts, PoolSize: s.NetworkPoolSize, Logger: log,
+	}
+}
+
+func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *slog.Logger) containerd.Config {
+	return containerd.Config{
+		Address: address, Stack: s.Bridge, RunDir: s.RunDir,
+		LogDir: filepath.Join(s.Home, "logs", "functions"), LogMaxBytes: int64(s.LogMaxMB) << 20,
+		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryConfig: s.RegistryConfig,
+		TmpSizeMB: s.TmpSizeMB, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts,
+		Region: s.Region, AccountID: s.AccountID, DNS: dns, Logger: log,
+	}
+}

@@ -1,0 +1,99 @@
+// Command fn is the function of the agent's integration test. With a Runtime API it is a function process; without, it
+// listens on 8080 as an image with RIE does. Its answer is what it sees of its container.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	switch os.Getenv("MODE") {
+	case "exit":
+		fmt.Println("cannot go on")
+		os.Exit(3)
+	case "hang":
+		time.Sleep(time.Hour)
+	}
+	if api := os.Getenv("AWS_LAMBDA_RUNTIME_API"); api != "" {
+		log.Fatal(serveRuntimeAPI("http://" + api + "/2018-06-01/runtime/invocation/"))
+	}
+	log.Fatal(http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/crash":
+			os.Exit(4)
+		case "/oom":
+			for keep := [][]byte{}; ; {
+				b := make([]byte, 8<<20)
+				for i := range b {
+					b[i] = 1
+				}
+				keep = append(keep, b)
+			}
+		}
+		_, _ = fmt.Fprint(w, describe())
+	})))
+}
+
+func serveRuntimeAPI(base string) error {
+	for {
+		resp, err := http.Get(base + "next")
+		if err != nil {
+			return err
+		}
+		id := resp.Header.Get("Lambda-Runtime-Aws-Request-Id")
+		_ = resp.Body.Close()
+		resp, err = http.Post(base+id+"/response", "application/json", strings.NewReader(describe()))
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+	}
+}
+
+func describe() string {
+	env := map[string]string{}
+	for _, kv := range os.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	status := map[string]string{}
+	for line := range strings.Lines(read("/proc/self/status")) {
+		k, v, _ := strings.Cut(line, ":")
+		status[k] = strings.TrimSpace(v)
+	}
+	var files syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files)
+	var tmp syscall.Statfs_t
+	_ = syscall.Statfs("/tmp", &tmp)
+	host, _ := os.Hostname()
+	b, _ := json.Marshal(map[string]any{
+		"env": env, "hostname": host, "resolv": read("/etc/resolv.conf"), "hosts": read("/etc/hosts"),
+		"capabilities": status["CapBnd"] + status["CapEff"], "no_new_privileges": status["NoNewPrivs"], "seccomp": status["Seccomp"],
+		"files": files.Cur, "tmp_mb": tmp.Blocks * uint64(tmp.Bsize) >> 20, "uid": os.Getuid(),
+		"write_root": write("/x"), "write_dev": write("/dev/x"), "write_tmp": write("/tmp/x"), "write_run": write("/run/esb/x"),
+		"write_cgroup": write("/run/esb/cgroup/cgroup.procs"),
+	})
+	return string(b)
+}
+
+func read(name string) string {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func write(name string) string {
+	if err := os.WriteFile(name, []byte("1"), 0o600); err != nil {
+		return "refused"
+	}
+	return "written"
+}

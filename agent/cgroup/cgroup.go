@@ -1,0 +1,408 @@
+// Package cgroup reads and writes the control files of function containers, on cgroup v1 (legacy and hybrid) and on
+// cgroup v2. runc puts the processes in and takes the folders away; this package does what runc has no call for or
+// is too slow at: freezing, the CPU quota after the init phase, counters, and leftovers.
+package cgroup
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// memoryPerCPU is the memory, in MB, that comes with one whole CPU (AWS: 1769 MB = 1 vCPU, Lambda developer
+	// guide, "Configure Lambda function memory").
+	memoryPerCPU = 1769
+	// quotaPeriod is the CPU quota's period in microseconds.
+	quotaPeriod = 100_000
+	// minQuota is the least quota that the kernel accepts, in microseconds.
+	minQuota = 1000
+	// minShares is the least value of cpu.shares that the kernel accepts.
+	minShares = 2
+	// sharesPerCPU is what cpu.shares is for one CPU by convention.
+	sharesPerCPU = 1024
+)
+
+// controllers are what the agent needs; in a v1 system each is a hierarchy of its own.
+var (
+	controllersV1 = []string{"memory", "cpu", "cpuacct", "pids", "freezer"}
+	controllersV2 = []string{"memory", "cpu", "pids"}
+)
+
+// Hierarchy is the agent's part of the cgroup tree: one parent group, below it one group a container.
+type Hierarchy struct {
+	root    string
+	parent  string
+	unified bool
+	swap    bool
+	// trees are the folders of all hierarchies: one on v2; on v1 one a controller, those that only runc uses included.
+	trees []string
+}
+
+// Stats is one reading of a container's counters.
+type Stats struct {
+	MemoryBytes      uint64
+	MemoryPeakBytes  uint64
+	MemoryLimitBytes uint64 // 0: no limit
+	CPUNanoseconds   uint64
+	ThrottledPeriods uint64
+	OOMKills         uint64
+	PIDs             uint64
+}
+
+// Quota returns the CPU quota, in microseconds of each 100 ms, that comes with memoryMB.
+func Quota(memoryMB int) int64 {
+	return max(int64(memoryMB)*quotaPeriod/memoryPerCPU, minQuota)
+}
+
+// Shares returns the CPU shares that come with memoryMB: how CPU is divided when there is not enough for all.
+func Shares(memoryMB int) uint64 {
+	return max(uint64(memoryMB)*sharesPerCPU/memoryPerCPU, minShares)
+}
+
+// Open prepares the group parent below root (usually /sys/fs/cgroup). It fails when a controller is missing, and
+// says which.
+func Open(root, parent string) (*Hierarchy, error) {
+	h := &Hierarchy{root: root, parent: parent}
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
+		h.unified = true
+		h.trees = []string{root}
+		return h, h.openV2()
+	}
+	return h, h.openV1()
+}
+
+func (h *Hierarchy) openV1() error {
+	for _, c := range controllersV1 {
+		if _, err := os.Stat(filepath.Join(h.root, c, "cgroup.procs")); err != nil {
+			return fmt.Errorf("no cgroup controller %q below %s: mount it (mount -t cgroup -o %s cgroup %s) or boot with cgroup v2: %w",
+				c, h.root, c, filepath.Join(h.root, c), err)
+		}
+	}
+	entries, err := os.ReadDir(h.root)
+	if err != nil {
+		return fmt.Errorf("read the cgroup hierarchies: %w", err)
+	}
+	for _, e := range entries {
+		// Symbolic links (cpu -> cpu,cpuacct) lead to a hierarchy that is listed anyway.
+		if e.IsDir() {
+			h.trees = append(h.trees, filepath.Join(h.root, e.Name()))
+		}
+	}
+	for _, c := range controllersV1 {
+		if err := mkdir(filepath.Join(h.root, c, h.parent)); err != nil {
+			return err
+		}
+	}
+	_, err = os.Stat(filepath.Join(h.root, "memory", h.parent, "memory.memsw.limit_in_bytes"))
+	h.swap = err == nil
+	return nil
+}
+
+func (h *Hierarchy) openV2() error {
+	have, err := os.ReadFile(filepath.Join(h.root, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Errorf("read the cgroup controllers: %w", err)
+	}
+	for _, c := range controllersV2 {
+		if !slices.Contains(strings.Fields(string(have)), c) {
+			return fmt.Errorf("no cgroup controller %q in %s/cgroup.controllers: enable it in the kernel, or delegate it to this container", c, h.root)
+		}
+	}
+	dir := filepath.Join(h.root, h.parent)
+	if err := mkdir(dir); err != nil {
+		return err
+	}
+	enable := []byte("+" + strings.Join(controllersV2, " +"))
+	for _, d := range []string{h.root, dir} {
+		if err := os.WriteFile(filepath.Join(d, "cgroup.subtree_control"), enable, 0o644); err != nil {
+			return fmt.Errorf("enable the cgroup controllers %s in %s: when processes are in it, as in a container with a cgroup namespace of its own, move them to a child group first: %w",
+				strings.Join(controllersV2, ", "), d, err)
+		}
+	}
+	// The parent itself has the files that its children will have.
+	_, err = os.Stat(filepath.Join(dir, "memory.swap.max"))
+	h.swap = err == nil
+	return nil
+}
+
+// LimitsSwap says whether the kernel can limit swap: then a memory limit must limit it too.
+func (h *Hierarchy) LimitsSwap() bool { return h.swap }
+
+// Path returns the group of a container as runc wants it, relative to the root.
+func (h *Hierarchy) Path(id string) string { return "/" + h.parent + "/" + id }
+
+// Create makes the memory group of a container ahead of runc, so that it can be mounted into it, and returns its folder.
+func (h *Hierarchy) Create(id string) (string, error) {
+	dir := h.dir("memory", id)
+	return dir, mkdir(dir)
+}
+
+// SetQuota limits a container to the CPU time that comes with memoryMB.
+func (h *Hierarchy) SetQuota(id string, memoryMB int) error {
+	quota := strconv.FormatInt(Quota(memoryMB), 10)
+	period := strconv.Itoa(quotaPeriod)
+	var err error
+	if h.unified {
+		err = write(filepath.Join(h.dir("", id), "cpu.max"), quota+" "+period)
+	} else {
+		dir := h.dir("cpu", id)
+		if err = write(filepath.Join(dir, "cpu.cfs_period_us"), period); err == nil {
+			err = write(filepath.Join(dir, "cpu.cfs_quota_us"), quota)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("set the CPU quota of %s: %w", id, err)
+	}
+	return nil
+}
+
+// Freeze stops every process of a container. It does not wait until the last one stands still: that takes up to some
+// milliseconds, and nothing depends on it.
+func (h *Hierarchy) Freeze(id string) error { return h.setFrozen(id, true) }
+
+// Thaw lets the processes of a container run again.
+func (h *Hierarchy) Thaw(id string) error { return h.setFrozen(id, false) }
+
+func (h *Hierarchy) setFrozen(id string, frozen bool) error {
+	file, value := h.freezer(id)
+	v := value[0]
+	if frozen {
+		v = value[1]
+	}
+	if err := write(file, v); err != nil {
+		return fmt.Errorf("write %s to the freezer of %s: %w", v, id, err)
+	}
+	return nil
+}
+
+// Frozen says whether a container is frozen or being frozen. The error is fs.ErrNotExist when its group is gone.
+func (h *Hierarchy) Frozen(id string) (bool, error) {
+	file, value := h.freezer(id)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return false, err
+	}
+	return strings.TrimSpace(string(b)) != value[0], nil
+}
+
+// freezer returns the control file and its values for thawed and frozen.
+func (h *Hierarchy) freezer(id string) (file string, value [2]string) {
+	if h.unified {
+		return filepath.Join(h.dir("", id), "cgroup.freeze"), [2]string{"0", "1"}
+	}
+	return filepath.Join(h.dir("freezer", id), "freezer.state"), [2]string{"THAWED", "FROZEN"}
+}
+
+// Stats reads the counters of a container. The error is fs.ErrNotExist when its group is gone.
+func (h *Hierarchy) Stats(id string) (Stats, error) {
+	if h.unified {
+		return h.statsV2(id)
+	}
+	return h.statsV1(id)
+}
+
+func (h *Hierarchy) statsV1(id string) (Stats, error) {
+	var s Stats
+	var r reader
+	mem := h.dir("memory", id)
+	s.MemoryBytes = r.number(mem, "memory.usage_in_bytes")
+	s.MemoryPeakBytes = r.number(mem, "memory.max_usage_in_bytes")
+	s.MemoryLimitBytes = r.number(mem, "memory.limit_in_bytes")
+	if s.MemoryLimitBytes >= 1<<62 { // v1 says "no limit" with the largest page-aligned number
+		s.MemoryLimitBytes = 0
+	}
+	s.OOMKills = r.field(mem, "memory.oom_control", "oom_kill")
+	s.CPUNanoseconds = r.number(h.dir("cpuacct", id), "cpuacct.usage")
+	s.ThrottledPeriods = r.field(h.dir("cpu", id), "cpu.stat", "nr_throttled")
+	s.PIDs = r.number(h.dir("pids", id), "pids.current")
+	return s, r.err
+}
+
+func (h *Hierarchy) statsV2(id string) (Stats, error) {
+	var s Stats
+	var r reader
+	dir := h.dir("", id)
+	s.MemoryBytes = r.number(dir, "memory.current")
+	s.MemoryLimitBytes = r.number(dir, "memory.max")
+	s.OOMKills = r.field(dir, "memory.events", "oom_kill")
+	s.CPUNanoseconds = r.field(dir, "cpu.stat", "usage_usec") * 1000
+	s.ThrottledPeriods = r.field(dir, "cpu.stat", "nr_throttled")
+	s.PIDs = r.number(dir, "pids.current")
+	// memory.peak came with Linux 5.19.
+	var peak reader
+	s.MemoryPeakBytes = max(peak.number(dir, "memory.peak"), s.MemoryBytes)
+	return s, r.err
+}
+
+// IDs lists the containers that have a group.
+func (h *Hierarchy) IDs() ([]string, error) {
+	var ids []string
+	for _, tree := range h.trees {
+		entries, err := os.ReadDir(filepath.Join(tree, h.parent))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list the cgroups: %w", err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && !slices.Contains(ids, e.Name()) {
+				ids = append(ids, e.Name())
+			}
+		}
+	}
+	return ids, nil
+}
+
+// Remove kills what is left in a container's groups and removes them. Groups that are gone already are no error.
+func (h *Hierarchy) Remove(ctx context.Context, id string) error {
+	if id == "" || id == ".." || strings.ContainsRune(id, '/') {
+		return fmt.Errorf("remove cgroup: bad container id %q", id)
+	}
+	return h.remove(ctx, id)
+}
+
+// Purge removes the parent group with everything in it.
+func (h *Hierarchy) Purge(ctx context.Context) error {
+	ids, err := h.IDs()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		err = errors.Join(err, h.Remove(ctx, id))
+	}
+	return errors.Join(err, h.remove(ctx, ""))
+}
+
+// remove removes the groups of id, or the parent's when id is empty.
+func (h *Hierarchy) remove(ctx context.Context, id string) error {
+	var errs []error
+	for _, tree := range h.trees {
+		dir := filepath.Join(tree, h.parent, id)
+		if _, err := os.Stat(dir); err != nil {
+			continue
+		}
+		if err := h.removeDir(ctx, dir); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeDir kills and removes until the folder is gone. The kernel says EBUSY while a killed process has not ended;
+// nothing tells when it has, on v1, so this asks again.
+func (h *Hierarchy) removeDir(ctx context.Context, dir string) error {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := syscall.Rmdir(dir)
+		if err == nil || errors.Is(err, syscall.ENOENT) {
+			return nil
+		}
+		if !errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("remove cgroup %s: %w", dir, err)
+		}
+		if err := kill(dir); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("remove cgroup %s, which still has processes: %w", dir, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// kill sends SIGKILL to each process of one group.
+func kill(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+			return nil
+		}
+		return fmt.Errorf("read the processes of cgroup %s: %w", dir, err)
+	}
+	for _, f := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil || pid <= 0 {
+			continue // 0: a process of another pid namespace, not ours to see
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill process %d of cgroup %s: %w", pid, dir, err)
+		}
+	}
+	return nil
+}
+
+// dir returns the folder of a container in the hierarchy of controller.
+func (h *Hierarchy) dir(controller, id string) string {
+	if h.unified {
+		controller = ""
+	}
+	return filepath.Join(h.root, controller, h.parent, id)
+}
+
+func mkdir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make cgroup: %w", err)
+	}
+	return nil
+}
+
+// write writes a control file, which must exist: creating one would hide that the group is gone.
+func write(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// reader reads control files and keeps the first error.
+type reader struct{ err error }
+
+func (r *reader) read(dir, file string) string {
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return string(b)
+}
+
+// number reads a file with one number; "max" is 0.
+func (r *reader) number(dir, file string) uint64 {
+	return r.parse(file, strings.TrimSpace(r.read(dir, file)))
+}
+
+// field reads one value of a file with "key value" lines; a missing key is 0.
+func (r *reader) field(dir, file, key string) uint64 {
+	lines := bufio.NewScanner(strings.NewReader(r.read(dir, file)))
+	for lines.Scan() {
+		if k, v, ok := strings.Cut(lines.Text(), " "); ok && k == key {
+			return r.parse(file, v)
+		}
+	}
+	return 0
+}
+
+func (r *reader) parse(file, s string) uint64 {
+	if s == "" || s == "max" {
+		return 0
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("%s: %w", file, err)
+	}
+	return n
+}

@@ -1,0 +1,169 @@
+package cgroup
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const id = "lambda-echo-1"
+
+// mustTree writes files below a new folder that stands for /sys/fs/cgroup.
+func mustTree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		file := filepath.Join(root, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+	}
+	return root
+}
+
+func mustRead(t *testing.T, elem ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(elem...))
+	require.NoError(t, err)
+	return string(b)
+}
+
+func treeV1() map[string]string {
+	files := map[string]string{
+		"memory/esb-x/" + id + "/memory.usage_in_bytes":     "1000\n",
+		"memory/esb-x/" + id + "/memory.max_usage_in_bytes": "3000\n",
+		"memory/esb-x/" + id + "/memory.limit_in_bytes":     "134217728\n",
+		"memory/esb-x/" + id + "/memory.oom_control":        "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+		"cpuacct/esb-x/" + id + "/cpuacct.usage":            "777\n",
+		"cpu/esb-x/" + id + "/cpu.stat":                     "nr_periods 9\nnr_throttled 4\nthrottled_time 5\n",
+		"cpu/esb-x/" + id + "/cpu.cfs_period_us":            "",
+		"cpu/esb-x/" + id + "/cpu.cfs_quota_us":             "-1",
+		"pids/esb-x/" + id + "/pids.current":                "6\n",
+		"freezer/esb-x/" + id + "/freezer.state":            "THAWED\n",
+	}
+	for _, c := range controllersV1 {
+		files[c+"/cgroup.procs"] = ""
+	}
+	return files
+}
+
+func treeV2() map[string]string {
+	return map[string]string{
+		"cgroup.controllers":                "cpuset cpu io memory pids\n",
+		"cgroup.subtree_control":            "",
+		"esb-x/cgroup.subtree_control":      "",
+		"esb-x/memory.swap.max":             "max",
+		"esb-x/" + id + "/memory.current":   "1000\n",
+		"esb-x/" + id + "/memory.peak":      "3000\n",
+		"esb-x/" + id + "/memory.max":       "134217728\n",
+		"esb-x/" + id + "/memory.events":    "low 0\noom 1\noom_kill 2\n",
+		"esb-x/" + id + "/cpu.stat":         "usage_usec 777\nnr_throttled 4\n",
+		"esb-x/" + id + "/cpu.max":          "max 100000\n",
+		"esb-x/" + id + "/pids.current":     "6\n",
+		"esb-x/" + id + "/cgroup.freeze":    "0\n",
+		"esb-x/" + id + "/memory.swap.peak": "0\n",
+	}
+}
+
+func TestStats_ReadsBothVersions(t *testing.T) {
+	want := Stats{MemoryBytes: 1000, MemoryPeakBytes: 3000, MemoryLimitBytes: 128 << 20, ThrottledPeriods: 4, OOMKills: 2, PIDs: 6}
+	for name, c := range map[string]struct {
+		files map[string]string
+		cpu   uint64
+	}{
+		"v1": {treeV1(), 777},
+		"v2": {treeV2(), 777_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, err := Open(mustTree(t, c.files), "esb-x")
+			require.NoError(t, err)
+			got, err := h.Stats(id)
+			require.NoError(t, err)
+			want.CPUNanoseconds = c.cpu
+			assert.Equal(t, want, got)
+
+			_, err = h.Stats("gone")
+			assert.ErrorIs(t, err, fs.ErrNotExist)
+		})
+	}
+}
+
+func TestFreeze_ThenThaw(t *testing.T) {
+	for name, files := range map[string]map[string]string{"v1": treeV1(), "v2": treeV2()} {
+		t.Run(name, func(t *testing.T) {
+			h, err := Open(mustTree(t, files), "esb-x")
+			require.NoError(t, err)
+			for _, step := range []struct {
+				do   func(string) error
+				want bool
+			}{{h.Freeze, true}, {h.Freeze, true}, {h.Thaw, false}} {
+				require.NoError(t, step.do(id))
+				frozen, err := h.Frozen(id)
+				require.NoError(t, err)
+				assert.Equal(t, step.want, frozen)
+			}
+			assert.ErrorIs(t, h.Freeze("gone"), fs.ErrNotExist, "a freezer that is not there must not be created")
+		})
+	}
+}
+
+func TestSetQuota_FollowsMemory(t *testing.T) {
+	root := mustTree(t, treeV1())
+	h, err := Open(root, "esb-x")
+	require.NoError(t, err)
+	require.NoError(t, h.SetQuota(id, 1769))
+	assert.Equal(t, "100000", mustRead(t, root, "cpu/esb-x", id, "cpu.cfs_period_us"))
+	assert.Equal(t, "100000", mustRead(t, root, "cpu/esb-x", id, "cpu.cfs_quota_us"))
+
+	root = mustTree(t, treeV2())
+	h, err = Open(root, "esb-x")
+	require.NoError(t, err)
+	require.NoError(t, h.SetQuota(id, 128))
+	assert.Equal(t, "7235 100000", mustRead(t, root, "esb-x", id, "cpu.max")[:11])
+}
+
+func TestQuotaAndShares_KeepTheKernelsMinimum(t *testing.T) {
+	assert.EqualValues(t, 1000, Quota(1))
+	assert.EqualValues(t, 2, Shares(1))
+	assert.EqualValues(t, 1024, Shares(1769))
+}
+
+func TestOpen_NamesTheMissingController(t *testing.T) {
+	v1 := treeV1()
+	delete(v1, "pids/cgroup.procs")
+	_, err := Open(mustTree(t, v1), "esb-x")
+	assert.ErrorContains(t, err, `"pids"`)
+
+	v2 := treeV2()
+	v2["cgroup.controllers"] = "cpu io pids"
+	_, err = Open(mustTree(t, v2), "esb-x")
+	assert.ErrorContains(t, err, `"memory"`)
+}
+
+func TestOpen_SwapOnlyWhereTheKernelCounts(t *testing.T) {
+	h, err := Open(mustTree(t, treeV1()), "esb-x")
+	require.NoError(t, err)
+	assert.False(t, h.LimitsSwap())
+	h, err = Open(mustTree(t, treeV2()), "esb-x")
+	require.NoError(t, err)
+	assert.True(t, h.LimitsSwap())
+}
+
+func TestIDs_FindsEachContainerOnce(t *testing.T) {
+	h, err := Open(mustTree(t, treeV1()), "esb-x")
+	require.NoError(t, err)
+	ids, err := h.IDs()
+	require.NoError(t, err)
+	assert.Equal(t, []string{id}, ids)
+}
+
+func TestRemove_RefusesPaths(t *testing.T) {
+	h, err := Open(mustTree(t, treeV1()), "esb-x")
+	require.NoError(t, err)
+	for _, bad := range []string{"", "..", "../../etc"} {
+		assert.Error(t, h.Remove(t.Context(), bad), bad)
+	}
+}

@@ -1,0 +1,312 @@
+package containerd
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/agent"
+)
+
+func TestNormalize(t *testing.T) {
+	digest := "@sha256:" + strings.Repeat("a", 64)
+	for ref, want := range map[string]string{
+		"echo":                         "127.0.0.1:5010/echo:latest",
+		"echo:1":                       "127.0.0.1:5010/echo:1",
+		"esb/echo:latest":              "127.0.0.1:5010/esb/echo:latest",
+		"docker.io/library/busybox":    "docker.io/library/busybox:latest",
+		"localhost/x":                  "localhost/x:latest",
+		"registry:5000/x:2":            "registry:5000/x:2",
+		"ghcr.io/a/b" + digest:         "ghcr.io/a/b" + digest,
+		"esb/echo" + digest:            "127.0.0.1:5010/esb/echo" + digest,
+		"public.ecr.aws/lambda/x:3.12": "public.ecr.aws/lambda/x:3.12",
+	} {
+		got, err := normalize(ref, "127.0.0.1:5010")
+		require.NoError(t, err, ref)
+		assert.Equal(t, want, got)
+	}
+	for _, bad := range []string{"", "UPPER/x", "a b", "x:", "../x", "x@sha256:1"} {
+		_, err := normalize(bad, "127.0.0.1:5010")
+		assert.Error(t, err, bad)
+	}
+}
+
+func TestContainerID_IsWhatContainerdTakes(t *testing.T) {
+	for function, want := range map[string]string{
+		"lambda-echo":                    "lambda-lambda-echo-abcd1234",
+		"a--b__c":                        "lambda-a-b_c-abcd1234",
+		"-":                              "lambda-abcd1234",
+		strings.Repeat("x", 64):          "lambda-" + strings.Repeat("x", maxFunctionPart) + "-abcd1234",
+		strings.Repeat("x", 59) + "-yyy": "lambda-" + strings.Repeat("x", 59) + "-abcd1234",
+	} {
+		got := containerID(function, "abcd1234")
+		assert.Equal(t, want, got)
+		assert.LessOrEqual(t, len(got), 76)
+		assert.Equal(t, "abcd1234", shortID(got))
+	}
+}
+
+func TestRecord_SurvivesItsLabels(t *testing.T) {
+	want := record{Container: agent.Container{
+		ID: "lambda-f-1", Name: "lambda-f-1", FunctionName: "f", Status: agent.StatusUnknown, IP: "10.88.0.2", Port: 8080, Image: "i",
+		ImageDigest: "sha256:1", Generation: "g", Interface: agent.RIE, Standby: true,
+		CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), LastUsedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
+	}, attachment: "a", memoryMB: 128}
+	assert.Equal(t, want, recordOf("lambda-f-1", want.labels("esb0")))
+}
+
+func TestFail_KeepsAndFindsCodes(t *testing.T) {
+	for code, err := range map[agent.Code]error{
+		agent.CodeExhausted:    fmt.Errorf("attach: %w", agent.Errorf(agent.CodeExhausted, "no address")),
+		agent.CodeCanceled:     fmt.Errorf("x: %w", context.Canceled),
+		agent.CodeDeadline:     fmt.Errorf("x: %w", context.DeadlineExceeded),
+		agent.CodeUnavailable:  fmt.Errorf("x: %w", errdefs.ErrUnavailable),
+		agent.CodePrecondition: errors.New("anything else"),
+	} {
+		assert.Equal(t, code, agent.ErrorCode(fail(agent.CodePrecondition, err)), "%v", err)
+	}
+}
+
+func input(change func(*specInput)) specInput {
+	in := specInput{
+		id: "lambda-f-1", netns: "/run/net/n1", hostname: "h", cgroupsPath: "/esb-esb0/lambda-f-1", memoryGroup: "/sys/fs/cgroup/memory/x",
+		lambdaInit: "/opt/lambda-init", notifySocket: "/run/n.sock", hosts: "/run/hosts", resolvConf: "/run/resolv.conf",
+		tmpSizeMB: 512, pidsLimit: 1024, noFile: 1024, region: "eu-west-1", account: "123456789012", logStream: "s",
+		spec:  agent.ContainerSpec{FunctionName: "f", Image: "i", MemoryMB: 1769, Timeout: 3 * time.Second, Interface: agent.Supervisor},
+		image: ocispec.ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"app.handler"}, Env: []string{"PATH=/image", "A=image", "B=image"}},
+	}
+	if change != nil {
+		change(&in)
+	}
+	return in
+}
+
+func mustSpec(t *testing.T, change func(*specInput)) *specs.Spec {
+	t.Helper()
+	s, err := buildSpec(t.Context(), input(change))
+	require.NoError(t, err)
+	return s
+}
+
+func mountOf(s *specs.Spec, destination string) *specs.Mount {
+	for i, m := range s.Mounts {
+		if m.Destination == destination {
+			return &s.Mounts[i]
+		}
+	}
+	return nil
+}
+
+func TestBuildSpec_Supervised(t *testing.T) {
+	s := mustSpec(t, func(in *specInput) { in.limitSwap = true; in.spec.Standby = true })
+	assert.Equal(t, []string{"/run/esb/lambda-init", "--", "/entry", "app.handler"}, s.Process.Args)
+	assert.True(t, s.Root.Readonly)
+	assert.True(t, s.Process.NoNewPrivileges)
+	assert.Empty(t, *s.Process.Capabilities)
+	assert.NotNil(t, s.Linux.Seccomp)
+	assert.NotEmpty(t, s.Linux.MaskedPaths)
+	assert.Equal(t, "/esb-esb0/lambda-f-1", s.Linux.CgroupsPath)
+	assert.EqualValues(t, 1769<<20, *s.Linux.Resources.Memory.Limit)
+	assert.EqualValues(t, 1769<<20, *s.Linux.Resources.Memory.Swap)
+	assert.EqualValues(t, 1024, *s.Linux.Resources.CPU.Shares)
+	assert.Nil(t, s.Linux.Resources.CPU.Quota, "the quota comes after the init phase")
+	assert.EqualValues(t, 1024, *s.Linux.Resources.Pids.Limit)
+	assert.Contains(t, s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/run/net/n1"})
+	for destination, source := range map[string]string{
+		"/run/esb/lambda-init": "/opt/lambda-init", "/run/esb/notify.sock": "/run/n.sock", "/run/esb/cgroup": "/sys/fs/cgroup/memory/x",
+		"/etc/hosts": "/run/hosts", "/etc/resolv.conf": "/run/resolv.conf",
+	} {
+		m := mountOf(s, destination)
+		require.NotNil(t, m, destination)
+		assert.Equal(t, source, m.Source)
+		assert.Contains(t, m.Options, "ro", destination)
+	}
+	assert.Nil(t, mountOf(s, "/run"))
+	assert.Contains(t, mountOf(s, "/dev").Options, "ro")
+	assert.Equal(t, []string{"nosuid", "nodev", "mode=1777", "size=512m"}, mountOf(s, "/tmp").Options)
+	for _, kv := range []string{"ESB_INIT_STANDBY=1", "ESB_INIT_NOTIFY=/run/esb/notify.sock", "ESB_INIT_CGROUP=/run/esb/cgroup"} {
+		assert.Contains(t, s.Process.Env, kv)
+	}
+}
+
+func TestBuildSpec_RIE_MountsNothingOfOurs(t *testing.T) {
+	s := mustSpec(t, func(in *specInput) { in.spec.Interface = agent.RIE; in.spec.EphemeralStorageMB = 600 })
+	assert.Equal(t, []string{"/entry", "app.handler"}, s.Process.Args)
+	assert.Nil(t, s.Linux.Resources.Memory.Swap, "a kernel that does not count swap refuses a limit")
+	assert.Contains(t, mountOf(s, "/tmp").Options, "size=600m")
+	assert.Contains(t, s.Process.Env, "AWS_LAMBDA_FUNCTION_TIMEOUT=4")
+	for _, m := range s.Mounts {
+		assert.NotContains(t, m.Destination, "/run/esb")
+	}
+	assert.False(t, slices.ContainsFunc(s.Process.Env, func(kv string) bool { return strings.HasPrefix(kv, "ESB_INIT_") }))
+}
+
+func TestBuildSpec_ImageConfigOverrides(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*specInput)
+		args   []string
+	}{
+		"command":    {func(in *specInput) { in.spec.Command = []string{"other.handler"} }, []string{"/entry", "other.handler"}},
+		"entrypoint": {func(in *specInput) { in.spec.Entrypoint = []string{"/mine"} }, []string{"/mine"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mustSpec(t, c.change)
+			assert.Equal(t, c.args, s.Process.Args[2:])
+		})
+	}
+	assert.Equal(t, "/var/task", mustSpec(t, func(in *specInput) { in.image.WorkingDir = "/var/task" }).Process.Cwd)
+	_, err := buildSpec(t.Context(), input(func(in *specInput) { in.image = ocispec.ImageConfig{} }))
+	assert.Equal(t, agent.CodePrecondition, agent.ErrorCode(err))
+	assert.ErrorContains(t, err, "ENTRYPOINT")
+}
+
+func TestEnvironment_ImageThenFunctionThenAWS(t *testing.T) {
+	env := environment(input(func(in *specInput) {
+		in.spec.Env = map[string]string{
+			"B": "function", "AWS_REGION": "moon", "AWS_LAMBDA_RUNTIME_API": "evil", "ESB_INIT_NOTIFY": "evil", "_HANDLER": "evil",
+			"AWS_ACCESS_KEY_ID": "mine", "TZ": "Asia/Tokyo",
+		}
+	}))
+	for _, kv := range []string{
+		"PATH=/image", "A=image", "B=function", "AWS_REGION=eu-west-1", "AWS_DEFAULT_REGION=eu-west-1", "_HANDLER=app.handler",
+		"AWS_LAMBDA_FUNCTION_NAME=f", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=1769",
+		"AWS_LAMBDA_FUNCTION_TIMEOUT=3", "AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/f", "LAMBDA_TASK_ROOT=/var/task",
+		"AWS_ACCESS_KEY_ID=mine", "TZ=Asia/Tokyo", "ESB_INIT_STANDBY=0", "ESB_INIT_NOTIFY=" + notifyPath,
+	} {
+		assert.Contains(t, env, kv)
+	}
+	for _, kv := range env {
+		assert.NotContains(t, kv, "evil")
+		assert.False(t, strings.HasPrefix(kv, "AWS_EXECUTION_ENV="))
+	}
+	assert.True(t, slices.IsSorted(env))
+}
+
+// mustTar writes a tar file of name and text pairs.
+func mustTar(t *testing.T, file string, files ...string) {
+	t.Helper()
+	f, err := os.Create(file)
+	require.NoError(t, err)
+	w := tar.NewWriter(f)
+	for i := 0; i < len(files); i += 2 {
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: files[i], Mode: 0o644, Size: int64(len(files[i+1]))}))
+		_, err := w.Write([]byte(files[i+1]))
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	require.NoError(t, f.Close())
+}
+
+func TestReadNames(t *testing.T) {
+	const reg = "127.0.0.1:5010"
+	oci := func(name string) string {
+		return `{"manifests":[{"annotations":{"org.opencontainers.image.ref.name":"` + name + `"}}]}`
+	}
+	for name, c := range map[string]struct {
+		files []string
+		want  map[string]string
+		err   string
+	}{
+		"OCI":            {files: []string{"index.json", oci("esb/echo:latest")}, want: map[string]string{"esb/echo:latest": reg + "/esb/echo:latest"}},
+		"docker save":    {files: []string{"manifest.json", `[{"RepoTags":["esb/echo:1"]}]`}, want: map[string]string{"docker.io/esb/echo:1": reg + "/esb/echo:1"}},
+		"docker save 25": {files: []string{"index.json", oci("docker.io/esb/echo:1"), "manifest.json", `[{"RepoTags":["esb/echo:1"]}]`}, want: map[string]string{"docker.io/esb/echo:1": reg + "/esb/echo:1"}},
+		"with host":      {files: []string{"./index.json", oci("ghcr.io/a/b:1")}, want: map[string]string{"ghcr.io/a/b:1": "ghcr.io/a/b:1"}},
+		"bare tag":       {files: []string{"index.json", oci("latest")}, err: "names no image"},
+		"no image":       {files: []string{"a.txt", "x"}, err: "names no image"},
+		"bad JSON":       {files: []string{"index.json", "{"}, err: "index.json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "a.tar")
+			mustTar(t, file, c.files...)
+			got, err := readNames(file, reg)
+			if c.err != "" {
+				require.ErrorContains(t, err, c.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, c.want, got)
+		})
+	}
+}
+
+func TestArchives_Changed(t *testing.T) {
+	a := newArchives(t.TempDir(), "r.test", slog.New(slog.DiscardHandler))
+	mustTar(t, filepath.Join(a.dir, "a.tar"), "manifest.json", `[{"RepoTags":["a:1"]}]`)
+	mustTar(t, filepath.Join(a.dir, "b.tar"), "manifest.json", `[{"RepoTags":["b:1"]}]`)
+	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "half.tar"), []byte("half"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "readme.txt"), nil, 0o644))
+
+	all, err := a.changed("")
+	assert.ErrorContains(t, err, "half.tar")
+	assert.Len(t, all, 2)
+	one, _ := a.changed("r.test/b:1")
+	require.Len(t, one, 1)
+	a.markDone(one[0])
+	one, _ = a.changed("r.test/b:1")
+	assert.Empty(t, one)
+	mustTar(t, filepath.Join(a.dir, "b.tar"), "manifest.json", `[{"RepoTags":["b:1"]}]`, "more", "x")
+	later := time.Now().Add(time.Hour)
+	require.NoError(t, os.Chtimes(filepath.Join(a.dir, "b.tar"), later, later))
+	one, _ = a.changed("r.test/b:1")
+	assert.Len(t, one, 1)
+
+	none, err := newArchives(filepath.Join(a.dir, "nowhere"), "r.test", a.log).changed("x")
+	assert.NoError(t, err)
+	assert.Empty(t, none)
+}
+
+func TestReadCredentials(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.json")
+	write := func(text string) { require.NoError(t, os.WriteFile(file, []byte(text), 0o600)) }
+
+	write(`{"auths":{"r.test:5000":{"auth":"dTpw"},"https://index.docker.io/v1/":{"username":"x","password":"y"},"t.test":{"identitytoken":"tok"}}}`)
+	creds, err := readCredentials(file)
+	require.NoError(t, err)
+	for host, want := range map[string][2]string{"r.test:5000": {"u", "p"}, "registry-1.docker.io": {"x", "y"}, "t.test": {"", "tok"}, "other": {}} {
+		user, password, err := creds.find(host)
+		require.NoError(t, err)
+		assert.Equal(t, want, [2]string{user, password}, host)
+	}
+	for _, bad := range []string{"{", `{"auths":{"r.test":{"auth":"%%"}}}`, `{"auths":{"r.test":{}},"credsStore":"desktop"}`} {
+		write(bad)
+		_, err := readCredentials(file)
+		assert.ErrorContains(t, err, "REGISTRY_CONFIG", bad)
+	}
+	creds, err = readCredentials("")
+	require.NoError(t, err)
+	assert.Empty(t, creds)
+}
+
+func TestValidate(t *testing.T) {
+	good := agent.ContainerSpec{FunctionName: "f", Image: "i", MemoryMB: 128, Timeout: time.Second}
+	got, err := validate(good)
+	require.NoError(t, err)
+	assert.Equal(t, agent.Supervisor, got.Interface)
+	assert.Equal(t, agent.PullIfNotPresent, got.PullPolicy)
+	for name, change := range map[string]func(*agent.ContainerSpec){
+		"name":    func(s *agent.ContainerSpec) { s.FunctionName = "a/b" },
+		"image":   func(s *agent.ContainerSpec) { s.Image = "" },
+		"memory":  func(s *agent.ContainerSpec) { s.MemoryMB = 0 },
+		"timeout": func(s *agent.ContainerSpec) { s.Timeout = 0 },
+		"standby": func(s *agent.ContainerSpec) { s.Standby = true; s.Interface = agent.RIE },
+	} {
+		bad := good
+		change(&bad)
+		_, err := validate(bad)
+		assert.Equal(t, agent.CodeInvalid, agent.ErrorCode(err), name)
+	}
+}

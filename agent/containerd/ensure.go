@@ -1,0 +1,457 @@
+package containerd
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/hostfiles"
+	"github.com/edge-serverless-box/esb/agent/notify"
+)
+
+const (
+	// runtimeName is the shim.
+	runtimeName = "io.containerd.runc.v2"
+	// labelRoot keeps a snapshot from containerd's garbage collection while no container names it yet.
+	labelRoot = "containerd.io/gc.root"
+	// probeInterval is the pause between attempts to connect to a container that cannot say that it is ready (RIE).
+	probeInterval = 5 * time.Millisecond
+	// tailLines of a container's log go into the error of a failed start.
+	tailLines = 5
+)
+
+// cannotExecute is how runc says that a container's program is missing or is none.
+var cannotExecute = regexp.MustCompile(`exec: |exec /|exec format error`)
+
+// launch is one container on its way up.
+type launch struct {
+	r      *Runtime
+	spec   agent.ContainerSpec
+	image  image
+	record record
+	state  *state
+	// netns, memoryGroup and rootfs are what earlier steps made for later ones.
+	netns       string
+	memoryGroup string
+	rootfs      []mount.Mount
+	// ready is closed when lambda-init says that its endpoint listens.
+	ready chan struct{}
+	// exit gets the exit of process 1, once.
+	exit chan exit
+}
+
+// exit is how a process 1 ended; err says why that could not be learned.
+type exit struct {
+	code uint32
+	err  error
+}
+
+// exitError is a process 1 that ended before it was ready.
+type exitError struct {
+	code uint32
+	oom  bool
+}
+
+// Error implements error.
+func (e *exitError) Error() string {
+	why := ""
+	if e.oom {
+		why = ", out of memory"
+	}
+	return fmt.Sprintf("the container ended with exit code %d%s before it was ready", e.code, why)
+}
+
+// Ensure implements agent.Runtime.
+func (r *Runtime) Ensure(ctx context.Context, spec agent.ContainerSpec) (agent.Container, error) {
+	begin := time.Now()
+	spec, err := validate(spec)
+	if err != nil {
+		return agent.Container{}, err
+	}
+	img, err := r.images.get(ctx, spec.Image, spec.PullPolicy)
+	if err != nil {
+		return agent.Container{}, fail(agent.CodeInternal, err)
+	}
+	fetched := time.Since(begin)
+	if err := r.starts.Acquire(ctx, 1); err != nil {
+		return agent.Container{}, fail(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", err))
+	}
+	l := r.newLaunch(spec, img)
+	log := r.log.With("request_id", spec.RequestID, "function", spec.FunctionName, "container_id", l.record.ID)
+	if err := l.run(ctx); err != nil {
+		if undo := r.remove(ctx, l.record, 0); undo != nil {
+			log.ErrorContext(ctx, "failed start cannot be undone yet", "error", undo)
+		}
+		return agent.Container{}, l.explain(err)
+	}
+	log.InfoContext(ctx, "container started", "image", img.name, "ip", l.record.IP, "standby", spec.Standby,
+		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds())
+	return l.record.Container, nil
+}
+
+// validate checks a spec and fills in defaults.
+func validate(spec agent.ContainerSpec) (agent.ContainerSpec, error) {
+	if spec.Interface == "" {
+		spec.Interface = agent.Supervisor
+	}
+	if spec.PullPolicy == "" {
+		spec.PullPolicy = agent.PullIfNotPresent
+	}
+	name := spec.FunctionName
+	switch {
+	case !functionName.MatchString(name):
+		return spec, agent.Errorf(agent.CodeInvalid, "function name %q: must be 1 to 64 letters, digits, hyphens or underscores", name)
+	case spec.Image == "":
+		return spec, agent.Errorf(agent.CodeInvalid, "function %s: no image is named", name)
+	case spec.Standby && spec.Interface != agent.Supervisor:
+		return spec, agent.Errorf(agent.CodeInvalid, "function %s: only the supervisor interface can stand by", name)
+	case spec.MemoryMB <= 0:
+		return spec, agent.Errorf(agent.CodeInvalid, "function %s: the memory size must be positive, got %d MB", name, spec.MemoryMB)
+	case spec.Timeout < time.Second:
+		return spec, agent.Errorf(agent.CodeInvalid, "function %s: the timeout must be 1 s or more, got %s", name, spec.Timeout)
+	}
+	return spec, nil
+}
+
+func (r *Runtime) newLaunch(spec agent.ContainerSpec, img image) *launch {
+	id := containerID(spec.FunctionName, randomHex(suffixBytes))
+	now := time.Now()
+	rec := record{
+		Container: agent.Container{
+			ID: id, Name: id, FunctionName: spec.FunctionName, Status: agent.StatusRunning, Port: agent.WorkerPort,
+			Image: img.name, ImageDigest: img.manifest.String(), Generation: spec.Generation, Interface: spec.Interface,
+			Standby: spec.Standby, CreatedAt: now, LastUsedAt: now,
+		},
+		memoryMB: spec.MemoryMB,
+	}
+	return &launch{
+		r: r, spec: spec, image: img, record: rec, state: &state{record: rec, starting: true, lastUsed: now},
+		ready: make(chan struct{}), exit: make(chan exit, 1),
+	}
+}
+
+// randomHex returns n random bytes in hexadecimal. crypto/rand cannot fail (it ends the process first).
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// run makes the container and waits until it is ready. It holds one of r.starts, and gives it back as soon as the
+// process runs. What was made when it fails is the caller's to remove.
+func (l *launch) run(ctx context.Context) error {
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer stop()
+	err := l.steps(ctx, func() {
+		watching.Go(func() { l.exit <- l.r.waitExit(watch, l.record.ID) })
+	})
+	l.r.starts.Release(1)
+	if err != nil {
+		return err
+	}
+	if err := l.waitReady(ctx); err != nil {
+		return err
+	}
+	return l.publish()
+}
+
+// steps goes from nothing to a running process. watch is called when there is a process to watch. The caller's end is
+// seen between steps only: see launchTimeout.
+func (l *launch) steps(ctx context.Context, watch func()) error {
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchTimeout)
+	defer cancel()
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"attach it to the network", l.attach},
+		{"make its files", l.makeFiles},
+		{"make its cgroup", l.makeGroup},
+		{"make its root filesystem", l.makeSnapshot},
+		{"make its record", l.makeContainer},
+		{"make its process", l.makeTask},
+		{"start its process", func(ctx context.Context) error {
+			watch()
+			_, err := l.r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: l.record.ID})
+			return executable(errgrpc.ToNative(err))
+		}},
+	} {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("the caller left before step %q: %w", step.name, err)
+		}
+		if err := step.do(work); err != nil {
+			return fmt.Errorf("container %s: %s: %w", l.record.ID, step.name, err)
+		}
+	}
+	return nil
+}
+
+func (l *launch) attach(ctx context.Context) error {
+	a, err := l.r.network.Attach(ctx)
+	if err != nil {
+		return err
+	}
+	l.netns = a.NetnsPath
+	l.record.IP = a.IP.String()
+	l.record.attachment = a.ID
+	l.state.record = l.record
+	l.r.mu.Lock()
+	l.r.states[l.record.ID] = l.state
+	l.r.mu.Unlock()
+	return nil
+}
+
+func (l *launch) makeFiles(context.Context) error {
+	dir := l.r.files(l.record.ID)
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return err
+	}
+	ip, err := netip.ParseAddr(l.record.IP)
+	if err != nil {
+		return err
+	}
+	hosts := hostfiles.Hosts(hostname(l.record.ID), ip, l.r.network.Gateway())
+	if err := os.WriteFile(filepath.Join(dir, "hosts"), hosts, 0o644); err != nil {
+		return err
+	}
+	if l.spec.Interface != agent.Supervisor {
+		return nil
+	}
+	l.state.socket, err = notify.Listen(filepath.Join(dir, "notify.sock"), l.onMessage())
+	return err
+}
+
+// hostname is short: the kernel takes 64 characters, a container's id may have more.
+func hostname(id string) string { return "lambda-" + shortID(id) }
+
+// onMessage returns what handles lambda-init's messages, one after the other.
+func (l *launch) onMessage() func(notify.Message) {
+	var once sync.Once
+	return func(m notify.Message) {
+		switch m {
+		case notify.Ready:
+			once.Do(func() { close(l.ready) })
+		case notify.InitOK, notify.InitError:
+			// Until here it had all the CPU there was, as AWS gives the init phase.
+			if err := l.r.groups.SetQuota(l.record.ID, l.record.memoryMB); err != nil {
+				l.r.log.Warn("container has no CPU quota", "container_id", l.record.ID, "function", l.record.FunctionName, "error", err)
+			}
+		}
+	}
+}
+
+func (l *launch) makeGroup(context.Context) (err error) {
+	l.memoryGroup, err = l.r.groups.Create(l.record.ID)
+	return err
+}
+
+func (l *launch) makeSnapshot(ctx context.Context) error {
+	sn := l.r.client.SnapshotService(snapshotter)
+	opt := snapshots.WithLabels(map[string]string{
+		labelRoot: time.Now().UTC().Format(time.RFC3339), labelStack: l.r.cfg.Stack,
+	})
+	var err error
+	l.rootfs, err = sn.Prepare(ctx, l.record.ID, l.image.chain, opt)
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	// The image was removed and imported again since it was unpacked.
+	l.r.images.forget(l.image)
+	if _, err := l.r.images.unpack(ctx, l.image.name); err != nil {
+		return err
+	}
+	l.rootfs, err = sn.Prepare(ctx, l.record.ID, l.image.chain, opt)
+	return err
+}
+
+func (l *launch) makeContainer(ctx context.Context) error {
+	r, id := l.r, l.record.ID
+	dir := r.files(id)
+	spec, err := buildSpec(ctx, specInput{
+		id: id, spec: l.spec, image: l.image.config, netns: l.netns, hostname: hostname(id),
+		cgroupsPath: r.groups.Path(id), memoryGroup: l.memoryGroup, limitSwap: r.groups.LimitsSwap(),
+		lambdaInit: r.binary("lambda-init"), notifySocket: filepath.Join(dir, "notify.sock"),
+		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(),
+		tmpSizeMB: r.cfg.TmpSizeMB, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
+		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt),
+	})
+	if err != nil {
+		return err
+	}
+	c := containers.Container{
+		ID: id, Image: l.image.name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: snapshotter, SnapshotKey: id,
+		Runtime: containers.RuntimeInfo{Name: runtimeName},
+	}
+	if l.image.config.User != "" {
+		if err := l.setUser(ctx, &c, spec); err != nil {
+			return err
+		}
+	}
+	if c.Spec, err = typeurl.MarshalAny(spec); err != nil {
+		return err
+	}
+	if c.Runtime.Options, err = typeurl.MarshalAny(&options.Options{BinaryName: r.binary("runc"), Root: r.runcRoot()}); err != nil {
+		return err
+	}
+	_, err = r.client.ContainerService().Create(ctx, c)
+	return err
+}
+
+// setUser looks the image's user up in the image's own files.
+func (l *launch) setUser(ctx context.Context, c *containers.Container, spec *specs.Spec) error {
+	ctx = namespaces.WithNamespace(ctx, agent.Namespace)
+	if err := oci.WithUser(l.image.config.User)(ctx, l.r.client, c, spec); err != nil {
+		return agent.Errorf(agent.CodePrecondition, "image %s: USER %s: %w", l.image.name, l.image.config.User, err)
+	}
+	uid := strconv.FormatUint(uint64(spec.Process.User.UID), 10)
+	if err := oci.WithAdditionalGIDs(uid)(ctx, l.r.client, c, spec); err != nil {
+		return agent.Errorf(agent.CodePrecondition, "image %s: groups of USER %s: %w", l.image.name, l.image.config.User, err)
+	}
+	return nil
+}
+
+// logStream makes a name as AWS does: date, version, 32 hexadecimal digits.
+func logStream(t time.Time) string {
+	return t.UTC().Format("2006/01/02") + "/[$LATEST]" + randomHex(16)
+}
+
+func (l *launch) makeTask(ctx context.Context) error {
+	log := (&url.URL{Scheme: "file", Path: l.r.logs.File(l.record.ID)}).String()
+	request := &tasks.CreateTaskRequest{ContainerID: l.record.ID, Stdout: log, Stderr: log}
+	for _, m := range l.rootfs {
+		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	if _, err := l.r.client.TaskService().Create(ctx, request); err != nil {
+		return executable(errgrpc.ToNative(err))
+	}
+	if l.spec.Interface == agent.RIE {
+		return l.r.groups.SetQuota(l.record.ID, l.record.memoryMB)
+	}
+	return nil
+}
+
+// executable marks errors that say that a container's program cannot be executed.
+func executable(err error) error {
+	if err != nil && cannotExecute.MatchString(err.Error()) {
+		return agent.Errorf(agent.CodePrecondition, "the entrypoint cannot be executed: %w", err)
+	}
+	return err
+}
+
+// waitExit waits until process 1 of a container has ended.
+func (r *Runtime) waitExit(ctx context.Context, id string) exit {
+	resp, err := r.client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+	if err != nil {
+		return exit{err: errgrpc.ToNative(err)}
+	}
+	return exit{code: resp.ExitStatus}
+}
+
+// waitReady waits until the worker endpoint answers, the process ends, the time is up or the caller leaves.
+func (l *launch) waitReady(ctx context.Context) error {
+	limit := l.r.cfg.ReadyTimeout
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	if l.spec.Interface == agent.RIE {
+		probe, stop := context.WithCancel(ctx)
+		var probing sync.WaitGroup
+		defer probing.Wait()
+		defer stop()
+		probing.Go(func() { l.probe(probe) })
+	}
+	select {
+	case <-l.ready:
+		return nil
+	case e := <-l.exit:
+		return l.early(e)
+	case <-timer.C:
+		return agent.Errorf(agent.CodeDeadline, "container %s was not ready within %s (CONTAINER_READY_TIMEOUT_SECONDS)", l.record.ID, limit)
+	case <-ctx.Done():
+		return fmt.Errorf("the caller left while container %s started: %w", l.record.ID, ctx.Err())
+	}
+}
+
+// probe closes l.ready when the worker port accepts connections. It sends nothing: any request to RIE is an invocation.
+func (l *launch) probe(ctx context.Context) {
+	addr := net.JoinHostPort(l.record.IP, strconv.Itoa(agent.WorkerPort))
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		dialer := net.Dialer{Timeout: time.Second}
+		if conn, err := dialer.DialContext(ctx, "tcp", addr); err == nil {
+			_ = conn.Close()
+			close(l.ready)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// early is the error for a process 1 that ended before it was ready. Unless a signal ended it, it will do so again.
+func (l *launch) early(e exit) error {
+	if e.err != nil {
+		return fmt.Errorf("container %s: watch its process: %w", l.record.ID, e.err)
+	}
+	stats, err := l.r.groups.Stats(l.record.ID)
+	died := &exitError{code: e.code, oom: err == nil && stats.OOMKills > 0}
+	code := agent.CodePrecondition
+	if e.code > 128 && !died.oom {
+		code = agent.CodeInternal
+	}
+	return agent.Errorf(code, "container %s: %w", l.record.ID, died)
+}
+
+// publish hands the container from this launch to the rest of the Runtime.
+func (l *launch) publish() error {
+	l.state.mu.Lock()
+	defer l.state.mu.Unlock()
+	if l.state.ended {
+		return l.early(exit{err: errors.New("it ended as soon as it was ready")})
+	}
+	l.state.starting = false
+	return nil
+}
+
+// explain gives the error its code, and the last lines of the log when the container ended by itself. It is called
+// after the removal, which waits until the shim has written them all.
+func (l *launch) explain(err error) error {
+	var died *exitError
+	if errors.As(err, &died) {
+		if tail := l.r.logs.Tail(l.record.ID, tailLines); tail != "" {
+			err = agent.Errorf(agent.ErrorCode(err), "%w; its last output: %s", err, strings.ToValidUTF8(tail, "?"))
+		}
+	}
+	return fail(agent.CodeInternal, err)
+}

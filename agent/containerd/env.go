@@ -1,0 +1,89 @@
+package containerd
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/edge-serverless-box/esb/agent"
+)
+
+// initLimitMS is what lambda-init gives the init phase (AWS: 10 s, Lambda developer guide, "Execution environment").
+const initLimitMS = 10_000
+
+// Paths in a supervised container (docs/lambda-init.md).
+const (
+	initPath   = "/run/esb/lambda-init"
+	notifyPath = "/run/esb/notify.sock"
+	cgroupPath = "/run/esb/cgroup"
+)
+
+// placeholderKey stands for AWS credentials where a function is given none: AWS SDKs refuse to work without any.
+const placeholderKey = "esb-function"
+
+// environment returns a container's variables, sorted: those of the image, over them the function's, over them the
+// ones that AWS reserves (Lambda developer guide, "Defined runtime environment variables").
+func environment(in specInput) []string {
+	env := map[string]string{
+		"PATH":                     "/usr/local/bin:/usr/bin:/bin:/opt/bin",
+		"LANG":                     "en_US.UTF-8",
+		"TZ":                       ":UTC",
+		"AWS_ACCESS_KEY_ID":        placeholderKey,
+		"AWS_SECRET_ACCESS_KEY":    placeholderKey,
+		"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+		"AWS_XRAY_DAEMON_ADDRESS":  "169.254.100.1:2000",
+		"LAMBDA_TASK_ROOT":         "/var/task",
+		"LAMBDA_RUNTIME_DIR":       "/var/runtime",
+	}
+	for _, kv := range in.image.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	taskRoot, runtimeDir := env["LAMBDA_TASK_ROOT"], env["LAMBDA_RUNTIME_DIR"]
+	maps.Copy(env, in.spec.Env)
+
+	maps.DeleteFunc(env, func(k, _ string) bool { return strings.HasPrefix(k, "ESB_INIT_") })
+	// With it set, AWS base images skip RIE and look for a Runtime API; lambda-init sets it to its own.
+	delete(env, "AWS_LAMBDA_RUNTIME_API")
+	timeout := int(in.spec.Timeout.Seconds())
+	if in.spec.Interface == agent.RIE {
+		timeout++ // the gateway's deadline comes first: it knows better how to answer than RIE does
+	}
+	maps.Copy(env, map[string]string{
+		"LAMBDA_TASK_ROOT":                taskRoot,
+		"LAMBDA_RUNTIME_DIR":              runtimeDir,
+		"AWS_REGION":                      in.region,
+		"AWS_DEFAULT_REGION":              in.region,
+		"AWS_ACCOUNT_ID":                  in.account,
+		"AWS_LAMBDA_FUNCTION_NAME":        in.spec.FunctionName,
+		"AWS_LAMBDA_FUNCTION_VERSION":     "$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": strconv.Itoa(in.spec.MemoryMB),
+		"AWS_LAMBDA_FUNCTION_TIMEOUT":     strconv.Itoa(timeout),
+		"AWS_LAMBDA_INITIALIZATION_TYPE":  "on-demand",
+		"AWS_LAMBDA_LOG_GROUP_NAME":       "/aws/lambda/" + in.spec.FunctionName,
+		"AWS_LAMBDA_LOG_STREAM_NAME":      in.logStream,
+	})
+	delete(env, "_HANDLER")
+	if cmd := in.command(); len(cmd) > 0 {
+		env["_HANDLER"] = cmd[0]
+	}
+	if in.spec.Interface == agent.Supervisor {
+		standby := "0"
+		if in.spec.Standby {
+			standby = "1"
+		}
+		maps.Copy(env, map[string]string{
+			"ESB_INIT_NOTIFY":    notifyPath,
+			"ESB_INIT_CGROUP":    cgroupPath,
+			"ESB_INIT_STANDBY":   standby,
+			"ESB_INIT_LIMIT_MS":  strconv.Itoa(initLimitMS),
+			"ESB_INIT_CONTAINER": in.id,
+		})
+	}
+	out := make([]string, 0, len(env))
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		out = append(out, k+"="+env[k])
+	}
+	return out
+}

@@ -1,0 +1,318 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/edge-serverless-box/esb/agent"
+)
+
+const (
+	// snapshotter holds the unpacked layers.
+	snapshotter = "overlayfs"
+	// fetchTimeout bounds one import, pull or unpacking, however many requests wait for it.
+	fetchTimeout = 10 * time.Minute
+)
+
+// image is an image that is unpacked: containers can be made of it.
+type image struct {
+	// name is the normalised reference.
+	name string
+	// manifest is the digest of this platform's manifest.
+	manifest digest.Digest
+	// chain is the snapshot that a container's own is made on.
+	chain  string
+	config ocispec.ImageConfig
+}
+
+// imageStore gets images from archives and registries, each once however many ask for it at the same time.
+type imageStore struct {
+	client    *containerd.Client
+	archives  *archives
+	registry  string
+	plainHTTP []string
+	// credentials is the path of a Docker config.json, or "".
+	credentials string
+	platform    platforms.MatchComparer
+	log         *slog.Logger
+	// life ends at close; what is in flight is bound to it and counted in running, not to any caller.
+	life    context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup
+	flights singleflight.Group
+	// unpacked holds images by the digest that their name points at. It only saves reading: what it says follows
+	// from the digest.
+	unpacked sync.Map // digest.Digest -> image
+}
+
+func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (*imageStore, error) {
+	// containerd's library writes lines of its own format to standard error; what matters in them is in its errors.
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	life, end := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), logrus.NewEntry(quiet)))
+	s := &imageStore{
+		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
+		credentials: cfg.RegistryConfig, platform: platforms.Default(), log: cfg.Logger, life: life, end: end,
+	}
+	known, err := client.ImageService().List(ctx)
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("list the images: %w", err)
+	}
+	s.archives.load(known)
+	return s, nil
+}
+
+// close cancels what is in flight and waits for it.
+func (s *imageStore) close() {
+	s.end()
+	s.running.Wait()
+}
+
+// prefetch imports and unpacks in the background what is new among the archives, so that the first request need not.
+func (s *imageStore) prefetch() {
+	s.running.Go(func() {
+		files, _ := s.archives.changed("") // an archive that cannot be read is in the log
+		for _, f := range files {
+			if s.life.Err() != nil {
+				return
+			}
+			if err := s.importOnce(s.life, f); err != nil {
+				s.log.Warn("image archive cannot be imported", "error", err)
+				continue
+			}
+			for _, name := range f.names {
+				if _, err := s.unpack(s.life, name); err != nil {
+					s.log.Warn("image cannot be unpacked", "image", name, "error", err)
+				}
+			}
+		}
+	})
+}
+
+// get returns an unpacked image, imported or pulled as policy says.
+func (s *imageStore) get(ctx context.Context, ref string, policy agent.PullPolicy) (image, error) {
+	name, err := normalize(ref, s.registry)
+	if err != nil {
+		return image{}, agent.Errorf(agent.CodeInvalid, "image: %w", err)
+	}
+	if policy == agent.PullAlways {
+		if err := s.pull(ctx, name); err != nil {
+			return image{}, err
+		}
+		return s.unpack(ctx, name)
+	}
+	archiveErr := s.importChanged(ctx, name)
+	img, err := s.unpack(ctx, name)
+	switch {
+	case err == nil:
+		// A half-written or broken archive must not stop a function whose image is here.
+		return img, nil
+	case !errdefs.IsNotFound(err):
+		return image{}, err
+	case policy == agent.PullNever:
+		return image{}, s.missing(name, "pull_policy is never, so no registry was asked", archiveErr)
+	}
+	if err := s.pull(ctx, name); err != nil {
+		if archiveErr != nil {
+			err = agent.Errorf(agent.ErrorCode(err), "%w; and %w", err, archiveErr)
+		}
+		return image{}, err
+	}
+	return s.unpack(ctx, name)
+}
+
+// missing is the error for an image that is nowhere.
+func (s *imageStore) missing(name, why string, cause error) error {
+	text := fmt.Sprintf("image %s cannot be had: it is not in containerd, no archive in %s holds it, and %s; "+
+		"push it to %s or put its archive (*.tar) there", name, s.archives.dir, why, registryHost(name))
+	if cause != nil {
+		return agent.Errorf(agent.CodePrecondition, "%s: %w", text, cause)
+	}
+	return agent.Errorf(agent.CodePrecondition, "%s", text)
+}
+
+// importChanged imports the new and changed archives that hold name.
+func (s *imageStore) importChanged(ctx context.Context, name string) error {
+	files, err := s.archives.changed(name)
+	errs := []error{err}
+	for _, f := range files {
+		if err := s.importOnce(ctx, f); err != nil {
+			s.log.WarnContext(ctx, "image archive cannot be imported", "archive", f.path, "error", err)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *imageStore) importOnce(ctx context.Context, f archiveFile) error {
+	_, err := s.once(ctx, "import "+f.path+f.stamp, func(ctx context.Context) (any, error) {
+		if s.archives.done(f.path, f.stamp) {
+			return nil, nil // since the caller looked
+		}
+		return nil, s.importArchive(ctx, f)
+	})
+	return err
+}
+
+// pull makes the store's image the one that the registry has now.
+func (s *imageStore) pull(ctx context.Context, name string) error {
+	_, err := s.once(ctx, "pull "+name, func(ctx context.Context) (any, error) {
+		resolver, err := newResolver(s.plainHTTP, s.credentials)
+		if err != nil {
+			return nil, agent.Errorf(agent.CodePrecondition, "image %s: %w", name, err)
+		}
+		_, target, err := resolver.Resolve(ctx, name)
+		if err != nil {
+			return nil, s.pullError(name, err)
+		}
+		have, err := s.client.ImageService().Get(ctx, name)
+		if err == nil && have.Target.Digest == target.Digest {
+			return nil, nil
+		}
+		s.log.InfoContext(ctx, "image pull", "image", name, "digest", target.Digest.String())
+		_, err = s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPullUnpack,
+			containerd.WithPullSnapshotter(snapshotter), containerd.WithPlatformMatcher(s.platform))
+		if err != nil {
+			return nil, s.pullError(name, err)
+		}
+		return nil, nil
+	})
+	return err
+}
+
+// pullError blames the registry, unless it was containerd that failed or the agent that stops.
+func (s *imageStore) pullError(name string, err error) error {
+	switch err := fail(agent.CodePrecondition, fmt.Errorf("pull image %s: %w", name, err)); agent.ErrorCode(err) {
+	case agent.CodeUnavailable, agent.CodeCanceled, agent.CodeExhausted:
+		return err
+	}
+	return s.missing(name, pullProblem(err), err)
+}
+
+// unpack makes sure that an image of the store is unpacked. The error is errdefs.ErrNotFound when there is none.
+func (s *imageStore) unpack(ctx context.Context, name string) (image, error) {
+	record, err := s.client.ImageService().Get(ctx, name)
+	if err != nil {
+		return image{}, fmt.Errorf("look up image %s: %w", name, err)
+	}
+	if img, ok := s.unpacked.Load(record.Target.Digest); ok {
+		known := img.(image)
+		known.name = name
+		return known, nil
+	}
+	v, err := s.once(ctx, "unpack "+record.Target.Digest.String(), func(ctx context.Context) (any, error) {
+		img, err := s.unpackRecord(ctx, record)
+		if err != nil {
+			return nil, fail(agent.CodePrecondition, fmt.Errorf("image %s cannot be used: %w", name, err))
+		}
+		s.unpacked.Store(record.Target.Digest, img)
+		return img, nil
+	})
+	if err != nil {
+		return image{}, err
+	}
+	img := v.(image)
+	img.name = name
+	return img, nil
+}
+
+// forget drops what is known about an unpacked image: its snapshot has gone.
+func (s *imageStore) forget(img image) {
+	s.unpacked.Range(func(k, v any) bool {
+		if v.(image).manifest == img.manifest {
+			s.unpacked.Delete(k)
+		}
+		return true
+	})
+}
+
+func (s *imageStore) unpackRecord(ctx context.Context, record images.Image) (image, error) {
+	img := containerd.NewImageWithPlatform(s.client, record, s.platform)
+	if err := img.Unpack(ctx, snapshotter); err != nil {
+		return image{}, fmt.Errorf("unpack: %w", err)
+	}
+	spec, err := img.Spec(ctx)
+	if err != nil {
+		return image{}, fmt.Errorf("read its configuration: %w", err)
+	}
+	manifest, err := s.manifestDigest(ctx, record.Target)
+	if err != nil {
+		return image{}, err
+	}
+	return image{
+		name: record.Name, manifest: manifest,
+		chain: identity.ChainID(spec.RootFS.DiffIDs).String(), config: spec.Config,
+	}, nil
+}
+
+// manifestDigest returns the digest of this platform's manifest: the target's own, unless that is an index.
+func (s *imageStore) manifestDigest(ctx context.Context, target ocispec.Descriptor) (digest.Digest, error) {
+	if !images.IsIndexType(target.MediaType) {
+		return target.Digest, nil
+	}
+	raw, err := content.ReadBlob(ctx, s.client.ContentStore(), target)
+	if err != nil {
+		return "", fmt.Errorf("read its index: %w", err)
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return "", fmt.Errorf("its index: %w", err)
+	}
+	children := index.Manifests
+	best := -1
+	for i, m := range children {
+		if m.Platform == nil || !s.platform.Match(*m.Platform) {
+			continue
+		}
+		if best < 0 || s.platform.Less(*m.Platform, *children[best].Platform) {
+			best = i
+		}
+	}
+	if best >= 0 {
+		return children[best].Digest, nil
+	}
+	if len(children) == 1 {
+		return children[0].Digest, nil
+	}
+	return "", fmt.Errorf("its index has no manifest for %s", platforms.DefaultString())
+}
+
+// once runs fn for all callers that ask for key at the same time. fn lives on when a caller leaves, since others may
+// wait for it and its work is wanted by the next.
+func (s *imageStore) once(ctx context.Context, key string, fn func(context.Context) (any, error)) (any, error) {
+	if s.life.Err() != nil {
+		return nil, agent.Errorf(agent.CodeUnavailable, "the agent is stopping")
+	}
+	done := s.flights.DoChan(key, func() (any, error) {
+		s.running.Add(1)
+		defer s.running.Done()
+		ctx, cancel := context.WithTimeout(s.life, fetchTimeout)
+		defer cancel()
+		return fn(ctx)
+	})
+	select {
+	case r := <-done:
+		return r.Val, r.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

@@ -1,0 +1,64 @@
+package containerd
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/edge-serverless-box/esb/agent"
+)
+
+// Labels of a container beside agent.LabelFunction and agent.LabelCreatedBy. An agent that starts anew knows from
+// them all that it has to know; they are written once, when the container is made.
+const (
+	labelStack      = "esb_stack" // which agent's: two stacks may share one containerd
+	labelGeneration = "esb_generation"
+	labelImage      = "esb_image"
+	labelDigest     = "esb_image_digest"
+	labelIP         = "esb_ip"
+	labelAttachment = "esb_attachment"
+	labelInterface  = "esb_interface"
+	labelStandby    = "esb_standby"
+	labelMemory     = "esb_memory_mb"
+	labelCreated    = "esb_created_at"
+)
+
+// record is what the labels of a container say.
+type record struct {
+	agent.Container
+	attachment string
+	memoryMB   int
+}
+
+func (r record) labels(stack string) map[string]string {
+	return map[string]string{
+		agent.LabelFunction:  r.FunctionName,
+		agent.LabelCreatedBy: agent.CreatedBy,
+		labelStack:           stack,
+		labelGeneration:      r.Generation,
+		labelImage:           r.Image,
+		labelDigest:          r.ImageDigest,
+		labelIP:              r.IP,
+		labelAttachment:      r.attachment,
+		labelInterface:       string(r.Interface),
+		labelStandby:         strconv.FormatBool(r.Standby),
+		labelMemory:          strconv.Itoa(r.memoryMB),
+		labelCreated:         r.CreatedAt.UTC().Format(time.RFC3339Nano),
+	}
+}
+
+// recordOf reads the labels back. Nobody else writes them, so a value that does not parse is the zero value.
+func recordOf(id string, labels map[string]string) record {
+	created, _ := time.Parse(time.RFC3339Nano, labels[labelCreated])
+	standby, _ := strconv.ParseBool(labels[labelStandby])
+	memory, _ := strconv.Atoi(labels[labelMemory])
+	return record{
+		Container: agent.Container{
+			ID: id, Name: id, FunctionName: labels[agent.LabelFunction], Status: agent.StatusUnknown,
+			IP: labels[labelIP], Port: agent.WorkerPort, Image: labels[labelImage], ImageDigest: labels[labelDigest],
+			Generation: labels[labelGeneration], Interface: agent.RuntimeInterface(labels[labelInterface]), Standby: standby,
+			CreatedAt: created, LastUsedAt: created,
+		},
+		attachment: labels[labelAttachment],
+		memoryMB:   memory,
+	}
+}

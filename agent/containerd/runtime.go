@@ -1,0 +1,562 @@
+// Package containerd is the agent.Runtime on containerd v2: images from archives and registries, one sandbox a
+// container with its network attached before the process starts, readiness told by lambda-init, and a clean end.
+//
+// Nothing is remembered that containerd, the kernel or a container's labels can tell: an agent that starts anew
+// adopts the containers that run and removes what is left of others.
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/cgroup"
+	"github.com/edge-serverless-box/esb/agent/cni"
+	"github.com/edge-serverless-box/esb/agent/hostfiles"
+	"github.com/edge-serverless-box/esb/agent/logfiles"
+	"github.com/edge-serverless-box/esb/agent/notify"
+)
+
+const (
+	// cgroupRoot is where the cgroup file systems are mounted.
+	cgroupRoot = "/sys/fs/cgroup"
+	// connectTimeout bounds the first connection to containerd.
+	connectTimeout = 10 * time.Second
+	// launchTimeout bounds the making of one container, from network to process start. It does not end with the
+	// caller: containerd leaves things behind when a call of it is cut off, so the caller's end is seen between steps.
+	launchTimeout = 60 * time.Second
+	// removeTimeout bounds the removal of one container, its grace period not counted.
+	removeTimeout = 30 * time.Second
+	// endedRetention is how long a container that ended by itself stays listed as STOPPED, with exit code and counters,
+	// before what is left of it is removed. Its network goes at once.
+	endedRetention = 60 * time.Second
+	// upkeepInterval is how often logs are pruned and ends that an event did not tell are looked for.
+	upkeepInterval = 30 * time.Second
+	// reconnectInterval is the pause between attempts to hear containerd's events again.
+	reconnectInterval = time.Second
+	// parallelRemovals bounds how many containers are removed at once at start and purge.
+	parallelRemovals = 4
+)
+
+// Network gives containers their place on the function network; *cni.Network does.
+type Network interface {
+	// Attach returns a network namespace with an address.
+	Attach(ctx context.Context) (cni.Attachment, error)
+	// Detach releases an attachment; one that is gone is no error.
+	Detach(ctx context.Context, id string) error
+	// Reconcile releases the attachments whose id is not in live.
+	Reconcile(ctx context.Context, live []string) error
+	// Gateway is the box's address.
+	Gateway() netip.Addr
+}
+
+// Config of a Runtime. agent/settings documents those that are settings.
+type Config struct {
+	// Address is containerd's socket.
+	Address string
+	// Stack tells this agent's containers from those of another agent on the same containerd, and names their cgroup.
+	Stack string
+	// RunDir holds the files of running containers; short, because there are unix sockets in it.
+	RunDir string
+	// LogDir holds the logs of containers, at most LogMaxBytes.
+	LogDir      string
+	LogMaxBytes int64
+	// BinDir holds runc and lambda-init.
+	BinDir string
+	// ArchivesDir holds image archives.
+	ArchivesDir string
+	// Registry is where references without a host are looked for.
+	Registry       string
+	PlainHTTP      []string
+	RegistryConfig string
+	TmpSizeMB      int
+	PIDsLimit      int
+	NoFile         int
+	ReadyTimeout   time.Duration
+	MaxStarts      int
+	Region         string
+	AccountID      string
+	DNS            []netip.Addr
+	Logger         *slog.Logger
+}
+
+// Runtime implements agent.Runtime. Its methods may be called concurrently.
+type Runtime struct {
+	cfg     Config
+	log     *slog.Logger
+	client  *containerd.Client
+	network Network
+	groups  *cgroup.Hierarchy
+	logs    *logfiles.Dir
+	images  *imageStore
+	// starts bounds containers being made at once.
+	starts *semaphore.Weighted
+	// removals lets two that remove the same container share the work.
+	removals singleflight.Group
+	// life ends at Close; background counts what runs until then.
+	life       context.Context
+	end        context.CancelFunc
+	background sync.WaitGroup
+
+	// mu guards states, which holds each container that this process made or adopted. A state's own mutex may be taken
+	// while mu is held, never the other way round.
+	mu     sync.Mutex
+	states map[string]*state
+}
+
+var _ agent.Runtime = (*Runtime)(nil)
+
+// state is what goes with a container while this process knows it: things that no other place can hold.
+type state struct {
+	record record
+	// socket is nil for adopted containers and those without lambda-init.
+	socket *notify.Socket
+
+	// mu guards the following.
+	mu sync.Mutex
+	// starting: an Ensure owns the container, nobody else sees it yet.
+	starting bool
+	// ended: process 1 has ended by itself.
+	ended bool
+	// dying: it is being removed, and must not be frozen any more.
+	dying    bool
+	lastUsed time.Time
+}
+
+// Open connects to containerd, adopts the stack's running containers, and removes what is left of others: stopped
+// containers, snapshots, network attachments, cgroups, files.
+func Open(ctx context.Context, cfg Config, network Network) (*Runtime, error) {
+	r, err := connect(ctx, cfg, network)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.open(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// connect makes a Runtime that runs nothing yet.
+func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	groups, err := cgroup.Open(cgroupRoot, "esb-"+cfg.Stack)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := logfiles.Open(cfg.LogDir, cfg.LogMaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	client, err := containerd.New(cfg.Address, containerd.WithDefaultNamespace(agent.Namespace), containerd.WithTimeout(connectTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd at %s (CONTAINERD_ADDRESS): %w", cfg.Address, err)
+	}
+	images, err := newImageStore(ctx, client, cfg)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	return &Runtime{
+		cfg: cfg, log: cfg.Logger, client: client, network: network, groups: groups, logs: logs, images: images,
+		starts: semaphore.NewWeighted(int64(max(cfg.MaxStarts, 1))), life: life, end: end, states: map[string]*state{},
+	}, nil
+}
+
+func (r *Runtime) open(ctx context.Context) error {
+	if err := r.checkFiles(); err != nil {
+		return err
+	}
+	if err := r.adopt(ctx); err != nil {
+		return err
+	}
+	r.background.Go(r.watchExits)
+	r.background.Go(r.upkeep)
+	r.images.prefetch()
+	return nil
+}
+
+// checkFiles prepares the folder of running containers and says what is missing before the first container needs it.
+func (r *Runtime) checkFiles() error {
+	if err := os.MkdirAll(r.filesDir(), 0o711); err != nil {
+		return fmt.Errorf("make the folder of running containers: %w", err)
+	}
+	if err := os.WriteFile(r.resolvConf(), hostfiles.ResolvConf(r.cfg.DNS), 0o644); err != nil {
+		return fmt.Errorf("write the containers' resolv.conf: %w", err)
+	}
+	for _, name := range []string{"runc", "lambda-init"} {
+		if _, err := os.Stat(r.binary(name)); err != nil {
+			return fmt.Errorf("%s is not in %s (ESB_BIN_DIR): %w", name, r.cfg.BinDir, err)
+		}
+	}
+	return nil
+}
+
+// Close ends what the Runtime itself runs and waits for it. Containers live on; the next Runtime adopts them.
+func (r *Runtime) Close() error {
+	r.end()
+	r.images.close()
+	r.background.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, s := range r.states {
+		if s.socket != nil {
+			errs = append(errs, s.socket.Close())
+		}
+	}
+	clear(r.states)
+	return errors.Join(append(errs, r.client.Close())...)
+}
+
+// Healthy says whether containerd answers.
+func (r *Runtime) Healthy(ctx context.Context) error {
+	ok, err := r.client.IsServing(ctx)
+	if err != nil {
+		return fmt.Errorf("containerd does not answer: %w", err)
+	}
+	if !ok {
+		return errors.New("containerd says that it is not serving")
+	}
+	return nil
+}
+
+// observed is one container of this stack as containerd reports it now.
+type observed struct {
+	record
+	// process is nil when there is no task.
+	process *task.Process
+}
+
+func (o observed) running() bool {
+	return o.process != nil && (o.process.Status == task.Status_RUNNING || o.process.Status == task.Status_PAUSED)
+}
+
+// observe lists the stack's containers: two calls, however many there are.
+func (r *Runtime) observe(ctx context.Context, function string) ([]observed, error) {
+	filter := "labels." + strconv.Quote(agent.LabelCreatedBy) + "==" + strconv.Quote(agent.CreatedBy) +
+		",labels." + strconv.Quote(labelStack) + "==" + strconv.Quote(r.cfg.Stack)
+	if function != "" {
+		filter += ",labels." + strconv.Quote(agent.LabelFunction) + "==" + strconv.Quote(function)
+	}
+	found, err := r.client.ContainerService().List(ctx, filter)
+	if err != nil {
+		return nil, fail(agent.CodeInternal, fmt.Errorf("list containers: %w", err))
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	list, err := r.client.TaskService().List(ctx, &tasks.ListTasksRequest{})
+	if err != nil {
+		return nil, fail(agent.CodeInternal, fmt.Errorf("list tasks: %w", errgrpc.ToNative(err)))
+	}
+	out := make([]observed, 0, len(found))
+	for _, c := range found {
+		o := observed{record: recordOf(c.ID, c.Labels)}
+		// A task's own process has the container's id.
+		if i := slices.IndexFunc(list.Tasks, func(p *task.Process) bool { return p.ID == c.ID }); i >= 0 {
+			o.process = list.Tasks[i]
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// adopt takes over the running containers and removes everything else of this stack.
+func (r *Runtime) adopt(ctx context.Context) error {
+	found, err := r.observe(ctx, "")
+	if err != nil {
+		return err
+	}
+	var live []string
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelRemovals)
+	for _, o := range found {
+		if !o.running() {
+			group.Go(func() error { return r.remove(groupCtx, o.record, 0) })
+			continue
+		}
+		live = append(live, o.attachment)
+		r.mu.Lock()
+		r.states[o.ID] = &state{record: o.record, lastUsed: o.CreatedAt}
+		r.mu.Unlock()
+		// Nobody listens any more for the end of its init phase.
+		if err := r.groups.SetQuota(o.ID, o.memoryMB); err != nil {
+			r.log.WarnContext(ctx, "adopted container has no CPU quota", "container_id", o.ID, "function", o.FunctionName, "error", err)
+		}
+		r.log.InfoContext(ctx, "container adopted", "container_id", o.ID, "function", o.FunctionName)
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("remove containers left by an earlier agent: %w", err)
+	}
+	if err := r.network.Reconcile(ctx, live); err != nil {
+		return fmt.Errorf("release network attachments left by an earlier agent: %w", err)
+	}
+	return r.removeLeftovers(ctx)
+}
+
+// removeLeftovers removes snapshots, cgroups and files that belong to no container that this process knows.
+func (r *Runtime) removeLeftovers(ctx context.Context) error {
+	var errs []error
+	sn := r.client.SnapshotService(snapshotter)
+	var keys []string
+	err := sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		keys = append(keys, info.Name)
+		return nil
+	}, "labels."+strconv.Quote(labelStack)+"=="+strconv.Quote(r.cfg.Stack))
+	errs = append(errs, err)
+	for _, key := range keys {
+		if r.state(key) == nil {
+			errs = append(errs, ignoreNotFound(sn.Remove(ctx, key)))
+		}
+	}
+	ids, err := r.groups.IDs()
+	errs = append(errs, err)
+	for _, id := range ids {
+		if r.state(id) == nil {
+			removeCtx, cancel := context.WithTimeout(ctx, removeTimeout)
+			errs = append(errs, r.groups.Remove(removeCtx, id))
+			cancel()
+		}
+	}
+	known := map[string]bool{}
+	r.mu.Lock()
+	for id := range r.states {
+		known[shortID(id)] = true
+	}
+	r.mu.Unlock()
+	entries, err := os.ReadDir(r.filesDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && !known[e.Name()] {
+			errs = append(errs, os.RemoveAll(filepath.Join(r.filesDir(), e.Name())))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove what an earlier agent left: %w", err)
+	}
+	return nil
+}
+
+// watchExits follows containerd's events of ended processes.
+func (r *Runtime) watchExits() {
+	for r.life.Err() == nil {
+		ctx, stop := context.WithCancel(r.life)
+		events, errs := r.client.Subscribe(ctx, "namespace=="+agent.Namespace+`,topic=="/tasks/exit"`)
+		// What ended while nobody listened is found by looking.
+		r.sweep(ctx)
+		for open := true; open; {
+			select {
+			case e := <-events:
+				r.onExit(e.Event)
+			case err := <-errs:
+				if r.life.Err() == nil {
+					r.log.Warn("containerd's events have stopped; listening again", "error", err)
+				}
+				open = false
+			}
+		}
+		stop()
+		select {
+		case <-r.life.Done():
+		case <-time.After(reconnectInterval):
+		}
+	}
+}
+
+func (r *Runtime) onExit(event typeurl.Any) {
+	v, err := typeurl.UnmarshalAny(event)
+	if err != nil {
+		r.log.Warn("containerd sent an event that cannot be read", "error", err)
+		return
+	}
+	if e, ok := v.(*events.TaskExit); ok && e.ID == e.ContainerID {
+		r.ended(e.ContainerID, e.ExitStatus)
+	}
+}
+
+// sweep finds containers whose end no event has told.
+func (r *Runtime) sweep(ctx context.Context) {
+	// Taken before looking: a container that is published meanwhile may be seen as it was before its process started.
+	settled := r.settled()
+	found, err := r.observe(ctx, "")
+	if err != nil {
+		if ctx.Err() == nil {
+			r.log.Warn("containers cannot be listed", "error", err)
+		}
+		return
+	}
+	for _, o := range found {
+		if o.running() || !settled[o.ID] {
+			continue
+		}
+		var code uint32
+		if o.process != nil {
+			code = o.process.ExitStatus
+		} else if stats, err := r.groups.Stats(o.ID); err == nil && stats.PIDs > 0 {
+			continue // containerd has not found its shim again yet
+		}
+		r.ended(o.ID, code)
+	}
+}
+
+// settled returns the containers whose start is over.
+func (r *Runtime) settled() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make(map[string]bool, len(r.states))
+	for id, s := range r.states {
+		s.mu.Lock()
+		out[id] = !s.starting
+		s.mu.Unlock()
+	}
+	return out
+}
+
+// ended handles a process 1 that has ended. Only a container in normal life is of interest: one that starts belongs to
+// its Ensure, one that dies to who removes it.
+func (r *Runtime) ended(id string, code uint32) {
+	s := r.state(id)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	first := !s.ended
+	s.ended = true
+	ours := first && !s.starting && !s.dying
+	s.mu.Unlock()
+	if ours {
+		r.background.Go(func() { r.bury(s, code) })
+	}
+}
+
+// bury says how a container ended, takes its network away, and after a while everything else.
+func (r *Runtime) bury(s *state, code uint32) {
+	ctx := r.life
+	stats, err := r.groups.Stats(s.record.ID)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("counters of an ended container cannot be read", "container_id", s.record.ID, "error", err)
+	}
+	r.log.Warn("container ended by itself", "container_id", s.record.ID, "function", s.record.FunctionName,
+		"exit_code", code, "oom", stats.OOMKills > 0, "memory_peak_bytes", stats.MemoryPeakBytes)
+	if err := r.detach(ctx, s.record); err != nil {
+		r.log.Warn("network of an ended container cannot be released yet", "container_id", s.record.ID, "error", err)
+	}
+	select {
+	case <-r.life.Done(): // the next start removes it
+		return
+	case <-time.After(endedRetention):
+	}
+	if err := r.remove(ctx, s.record, 0); err != nil {
+		r.log.Error("ended container cannot be removed", "container_id", s.record.ID, "error", err)
+	}
+}
+
+// upkeep prunes logs and looks for ends that went unheard.
+func (r *Runtime) upkeep() {
+	tick := time.NewTicker(upkeepInterval)
+	defer tick.Stop()
+	for {
+		if err := r.logs.Prune(func(id string) bool { return r.state(id) != nil }); err != nil {
+			r.log.Warn("function logs cannot be pruned", "error", err)
+		}
+		select {
+		case <-r.life.Done():
+			return
+		case <-tick.C:
+			r.sweep(r.life)
+		}
+	}
+}
+
+// state returns what goes with a container, nil when this process does not know it.
+func (r *Runtime) state(id string) *state {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.states[id]
+}
+
+// Paths.
+func (r *Runtime) filesDir() string          { return filepath.Join(r.cfg.RunDir, "c") }
+func (r *Runtime) files(id string) string    { return filepath.Join(r.filesDir(), shortID(id)) }
+func (r *Runtime) resolvConf() string        { return filepath.Join(r.filesDir(), "resolv.conf") }
+func (r *Runtime) binary(name string) string { return filepath.Join(r.cfg.BinDir, name) }
+func (r *Runtime) runcRoot() string          { return filepath.Join(r.cfg.RunDir, "runc") }
+
+// functionName is what AWS allows, and what becomes part of container names and paths.
+var functionName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
+// separators are what containerd does not allow twice in a row in an identifier.
+var separators = regexp.MustCompile(`[-_]{2,}`)
+
+// maxFunctionPart is what is left of containerd's 76 characters for an identifier, without "lambda-" and "-" + suffix.
+const (
+	suffixBytes     = 4
+	maxFunctionPart = 76 - len("lambda-") - 1 - 2*suffixBytes
+)
+
+// containerID makes the name lambda-<function>-<suffix>, which is also the id. A function's name that containerd would
+// not take is shortened there; the label has the whole of it.
+func containerID(function string, suffix string) string {
+	part := separators.ReplaceAllStringFunc(function, func(s string) string { return s[:1] })
+	part = strings.Trim(part[:min(len(part), maxFunctionPart)], "-_")
+	if part == "" {
+		return "lambda-" + suffix
+	}
+	return "lambda-" + part + "-" + suffix
+}
+
+// shortID is the random part of a container's id, for paths that must be short.
+func shortID(id string) string { return id[strings.LastIndexByte(id, '-')+1:] }
+
+// fail gives an error its code: the one that it has, or that follows from what containerd or a context says, else code.
+func fail(code agent.Code, err error) error {
+	var known *agent.Error
+	switch {
+	case errors.As(err, &known):
+		code = known.Code
+	case errors.Is(err, context.Canceled), errdefs.IsCanceled(err):
+		code = agent.CodeCanceled
+	case errors.Is(err, context.DeadlineExceeded), errdefs.IsDeadlineExceeded(err):
+		code = agent.CodeDeadline
+	case errdefs.IsUnavailable(err):
+		code = agent.CodeUnavailable
+	case errdefs.IsResourceExhausted(err), strings.Contains(err.Error(), "no space left on device"), strings.Contains(err.Error(), "cannot allocate memory"):
+		code = agent.CodeExhausted
+	}
+	return agent.Errorf(code, "%w", err)
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,167 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/cgroup"
+)
+
+// oomScore makes the kernel end functions before the box's own processes when the whole machine is out of memory.
+const oomScore = 500
+
+// specInput is all that a container's OCI spec depends on.
+type specInput struct {
+	id    string
+	spec  agent.ContainerSpec
+	image ocispec.ImageConfig
+	// netns is the path of the network namespace.
+	netns    string
+	hostname string
+	// cgroupsPath is the container's group; memoryGroup the folder of its memory group on the host.
+	cgroupsPath, memoryGroup string
+	limitSwap                bool
+	// lambdaInit, notifySocket, hosts and resolvConf are files on the host.
+	lambdaInit, notifySocket, hosts, resolvConf string
+	tmpSizeMB, pidsLimit, noFile                int
+	region, account, logStream                  string
+}
+
+// entrypoint and command are the function's when it names them, else the image's. As with Docker and AWS, naming an
+// entrypoint alone drops the image's command.
+func (in specInput) entrypoint() []string {
+	if len(in.spec.Entrypoint) > 0 {
+		return in.spec.Entrypoint
+	}
+	return in.image.Entrypoint
+}
+
+func (in specInput) command() []string {
+	if len(in.spec.Command) > 0 || len(in.spec.Entrypoint) > 0 {
+		return in.spec.Command
+	}
+	return in.image.Cmd
+}
+
+// buildSpec returns the OCI spec of a function container: containerd's defaults, tightened. user is left to the
+// caller, since names of users are in the image's files.
+func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
+	args := slices.Concat(in.entrypoint(), in.command())
+	if len(args) == 0 {
+		return nil, agent.Errorf(agent.CodePrecondition,
+			"image %s has neither ENTRYPOINT nor CMD: give it one, or set the function's entrypoint or command", in.spec.Image)
+	}
+	if in.spec.Interface == agent.Supervisor {
+		args = slices.Concat([]string{initPath, "--"}, args)
+	}
+	c := &containers.Container{ID: in.id}
+	s, err := oci.GenerateSpec(namespaces.WithNamespace(ctx, agent.Namespace), nil, c)
+	if err != nil {
+		return nil, fmt.Errorf("make the spec of %s: %w", in.id, err)
+	}
+	s.Hostname = in.hostname
+	s.Root.Readonly = true
+
+	p := s.Process
+	p.Args = args
+	p.Env = environment(in)
+	p.Cwd = firstOf(in.spec.WorkingDirectory, in.image.WorkingDir, "/")
+	p.NoNewPrivileges = true
+	p.Capabilities = &specs.LinuxCapabilities{}
+	p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: uint64(in.noFile), Hard: uint64(in.noFile)}}
+	score := oomScore
+	p.OOMScoreAdj = &score
+
+	l := s.Linux
+	l.CgroupsPath = in.cgroupsPath
+	l.Resources.Memory = memoryLimit(in)
+	pids := int64(in.pidsLimit)
+	l.Resources.Pids = &specs.LinuxPids{Limit: &pids}
+	shares := cgroup.Shares(in.spec.MemoryMB)
+	l.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
+	for i := range l.Namespaces {
+		if l.Namespaces[i].Type == specs.NetworkNamespace {
+			l.Namespaces[i].Path = in.netns
+		}
+	}
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	s.Mounts = mounts(in, s.Mounts)
+
+	// The profile allows more with more capabilities, so they are settled before it.
+	if err := seccomp.WithDefaultProfile()(ctx, nil, c, s); err != nil {
+		return nil, fmt.Errorf("make the seccomp profile of %s: %w", in.id, err)
+	}
+	return s, nil
+}
+
+func memoryLimit(in specInput) *specs.LinuxMemory {
+	limit := int64(in.spec.MemoryMB) << 20
+	m := &specs.LinuxMemory{Limit: &limit}
+	if in.limitSwap {
+		m.Swap = &limit // memory and swap together: no swap
+	}
+	return m
+}
+
+// mounts returns containerd's default mounts without its writable ones (/run, and /dev read-only), and the
+// container's own: /tmp is all that a function can write to (AWS: "/tmp ephemeral storage").
+func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
+	var out []specs.Mount
+	for _, m := range defaults {
+		switch m.Destination {
+		case "/run":
+			continue
+		case "/dev":
+			m.Options = append(slices.Clone(m.Options), "ro")
+		}
+		out = append(out, m)
+	}
+	tmp := in.spec.EphemeralStorageMB
+	if tmp == 0 {
+		tmp = in.tmpSizeMB
+	}
+	out = append(out,
+		specs.Mount{
+			Destination: "/tmp", Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%dm", tmp)},
+		},
+		bind(in.resolvConf, "/etc/resolv.conf"),
+		bind(in.hosts, "/etc/hosts"),
+	)
+	if in.spec.Interface == agent.Supervisor {
+		out = append(out,
+			bind(in.lambdaInit, initPath, "nosuid", "nodev"),
+			bind(in.notifySocket, notifyPath, "nosuid", "nodev", "noexec"),
+			bind(in.memoryGroup, cgroupPath, "nosuid", "nodev", "noexec"),
+		)
+	}
+	return out
+}
+
+// bind mounts one file or folder of the host read-only.
+func bind(source, destination string, options ...string) specs.Mount {
+	return specs.Mount{
+		Destination: filepath.Clean(destination), Type: "bind", Source: source,
+		Options: append([]string{"bind", "ro"}, options...),
+	}
+}
+
+// firstOf returns the first string that is not empty.
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

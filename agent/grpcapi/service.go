@@ -1,0 +1,219 @@
+package grpcapi
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/edge-serverless-box/esb/agent"
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+)
+
+// Limits of fields, AWS's unless it says otherwise (Lambda developer guide, "Lambda quotas").
+const (
+	maxMemoryMB  = 10240
+	minMemoryMB  = 16 // AWS: 128; less is enough for tests and tiny functions
+	maxTimeout   = 900
+	minStorageMB = 512
+	maxStorageMB = 10240
+	maxGrace     = 900
+	maxImage     = 1024
+	maxID        = 128
+)
+
+var (
+	functionName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+	variableName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+)
+
+// service implements the generated interface.
+type service struct {
+	agentv1.UnimplementedAgentServiceServer
+	runtime agent.Runtime
+}
+
+// EnsureContainer implements esb.agent.v1.
+func (s *service) EnsureContainer(ctx context.Context, r *agentv1.EnsureContainerRequest) (*agentv1.WorkerInfo, error) {
+	spec, err := specOf(r)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.runtime.Ensure(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &agentv1.WorkerInfo{Id: c.ID, Name: c.Name, IpAddress: c.IP, Port: uint32(c.Port), ImageDigest: c.ImageDigest}, nil
+}
+
+// specOf checks a request field by field; the error names the first one that is wrong.
+func specOf(r *agentv1.EnsureContainerRequest) (agent.ContainerSpec, error) {
+	spec := agent.ContainerSpec{
+		FunctionName: r.GetFunctionName(), Image: r.GetImage(), Env: r.GetEnv(), MemoryMB: int(r.GetMemorySizeMb()),
+		Timeout: time.Duration(r.GetTimeoutSeconds()) * time.Second, Generation: r.GetGeneration(),
+		EphemeralStorageMB: int(r.GetEphemeralStorageMb()), Standby: r.GetStandby(), Entrypoint: r.GetEntrypoint(),
+		Command: r.GetCommand(), WorkingDirectory: r.GetWorkingDirectory(), RequestID: r.GetRequestId(),
+	}
+	if spec.MemoryMB == 0 {
+		spec.MemoryMB = 128 // AWS's default
+	}
+	if spec.Timeout == 0 {
+		spec.Timeout = 3 * time.Second // AWS's default
+	}
+	invalid := func(field, format string, args ...any) (agent.ContainerSpec, error) {
+		return spec, agent.Errorf(agent.CodeInvalid, field+": "+format, args...)
+	}
+	switch r.GetRuntimeInterface() {
+	case agentv1.RuntimeInterface_RUNTIME_INTERFACE_UNSPECIFIED, agentv1.RuntimeInterface_RUNTIME_INTERFACE_SUPERVISOR:
+		spec.Interface = agent.Supervisor
+	case agentv1.RuntimeInterface_RUNTIME_INTERFACE_RIE:
+		spec.Interface = agent.RIE
+	default:
+		return invalid("runtime_interface", "%d is not known", r.GetRuntimeInterface())
+	}
+	switch r.GetPullPolicy() {
+	case agentv1.PullPolicy_PULL_POLICY_UNSPECIFIED, agentv1.PullPolicy_PULL_POLICY_IF_NOT_PRESENT:
+		spec.PullPolicy = agent.PullIfNotPresent
+	case agentv1.PullPolicy_PULL_POLICY_ALWAYS:
+		spec.PullPolicy = agent.PullAlways
+	case agentv1.PullPolicy_PULL_POLICY_NEVER:
+		spec.PullPolicy = agent.PullNever
+	default:
+		return invalid("pull_policy", "%d is not known", r.GetPullPolicy())
+	}
+	for name, value := range spec.Env {
+		if !variableName.MatchString(name) {
+			return invalid("env", "%q is not a variable's name: letters, digits and underscores, not a digit first", name)
+		}
+		if strings.ContainsRune(value, 0) {
+			return invalid("env", "the value of %s has a zero byte in it", name)
+		}
+	}
+	for field, values := range map[string][]string{
+		"entrypoint": spec.Entrypoint, "command": spec.Command, "working_directory": {spec.WorkingDirectory},
+	} {
+		if strings.ContainsRune(strings.Join(values, ""), 0) {
+			return invalid(field, "has a zero byte in it")
+		}
+	}
+	switch {
+	case !functionName.MatchString(spec.FunctionName):
+		return invalid("function_name", "must be 1 to 64 letters, digits, hyphens or underscores, got %q", spec.FunctionName)
+	case spec.Image == "" || len(spec.Image) > maxImage:
+		return invalid("image", "must have 1 to %d characters, got %d", maxImage, len(spec.Image))
+	case spec.MemoryMB < minMemoryMB || spec.MemoryMB > maxMemoryMB:
+		return invalid("memory_size_mb", "must be %d to %d, got %d", minMemoryMB, maxMemoryMB, spec.MemoryMB)
+	case spec.Timeout > maxTimeout*time.Second:
+		return invalid("timeout_seconds", "must be 1 to %d, got %d", maxTimeout, r.GetTimeoutSeconds())
+	case spec.EphemeralStorageMB != 0 && (spec.EphemeralStorageMB < minStorageMB || spec.EphemeralStorageMB > maxStorageMB):
+		return invalid("ephemeral_storage_mb", "must be 0 or %d to %d, got %d", minStorageMB, maxStorageMB, spec.EphemeralStorageMB)
+	case spec.Standby && spec.Interface != agent.Supervisor:
+		return invalid("standby", "only containers with runtime_interface supervisor can stand by")
+	case len(spec.Generation) > maxID:
+		return invalid("generation", "must have at most %d characters, got %d", maxID, len(spec.Generation))
+	}
+	return spec, nil
+}
+
+// DestroyContainer implements esb.agent.v1.
+func (s *service) DestroyContainer(ctx context.Context, r *agentv1.DestroyContainerRequest) (*agentv1.DestroyContainerResponse, error) {
+	if err := checkID(r); err != nil {
+		return nil, err
+	}
+	if r.GetGraceSeconds() > maxGrace {
+		return nil, agent.Errorf(agent.CodeInvalid, "grace_seconds: must be 0 to %d, got %d", maxGrace, r.GetGraceSeconds())
+	}
+	grace := time.Duration(r.GetGraceSeconds()) * time.Second
+	if err := s.runtime.Destroy(ctx, r.GetContainerId(), grace, r.GetReason()); err != nil {
+		return nil, err
+	}
+	return &agentv1.DestroyContainerResponse{}, nil
+}
+
+// ListContainers implements esb.agent.v1.
+func (s *service) ListContainers(ctx context.Context, r *agentv1.ListContainersRequest) (*agentv1.ListContainersResponse, error) {
+	if name := r.GetFunctionName(); name != "" && !functionName.MatchString(name) {
+		return nil, agent.Errorf(agent.CodeInvalid, "function_name: must be 1 to 64 letters, digits, hyphens or underscores, got %q", name)
+	}
+	found, err := s.runtime.List(ctx, r.GetFunctionName())
+	if err != nil {
+		return nil, err
+	}
+	out := &agentv1.ListContainersResponse{}
+	for _, c := range found {
+		out.Containers = append(out.Containers, &agentv1.ContainerInfo{
+			ContainerId: c.ID, ContainerName: c.Name, FunctionName: c.FunctionName, Status: statusPB(c.Status),
+			LastUsedAt: timestamppb.New(c.LastUsedAt), CreatedAt: timestamppb.New(c.CreatedAt), IpAddress: c.IP, Port: uint32(c.Port),
+			Generation: c.Generation, ImageDigest: c.ImageDigest, Image: c.Image, RuntimeInterface: interfacePB(c.Interface), Standby: c.Standby,
+		})
+	}
+	return out, nil
+}
+
+// PauseContainer implements esb.agent.v1.
+func (s *service) PauseContainer(ctx context.Context, r *agentv1.PauseContainerRequest) (*agentv1.PauseContainerResponse, error) {
+	if err := checkID(r); err != nil {
+		return nil, err
+	}
+	if err := s.runtime.Pause(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &agentv1.PauseContainerResponse{}, nil
+}
+
+// ResumeContainer implements esb.agent.v1.
+func (s *service) ResumeContainer(ctx context.Context, r *agentv1.ResumeContainerRequest) (*agentv1.ResumeContainerResponse, error) {
+	if err := checkID(r); err != nil {
+		return nil, err
+	}
+	if err := s.runtime.Resume(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return &agentv1.ResumeContainerResponse{}, nil
+}
+
+// GetContainerMetrics implements esb.agent.v1.
+func (s *service) GetContainerMetrics(ctx context.Context, r *agentv1.GetContainerMetricsRequest) (*agentv1.GetContainerMetricsResponse, error) {
+	if err := checkID(r); err != nil {
+		return nil, err
+	}
+	m, err := s.runtime.Metrics(ctx, r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	c := m.Container
+	return &agentv1.GetContainerMetricsResponse{
+		ContainerId: c.ID, ContainerName: c.Name, FunctionName: c.FunctionName, Status: statusPB(c.Status),
+		MemoryCurrentBytes: m.MemoryBytes, MemoryPeakBytes: m.MemoryPeakBytes, MemoryLimitBytes: m.MemoryLimitBytes,
+		CpuUsageNanoseconds: m.CPUNanoseconds, CpuThrottledPeriods: m.ThrottledPeriods, OomKills: m.OOMKills,
+		PidsCurrent: m.PIDs, ExitCode: m.ExitCode,
+	}, nil
+}
+
+func checkID(r interface{ GetContainerId() string }) error {
+	if id := r.GetContainerId(); id == "" || len(id) > maxID {
+		return agent.Errorf(agent.CodeInvalid, "container_id: must have 1 to %d characters, got %d", maxID, len(id))
+	}
+	return nil
+}
+
+func statusPB(s agent.Status) agentv1.ContainerStatus {
+	switch s {
+	case agent.StatusRunning:
+		return agentv1.ContainerStatus_RUNNING
+	case agent.StatusPaused:
+		return agentv1.ContainerStatus_PAUSED
+	case agent.StatusStopped:
+		return agentv1.ContainerStatus_STOPPED
+	}
+	return agentv1.ContainerStatus_UNKNOWN
+}
+
+func interfacePB(i agent.RuntimeInterface) agentv1.RuntimeInterface {
+	if i == agent.RIE {
+		return agentv1.RuntimeInterface_RUNTIME_INTERFACE_RIE
+	}
+	return agentv1.RuntimeInterface_RUNTIME_INTERFACE_SUPERVISOR
+}

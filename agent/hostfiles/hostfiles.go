@@ -1,0 +1,69 @@
+// Package hostfiles makes the files through which function containers find names: /etc/resolv.conf and /etc/hosts.
+package hostfiles
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strings"
+)
+
+// BoxName is the name of the box in every function container: 127.0.0.1 there is the container itself.
+const BoxName = "esb.internal"
+
+// maxNameservers is how many the C library's resolver reads (resolv.conf(5), MAXNS).
+const maxNameservers = 3
+
+// ResolvConfs are where a host keeps its nameservers; systemd-resolved puts the real ones behind its stub, which
+// listens on the host's loopback only, into the second.
+func ResolvConfs() []string {
+	return []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
+}
+
+// Nameservers returns the first nameservers found in files that containers can reach too: not loopback ones. No
+// nameserver at all is no error: the machine may have no network.
+func Nameservers(files []string) ([]netip.Addr, error) {
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the host's nameservers: %w", err)
+		}
+		var found []netip.Addr
+		lines := bufio.NewScanner(strings.NewReader(string(b)))
+		for lines.Scan() {
+			f := strings.Fields(lines.Text())
+			if len(f) < 2 || f[0] != "nameserver" {
+				continue
+			}
+			// The function network is IPv4: an IPv6 nameserver cannot be reached from it.
+			if a, err := netip.ParseAddr(f[1]); err == nil && a.Is4() && !a.IsLoopback() && !a.IsUnspecified() {
+				found = append(found, a)
+			}
+		}
+		if len(found) > 0 {
+			return found[:min(len(found), maxNameservers)], nil
+		}
+	}
+	return nil, nil
+}
+
+// ResolvConf returns the text of a container's /etc/resolv.conf.
+func ResolvConf(dns []netip.Addr) []byte {
+	var b strings.Builder
+	for _, a := range dns {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	b.WriteString("options timeout:2 attempts:2\n")
+	return []byte(b.String())
+}
+
+// Hosts returns the text of a container's /etc/hosts.
+func Hosts(hostname string, ip, box netip.Addr) []byte {
+	return fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s\n%s %s\n", ip, hostname, box, BoxName)
+}

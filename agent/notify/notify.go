@@ -1,0 +1,79 @@
+// Package notify receives what lambda-init tells the agent about its life (docs/lambda-init.md): one unix datagram
+// socket a container, one line a datagram.
+package notify
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+)
+
+// Message is one datagram of lambda-init. Everything else is dropped: the function can write to the socket too.
+type Message string
+
+// Messages of lambda-init.
+const (
+	// Ready: the worker endpoint listens.
+	Ready Message = "READY=1"
+	// InitStart: the function process is being started.
+	InitStart Message = "INIT_START=1"
+	// InitOK: the init phase has ended well.
+	InitOK Message = "INIT_END=ok"
+	// InitError: the init phase has failed.
+	InitError Message = "INIT_END=error"
+)
+
+// maxPath is the longest path of a unix socket (sockaddr_un, with its final zero).
+const maxPath = 107
+
+// Socket is the agent's end of one container's notify socket.
+type Socket struct {
+	conn  *net.UnixConn
+	path  string
+	ended sync.WaitGroup
+}
+
+// Listen makes the socket and calls handle for each message, one after the other, until Close.
+func Listen(path string, handle func(Message)) (*Socket, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("notify socket %s: the path has %d bytes, a unix socket's may have %d: set ESB_RUN_DIR to a shorter folder", path, len(path), maxPath)
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on notify socket: %w", err)
+	}
+	// The function's user is the image's: any user must be able to write.
+	if err := os.Chmod(path, 0o666); err != nil {
+		return nil, errors.Join(fmt.Errorf("open notify socket to all users: %w", err), conn.Close())
+	}
+	s := &Socket{conn: conn, path: path}
+	s.ended.Go(func() { s.serve(handle) })
+	return s, nil
+}
+
+func (s *Socket) serve(handle func(Message)) {
+	buf := make([]byte, 256)
+	for {
+		n, err := s.conn.Read(buf)
+		if err != nil {
+			return
+		}
+		switch m := Message(strings.TrimSpace(string(buf[:n]))); m {
+		case Ready, InitStart, InitOK, InitError:
+			handle(m)
+		}
+	}
+}
+
+// Close stops listening, waits until the last call of handle has returned, and removes the socket.
+func (s *Socket) Close() error {
+	err := s.conn.Close()
+	s.ended.Wait()
+	if e := os.Remove(s.path); e != nil && !os.IsNotExist(e) {
+		err = errors.Join(err, e)
+	}
+	return err
+}

@@ -1,0 +1,52 @@
+package notify
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func mustSend(t *testing.T, path string, lines ...string) {
+	t.Helper()
+	c, err := net.Dial("unixgram", path)
+	require.NoError(t, err)
+	defer func() { _ = c.Close() }()
+	for _, l := range lines {
+		_, err := c.Write([]byte(l))
+		require.NoError(t, err)
+	}
+}
+
+func TestSocket_PassesOnWhatItKnows_DropsTheRest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	got := make(chan Message, 10)
+	s, err := Listen(path, func(m Message) { got <- m })
+	require.NoError(t, err)
+	mustSend(t, path, "READY=1\n", "READY=2", strings.Repeat("x", 1000), "INIT_END=ok")
+	for _, want := range []Message{Ready, InitOK} {
+		select {
+		case m := <-got:
+			assert.Equal(t, want, m)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no %s", want)
+		}
+	}
+	fi, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o666), fi.Mode().Perm())
+
+	require.NoError(t, s.Close())
+	assert.NoFileExists(t, path)
+	assert.Empty(t, got)
+}
+
+func TestListen_LongPath_SaysSo(t *testing.T) {
+	_, err := Listen("/"+strings.Repeat("a", 120), func(Message) {})
+	assert.ErrorContains(t, err, "ESB_RUN_DIR")
+}

@@ -1,0 +1,247 @@
+// Package settings reads the agent's settings from environment variables. The doc comment of each field of Settings is
+// the manual of that setting.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Settings of the agent.
+type Settings struct {
+	// Home (ESB_HOME, default /var/lib/esb) is the folder of everything that outlives a reboot: containerd's
+	// content, image archives, function logs, address leases.
+	Home string
+	// RunDir (ESB_RUN_DIR, default /run/esb/<ESB_BRIDGE>) is the folder of what does not outlive a reboot: sockets and
+	// the files of running containers. It must be short: unix sockets live in it, and their paths have 107 bytes.
+	RunDir string
+	// BinDir (ESB_BIN_DIR, default the folder of the agent's executable) holds containerd, containerd-shim-runc-v2, runc,
+	// the CNI plugins and lambda-init.
+	BinDir string
+	// GRPCAddr (AGENT_GRPC_ADDR, default 127.0.0.1:50051) is where the agent serves. An address that is not loopback
+	// needs all three of AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA; the agent refuses to start without.
+	GRPCAddr string
+	// TLSCert, TLSKey (AGENT_TLS_CERT, AGENT_TLS_KEY: PEM files) are the agent's certificate and key; TLSCA (AGENT_TLS_CA,
+	// PEM file) is the authority whose certificates clients must show (mutual TLS).
+	TLSCert, TLSKey, TLSCA string
+	// ContainerdAddress (CONTAINERD_ADDRESS, default empty) is the socket of a containerd that somebody else runs.
+	// Empty: the agent starts one of its own from ESB_BIN_DIR.
+	ContainerdAddress string
+	// Subnet (ESB_SUBNET, default 10.88.0.0/16) is the IPv4 network of function containers; its first address is the box.
+	Subnet netip.Prefix
+	// Bridge (ESB_BRIDGE, default esb0, at most 15 characters) is the bridge of that network; it also names the cgroup
+	// and the folder of this stack, so two stacks on one machine need two.
+	Bridge string
+	// MTU (ESB_MTU, default 0) of function networks in bytes; 0 takes that of the link with the default route.
+	MTU int
+	// DNS (ESB_DNS, comma-separated IPv4 addresses; default the host's nameservers that are not loopback) are the
+	// nameservers of function containers.
+	DNS []netip.Addr
+	// HostPorts (FUNCTION_HOST_PORTS, default 443,8000,9000,8001,9428) are the TCP ports of the box that functions may
+	// reach: gateway, S3, DynamoDB API and logs.
+	HostPorts []uint16
+	// NetworkPoolSize (NETWORK_POOL_SIZE, default 2) is how many network namespaces are made ahead; 0 switches that off.
+	NetworkPoolSize int
+	// ArchivesDir (IMAGE_ARCHIVES_DIR, default <ESB_HOME>/images) holds image archives, *.tar as "docker save" or any OCI
+	// tool makes them; new and changed ones are imported.
+	ArchivesDir string
+	// Registry (ESB_REGISTRY, default 127.0.0.1:5010) is the registry of references without a host.
+	Registry string
+	// PlainHTTP (REGISTRY_PLAIN_HTTP, comma-separated hosts, default none) are the registries spoken to without TLS;
+	// loopback ones always are.
+	PlainHTTP []string
+	// RegistryConfig (REGISTRY_CONFIG, default none) is a Docker config.json with credentials under "auths".
+	RegistryConfig string
+	// TmpSizeMB (FUNCTION_TMP_SIZE_MB, default 512 as AWS's) is the size of /tmp where a function does not say. It counts
+	// towards the function's memory as far as it is used.
+	TmpSizeMB int
+	// PIDsLimit (FUNCTION_PIDS_LIMIT, default 1024 as AWS's) bounds the processes and threads of a container.
+	PIDsLimit int
+	// NoFile (FUNCTION_NOFILE, default 1024 as AWS's) bounds the open files of a process.
+	NoFile int
+	// LogMaxMB (FUNCTION_LOG_MAX_MB, default 256) bounds the function logs under <ESB_HOME>/logs/functions together; the
+	// oldest of ended containers go first.
+	LogMaxMB int
+	// ReadyTimeout (CONTAINER_READY_TIMEOUT_SECONDS, default 10) is how long a started container may take until its worker
+	// endpoint answers; after it, the container is removed and the start has failed.
+	ReadyTimeout time.Duration
+	// MaxStarts (MAX_CONCURRENT_STARTS, default 0) bounds containers being made at once; 0 means twice the CPUs, because
+	// starting is CPU-bound.
+	MaxStarts int
+	// Region (AWS_REGION, default us-east-1) and AccountID (AWS_ACCOUNT_ID, default 123456789012) are what functions see.
+	Region, AccountID string
+	// LogLevel (LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO) of the agent's own log.
+	LogLevel slog.Level
+}
+
+// bridgeName is what the kernel takes as a link's name and what is harmless in the paths derived from it.
+var bridgeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$`)
+
+// Load reads the settings through lookup (os.LookupEnv). An empty variable counts as unset. executable is the agent's
+// own path. The error names every variable that is wrong.
+func Load(lookup func(string) (string, bool), executable string) (Settings, error) {
+	r := reader{lookup: lookup}
+	s := Settings{
+		Home:              r.path("ESB_HOME", "/var/lib/esb"),
+		BinDir:            r.path("ESB_BIN_DIR", filepath.Dir(executable)),
+		GRPCAddr:          r.text("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
+		TLSCert:           r.path("AGENT_TLS_CERT", ""),
+		TLSKey:            r.path("AGENT_TLS_KEY", ""),
+		TLSCA:             r.path("AGENT_TLS_CA", ""),
+		ContainerdAddress: strings.TrimPrefix(r.text("CONTAINERD_ADDRESS", ""), "unix://"),
+		Subnet:            r.subnet("ESB_SUBNET", "10.88.0.0/16"),
+		Bridge:            r.text("ESB_BRIDGE", "esb0"),
+		MTU:               r.number("ESB_MTU", 0, 0, 65535),
+		DNS:               r.addrs("ESB_DNS"),
+		HostPorts:         r.ports("FUNCTION_HOST_PORTS", "443,8000,9000,8001,9428"),
+		NetworkPoolSize:   r.number("NETWORK_POOL_SIZE", 2, 0, 256),
+		Registry:          r.text("ESB_REGISTRY", "127.0.0.1:5010"),
+		PlainHTTP:         r.list("REGISTRY_PLAIN_HTTP", ""),
+		RegistryConfig:    r.path("REGISTRY_CONFIG", ""),
+		TmpSizeMB:         r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
+		PIDsLimit:         r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
+		NoFile:            r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
+		LogMaxMB:          r.number("FUNCTION_LOG_MAX_MB", 256, 1, 1<<20),
+		ReadyTimeout:      time.Duration(r.number("CONTAINER_READY_TIMEOUT_SECONDS", 10, 1, 900)) * time.Second,
+		MaxStarts:         r.number("MAX_CONCURRENT_STARTS", 0, 0, 1024),
+		Region:            r.text("AWS_REGION", "us-east-1"),
+		AccountID:         r.text("AWS_ACCOUNT_ID", "123456789012"),
+		LogLevel:          r.level("LOG_LEVEL", "INFO"),
+	}
+	s.RunDir = r.path("ESB_RUN_DIR", filepath.Join("/run/esb", s.Bridge))
+	s.ArchivesDir = r.path("IMAGE_ARCHIVES_DIR", filepath.Join(s.Home, "images"))
+	if s.MaxStarts == 0 {
+		s.MaxStarts = 2 * runtime.NumCPU()
+	}
+	if !bridgeName.MatchString(s.Bridge) {
+		r.fail("ESB_BRIDGE", s.Bridge, "must be 1 to 15 letters, digits, '_', '.' or '-'")
+	}
+	if s.ContainerdAddress != "" && !filepath.IsAbs(s.ContainerdAddress) {
+		r.fail("CONTAINERD_ADDRESS", s.ContainerdAddress, "must be the absolute path of containerd's socket")
+	}
+	r.checkAddr(s)
+	return s, errors.Join(r.errs...)
+}
+
+// TLS says whether the agent serves with mutual TLS.
+func (s Settings) TLS() bool { return s.TLSCert != "" && s.TLSKey != "" && s.TLSCA != "" }
+
+// reader collects what is wrong, so that one start tells all of it.
+type reader struct {
+	lookup func(string) (string, bool)
+	errs   []error
+}
+
+func (r *reader) fail(key, value, want string) {
+	r.errs = append(r.errs, fmt.Errorf("%s: %s, got %q", key, want, value))
+}
+
+func (r *reader) text(key, fallback string) string {
+	if v, ok := r.lookup(key); ok && strings.TrimSpace(v) != "" {
+		return strings.TrimSpace(v)
+	}
+	return fallback
+}
+
+func (r *reader) path(key, fallback string) string {
+	v := r.text(key, fallback)
+	if v == "" {
+		return ""
+	}
+	abs, err := filepath.Abs(v)
+	if err != nil {
+		r.fail(key, v, "must be a path")
+	}
+	return abs
+}
+
+func (r *reader) number(key string, fallback, least, most int) int {
+	v := r.text(key, strconv.Itoa(fallback))
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		r.fail(key, v, fmt.Sprintf("must be a number from %d to %d", least, most))
+	}
+	return n
+}
+
+func (r *reader) list(key, fallback string) []string {
+	var out []string
+	for v := range strings.SplitSeq(r.text(key, fallback), ",") {
+		if v = strings.TrimSpace(v); v != "" {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (r *reader) subnet(key, fallback string) netip.Prefix {
+	v := r.text(key, fallback)
+	p, err := netip.ParsePrefix(v)
+	if err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 29 || p.Masked() != p {
+		r.fail(key, v, "must be an IPv4 network from /8 to /29, such as 10.88.0.0/16")
+	}
+	return p
+}
+
+func (r *reader) addrs(key string) []netip.Addr {
+	var out []netip.Addr
+	for _, v := range r.list(key, "") {
+		a, err := netip.ParseAddr(v)
+		if err != nil || !a.Is4() || a.IsLoopback() {
+			r.fail(key, v, "must be IPv4 addresses that containers can reach, separated by commas")
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func (r *reader) ports(key, fallback string) []uint16 {
+	var out []uint16
+	for _, v := range r.list(key, fallback) {
+		n, err := strconv.ParseUint(v, 10, 16)
+		if err != nil || n == 0 {
+			r.fail(key, v, "must be port numbers, separated by commas")
+			continue
+		}
+		out = append(out, uint16(n))
+	}
+	return out
+}
+
+func (r *reader) level(key, fallback string) slog.Level {
+	v := r.text(key, fallback)
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(v)); err != nil {
+		r.fail(key, v, "must be DEBUG, INFO, WARN or ERROR")
+	}
+	return l
+}
+
+// checkAddr refuses an agent that strangers could reach.
+func (r *reader) checkAddr(s Settings) {
+	host, _, err := net.SplitHostPort(s.GRPCAddr)
+	if err != nil {
+		r.fail("AGENT_GRPC_ADDR", s.GRPCAddr, "must be host:port")
+		return
+	}
+	some := s.TLSCert != "" || s.TLSKey != "" || s.TLSCA != ""
+	if some && !s.TLS() {
+		r.errs = append(r.errs, errors.New("AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA: set all three or none"))
+	}
+	ip, err := netip.ParseAddr(host)
+	loopback := host == "localhost" || err == nil && ip.IsLoopback()
+	if !loopback && !s.TLS() {
+		r.fail("AGENT_GRPC_ADDR", s.GRPCAddr,
+			"is not a loopback address, so clients must prove who they are: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA, or use 127.0.0.1")
+	}
+}
