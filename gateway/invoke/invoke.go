@@ -87,7 +87,7 @@ func New(p *pool.Manager, opts Options) *Invoker {
 // Invoke runs fn once with inv. ctx carries the route's timeout as its deadline and ends when the client leaves. A
 // function that fails or runs past its own timeout is a Result with FunctionError, not an error. The errors:
 //
-//   - CodeTooLarge: the event is over MaxPayload. CodeInvalid: a header of inv is not valid.
+//   - CodeTooLarge: the event is over MaxPayload. CodeInvalid: the worker contract does not allow the value of a header.
 //   - CodeThrottled, CodeUnavailable: as pool.Manager.Acquire; CodeUnavailable too while the circuit is open.
 //   - CodeIntegrationTimeout, CodeCanceled: ctx has ended, by its deadline or otherwise.
 //   - CodeTransport: the worker could not be reached, broke off, or did not keep to the contract.
