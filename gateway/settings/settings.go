@@ -21,7 +21,7 @@ const (
 	DefaultAuthPass = "onpremise-pass"
 )
 
-// Off, as the value of an address, switches a listener off.
+// Off is the value of an address that switches its listener off.
 const Off = "off"
 
 // Settings are the checked settings of one gateway process. Printing them shows no secret.

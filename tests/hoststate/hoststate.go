@@ -30,7 +30,7 @@ func Read(home, binDir, bridge string) (State, error) {
 		"nftables":           rules,
 		"iptables":           iptables,
 		"leases":             func() ([]string, error) { return leases(home, "/run/esb/"+bridge) },
-		"sockets":            func() ([]string, error) { return runFiles() },
+		"sockets":            runFiles,
 	}
 	for kind, read := range readers {
 		lines, err := read()
