@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,18 +121,10 @@ func mustCopyBundle(b *testing.B, box *stack.Stack, function string) string {
 	b.Helper()
 	list := box.Containers(b, function)
 	require.Len(b, list, 1)
-	found, err := filepath.Glob(filepath.Join("/run/esb*", "*", "io.containerd.runtime.v2.task", "*", list[0].GetContainerId()))
-	require.NoError(b, err)
-	inHome, err := filepath.Glob(filepath.Join(box.Home, "*", "*", "io.containerd.runtime.v2.task", "*", list[0].GetContainerId()))
-	require.NoError(b, err)
-	found = append(found, inHome...)
-	more, err := filepath.Glob(filepath.Join("/run/esb*", "io.containerd.runtime.v2.task", "*", list[0].GetContainerId()))
-	require.NoError(b, err)
-	found = append(found, more...)
-	require.NotEmpty(b, found, "the bundle of the running container")
+	running := filepath.Join("/run/esb", box.Bridge, "containerd", "state", "io.containerd.runtime.v2.task", "esb-runtime", list[0].GetContainerId())
 	bundle := b.TempDir()
-	mustRun(b, "cp", "-a", filepath.Join(found[0], "rootfs"), filepath.Join(bundle, "rootfs"))
-	text, err := os.ReadFile(filepath.Join(found[0], "config.json"))
+	mustRun(b, "cp", "-a", filepath.Join(running, "rootfs"), filepath.Join(bundle, "rootfs"))
+	text, err := os.ReadFile(filepath.Join(running, "config.json"))
 	require.NoError(b, err)
 	var config map[string]any
 	require.NoError(b, json.Unmarshal(text, &config))
@@ -144,8 +137,8 @@ func mustCopyBundle(b *testing.B, box *stack.Stack, function string) string {
 	}
 	mounts := config["mounts"].([]any)
 	config["mounts"] = slices.DeleteFunc(mounts, func(m any) bool {
-		destination := m.(map[string]any)["destination"]
-		return destination == "/run/esb/cgroup" || destination == "/run/esb/notify.sock"
+		source, _ := m.(map[string]any)["source"].(string)
+		return strings.HasPrefix(source, "/run/esb/") || strings.HasPrefix(source, "/sys/fs/cgroup/")
 	})
 	process := config["process"].(map[string]any)
 	process["terminal"] = false
