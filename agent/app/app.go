@@ -111,14 +111,18 @@ func Purge(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 }
 
 // removeRunDir removes what agents put into the run folder, and the folder when nothing else is in it; the same with
-// the folder above, which is that of all stacks.
+// the folder that the run folders of all stacks are in by default.
 func removeRunDir(dir string) error {
 	for _, name := range []string{"c", "net", "runc", "containerd", "agent.lock"} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("empty the run folder: %w", err)
 		}
 	}
-	for _, d := range []string{dir, filepath.Dir(dir)} {
+	dirs := []string{dir}
+	if parent := filepath.Dir(dir); parent == settings.DefaultRunRoot {
+		dirs = append(dirs, parent) // any other is not ours
+	}
+	for _, d := range dirs {
 		if err := os.Remove(d); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {
 			return fmt.Errorf("remove the run folder: %w", err)
 		}

@@ -461,11 +461,7 @@ func TestAgent(t *testing.T) {
 		r := request(supervised, nil)
 		r.Standby = true
 		w := b.ensure(t, r)
-		quota, _ := filepath.Glob("/sys/fs/cgroup/cpu/esb-" + s.Bridge + "/" + w.GetId() + "/cpu.cfs_quota_us")
-		if len(quota) == 0 {
-			quota = []string{"/sys/fs/cgroup/esb-" + s.Bridge + "/" + w.GetId() + "/cpu.max"}
-		}
-		read := func() string { raw, _ := os.ReadFile(quota[0]); return string(raw) }
+		read := quotaOf(s, w.GetId())
 		assert.Regexp(t, "^(-1|max)", read())
 		assert.Equal(t, "7", invoke(t, w)["env"].(map[string]any)["AWS_LAMBDA_FUNCTION_TIMEOUT"])
 		assert.Eventually(t, func() bool { return strings.HasPrefix(read(), "7235") }, patience, 10*time.Millisecond)
@@ -620,6 +616,39 @@ func TestAgent(t *testing.T) {
 		b.destroy(t, w.GetId())
 	})
 
+	t.Run("containerd dies while containers start: what is left of them goes when it is back", func(t *testing.T) {
+		const n = 4
+		started := make(chan string, n)
+		for range n {
+			go func() {
+				w, err := b.EnsureContainer(t.Context(), request(supervised, nil))
+				if err != nil {
+					w = nil
+				}
+				started <- w.GetId()
+			}()
+		}
+		require.Eventually(t, func() bool {
+			dirs, err := filepath.Glob(filepath.Join(s.RunDir, "c", "*", "hosts"))
+			return err == nil && len(dirs) > 0
+		}, patience, time.Millisecond)
+		pids := processesWith(t, filepath.Join(s.BinDir, "containerd")+"\x00")
+		require.Len(t, pids, 1)
+		require.NoError(t, syscall.Kill(pids[0], syscall.SIGKILL))
+		for range n {
+			id := <-started
+			if id == "" {
+				continue
+			}
+			require.Eventually(t, func() bool {
+				_, err := b.DestroyContainer(t.Context(), &agentv1.DestroyContainerRequest{ContainerId: id})
+				return err == nil || status.Code(err) == codes.NotFound
+			}, patience, 20*time.Millisecond)
+		}
+		b.eventuallyAttached(t, 0)
+		require.Eventually(t, func() bool { return len(processesWith(t, "-address\x00"+s.RunDir+"/")) == 0 }, patience, 20*time.Millisecond, "no shim is left")
+	})
+
 	t.Run("many at once", func(t *testing.T) {
 		const n = 6
 		errs := make(chan error, n)
@@ -638,13 +667,23 @@ func TestAgent(t *testing.T) {
 
 	t.Run("containers outlive the agent, and are adopted", func(t *testing.T) {
 		keep, die := b.ensure(t, request(supervised, nil)), b.ensure(t, request(rie, nil))
+		r := request(supervised, nil)
+		r.Standby = true
+		standby := b.ensure(t, r)
 		b.stop()
 		invoke(t, keep)
 		_, err := http.Get("http://" + net.JoinHostPort(die.GetIpAddress(), "8080") + "/crash")
 		require.Error(t, err)
 
 		b = mustStart(t, s)
-		assert.Equal(t, map[string]string{keep.GetId(): "RUNNING"}, b.statuses(t), "the one that died is cleaned up")
+		assert.Equal(t, map[string]string{keep.GetId(): "RUNNING", standby.GetId(): "RUNNING"}, b.statuses(t), "the one that died is cleaned up")
+		assert.NotRegexp(t, "^(-1|max)", quotaOf(s, keep.GetId())())
+		quota := quotaOf(s, standby.GetId())
+		assert.Regexp(t, "^(-1|max)", quota(), "its init phase is still to come")
+		invoke(t, standby)
+		assert.Equal(t, "written", invoke(t, keep)["write_tmp"], "its mounts are still there")
+		require.Eventually(t, func() bool { return !strings.HasPrefix(quota(), "-1") && !strings.HasPrefix(quota(), "max") }, patience, 5*time.Millisecond)
+		b.destroy(t, standby.GetId())
 		l, err := b.ListContainers(t.Context(), &agentv1.ListContainersRequest{FunctionName: "fn"})
 		require.NoError(t, err)
 		c := l.GetContainers()[0]
@@ -661,6 +700,15 @@ func TestAgent(t *testing.T) {
 		assert.NotEqual(t, keep.GetIpAddress(), w.GetIpAddress())
 	})
 	b.stop()
+}
+
+// quotaOf reads a container's CPU quota.
+func quotaOf(s settings.Settings, id string) func() string {
+	file := "/sys/fs/cgroup/cpu/esb-" + s.Bridge + "/" + id + "/cpu.cfs_quota_us"
+	if _, err := os.Stat(file); err != nil {
+		file = "/sys/fs/cgroup/esb-" + s.Bridge + "/" + id + "/cpu.max"
+	}
+	return func() string { raw, _ := os.ReadFile(file); return string(raw) }
 }
 
 // eventuallyAttached waits until n containers have files in the run folder.

@@ -244,6 +244,15 @@ func (h *Hierarchy) statsV2(id string) (Stats, error) {
 	return s, r.err
 }
 
+// Processes returns how many processes a container has. The error is fs.ErrNotExist when its group is gone.
+func (h *Hierarchy) Processes(id string) (int, error) {
+	b, err := os.ReadFile(filepath.Join(h.dir("memory", id), "cgroup.procs"))
+	if err != nil {
+		return 0, err
+	}
+	return len(strings.Fields(string(b))), nil
+}
+
 // IDs lists the containers that have a group.
 func (h *Hierarchy) IDs() ([]string, error) {
 	var ids []string

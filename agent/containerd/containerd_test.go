@@ -84,7 +84,7 @@ func TestFail_KeepsAndFindsCodes(t *testing.T) {
 func input(change func(*specInput)) specInput {
 	in := specInput{
 		id: "lambda-f-1", netns: "/run/net/n1", hostname: "h", cgroupsPath: "/esb-esb0/lambda-f-1", memoryGroup: "/sys/fs/cgroup/memory/x",
-		lambdaInit: "/opt/lambda-init", notifySocket: "/run/n.sock", hosts: "/run/hosts", resolvConf: "/run/resolv.conf",
+		lambdaInit: "/opt/lambda-init", notifyDir: "/run/n", hosts: "/run/hosts", resolvConf: "/run/resolv.conf",
 		tmpSizeMB: 512, pidsLimit: 1024, noFile: 1024, region: "eu-west-1", account: "123456789012", logStream: "s",
 		spec:  agent.ContainerSpec{FunctionName: "f", Image: "i", MemoryMB: 1769, Timeout: 3 * time.Second, Interface: agent.Supervisor},
 		image: ocispec.ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"app.handler"}, Env: []string{"PATH=/image", "A=image", "B=image"}},
@@ -127,7 +127,7 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	assert.EqualValues(t, 1024, *s.Linux.Resources.Pids.Limit)
 	assert.Contains(t, s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/run/net/n1"})
 	for destination, source := range map[string]string{
-		"/run/esb/lambda-init": "/opt/lambda-init", "/run/esb/notify.sock": "/run/n.sock", "/run/esb/cgroup": "/sys/fs/cgroup/memory/x",
+		"/run/esb/lambda-init": "/opt/lambda-init", "/run/esb/notify": "/run/n", "/run/esb/cgroup": "/sys/fs/cgroup/memory/x",
 		"/etc/hosts": "/run/hosts", "/etc/resolv.conf": "/run/resolv.conf",
 	} {
 		m := mountOf(s, destination)
@@ -138,7 +138,7 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	assert.Nil(t, mountOf(s, "/run"))
 	assert.Contains(t, mountOf(s, "/dev").Options, "ro")
 	assert.Equal(t, []string{"nosuid", "nodev", "mode=1777", "size=512m"}, mountOf(s, "/tmp").Options)
-	for _, kv := range []string{"ESB_INIT_STANDBY=1", "ESB_INIT_NOTIFY=/run/esb/notify.sock", "ESB_INIT_CGROUP=/run/esb/cgroup"} {
+	for _, kv := range []string{"ESB_INIT_STANDBY=1", "ESB_INIT_NOTIFY=/run/esb/notify/agent.sock", "ESB_INIT_CGROUP=/run/esb/cgroup"} {
 		assert.Contains(t, s.Process.Env, kv)
 	}
 }
@@ -308,5 +308,22 @@ func TestValidate(t *testing.T) {
 		change(&bad)
 		_, err := validate(bad)
 		assert.Equal(t, agent.CodeInvalid, agent.ErrorCode(err), name)
+	}
+}
+
+func TestIsShim_OnlyTheContainersOwn(t *testing.T) {
+	args := func(s string) (out [][]byte) {
+		for _, a := range strings.Fields(s) {
+			out = append(out, []byte(a))
+		}
+		return out
+	}
+	const own = "/opt/containerd-shim-runc-v2 -namespace esb-runtime -id lambda-f-1 -address /run/c.sock"
+	assert.True(t, isShim(args(own), "lambda-f-1", "/run/c.sock"))
+	for _, other := range []string{
+		"", "-id lambda-f-1", strings.Replace(own, "lambda-f-1", "lambda-f-12", 1), strings.Replace(own, "/run/c.sock", "/run/d.sock", 1),
+		strings.Replace(own, "esb-runtime", "moby", 1), strings.Replace(own, "containerd-shim-runc-v2", "vi", 1),
+	} {
+		assert.False(t, isShim(args(other), "lambda-f-1", "/run/c.sock"), other)
 	}
 }

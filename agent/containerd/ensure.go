@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -64,6 +66,8 @@ type launch struct {
 	ready chan struct{}
 	// exit gets the exit of process 1, once.
 	exit chan exit
+	// took is how long each step was, in milliseconds, for the log.
+	took []any
 }
 
 // exit is how a process 1 ended; err says why that could not be learned.
@@ -111,7 +115,7 @@ func (r *Runtime) Ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		return agent.Container{}, l.explain(err)
 	}
 	log.InfoContext(ctx, "container started", "image", img.name, "ip", l.record.IP, "standby", spec.Standby,
-		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds())
+		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds(), slog.Group("steps_ms", l.took...))
 	return l.record.Container, nil
 }
 
@@ -177,11 +181,16 @@ func (l *launch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	begin := time.Now()
 	if err := l.waitReady(ctx); err != nil {
 		return err
 	}
+	l.took = append(l.took, "ready", milliseconds(time.Since(begin)))
 	return l.publish()
 }
+
+// milliseconds has two digits behind the point: some steps take less than one.
+func milliseconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e5) / 100 }
 
 // steps goes from nothing to a running process. watch is called when there is a process to watch. The caller's end is
 // seen between steps only: see launchTimeout.
@@ -189,16 +198,16 @@ func (l *launch) steps(ctx context.Context, watch func()) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchTimeout)
 	defer cancel()
 	for _, step := range []struct {
-		name string
-		do   func(context.Context) error
+		key, name string
+		do        func(context.Context) error
 	}{
-		{"attach it to the network", l.attach},
-		{"make its files", l.makeFiles},
-		{"make its cgroup", l.makeGroup},
-		{"make its root filesystem", l.makeSnapshot},
-		{"make its record", l.makeContainer},
-		{"make its process", l.makeTask},
-		{"start its process", func(ctx context.Context) error {
+		{"network", "attach it to the network", l.attach},
+		{"files", "make its files", l.makeFiles},
+		{"cgroup", "make its cgroup", l.makeGroup},
+		{"snapshot", "make its root filesystem", l.makeSnapshot},
+		{"record", "make its record", l.makeContainer},
+		{"task", "make its process", l.makeTask},
+		{"start", "start its process", func(ctx context.Context) error {
 			watch()
 			_, err := l.r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: l.record.ID})
 			return executable(errgrpc.ToNative(err))
@@ -207,9 +216,11 @@ func (l *launch) steps(ctx context.Context, watch func()) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("the caller left before step %q: %w", step.name, err)
 		}
+		begin := time.Now()
 		if err := step.do(work); err != nil {
 			return fmt.Errorf("container %s: %s: %w", l.record.ID, step.name, err)
 		}
+		l.took = append(l.took, step.key, milliseconds(time.Since(begin)))
 	}
 	return nil
 }
@@ -245,26 +256,33 @@ func (l *launch) makeFiles(context.Context) error {
 	if l.spec.Interface != agent.Supervisor {
 		return nil
 	}
-	l.state.socket, err = notify.Listen(filepath.Join(dir, "notify.sock"), l.onMessage())
+	if err := os.Mkdir(l.r.notifyDir(l.record.ID), 0o711); err != nil {
+		return err
+	}
+	var once sync.Once
+	l.state.socket, err = l.r.listen(l.record, func() { once.Do(func() { close(l.ready) }) })
 	return err
 }
 
 // hostname is short: the kernel takes 64 characters, a container's id may have more.
 func hostname(id string) string { return "lambda-" + shortID(id) }
 
-// onMessage returns what handles lambda-init's messages, one after the other.
-func (l *launch) onMessage() func(notify.Message) {
-	var once sync.Once
-	return func(m notify.Message) {
+// listen hears what a container's lambda-init says; ready may be called more than once.
+func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
+	return notify.Listen(filepath.Join(r.notifyDir(rec.ID), notifyName), func(m notify.Message) {
 		switch m {
 		case notify.Ready:
-			once.Do(func() { close(l.ready) })
+			ready()
 		case notify.InitOK, notify.InitError:
 			// Until here it had all the CPU there was, as AWS gives the init phase.
-			if err := l.r.groups.SetQuota(l.record.ID, l.record.memoryMB); err != nil {
-				l.r.log.Warn("container has no CPU quota", "container_id", l.record.ID, "function", l.record.FunctionName, "error", err)
-			}
+			r.setQuota(rec)
 		}
+	})
+}
+
+func (r *Runtime) setQuota(rec record) {
+	if err := r.groups.SetQuota(rec.ID, rec.memoryMB); err != nil {
+		r.log.Warn("container has no CPU quota", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
 	}
 }
 
@@ -298,7 +316,7 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	spec, err := buildSpec(ctx, specInput{
 		id: id, spec: l.spec, image: l.image.config, netns: l.netns, hostname: hostname(id),
 		cgroupsPath: r.groups.Path(id), memoryGroup: l.memoryGroup, limitSwap: r.groups.LimitsSwap(),
-		lambdaInit: r.binary("lambda-init"), notifySocket: filepath.Join(dir, "notify.sock"),
+		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
 		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(),
 		tmpSizeMB: r.cfg.TmpSizeMB, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
 		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt),

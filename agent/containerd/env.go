@@ -15,7 +15,8 @@ const initLimitMS = 10_000
 // Paths in a supervised container (docs/lambda-init.md).
 const (
 	initPath   = "/run/esb/lambda-init"
-	notifyPath = "/run/esb/notify.sock"
+	notifyDir  = "/run/esb/notify"
+	notifyPath = notifyDir + "/" + notifyName
 	cgroupPath = "/run/esb/cgroup"
 )
 

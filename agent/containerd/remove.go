@@ -65,13 +65,19 @@ func (r *Runtime) remove(ctx context.Context, rec record, grace time.Duration) e
 	_, err, _ := r.removals.Do(rec.ID, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout+grace)
 		defer cancel()
-		return nil, r.removeAll(ctx, rec, grace)
+		err := r.removeAll(ctx, rec, grace)
+		if s := r.state(rec.ID); s != nil && err != nil {
+			s.mu.Lock()
+			s.unfinished = true
+			s.mu.Unlock()
+		}
+		return nil, err
 	})
 	return err
 }
 
 // removeAll goes from process to record. The record comes last, and stays when anything before it failed: it says what
-// is still to be removed, to the next attempt or the next agent.
+// is still to be removed, to the next attempt (finishRemovals) or the next agent.
 func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration) error {
 	s := r.state(rec.ID)
 	if s != nil {
@@ -87,7 +93,7 @@ func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration
 		return err
 	}
 	errs := []error{r.detach(ctx, rec), r.groups.Remove(ctx, rec.ID)}
-	if s != nil && s.socket != nil {
+	if s != nil {
 		errs = append(errs, s.closeSocket())
 	}
 	errs = append(errs, os.RemoveAll(r.files(rec.ID)))
@@ -133,7 +139,7 @@ func (r *Runtime) endTask(ctx context.Context, id string, grace time.Duration) e
 	service := r.client.TaskService()
 	got, err := service.Get(ctx, &tasks.GetRequest{ContainerID: id})
 	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) {
-		return nil
+		return r.endOrphan(ctx, id)
 	}
 	if err != nil {
 		return fmt.Errorf("look at its process: %w", err)

@@ -54,8 +54,9 @@ const (
 	// endedRetention is how long a container that ended by itself stays listed as STOPPED, with exit code and counters,
 	// before what is left of it is removed. Its network goes at once.
 	endedRetention = 60 * time.Second
-	// upkeepInterval is how often logs are pruned and ends that an event did not tell are looked for.
-	upkeepInterval = 30 * time.Second
+	// upkeepInterval is how often logs are pruned, ends that an event did not tell are looked for, and removals that
+	// failed are tried again.
+	upkeepInterval = 10 * time.Second
 	// reconnectInterval is the pause between attempts to hear containerd's events again.
 	reconnectInterval = time.Second
 	// parallelRemovals bounds how many containers are removed at once at start and purge.
@@ -133,7 +134,7 @@ var _ agent.Runtime = (*Runtime)(nil)
 // state is what goes with a container while this process knows it: things that no other place can hold.
 type state struct {
 	record record
-	// socket is nil for adopted containers and those without lambda-init.
+	// socket is nil for containers without lambda-init.
 	socket *notify.Socket
 
 	// mu guards the following.
@@ -143,8 +144,10 @@ type state struct {
 	// ended: process 1 has ended by itself.
 	ended bool
 	// dying: it is being removed, and must not be frozen any more.
-	dying    bool
-	lastUsed time.Time
+	dying bool
+	// unfinished: a removal has failed, and is to be tried again.
+	unfinished bool
+	lastUsed   time.Time
 }
 
 // Open connects to containerd, adopts the stack's running containers, and removes what is left of others: stopped
@@ -297,18 +300,22 @@ func (r *Runtime) adopt(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelRemovals)
 	for _, o := range found {
+		s := &state{record: o.record, lastUsed: o.CreatedAt}
+		r.mu.Lock()
+		r.states[o.ID] = s
+		r.mu.Unlock()
 		if !o.running() {
-			group.Go(func() error { return r.remove(groupCtx, o.record, 0) })
+			group.Go(func() error {
+				// One that cannot be removed is no reason not to serve the others: upkeep tries again.
+				if err := r.remove(groupCtx, o.record, 0); err != nil {
+					r.log.ErrorContext(ctx, "container left by an earlier agent cannot be removed yet", "container_id", o.ID, "error", err)
+				}
+				return groupCtx.Err()
+			})
 			continue
 		}
 		live = append(live, o.attachment)
-		r.mu.Lock()
-		r.states[o.ID] = &state{record: o.record, lastUsed: o.CreatedAt}
-		r.mu.Unlock()
-		// Nobody listens any more for the end of its init phase.
-		if err := r.groups.SetQuota(o.ID, o.memoryMB); err != nil {
-			r.log.WarnContext(ctx, "adopted container has no CPU quota", "container_id", o.ID, "function", o.FunctionName, "error", err)
-		}
+		r.listenAgain(s)
 		r.log.InfoContext(ctx, "container adopted", "container_id", o.ID, "function", o.FunctionName)
 	}
 	if err := group.Wait(); err != nil {
@@ -317,7 +324,37 @@ func (r *Runtime) adopt(ctx context.Context) error {
 	if err := r.network.Reconcile(ctx, live); err != nil {
 		return fmt.Errorf("release network attachments left by an earlier agent: %w", err)
 	}
-	return r.removeLeftovers(ctx)
+	if err := r.removeLeftovers(ctx); err != nil {
+		r.log.ErrorContext(ctx, "some things of an earlier agent stay until the next start", "error", err)
+	}
+	return ctx.Err()
+}
+
+// listenAgain hears an adopted container's lambda-init, and gives the container its CPU quota, unless it stands by: its
+// init phase is still to come.
+func (r *Runtime) listenAgain(s *state) {
+	rec := s.record
+	waits := false
+	if rec.Interface == agent.Supervisor {
+		socket, err := r.listenAnew(rec)
+		if err != nil {
+			r.log.Warn("adopted container cannot be heard", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
+		}
+		s.socket = socket
+		running, countErr := r.groups.Processes(rec.ID)
+		waits = err == nil && countErr == nil && rec.Standby && running <= 1
+	}
+	if !waits {
+		r.setQuota(rec)
+	}
+}
+
+// listenAnew takes the place of a socket that an agent which was killed has left.
+func (r *Runtime) listenAnew(rec record) (*notify.Socket, error) {
+	if err := os.Remove(filepath.Join(r.notifyDir(rec.ID), notifyName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return r.listen(rec, func() {})
 }
 
 // removeLeftovers removes snapshots, cgroups and files that belong to no container that this process knows.
@@ -413,6 +450,7 @@ func (r *Runtime) sweep(ctx context.Context) {
 		}
 		return
 	}
+	r.finishRemovals()
 	for _, o := range found {
 		if o.running() || !settled[o.ID] {
 			continue
@@ -424,6 +462,28 @@ func (r *Runtime) sweep(ctx context.Context) {
 			continue // containerd has not found its shim again yet
 		}
 		r.ended(o.ID, code)
+	}
+}
+
+// finishRemovals tries again what could not be removed, and does not wait for it.
+func (r *Runtime) finishRemovals() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.states {
+		s.mu.Lock()
+		again := s.unfinished
+		s.unfinished = false
+		s.mu.Unlock()
+		if !again {
+			continue
+		}
+		r.background.Go(func() {
+			if err := r.remove(r.life, s.record, 0); err != nil {
+				r.log.Error("container cannot be removed yet", "container_id", s.record.ID, "function", s.record.FunctionName, "error", err)
+				return
+			}
+			r.log.Info("container removed at another attempt", "container_id", s.record.ID, "function", s.record.FunctionName)
+		})
 	}
 }
 
@@ -503,12 +563,16 @@ func (r *Runtime) state(id string) *state {
 	return r.states[id]
 }
 
+// notifyName is the file name of the notify socket.
+const notifyName = "agent.sock"
+
 // Paths.
-func (r *Runtime) filesDir() string          { return filepath.Join(r.cfg.RunDir, "c") }
-func (r *Runtime) files(id string) string    { return filepath.Join(r.filesDir(), shortID(id)) }
-func (r *Runtime) resolvConf() string        { return filepath.Join(r.filesDir(), "resolv.conf") }
-func (r *Runtime) binary(name string) string { return filepath.Join(r.cfg.BinDir, name) }
-func (r *Runtime) runcRoot() string          { return filepath.Join(r.cfg.RunDir, "runc") }
+func (r *Runtime) filesDir() string           { return filepath.Join(r.cfg.RunDir, "c") }
+func (r *Runtime) files(id string) string     { return filepath.Join(r.filesDir(), shortID(id)) }
+func (r *Runtime) notifyDir(id string) string { return filepath.Join(r.files(id), "notify") }
+func (r *Runtime) resolvConf() string         { return filepath.Join(r.filesDir(), "resolv.conf") }
+func (r *Runtime) binary(name string) string  { return filepath.Join(r.cfg.BinDir, name) }
+func (r *Runtime) runcRoot() string           { return filepath.Join(r.cfg.RunDir, "runc") }
 
 // functionName is what AWS allows, and what becomes part of container names and paths.
 var functionName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)

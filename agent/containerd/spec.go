@@ -31,10 +31,10 @@ type specInput struct {
 	// cgroupsPath is the container's group; memoryGroup the folder of its memory group on the host.
 	cgroupsPath, memoryGroup string
 	limitSwap                bool
-	// lambdaInit, notifySocket, hosts and resolvConf are files on the host.
-	lambdaInit, notifySocket, hosts, resolvConf string
-	tmpSizeMB, pidsLimit, noFile                int
-	region, account, logStream                  string
+	// lambdaInit, hosts and resolvConf are files on the host; notifyDir is the folder of the notify socket there.
+	lambdaInit, notifyDir, hosts, resolvConf string
+	tmpSizeMB, pidsLimit, noFile             int
+	region, account, logStream               string
 }
 
 // entrypoint and command are the function's when it names them, else the image's. As with Docker and AWS, naming an
@@ -141,7 +141,8 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 	if in.spec.Interface == agent.Supervisor {
 		out = append(out,
 			bind(in.lambdaInit, initPath, "nosuid", "nodev"),
-			bind(in.notifySocket, notifyPath, "nosuid", "nodev", "noexec"),
+			// The folder, not the socket: an agent that starts anew makes a socket of its own in it.
+			bind(in.notifyDir, notifyDir, "nosuid", "nodev", "noexec"),
 			bind(in.memoryGroup, cgroupPath, "nosuid", "nodev", "noexec"),
 		)
 	}

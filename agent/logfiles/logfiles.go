@@ -19,6 +19,9 @@ const (
 	suffix = ".log"
 	// tailBytes bounds what Tail reads.
 	tailBytes = 4096
+	// maxEnded bounds the files of containers that are gone. Each is small when containers come and go quickly, so that
+	// the bound in bytes alone would let them use up the disk's inodes.
+	maxEnded = 1000
 )
 
 // Dir is the folder of the log files.
@@ -59,41 +62,49 @@ func (d *Dir) Tail(container string, lines int) string {
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }
 
-// Prune brings the folder below its bound: the oldest logs of containers that are gone are removed first. A running
-// container whose log alone is over a quarter of the bound has it cut to nothing, because its shim keeps it open.
+// Prune brings the folder below its bound: empty logs and the oldest of containers that are gone are removed first. A
+// running container whose log alone is over a quarter of the bound has it cut to nothing, because its shim keeps it open;
+// so have the largest when the running ones together are over the bound.
 func (d *Dir) Prune(running func(container string) bool) error {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return fmt.Errorf("prune function logs: %w", err)
 	}
-	type file struct {
-		fs.FileInfo
-		running bool
-	}
-	var files []file
+	var live, ended []fs.FileInfo
 	var total int64
+	var errs []error
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), suffix)
 		info, err := e.Info()
 		if !ok || err != nil {
 			continue // gone meanwhile, or not ours
 		}
-		files = append(files, file{info, running(name)})
 		total += info.Size()
-	}
-	slices.SortFunc(files, func(a, b file) int { return cmp.Compare(a.ModTime().UnixNano(), b.ModTime().UnixNano()) })
-	var errs []error
-	for _, f := range files {
-		path := filepath.Join(d.path, f.Name())
 		switch {
-		case f.running && f.Size() > d.max/4:
-			// The shim appends (O_APPEND), so it goes on at the new end.
-			errs = append(errs, os.Truncate(path, 0))
-			total -= f.Size()
-		case !f.running && total > d.max:
-			errs = append(errs, os.Remove(path))
-			total -= f.Size()
+		case running(name):
+			live = append(live, info)
+		case info.Size() == 0:
+			errs = append(errs, os.Remove(filepath.Join(d.path, e.Name())))
+		default:
+			ended = append(ended, info)
 		}
+	}
+	slices.SortFunc(ended, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for i, f := range ended {
+		if total <= d.max && len(ended)-i <= maxEnded {
+			break
+		}
+		errs = append(errs, os.Remove(filepath.Join(d.path, f.Name())))
+		total -= f.Size()
+	}
+	slices.SortFunc(live, func(a, b fs.FileInfo) int { return cmp.Compare(b.Size(), a.Size()) })
+	for _, f := range live {
+		if f.Size() <= d.max/4 && total <= d.max {
+			break
+		}
+		// The shim appends (O_APPEND), so it goes on at the new end.
+		errs = append(errs, os.Truncate(filepath.Join(d.path, f.Name()), 0))
+		total -= f.Size()
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("prune function logs: %w", err)

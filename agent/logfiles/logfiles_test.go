@@ -2,6 +2,7 @@ package logfiles
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,40 @@ func TestPrune_CutsARunningContainersHugeLog(t *testing.T) {
 	mustWrite(t, d, "chatty", 900, 0)
 	require.NoError(t, d.Prune(func(string) bool { return true }))
 	fi, err := os.Stat(d.File("chatty"))
+	require.NoError(t, err)
+	assert.Zero(t, fi.Size())
+}
+
+func TestPrune_ManySmallLogs_AreBoundedToo(t *testing.T) {
+	d := mustOpen(t, 1<<30)
+	mustWrite(t, d, "oldest", 1, 9*time.Hour)
+	mustWrite(t, d, "empty", 0, 0)
+	mustWrite(t, d, "empty-running", 0, 0)
+	for i := range maxEnded {
+		mustWrite(t, d, strconv.Itoa(i), 1, time.Minute)
+	}
+	require.NoError(t, d.Prune(func(n string) bool { return n == "empty-running" }))
+	assert.NoFileExists(t, d.File("oldest"))
+	assert.NoFileExists(t, d.File("empty"))
+	assert.FileExists(t, d.File("empty-running"))
+	assert.FileExists(t, d.File("0"))
+}
+
+func TestPrune_RunningTogetherOverTheBound_CutsTheLargest(t *testing.T) {
+	d := mustOpen(t, 1000)
+	for _, n := range []string{"a", "b", "c", "d", "e"} {
+		mustWrite(t, d, n, 210, 0)
+	}
+	mustWrite(t, d, "large", 240, 0)
+	require.NoError(t, d.Prune(func(string) bool { return true }))
+	total := 0
+	for _, n := range []string{"a", "b", "c", "d", "e", "large"} {
+		fi, err := os.Stat(d.File(n))
+		require.NoError(t, err)
+		total += int(fi.Size())
+	}
+	assert.LessOrEqual(t, total, 1000)
+	fi, err := os.Stat(d.File("large"))
 	require.NoError(t, err)
 	assert.Zero(t, fi.Size())
 }

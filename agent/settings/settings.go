@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// DefaultRunRoot is the folder with the run folders of all stacks that do not set their own.
+const DefaultRunRoot = "/run/esb"
+
 // Settings of the agent.
 type Settings struct {
 	// Home (ESB_HOME, default /var/lib/esb) is the folder of everything that outlives a reboot: containerd's
@@ -86,6 +89,9 @@ type Settings struct {
 // bridgeName is what the kernel takes as a link's name and what is harmless in the paths derived from it.
 var bridgeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$`)
 
+// unmountable are characters with a meaning in the options of a mount.
+const unmountable = `:,\`
+
 // Load reads the settings through lookup (os.LookupEnv). An empty variable counts as unset. executable is the agent's
 // own path. The error names every variable that is wrong.
 func Load(lookup func(string) (string, bool), executable string) (Settings, error) {
@@ -117,13 +123,19 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		AccountID:         r.text("AWS_ACCOUNT_ID", "123456789012"),
 		LogLevel:          r.level("LOG_LEVEL", "INFO"),
 	}
-	s.RunDir = r.path("ESB_RUN_DIR", filepath.Join("/run/esb", s.Bridge))
+	s.RunDir = r.path("ESB_RUN_DIR", filepath.Join(DefaultRunRoot, s.Bridge))
 	s.ArchivesDir = r.path("IMAGE_ARCHIVES_DIR", filepath.Join(s.Home, "images"))
 	if s.MaxStarts == 0 {
 		s.MaxStarts = 2 * runtime.NumCPU()
 	}
 	if !bridgeName.MatchString(s.Bridge) {
 		r.fail("ESB_BRIDGE", s.Bridge, "must be 1 to 15 letters, digits, '_', '.' or '-'")
+	}
+	if strings.ContainsAny(s.Home, unmountable) {
+		r.fail("ESB_HOME", s.Home, "must be a path without ':', ',' and '\\': overlayfs takes them for separators")
+	}
+	if strings.ContainsRune(s.BinDir, ':') {
+		r.fail("ESB_BIN_DIR", s.BinDir, "must be a path without ':': containerd gets it in PATH")
 	}
 	if s.ContainerdAddress != "" && !filepath.IsAbs(s.ContainerdAddress) {
 		r.fail("CONTAINERD_ADDRESS", s.ContainerdAddress, "must be the absolute path of containerd's socket")

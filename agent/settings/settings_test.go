@@ -38,7 +38,7 @@ func TestLoad_NamesWhatIsWrong(t *testing.T) {
 	for key, bad := range map[string]string{
 		"ESB_SUBNET": "10.88.0.1/16", "ESB_BRIDGE": "a-bridge-name-too-long", "ESB_MTU": "x", "ESB_DNS": "127.0.0.53",
 		"FUNCTION_HOST_PORTS": "443,0", "LOG_LEVEL": "loud", "FUNCTION_TMP_SIZE_MB": "0", "AGENT_GRPC_ADDR": "50051",
-		"CONTAINERD_ADDRESS": "containerd.sock", "AGENT_TLS_CERT": "/x",
+		"CONTAINERD_ADDRESS": "containerd.sock", "AGENT_TLS_CERT": "/x", "ESB_HOME": "/srv/a:b", "ESB_BIN_DIR": "/opt/a:b",
 	} {
 		t.Run(key, func(t *testing.T) {
 			_, err := load(map[string]string{key: bad})

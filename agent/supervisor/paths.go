@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxSocketDir is containerd's limit for the folder of the shims' sockets, whose names are 64 bytes long
@@ -85,18 +88,25 @@ func (p paths) remove() error {
 }
 
 // removeEmpty removes the folders of a tree that have nothing but such folders in them. A folder in use stays, so
-// errors mean nothing here.
+// errors mean nothing here. A folder with a file in it is left as a whole: it may be the bundle of a running container,
+// and to remove an empty folder of its root filesystem takes away what is mounted there inside of the container.
 func removeEmpty(dir string) {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
+	if err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !e.IsDir() }) {
 		return
 	}
 	for _, e := range entries {
-		if e.IsDir() {
-			removeEmpty(filepath.Join(dir, e.Name()))
+		if sub := filepath.Join(dir, e.Name()); sameDevice(dir, sub) {
+			removeEmpty(sub)
 		}
 	}
 	_ = os.Remove(dir)
+}
+
+// sameDevice is false for a mount point below dir.
+func sameDevice(dir, sub string) bool {
+	var a, b unix.Stat_t
+	return unix.Lstat(dir, &a) == nil && unix.Lstat(sub, &b) == nil && a.Dev == b.Dev
 }
 
 // configTemplate is for containerd 2.4. Left out is what the agent does not use: CRI and its sandboxes, NRI, tracing,

@@ -196,6 +196,9 @@ func TestRemove_RunningContainersNeedIt_KeepsTheirState(t *testing.T) {
 	require.NoError(t, os.MkdirAll(p.shims, 0o700))
 	address := filepath.Join(p.state, "io.containerd.runtime.v2.task", "esb-runtime", "one", "address")
 	require.NoError(t, os.WriteFile(address, nil, 0o600))
+	// In the container something is mounted on it.
+	mountPoint := filepath.Join(filepath.Dir(address), "rootfs", "dev")
+	require.NoError(t, os.MkdirAll(mountPoint, 0o700))
 	shim, err := net.Listen("unix", filepath.Join(p.shims, "x"))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, shim.Close()) })
@@ -203,6 +206,7 @@ func TestRemove_RunningContainersNeedIt_KeepsTheirState(t *testing.T) {
 	require.NoError(t, p.remove())
 
 	assert.FileExists(t, address)
+	assert.DirExists(t, mountPoint)
 	assert.NoDirExists(t, filepath.Join(p.state, "empty"))
 	assert.DirExists(t, p.shims)
 }

@@ -124,6 +124,12 @@ func Load(getenv func(string) string, root string) (Settings, error) {
 	if !bridgeName.MatchString(s.Bridge) {
 		l.bad("ESB_BRIDGE", s.Bridge, "1 to 11 letters, digits or hyphens, and begin with a letter")
 	}
+	if strings.ContainsAny(s.Home, `:,\`) {
+		l.bad("ESB_HOME", s.Home, "a path without ':', ',' and '\\': layers of images cannot be mounted below such a one")
+	}
+	if strings.ContainsRune(s.BinDir, ':') {
+		l.bad("ESB_BIN_DIR", s.BinDir, "a path without ':', because it goes into PATH")
+	}
 	s.AgentRunDir = l.path("ESB_RUN_DIR", filepath.Join("/run/esb", s.Bridge))
 	s.APIKey = l.text("X_API_KEY", DefaultAPIKey)
 	s.User = l.text("AUTH_USER", DefaultUser)

@@ -76,6 +76,8 @@ func TestEnv_ReadAgain_GivesTheSameSettings(t *testing.T) {
 
 func TestLoad_BadValues_NamesEachVariable(t *testing.T) {
 	for name, value := range map[string]string{
+		"ESB_HOME":                  "/srv/a,b",
+		"ESB_BIN_DIR":               "/opt/a:b",
 		"ESB_SUBNET":                "10.88.0.1/16",
 		"ESB_BRIDGE":                "a-name-that-is-too-long",
 		"GATEWAY_HTTPS_ADDR":        "127.0.0.1:443,nonsense",

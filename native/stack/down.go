@@ -76,8 +76,7 @@ func (s *Stack) stop(ctx context.Context, service string) error {
 	}
 	record, alive, err := s.running(service)
 	if err != nil {
-		// Damaged: the process is found by what it runs.
-		s.console.Printf("    %v", err)
+		return err
 	}
 	if alive {
 		killed, err := record.Stop(ctx, grace)

@@ -59,16 +59,17 @@ func (s *Stack) pidFile(service string) string {
 	return filepath.Join(s.settings.RunDir(), service+".pid")
 }
 
-// running returns the record of a service's process when that is alive.
+// running returns the record of a service's process when that is alive. Without a pid file, or with one that a power cut
+// has damaged, the process is found by what it runs; its record has no fingerprint then.
 func (s *Stack) running(service string) (process.Record, bool, error) {
-	r, err := process.Read(s.pidFile(service))
-	if errors.Is(err, fs.ErrNotExist) {
-		return process.Record{}, false, nil
+	if r, err := process.Read(s.pidFile(service)); err == nil {
+		return r, r.Alive(), nil
 	}
-	if err != nil {
+	strays, err := s.strays(service)
+	if err != nil || len(strays) == 0 {
 		return process.Record{}, false, err
 	}
-	return r, r.Alive(), nil
+	return strays[0], true, nil
 }
 
 // env is the environment of a service.

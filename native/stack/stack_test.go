@@ -262,6 +262,18 @@ func TestDown_PidFilesAreLost_FindsTheProcesses(t *testing.T) {
 	assert.Contains(t, b.out.String(), "nothing is up")
 }
 
+func TestStart_PidFileDamaged_FindsTheProcessAndStartsItAgain(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	before := b.pids(t)
+	require.NoError(t, os.WriteFile(b.pidFile(native.Agent), nil, 0o644))
+	require.NoError(t, b.start(t.Context()), b.out)
+	after := b.pids(t)
+	assert.NotContains(t, after, before[0])
+	assert.NotContains(t, after, 0)
+	assert.Equal(t, before[1], after[1], "the gateway has nothing to do with it")
+}
+
 func TestUp_AnotherNetworkWhileTheOldOneIsUp_IsRefused(t *testing.T) {
 	b := mustOpen(t)
 	require.NoError(t, os.MkdirAll(b.settings.RunDir(), 0o755))
