@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // memoryCgroup reads the container's memory cgroup, version 2 or 1. Its files stay open: one reading is one
@@ -63,6 +64,23 @@ func (m *memoryCgroup) close() error {
 	return errors.Join(errs...)
 }
 
+// readOnce reads the beginning of a file of the kernel, which one call gives whole: os.File.ReadAt would make a second
+// one to see the end.
+func readOnce(f *os.File, buf []byte) (n int) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for {
+			if n, err = syscall.Pread(int(fd), buf, 0); !errors.Is(err, syscall.EINTR) {
+				return
+			}
+		}
+	})
+	return max(n, 0)
+}
+
 // peak returns the largest memory use of the container since its start, in bytes; 0 when unknown. AWS's "Max
 // Memory Used" has the same meaning: it is a figure of the sandbox, not of one invocation.
 func (m *memoryCgroup) peak() uint64 {
@@ -70,7 +88,7 @@ func (m *memoryCgroup) peak() uint64 {
 		return 0
 	}
 	var buf [64]byte
-	n, _ := m.peakFile.ReadAt(buf[:], 0)
+	n := readOnce(m.peakFile, buf[:])
 	v, _ := strconv.ParseUint(string(bytes.TrimSpace(buf[:n])), 10, 64)
 	return v
 }
@@ -81,7 +99,7 @@ func (m *memoryCgroup) oomKills() uint64 {
 		return 0
 	}
 	var buf [512]byte
-	n, _ := m.eventsFile.ReadAt(buf[:], 0)
+	n := readOnce(m.eventsFile, buf[:])
 	for line := range bytes.Lines(buf[:n]) {
 		if value, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
 			v, _ := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 64)

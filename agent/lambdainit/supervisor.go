@@ -525,5 +525,8 @@ func (s *Supervisor) conclude(inv *invocation, out *outcome) []byte {
 	s.journal.platform(typeEnd, "INFO", "END RequestId: "+inv.id, nil)
 	message, figures := out.report(inv, s.cfg.MemoryMB, s.memory.peak())
 	s.journal.platform(typeReport, "INFO", message, figures)
+	if out.reset != "" {
+		s.journal.flush(drainLimit) // the gateway may have the container killed as soon as it has the answer
+	}
 	return s.journal.end()
 }

@@ -33,6 +33,8 @@ type box struct {
 	starts   []string // function names, in the order of the calls
 	stopped  []string
 	reasons  map[string]string
+	// digest is what every image has now.
+	digest string
 	// parallel and parallelPeak count the starts that run at the same time.
 	parallel, parallelPeak int
 }
@@ -68,7 +70,7 @@ func (b *box) Start(ctx context.Context, fn *gateway.Function, standby bool, _ s
 	id := fmt.Sprintf("%s-%d", fn.Name, b.seq)
 	b.containers[id] = pool.Observed{ID: id, Name: "lambda-" + id, Function: fn.Name, CreatedAt: time.Now()}
 	b.standby[id] = standby
-	return gateway.Worker{ID: id, Name: "lambda-" + id, Addr: "10.88.0.2:8080", Function: fn.Name, Generation: fn.Generation, Standby: standby}, nil
+	return gateway.Worker{ID: id, Name: "lambda-" + id, Addr: "10.88.0.2:8080", Function: fn.Name, Generation: fn.Generation, ImageDigest: b.digest, Standby: standby}, nil
 }
 
 func (b *box) Stop(ctx context.Context, id string, _ time.Duration, reason string) error {
@@ -102,6 +104,12 @@ func (b *box) List(context.Context) ([]pool.Observed, error) {
 		list = append(list, o)
 	}
 	return list, nil
+}
+
+func (b *box) pushImage(digest string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.digest = digest
 }
 
 func (b *box) setStart(h startHook) {

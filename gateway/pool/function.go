@@ -19,8 +19,10 @@ type worker struct {
 	info gateway.Worker
 	// generation is that of the configuration it was started with.
 	generation string
-	phase      Phase
-	since      time.Time
+	// begun is when its start began, and so about when its image was looked up.
+	begun time.Time
+	phase Phase
+	since time.Time
 	// invoked is true once a request has had it.
 	invoked bool
 	// doomed, when not empty, is why it is destroyed instead of being given back.
@@ -201,9 +203,6 @@ func (p *functionPool) takeBack(w *worker, condemned string) {
 		return
 	}
 	p.busy--
-	if condemned == "" {
-		condemned = w.doomed
-	}
 	if condemned != "" {
 		p.destroy(w, 0, condemned)
 		p.fill()
@@ -429,12 +428,38 @@ func (p *functionPool) run(s *start) {
 	}
 	p.failures, p.retryAt = 0, time.Time{}
 	info.Standby = standby
-	w := &worker{info: info, generation: fn.Generation}
+	w := &worker{info: info, generation: fn.Generation, begun: begun}
 	p.workers[info.ID] = w
 	m.log.Info("worker started", "function", p.name, "container_id", info.ID, "request_id", s.requestID,
 		"name", info.Name, "standby", standby, "duration_ms", time.Since(begun).Milliseconds())
+	p.supersede(w)
 	p.give(w)
 	p.fill()
+}
+
+// supersede drains the workers whose image is not that of w, which has just been started: their tag points elsewhere by
+// now, and requests must not get old and new code by turns. Of two starts the one that began later knows better.
+// Callers hold mu.
+func (p *functionPool) supersede(w *worker) {
+	const reason = "image changed"
+	var old []*worker
+	for _, o := range p.workers {
+		switch {
+		case o == w || o.doomed != "" || o.generation != w.generation || o.phase == PhaseStopping || o.info.ImageDigest == w.info.ImageDigest:
+		case !o.begun.Before(w.begun):
+			w.doomed = reason
+		case o.phase == PhaseBusy:
+			o.doomed = reason
+		default:
+			old = append(old, o)
+		}
+	}
+	outdated := func(o *worker) bool { return slices.Contains(old, o) }
+	p.idle = slices.DeleteFunc(p.idle, outdated)
+	p.standby = slices.DeleteFunc(p.standby, outdated)
+	for _, o := range old {
+		p.destroy(o, idleGrace, reason)
+	}
 }
 
 func (p *functionPool) dropStart(s *start) {

@@ -543,6 +543,35 @@ func TestPool_Apply_DrainsOldGenerations(t *testing.T) {
 	})
 }
 
+func TestPool_ImagePushedAgain_DrainsWorkersOfTheOldOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MaxCapacity: 4, Queue: 5})
+		m := mustOpen(t, b, pool.Options{}, fn)
+		b.pushImage("old")
+		busy, idle := mustAcquire(t, m, fn), mustAcquire(t, m, fn)
+		spare := mustAcquire(t, m, fn)
+		spare.Release()
+		time.Sleep(time.Second)
+
+		b.pushImage("new")
+		again := mustAcquire(t, m, fn) // nothing has been started yet
+		assert.Equal(t, spare.Worker().ID, again.Worker().ID)
+		fresh := mustAcquire(t, m, fn)
+		again.Release()
+		idle.Release()
+		synctest.Wait()
+		assert.Equal(t, "image changed", b.reason(idle.Worker().ID))
+		assert.Empty(t, b.reason(busy.Worker().ID), "its request is not over")
+		busy.Release()
+		fresh.Release()
+		time.Sleep(time.Second)
+		assert.Equal(t, "image changed", b.reason(busy.Worker().ID))
+		assert.Empty(t, b.reason(fresh.Worker().ID))
+		assert.Equal(t, 1, state(m, "f").Idle)
+	})
+}
+
 func TestPool_Apply_ScalingAloneKeepsWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox()

@@ -27,6 +27,9 @@ var box *stack.Stack
 // token of the development user.
 var token string
 
+// routingFile is the box's own copy of testdata/routing.yml.
+var routingFile string
+
 func TestMain(m *testing.M) {
 	code, err := runWithBox(m)
 	if err != nil {
@@ -59,9 +62,17 @@ func runWithBox(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	routes, err := os.ReadFile(filepath.Join(root, "tests", "e2e", "testdata", "routing.yml"))
+	if err != nil {
+		return 1, err
+	}
+	routingFile = filepath.Join(home, "routing.yml")
+	if err := os.WriteFile(routingFile, routes, 0o600); err != nil {
+		return 1, err
+	}
 	box, err = stack.Prepare(home, stack.Options{
 		FunctionsConfig: filepath.Join(root, "tests", "e2e", "testdata", "functions.yml"),
-		RoutingConfig:   filepath.Join(root, "tests", "e2e", "testdata", "routing.yml"),
+		RoutingConfig:   routingFile,
 		Images:          images,
 	})
 	if err != nil {
@@ -404,7 +415,7 @@ func TestChaos_ClientLeaves_DestroysTheContainer(t *testing.T) {
 func TestChaos_OutOfMemory_IsBadGatewayAndTheLogSaysSo(t *testing.T) {
 	answer := box.Post(t, "/api/chaos", token, `{"action":"oom"}`)
 	assert.Equal(t, http.StatusBadGateway, answer.Status, "%s", answer.Body)
-	assert.Contains(t, box.FunctionLog(t, "lambda-chaos"), "OOM")
+	stack.Eventually(t, func() bool { return strings.Contains(box.FunctionLog(t, "lambda-chaos"), "OOM") }, "the log must say OOM")
 	assert.Equal(t, http.StatusOK, box.Post(t, "/api/chaos", token, `{"action":"ok"}`).Status)
 }
 
@@ -419,6 +430,8 @@ func TestLog_LinesCarryTheRequestID(t *testing.T) {
 	answer := box.Post(t, "/api/burst", token, `{"action":"log","lines":50}`)
 	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
 	id := answer.Header.Get("x-amzn-RequestId")
+	// The lines come a few milliseconds after the answer, which does not wait for them.
+	stack.Eventually(t, func() bool { return strings.Contains(box.FunctionLog(t, "burst"), "REPORT RequestId: "+id) }, "the log of %s", id)
 	type line struct {
 		Type      string  `json:"type"`
 		Message   string  `json:"message"`
