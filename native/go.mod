@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/edge-serverless-box/esb/api v0.0.0
+	github.com/edge-serverless-box/esb/functions v0.0.0
 	github.com/google/nftables v0.3.0
 	github.com/stretchr/testify v1.12.1
 	github.com/vishvananda/netlink v1.3.1
@@ -28,3 +29,5 @@ require (
 )
 
 replace github.com/edge-serverless-box/esb/api => ../api
+
+replace github.com/edge-serverless-box/esb/functions => ../functions

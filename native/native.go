@@ -16,6 +16,8 @@ const (
 	Agent = "agent"
 	// Gateway is the service that clients talk to.
 	Gateway = "gateway"
+	// Stores runs the native stores: S3, the DynamoDB API, VictoriaLogs and the image registry.
+	Stores = "stores"
 	// Containerd is the agent's own child; it has a log file, but the agent starts and stops it.
 	Containerd = "containerd"
 )

@@ -15,13 +15,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edge-serverless-box/esb/functions/runtimes/npm"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/apt"
 	"github.com/edge-serverless-box/esb/native/console"
 	"github.com/edge-serverless-box/esb/native/lock"
 )
 
-// Target is a set of binaries that one run of the Go tool makes.
+// Target is a set of binaries that one run of the Go tool makes, or that one package of npm brings.
 type Target struct {
 	// Name for people, and of the stamp file.
 	Name string
@@ -41,6 +42,8 @@ type Target struct {
 	Tags []string
 	// LDFlags are added to "-s -w".
 	LDFlags []string
+	// NPM is the package that has the Outputs as its files, for a program that is not built here; Packages is empty then.
+	NPM *npm.Package
 	// Commands and Libraries (file names, as the linker looks for them) that building needs, and the Debian
 	// packages that bring them.
 	Commands, Libraries, Debian []string
@@ -129,6 +132,15 @@ func (b *Builder) compile(ctx context.Context, t Target) error {
 		return fmt.Errorf("build %s: %w", t.Name, err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
+	if t.NPM != nil {
+		if err := t.NPM.Extract(ctx, tmp, t.Outputs...); err != nil {
+			return &native.Problem{
+				What: fmt.Sprintf("fetching %s %s from npm failed: %v", t.NPM.Name, t.NPM.Version, err),
+				Do:   "Check the network and npm's registry setting, and run the command again.",
+			}
+		}
+		return b.install(t, tmp)
+	}
 	cmd := exec.CommandContext(ctx, "go", b.args(t, tmp+string(filepath.Separator))...)
 	cmd.Dir = filepath.Join(b.root, t.Module)
 	cmd.Env = b.env(t)
@@ -141,6 +153,11 @@ func (b *Builder) compile(ctx context.Context, t Target) error {
 			Do:   "Cure what the last lines name (module download: check the network and GOPROXY; C compiler: see the message), and run the command again.",
 		}
 	}
+	return b.install(t, tmp)
+}
+
+// install moves the binaries to their places.
+func (b *Builder) install(t Target, tmp string) error {
 	for _, name := range t.Outputs {
 		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(b.dir, name)); err != nil {
 			return fmt.Errorf("build %s: %w", t.Name, err)
@@ -199,6 +216,9 @@ func (b *Builder) stamp(ctx context.Context, t Target) (string, error) {
 	}
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%s\n%v\n%v\n%v\n%v\n", b.goVersion, b.args(t, ""), t.CGO, t.Workspace, t.Outputs)
+	if t.NPM != nil {
+		_, _ = fmt.Fprintf(h, "%v\n", *t.NPM)
+	}
 	for _, source := range t.Sources {
 		if err := digest(h, b.root, source); err != nil {
 			return "", fmt.Errorf("digest the sources: %w", err)

@@ -1,11 +1,19 @@
 package build
 
+import (
+	"runtime"
+
+	"github.com/edge-serverless-box/esb/functions/runtimes/npm"
+)
+
 // Groups of targets, by what needs them.
 const (
 	// GroupRuntime is containerd, runc and the CNI plugins.
 	GroupRuntime = "runtime"
 	// GroupServices is what this repository's own modules make for the native way.
 	GroupServices = "services"
+	// GroupStores are the native stores.
+	GroupStores = "stores"
 	// GroupGenerate is buf and its plugins.
 	GroupGenerate = "generate"
 	// GroupLint is golangci-lint.
@@ -59,6 +67,28 @@ func Targets(group string) []Target {
 			own("functions", "esb-image", "./cmd/esb-image", "esb-image",
 				"cmd", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),
 		}
+	case GroupStores:
+		targets := []Target{
+			own("stores", "stores", "./cmd/stores", "stores", "app", "child", "cmd", "dynamofront", "listen", "relay", "settings", "sigv4", "ttl", "stores.go", "go.mod", "go.sum"),
+			wrapper("victoria-logs", "stores/victorialogs", Target{
+				Packages: []string{"github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"},
+				Outputs:  []string{"victoria-logs"},
+			}),
+			wrapped("versitygw", "stores/versitygw"),
+			wrapped("registry", "stores/registry"),
+		}
+		// There is none for other machines; `stores` says so.
+		if runtime.GOARCH == "amd64" {
+			targets = append(targets, Target{
+				Name: "dynoxide", Module: "stores", Outputs: []string{"dynoxide"},
+				NPM: &npm.Package{
+					Name: "@dynoxide/linux-x64", Version: "1.2.1",
+					Integrity: "sha512-sBHqlxJ9ANkLluFkYRfd5r8Y0ApFew4FhOrlhgRAgD4XzEoFOukEo1nuBTQ1+jTtofqwn4NWQ2k0Tn5mNTjgUg==",
+				},
+				Commands: []string{"npm"}, Debian: []string{"npm"},
+			})
+		}
+		return targets
 	case GroupGenerate:
 		return []Target{wrapper("buf", "tools/buf", Target{
 			Packages: []string{
@@ -90,6 +120,13 @@ func Targets(group string) []Target {
 func wrapper(name, module string, t Target) Target {
 	t.Name, t.Module = name, module
 	t.Sources = []string{module + "/go.mod", module + "/go.sum"}
+	return t
+}
+
+// wrapped is a wrapper module with a main package of ours.
+func wrapped(name, module string) Target {
+	t := wrapper(name, module, Target{Packages: []string{"./cmd/" + name}, Outputs: []string{name}})
+	t.Sources = append(t.Sources, module+"/cmd")
 	return t
 }
 

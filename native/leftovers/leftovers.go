@@ -18,7 +18,10 @@ import (
 )
 
 // programs whose processes can belong to a stack.
-var programs = []string{"agent", "gateway", "containerd", "containerd-shim-runc-v2", "runc"}
+var programs = []string{
+	"agent", "gateway", "containerd", "containerd-shim-runc-v2", "runc",
+	"stores", "victoria-logs", "versitygw", "dynoxide", "registry",
+}
 
 // Scope says how to recognise a stack's things.
 type Scope struct {

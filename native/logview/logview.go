@@ -1,4 +1,4 @@
-// Package logview shows the log files of services and functions, and follows them.
+// Package logview shows the log lines of services and functions, and follows them: from the files, or from VictoriaLogs.
 package logview
 
 import (
@@ -193,6 +193,10 @@ func (v *viewer) grow(file string) error {
 }
 
 func (v *viewer) print(file, line string) {
+	// What the agent has freed of a file reads as zeros.
+	if line = strings.Trim(line, "\x00"); line == "" {
+		return
+	}
 	_, _ = fmt.Fprintf(v.out, "%s | %s", strings.TrimSuffix(filepath.Base(file), ".log"), line)
 }
 

@@ -88,3 +88,11 @@ func TestShow_Follow_PrintsGrowthNewFilesAndReplacedOnes(t *testing.T) {
 	require.NoError(t, <-done)
 	assert.Equal(t, 1, strings.Count(out.String(), "first"))
 }
+
+func TestShow_FreedPartOfAFile_IsSkipped(t *testing.T) {
+	dir := t.TempDir()
+	mustAppend(t, filepath.Join(dir, "functions", "lambda-a-1.log"), "head\n"+strings.Repeat("\x00", 4096)+"tail\n")
+	var out bytes.Buffer
+	require.NoError(t, Show(t.Context(), &out, Options{Dir: dir, Lines: 10}))
+	assert.Equal(t, "lambda-a-1 | head\nlambda-a-1 | tail\n", out.String())
+}

@@ -26,9 +26,12 @@ const (
 // Off is the value of an address that switches a listener off.
 const Off = "off"
 
-// storePorts are the ports of the box's stores that functions may reach besides the gateway: S3, the
-// DynamoDB API and VictoriaLogs (design.md 3).
-var storePorts = []uint16{9000, 8001, 9428}
+// Ports of the box's stores that functions may reach besides the gateway (design.md 3).
+const (
+	s3Port       = 9000
+	dynamoDBPort = 8001
+	logsPort     = 9428
+)
 
 // Settings of one stack.
 type Settings struct {
@@ -37,6 +40,9 @@ type Settings struct {
 	// Home (ESB_HOME) is the folder of the stack's state: images, containers, certificates, logs. Two stacks on
 	// one machine need different ones. Default: .esb in the repository.
 	Home string
+	// LogDir (ESB_LOG_DIR) holds the log files of the services and, below functions, of the containers. Default: logs in
+	// Home.
+	LogDir string
 	// BinDir (ESB_BIN_DIR) holds the binaries; stacks share them. Default: .esb/bin in the repository.
 	BinDir string
 	// ImagesDir (IMAGE_ARCHIVES_DIR) holds the archives of function images. Default: images in Home.
@@ -67,9 +73,26 @@ type Settings struct {
 	FunctionsConfig string
 	// RoutingConfig (ROUTING_CONFIG_PATH). Default: functions/routing.yml in the repository.
 	RoutingConfig string
-	// HostPorts (FUNCTION_HOST_PORTS) are the ports of the box that functions may reach. Default: the gateway's
-	// real ports and those of the stores, 9000, 8001 and 9428.
+	// ResourcesConfig (RESOURCES_CONFIG_PATH). Default: functions/resources.yml in the repository.
+	ResourcesConfig string
+	// HostPorts (FUNCTION_HOST_PORTS) are the ports of the box that functions may reach. Default: the real ports of the
+	// gateway and of the stores; 9000, 8001 and 9428 for stores that are not the native ones.
 	HostPorts []uint16
+	// DataDir (ESB_DATA_DIR) holds the data of the native stores, which `down` keeps. Default: data in Home.
+	DataDir string
+	// S3Addrs (S3_ADDR), S3UIAddrs (S3_UI_ADDR), DynamoDBAddrs (DYNAMODB_ADDR), LogsAddrs (VICTORIALOGS_ADDR) and RegistryAddrs
+	// (REGISTRY_ADDR) are where the native stores listen, comma-separated lists of host:port; "off" does without that
+	// one, and is the default where an endpoint of another store is given. ESB_STORES=off does without all of them.
+	// Defaults: ports 9000, 8001 and 9428 of 127.0.0.1 and of the box's own address on the function network; 127.0.0.1:9001
+	// and 127.0.0.1:5010.
+	S3Addrs, S3UIAddrs, DynamoDBAddrs, LogsAddrs, RegistryAddrs []string
+	// S3Endpoint (S3_ENDPOINT), DynamoDBEndpoint (DYNAMODB_ENDPOINT) and LogsURL (VICTORIALOGS_URL) are where the services
+	// find the stores, a URL or "off". Defaults: the native stores; "off" where there is none. Registry (ESB_REGISTRY) is
+	// host:port of the registry of images without a host in their names. Default: the native one.
+	S3Endpoint, DynamoDBEndpoint, LogsURL, Registry string
+	// LambdaEndpoint (FUNCTION_LAMBDA_ENDPOINT) is where functions find the gateway's Invoke API, a URL or "off". Default: the
+	// gateway's HTTP listener at the box's own address; "off" when it does not listen there.
+	LambdaEndpoint string
 	// ShutdownGrace (SHUTDOWN_GRACE_SECONDS) is how long the gateway may finish requests in flight. Default: 30 s.
 	ShutdownGrace time.Duration
 	// StartTimeout (ESB_START_TIMEOUT_SECONDS) is how long a service may take to become ready. Default: 60 s.
@@ -114,10 +137,12 @@ func Load(getenv func(string) string, root string) (Settings, error) {
 	l := loader{getenv: getenv}
 	s := Settings{Root: root}
 	s.Home = l.path("ESB_HOME", filepath.Join(root, ".esb"))
+	s.LogDir = l.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	s.BinDir = l.path("ESB_BIN_DIR", filepath.Join(root, ".esb", "bin"))
 	s.ImagesDir = l.path("IMAGE_ARCHIVES_DIR", filepath.Join(s.Home, "images"))
 	s.FunctionsConfig = l.path("FUNCTIONS_CONFIG_PATH", filepath.Join(root, "functions", "functions.yml"))
 	s.RoutingConfig = l.path("ROUTING_CONFIG_PATH", filepath.Join(root, "functions", "routing.yml"))
+	s.ResourcesConfig = l.path("RESOURCES_CONFIG_PATH", filepath.Join(root, "functions", "resources.yml"))
 	s.ContainerdAddress = l.text("CONTAINERD_ADDRESS", "")
 	s.Subnet = l.subnet("ESB_SUBNET", "10.88.0.0/16")
 	s.Bridge = l.text("ESB_BRIDGE", "esb0")
@@ -148,6 +173,8 @@ func Load(getenv func(string) string, root string) (Settings, error) {
 	if n := count(s.AgentTLS.Cert, s.AgentTLS.Key, s.AgentTLS.CA); n != 0 && n != 3 {
 		l.errs = append(l.errs, errors.New("AGENT_TLS_CERT, AGENT_TLS_KEY, AGENT_TLS_CA: set all three or none"))
 	}
+	l.stores(&s)
+	s.LambdaEndpoint = l.text("FUNCTION_LAMBDA_ENDPOINT", s.defaultLambdaEndpoint())
 	s.HostPorts = l.ports("FUNCTION_HOST_PORTS", s.defaultHostPorts())
 	s.ShutdownGrace = l.seconds("SHUTDOWN_GRACE_SECONDS", 30)
 	s.StartTimeout = l.seconds("ESB_START_TIMEOUT_SECONDS", 60)
@@ -169,6 +196,7 @@ func (s Settings) Env() []string {
 	}
 	env := []string{
 		"ESB_HOME=" + s.Home,
+		"ESB_LOG_DIR=" + s.LogDir,
 		"ESB_BIN_DIR=" + s.BinDir,
 		"IMAGE_ARCHIVES_DIR=" + s.ImagesDir,
 		"GATEWAY_HTTPS_ADDR=" + join(s.HTTPSAddrs),
@@ -180,6 +208,19 @@ func (s Settings) Env() []string {
 		"ESB_RUN_DIR=" + s.AgentRunDir,
 		"FUNCTIONS_CONFIG_PATH=" + s.FunctionsConfig,
 		"ROUTING_CONFIG_PATH=" + s.RoutingConfig,
+		"RESOURCES_CONFIG_PATH=" + s.ResourcesConfig,
+		"ESB_DATA_DIR=" + s.DataDir,
+		"ESB_STORES=" + onOff(len(s.Stores()) > 0),
+		"S3_ADDR=" + join(s.S3Addrs),
+		"S3_UI_ADDR=" + join(s.S3UIAddrs),
+		"DYNAMODB_ADDR=" + join(s.DynamoDBAddrs),
+		"VICTORIALOGS_ADDR=" + join(s.LogsAddrs),
+		"REGISTRY_ADDR=" + join(s.RegistryAddrs),
+		"S3_ENDPOINT=" + s.S3Endpoint,
+		"DYNAMODB_ENDPOINT=" + s.DynamoDBEndpoint,
+		"VICTORIALOGS_URL=" + s.LogsURL,
+		"ESB_REGISTRY=" + s.Registry,
+		"FUNCTION_LAMBDA_ENDPOINT=" + s.LambdaEndpoint,
 		"FUNCTION_HOST_PORTS=" + strings.Join(ports, ","),
 		"SHUTDOWN_GRACE_SECONDS=" + strconv.Itoa(int(s.ShutdownGrace/time.Second)),
 	}
@@ -201,7 +242,7 @@ func join(addrs []string) string {
 }
 
 // LogsDir holds the log files of the services and, below functions, of the containers.
-func (s Settings) LogsDir() string { return filepath.Join(s.Home, "logs") }
+func (s Settings) LogsDir() string { return s.LogDir }
 
 // RunDir holds pid files and the record of the running stack.
 func (s Settings) RunDir() string { return filepath.Join(s.Home, "run") }
@@ -258,7 +299,14 @@ func (s Settings) defaultHostPorts() []uint16 {
 			ports = append(ports, p)
 		}
 	}
-	for _, p := range storePorts {
+	for _, store := range []struct {
+		addrs []string
+		port  uint16
+	}{{s.S3Addrs, s3Port}, {s.DynamoDBAddrs, dynamoDBPort}, {s.LogsAddrs, logsPort}} {
+		p := store.port
+		if len(store.addrs) > 0 {
+			p = port(store.addrs[0])
+		}
 		if !slices.Contains(ports, p) {
 			ports = append(ports, p)
 		}

@@ -119,3 +119,47 @@ func TestFindRoot_FromAFolderInside_FindsTheRepository(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, root, found)
 }
+
+func TestLoad_Stores_AreWhereTheServicesLookForThem(t *testing.T) {
+	const box = "10.88.0.1"
+	for name, c := range map[string]struct {
+		vars, want map[string]string
+		stores     []string
+	}{
+		"defaults": {nil, map[string]string{
+			"ESB_STORES": "on", "ESB_DATA_DIR": "/src/esb/.esb/data",
+			"S3_ADDR": "127.0.0.1:9000," + box + ":9000", "S3_UI_ADDR": "127.0.0.1:9001", "S3_ENDPOINT": "http://127.0.0.1:9000",
+			"DYNAMODB_ADDR": "127.0.0.1:8001," + box + ":8001", "DYNAMODB_ENDPOINT": "http://127.0.0.1:8001",
+			"VICTORIALOGS_ADDR": "127.0.0.1:9428," + box + ":9428", "VICTORIALOGS_URL": "http://127.0.0.1:9428",
+			"REGISTRY_ADDR": "127.0.0.1:5010", "ESB_REGISTRY": "127.0.0.1:5010", "FUNCTION_LAMBDA_ENDPOINT": "http://" + box + ":8000",
+		}, []string{"logs", "s3", "db", "registry"}},
+		"other ports": {
+			map[string]string{"S3_ADDR": ":19000", "DYNAMODB_ADDR": "127.0.0.1:18001", "GATEWAY_HTTP_ADDR": "127.0.0.1:1234"},
+			map[string]string{
+				"S3_ENDPOINT": "http://127.0.0.1:19000", "DYNAMODB_ENDPOINT": "http://127.0.0.1:18001", "FUNCTION_LAMBDA_ENDPOINT": "off",
+				"FUNCTION_HOST_PORTS": "443,1234,19000,18001,9428",
+			}, []string{"logs", "s3", "db", "registry"},
+		},
+		"all off": {map[string]string{"ESB_STORES": "off", "S3_ADDR": "127.0.0.1:19000"}, map[string]string{
+			"ESB_STORES": "off", "S3_ADDR": "off", "S3_UI_ADDR": "off", "S3_ENDPOINT": "off", "DYNAMODB_ENDPOINT": "off", "VICTORIALOGS_URL": "off", "REGISTRY_ADDR": "off",
+		}, nil},
+		"one is elsewhere": {map[string]string{"S3_ENDPOINT": "https://s3.example"}, map[string]string{
+			"S3_ADDR": "off", "S3_UI_ADDR": "off", "S3_ENDPOINT": "https://s3.example", "DYNAMODB_ENDPOINT": "http://127.0.0.1:8001",
+		}, []string{"logs", "db", "registry"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Load(env(c.vars), "/src/esb")
+			require.NoError(t, err)
+			for setting, value := range c.want {
+				assert.Contains(t, s.Env(), setting+"="+value)
+			}
+			var stores []string
+			for _, store := range s.Stores() {
+				stores = append(stores, store.Name)
+			}
+			assert.Equal(t, c.stores, stores)
+		})
+	}
+	_, err := Load(env(map[string]string{"ESB_STORES": "perhaps"}), "/src/esb")
+	assert.ErrorContains(t, err, "ESB_STORES")
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 )
 
 // Down stops the services, removes all containers and everything else that the stack has made on the machine, and
-// checks that nothing is left. Images, logs, keys and binaries stay. It works from any state that a crash or a reboot
+// checks that nothing is left. Images, logs, keys, the stores' data and binaries stay. It works from any state that a crash or a reboot
 // may leave, and is harmless when nothing is up.
 func (s *Stack) Down(ctx context.Context) error {
 	if os.Geteuid() != 0 {
@@ -59,7 +60,7 @@ func (s *Stack) Down(ctx context.Context) error {
 			return nil
 		}
 	}
-	for _, service := range []string{native.Gateway, native.Agent} {
+	for _, service := range slices.Backward(allServices) {
 		err := s.console.Step("stopping "+service, func() error { return s.stop(ctx, service) })
 		if err != nil {
 			return err
@@ -71,8 +72,11 @@ func (s *Stack) Down(ctx context.Context) error {
 // stop stops a service: the process of the pid file, and one that has lost it.
 func (s *Stack) stop(ctx context.Context, service string) error {
 	grace := agentGrace
-	if service == native.Gateway {
+	switch service {
+	case native.Gateway:
 		grace = s.settings.ShutdownGrace + 5*time.Second
+	case native.Stores:
+		grace = storesGrace
 	}
 	record, alive, err := s.running(service)
 	if err != nil {

@@ -25,16 +25,28 @@ import (
 )
 
 const (
+	// recoverLimit is how long a running service that is not ready is left to recover before it is restarted.
+	recoverLimit = 10 * time.Second
 	// readyPoll is how often a starting service is asked whether it is ready.
 	readyPoll = 100 * time.Millisecond
 	// askTimeout bounds one question to a service.
 	askTimeout = 3 * time.Second
 	// agentGrace is how long the agent may take to stop; it stops its containerd meanwhile.
 	agentGrace = 30 * time.Second
+	// storesGrace is how long the stores may take to stop, one after the other.
+	storesGrace = 75 * time.Second
 )
 
-// Services are the services in the order of their start.
-var Services = []string{native.Agent, native.Gateway}
+// allServices are the services in the order of their start; they are stopped in the opposite one.
+var allServices = []string{native.Stores, native.Agent, native.Gateway}
+
+// services are those that this stack has, in the order of their start.
+func (s *Stack) services() []string {
+	if len(s.settings.Stores()) == 0 {
+		return []string{native.Agent, native.Gateway}
+	}
+	return allServices
+}
 
 // Stack is one stack of this machine, named by its home.
 type Stack struct {
@@ -94,10 +106,18 @@ func (s *Stack) ready(ctx context.Context, service string) error {
 		defer func() { _ = client.Close() }()
 		return client.Ready(ctx)
 	}
-	return httpReady(ctx, "http://"+settings.Reachable(s.settings.AdminAddr)+"/readyz")
+	if service == native.Stores {
+		for _, store := range s.settings.Stores() {
+			if err := httpReady(ctx, "the store "+store.Name, store.Health); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return httpReady(ctx, "the gateway", "http://"+settings.Reachable(s.settings.AdminAddr)+"/readyz")
 }
 
-func httpReady(ctx context.Context, url string) error {
+func httpReady(ctx context.Context, who, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", url, err)
@@ -105,7 +125,7 @@ func httpReady(ctx context.Context, url string) error {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the gateway whether it is ready: %w", err)
+		return fmt.Errorf("ask %s whether it is ready: %w", who, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))

@@ -124,12 +124,13 @@ func mustOpen(t *testing.T) *box {
 		"ESB_HOME": home, "ESB_BIN_DIR": bin, "ESB_BRIDGE": "esbu" + hex.EncodeToString(suffix),
 		"GATEWAY_HTTPS_ADDR": freeAddr(t), "GATEWAY_HTTP_ADDR": "off", "GATEWAY_ADMIN_ADDR": freeAddr(t), "AGENT_GRPC_ADDR": freeAddr(t),
 	}
+	vars["ESB_STORES"] = "off"
 	s, err := settings.Load(func(name string) string { return vars[name] }, home)
 	require.NoError(t, err)
 	out := &bytes.Buffer{}
 	b := &box{Stack: New(s, nil, console.New(out)), out: out}
 	t.Cleanup(func() {
-		for _, service := range Services {
+		for _, service := range b.services() {
 			if r, alive, _ := b.running(service); alive {
 				_ = r.Signal(syscall.SIGKILL)
 			}
@@ -149,7 +150,7 @@ func freeAddr(t *testing.T) string {
 func (b *box) pids(t *testing.T) [2]int {
 	t.Helper()
 	var pids [2]int
-	for i, service := range Services {
+	for i, service := range b.services() {
 		r, alive, err := b.running(service)
 		require.NoError(t, err)
 		if alive {
@@ -246,7 +247,7 @@ func TestDown_PidFilesAreLost_FindsTheProcesses(t *testing.T) {
 	b := mustOpen(t)
 	require.NoError(t, b.start(t.Context()), b.out)
 	var records []process.Record
-	for _, service := range Services {
+	for _, service := range b.services() {
 		r, err := process.Read(b.pidFile(service))
 		require.NoError(t, err)
 		records = append(records, r)

@@ -14,7 +14,8 @@ import (
 // Status observes the services and, when the agent answers, its containers.
 func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 	status := native.Status{Home: s.settings.Home, URLs: s.urls(), Containers: []native.Container{}}
-	for _, name := range Services {
+	agent := native.Down
+	for _, name := range s.services() {
 		record, alive, err := s.running(name)
 		if err != nil {
 			return native.Status{}, err
@@ -27,9 +28,12 @@ func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 			}
 		}
 		status.Services = append(status.Services, service)
+		if name == native.Agent {
+			agent = service.State
+		}
 	}
 	status.State = native.Overall(status.Services)
-	if status.Services[0].State != native.Healthy {
+	if agent != native.Healthy {
 		return status, nil
 	}
 	client, err := agentclient.Dial(s.settings.AgentAddr, s.settings.AgentTLS)

@@ -51,7 +51,11 @@ func (s *Stack) Up(ctx context.Context) error {
 	if err := s.console.Step("checking this machine", s.preflight); err != nil {
 		return err
 	}
-	if err := s.Build(ctx, build.GroupRuntime, build.GroupServices); err != nil {
+	groups := []string{build.GroupRuntime, build.GroupServices}
+	if len(s.settings.Stores()) > 0 {
+		groups = append(groups, build.GroupStores)
+	}
+	if err := s.Build(ctx, groups...); err != nil {
 		return err
 	}
 	if err := s.images(ctx); err != nil {
@@ -73,7 +77,7 @@ func (s *Stack) Build(ctx context.Context, groups ...string) error {
 		targets := build.Targets(group)
 		if targets == nil {
 			return fmt.Errorf("nothing is called %q here: build %s", group,
-				strings.Join(append([]string{build.GroupRuntime, build.GroupServices}, build.ToolGroups...), ", "))
+				strings.Join(append([]string{build.GroupRuntime, build.GroupServices, build.GroupStores}, build.ToolGroups...), ", "))
 		}
 		builder := binaries
 		if slices.Contains(build.ToolGroups, group) {
@@ -111,7 +115,7 @@ func (s *Stack) preflight() error {
 	if _, err := os.Stat(filepath.Join(now.BinDir, native.Agent)); err != nil {
 		o.FreeBytes = diskFresh
 	}
-	for _, service := range Services {
+	for _, service := range allServices {
 		r, alive, err := s.running(service)
 		if err != nil {
 			return err
@@ -125,6 +129,14 @@ func (s *Stack) preflight() error {
 	}
 	for _, addr := range now.HTTPAddrs {
 		o.Listeners = append(o.Listeners, preflight.Listener{Addr: addr, Setting: "GATEWAY_HTTP_ADDR"})
+	}
+	for setting, addrs := range map[string][]string{
+		"S3_ADDR": now.S3Addrs, "S3_UI_ADDR": now.S3UIAddrs, "DYNAMODB_ADDR": now.DynamoDBAddrs,
+		"VICTORIALOGS_ADDR": now.LogsAddrs, "REGISTRY_ADDR": now.RegistryAddrs,
+	} {
+		for _, addr := range addrs {
+			o.Listeners = append(o.Listeners, preflight.Listener{Addr: addr, Setting: setting})
+		}
 	}
 	o.Listeners = append(o.Listeners,
 		preflight.Listener{Addr: now.AdminAddr, Setting: "GATEWAY_ADMIN_ADDR"},
@@ -207,7 +219,13 @@ func (s *Stack) start(ctx context.Context) (err error) {
 			err = errors.Join(err, s.remove(undo))
 		}
 	}()
-	for _, service := range Services {
+	if !slices.Contains(s.services(), native.Stores) {
+		// They may be up from a time when they were switched on.
+		if err := s.stop(ctx, native.Stores); err != nil {
+			return err
+		}
+	}
+	for _, service := range s.services() {
 		fresh, err := s.ensure(ctx, service)
 		if fresh {
 			started = append(started, service)
@@ -233,7 +251,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		reason := ""
 		if record.Fingerprint != fingerprint {
 			reason = "its program or settings have changed"
-		} else if err := s.ready(ctx, service); err != nil {
+		} else if err := s.recovers(ctx, service); err != nil {
 			reason = err.Error()
 		}
 		if reason == "" {
@@ -260,6 +278,26 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		return s.await(ctx, service, child)
 	})
 	return started, err
+}
+
+// recovers waits for a running service that is not ready: what it lacks may be a service that has just been started
+// again, and a restart would cost the containers that it serves with.
+func (s *Stack) recovers(ctx context.Context, service string) error {
+	waiting, cancel := context.WithTimeout(ctx, recoverLimit)
+	defer cancel()
+	ticker := time.NewTicker(readyPoll)
+	defer ticker.Stop()
+	for {
+		reason := s.ready(waiting, service)
+		if reason == nil {
+			return nil
+		}
+		select {
+		case <-waiting.Done():
+			return reason
+		case <-ticker.C:
+		}
+	}
 }
 
 // await waits until a service is ready, and no longer than its process lives.
@@ -299,8 +337,9 @@ func (s *Stack) failed(service string, child *process.Child, reason string) erro
 
 // concern are the beginnings of the names of variables that change what a service does.
 var concern = []string{
-	"AGENT_", "AUTH_", "AWS_", "CIRCUIT_BREAKER_", "CONTAINERD_", "CONTAINER_", "ESB_", "FUNCTION", "GATEWAY_", "HEARTBEAT_", "IDLE_", "IMAGE_",
-	"JWT_", "LOG_LEVEL", "MAX_CONCURRENT_", "NETWORK_", "ORPHAN_", "REGISTRY_", "ROUTING_", "SHUTDOWN_", "TLS_", "X_API_KEY",
+	"AGENT_", "AUTH_", "AWS_", "CIRCUIT_BREAKER_", "CODE_", "CONTAINERD_", "CONTAINER_", "DYNAMODB_", "ESB_", "FUNCTION", "GATEWAY_", "HEARTBEAT_",
+	"IDLE_", "IMAGE_", "JWT_", "LOG_", "MAX_CONCURRENT_", "NETWORK_", "ORPHAN_", "REGISTRY_", "RESOURCES_", "ROUTING_", "S3_", "SERVICE_LOG_",
+	"SHUTDOWN_", "TLS_", "VICTORIALOGS_", "X_API_KEY",
 }
 
 var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
@@ -310,10 +349,13 @@ var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 func (s *Stack) fingerprint(service string) (string, error) {
 	h := sha256.New()
 	targets := []string{service}
-	if service == native.Agent {
+	switch service {
+	case native.Agent:
 		for _, t := range build.Targets(build.GroupRuntime) {
 			targets = append(targets, t.Name)
 		}
+	case native.Stores:
+		targets = s.settings.StorePrograms()
 	}
 	for _, t := range targets {
 		stamp, err := os.ReadFile(filepath.Join(s.settings.BinDir, ".stamps", t))
@@ -351,6 +393,17 @@ func (s *Stack) hello() {
 		s.console.Printf("  %s", url)
 	}
 	s.console.Printf("  http://%s  (admin: /readyz /metrics /pools)", now.AdminAddr)
+	for _, store := range []struct {
+		what  string
+		addrs []string
+	}{
+		{"S3", now.S3Addrs}, {"S3 web UI", now.S3UIAddrs}, {"DynamoDB API", now.DynamoDBAddrs},
+		{"VictoriaLogs: /select/vmui", now.LogsAddrs}, {"image registry", now.RegistryAddrs},
+	} {
+		if len(store.addrs) > 0 {
+			s.console.Printf("  http://%s  (%s)", settings.Reachable(store.addrs[0]), store.what)
+		}
+	}
 	if now.Development {
 		s.console.Printf("\nIt listens on this machine only, because it uses development secrets. Set X_API_KEY and AUTH_PASS to offer it to the network.")
 	}

@@ -36,7 +36,8 @@ const usage = `esb runs the edge serverless box on this machine.
   esb down                           stop it and remove all that it has made, but images, logs and keys
   esb status [-json]                 services and containers; exit code 0 up, 3 down, 4 not healthy
   esb logs [-f] [-n lines] [name...] logs of services (agent, gateway, containerd), functions, containers
-  esb build [group...]               build only: runtime services generate lint test (default: runtime services)
+       [-store] [-q query]           from VictoriaLogs, by a LogsQL query such as request_id:=ID
+  esb build [group...]               build only: runtime services stores generate lint test (default: the first three)
 
 Settings are environment variables; README.md lists them.
 `
@@ -74,12 +75,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	flags.SetOutput(io.Discard)
 	root := flags.String("root", "", "repository (default: the one around the current folder)")
 	asJSON, follow, lines := new(bool), new(bool), new(int)
+	store, query := new(bool), new(string)
 	switch command {
 	case "status":
 		flags.BoolVar(asJSON, "json", false, "print JSON")
 	case "logs":
 		flags.BoolVar(follow, "f", false, "go on with what is written later")
-		flags.IntVar(lines, "n", 50, "lines of each file to begin with")
+		flags.IntVar(lines, "n", 50, "lines of each file to begin with; of all together from VictoriaLogs")
+		flags.BoolVar(store, "store", false, "from VictoriaLogs instead of files")
+		flags.StringVar(query, "q", "", "LogsQL query, from VictoriaLogs")
 	case "up", "down", "build":
 	default:
 		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
@@ -103,18 +107,29 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	case "build":
 		groups := flags.Args()
 		if len(groups) == 0 {
-			groups = []string{"runtime", "services"}
+			groups = []string{"runtime", "services", "stores"}
 		}
 		err = box.Build(ctx, groups...)
 	case "status":
 		return status(ctx, box, *asJSON, out)
 	case "logs":
-		err = logview.Show(ctx, out, logview.Options{Dir: s.LogsDir(), Names: flags.Args(), Lines: *lines, Follow: *follow})
+		o := logview.Options{Dir: s.LogsDir(), Names: flags.Args(), Lines: *lines, Follow: *follow}
+		if *store || *query != "" || !isDir(o.Dir) { // there are no files here when the box runs in Docker
+			logs := logview.Store{URL: s.LogsURL, User: getenv("VICTORIALOGS_USER"), Password: getenv("VICTORIALOGS_PASSWORD")}
+			err = logs.Search(ctx, out, *query, o)
+		} else {
+			err = logview.Show(ctx, out, o)
+		}
 	}
 	if err != nil {
 		return exitFailed, err
 	}
 	return exitOK, nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // load reads the settings. All commands but up use those that the stack was started with, where it is up.

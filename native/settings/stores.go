@@ -1,0 +1,119 @@
+package settings
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+)
+
+// Store is one native store as this machine reaches it.
+type Store struct {
+	// Name of the store, as `stores` calls it.
+	Name string
+	// Health is a URL that answers 200 when the store works.
+	Health string
+}
+
+// Stores are the native stores that are switched on.
+func (s Settings) Stores() []Store {
+	var on []Store
+	for _, store := range []struct {
+		name, path string
+		addrs      []string
+	}{
+		{"logs", "/health", s.LogsAddrs}, {"s3", "/_health", s.S3Addrs}, {"db", "/", s.DynamoDBAddrs}, {"registry", "/v2/", s.RegistryAddrs},
+	} {
+		if len(store.addrs) > 0 {
+			on = append(on, Store{Name: store.name, Health: "http://" + Reachable(store.addrs[0]) + store.path})
+		}
+	}
+	return on
+}
+
+// stores reads the settings of the native stores.
+func (l *loader) stores(s *Settings) {
+	s.DataDir = l.path("ESB_DATA_DIR", filepath.Join(s.Home, "data"))
+	wanted := l.text("ESB_STORES", "on")
+	if wanted != "on" && wanted != Off {
+		l.bad("ESB_STORES", wanted, "on or off")
+	}
+	for _, store := range []struct {
+		addrSetting, addr string
+		addrs             *[]string
+		endpointSetting   string
+		endpoint          *string
+		// scheme of the endpoint; none is its default when there is no store.
+		scheme, none string
+	}{
+		{"S3_ADDR", s.shared(s3Port), &s.S3Addrs, "S3_ENDPOINT", &s.S3Endpoint, "http://", Off},
+		{"DYNAMODB_ADDR", s.shared(dynamoDBPort), &s.DynamoDBAddrs, "DYNAMODB_ENDPOINT", &s.DynamoDBEndpoint, "http://", Off},
+		{"VICTORIALOGS_ADDR", s.shared(logsPort), &s.LogsAddrs, "VICTORIALOGS_URL", &s.LogsURL, "http://", Off},
+		{"REGISTRY_ADDR", "127.0.0.1:5010", &s.RegistryAddrs, "ESB_REGISTRY", &s.Registry, "", "127.0.0.1:5010"},
+	} {
+		if l.text(store.endpointSetting, "") != "" {
+			store.addr = Off
+		}
+		*store.addrs = l.addrs(store.addrSetting, store.addr)
+		if wanted == Off {
+			*store.addrs = nil
+		}
+		if len(*store.addrs) > 0 {
+			store.none = store.scheme + Reachable((*store.addrs)[0])
+		}
+		*store.endpoint = l.text(store.endpointSetting, store.none)
+	}
+	ui := "127.0.0.1:9001"
+	if len(s.S3Addrs) == 0 {
+		ui = Off
+	}
+	s.S3UIAddrs = l.addrs("S3_UI_ADDR", ui)
+	if len(s.S3Addrs) == 0 {
+		s.S3UIAddrs = nil
+	}
+}
+
+// shared are the addresses of what this machine and its functions use.
+func (s Settings) shared(port uint16) string {
+	addrs := fmt.Sprintf("127.0.0.1:%d", port)
+	if s.Subnet.IsValid() {
+		addrs += "," + netip.AddrPortFrom(s.BoxAddr(), port).String()
+	}
+	return addrs
+}
+
+func (s Settings) defaultLambdaEndpoint() string {
+	for _, addr := range s.HTTPAddrs {
+		host, p, err := net.SplitHostPort(addr)
+		if err != nil || !s.Subnet.IsValid() {
+			continue
+		}
+		ip, err := netip.ParseAddr(host)
+		if host == "" || err == nil && (ip.IsUnspecified() || ip == s.BoxAddr()) {
+			return "http://" + net.JoinHostPort(s.BoxAddr().String(), p)
+		}
+	}
+	return Off
+}
+
+// StorePrograms are the programs of the native stores that are switched on, which are also the names of their build
+// targets.
+func (s Settings) StorePrograms() []string {
+	var programs []string
+	for _, store := range s.Stores() {
+		programs = append(programs, map[string]string{"logs": "victoria-logs", "s3": "versitygw", "db": "dynoxide", "registry": "registry"}[store.Name])
+	}
+	if len(programs) > 0 {
+		programs = append(programs, "stores")
+	}
+	slices.Sort(programs)
+	return programs
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return Off
+}

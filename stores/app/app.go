@@ -1,0 +1,280 @@
+// Package app puts the stores together: their processes, and the listeners in front of them.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/edge-serverless-box/esb/stores"
+	"github.com/edge-serverless-box/esb/stores/child"
+	"github.com/edge-serverless-box/esb/stores/dynamofront"
+	"github.com/edge-serverless-box/esb/stores/listen"
+	"github.com/edge-serverless-box/esb/stores/relay"
+	"github.com/edge-serverless-box/esb/stores/settings"
+	"github.com/edge-serverless-box/esb/stores/sigv4"
+	"github.com/edge-serverless-box/esb/stores/ttl"
+)
+
+// Run starts the stores which that have an address, serves until ctx ends, and stops them again in the opposite order.
+// ready, when not nil, is called with the process of each store once all of them serve. When one cannot be started, none is.
+func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []stores.Store, ready func(pids func() map[stores.Store]int)) (err error) {
+	which = slices.DeleteFunc(slices.Clone(which), func(store stores.Store) bool { return len(s.Addrs(store)) == 0 })
+	if len(which) == 0 {
+		return errors.New("every store is off: S3_ADDR, DYNAMODB_ADDR, VICTORIALOGS_ADDR, REGISTRY_ADDR")
+	}
+	running := make([]*store, len(which))
+	defer func() {
+		for _, r := range slices.Backward(running) {
+			if r != nil {
+				err = errors.Join(err, r.close())
+			}
+		}
+		log.Info("stores have stopped")
+	}()
+	// Addresses first: one that is taken is known before anything has been started.
+	for i, name := range which {
+		r := &store{name: name, settings: s, log: log}
+		running[i] = r
+		if err := r.listen(ctx); err != nil {
+			return err
+		}
+	}
+	if err := startAll(ctx, running); err != nil {
+		return err
+	}
+	log.Info("stores are ready", "stores", fmt.Sprint(which))
+	if ready != nil {
+		ready(func() map[stores.Store]int {
+			pids := map[stores.Store]int{}
+			for _, r := range running {
+				pids[r.name] = r.process.PID()
+			}
+			return pids
+		})
+	}
+	<-ctx.Done()
+	log.Info("stores are stopping")
+	return nil
+}
+
+func startAll(ctx context.Context, running []*store) error {
+	errs := make([]error, len(running))
+	var starting sync.WaitGroup
+	for i, r := range running {
+		starting.Go(func() { errs[i] = r.start(ctx) })
+	}
+	starting.Wait()
+	return errors.Join(errs...)
+}
+
+// store is one store of a run.
+type store struct {
+	name     stores.Store
+	settings settings.Settings
+	log      *slog.Logger
+	api, ui  []net.Listener
+	process  *child.Child
+	// closers end what has been started, the last one first.
+	closers []func() error
+}
+
+func (r *store) close() error {
+	var errs []error
+	for _, c := range slices.Backward(r.closers) {
+		if err := c(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, fmt.Errorf("stop %s: %w", r.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// listen opens the store's listeners.
+func (r *store) listen(ctx context.Context) error {
+	setting := map[stores.Store]string{
+		stores.S3: "S3_ADDR", stores.DB: "DYNAMODB_ADDR", stores.Logs: "VICTORIALOGS_ADDR", stores.Registry: "REGISTRY_ADDR",
+	}[r.name]
+	var err error
+	if r.api, err = listen.All(ctx, setting, r.settings.Addrs(r.name)); err != nil {
+		return err
+	}
+	r.owns(r.api)
+	if r.name == stores.S3 {
+		if r.ui, err = listen.All(ctx, "S3_UI_ADDR", r.settings.S3UIAddrs); err != nil {
+			return err
+		}
+		r.owns(r.ui)
+	}
+	return nil
+}
+
+func (r *store) owns(listeners []net.Listener) {
+	for _, l := range listeners {
+		r.closers = append(r.closers, l.Close)
+	}
+}
+
+// start starts the process, and serves the listeners once it does.
+func (r *store) start(ctx context.Context) error {
+	cfg, err := r.config()
+	if err != nil {
+		return err
+	}
+	if r.process, err = child.Start(ctx, cfg); err != nil {
+		return err
+	}
+	r.closers = append(r.closers, r.process.Close)
+	dial := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 0) }
+	if r.name != stores.DB {
+		r.closers = append(r.closers, relay.Start(r.api, dial, r.log).Close)
+		if len(r.ui) > 0 {
+			dialUI := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 1) }
+			r.closers = append(r.closers, relay.Start(r.ui, dialUI, r.log).Close)
+		}
+		return nil
+	}
+	keys := r.settings.DynamoDBKeys
+	verifier := sigv4.NewVerifier(keys.Access, string(keys.Secret), "dynamodb")
+	r.closers = append(r.closers, dynamofront.Start(r.api, verifier, dial, r.log).Close)
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+	client := dynamodb.New(dynamodb.Options{
+		Region: r.settings.Region, BaseEndpoint: aws.String("http://dynamodb"), HTTPClient: &http.Client{Transport: transport},
+		// dynoxide wants a signature and does not check it.
+		Credentials: credentials.NewStaticCredentialsProvider("sweeper", "sweeper", ""),
+	})
+	r.closers = append(r.closers, func() error { transport.CloseIdleConnections(); return nil })
+	r.closers = append(r.closers, ttl.Start(client, r.settings.TTLInterval, r.log).Close)
+	return nil
+}
+
+// config says how the store's process is run.
+func (r *store) config() (child.Config, error) {
+	s := r.settings
+	dir := filepath.Join(s.DataDir, string(r.name))
+	cfg := child.Config{
+		Name: string(r.name), Ports: 1, Dir: dir, Env: environment(), Logger: r.log,
+		Log: filepath.Join(s.LogDir, "store-"+string(r.name)+".log"),
+		Probe: func(ctx context.Context, addrs []string) error {
+			return Probe(ctx, "http://"+addrs[0]+r.name.HealthPath())
+		},
+	}
+	switch r.name {
+	case stores.Logs:
+		cfg.Binary = filepath.Join(s.BinDir, "victoria-logs")
+		cfg.Args = func(addrs []string) []string {
+			return []string{
+				"-httpListenAddr=" + addrs[0],
+				"-storageDataPath=" + dir,
+				fmt.Sprintf("-retentionPeriod=%dd", s.LogsRetentionDays),
+				fmt.Sprintf("-retention.maxDiskSpaceUsageBytes=%dMiB", s.LogsMaxMB),
+				// What is not on disk yet is lost when the process is killed; the default would lose five times as much.
+				"-inmemoryDataFlushInterval=1s",
+				// Of the machine, for caches; the default of 60 leaves no room for functions.
+				"-memory.allowedPercent=15",
+				"-loggerFormat=json",
+			}
+		}
+	case stores.S3:
+		cfg.Binary = filepath.Join(s.BinDir, "versitygw")
+		cfg.Env = append(cfg.Env, "S3_ACCESS_KEY="+s.S3Keys.Access, "S3_SECRET_KEY="+string(s.S3Keys.Secret))
+		var endpoints []string
+		for _, addr := range s.S3Addrs {
+			endpoints = append(endpoints, "http://"+reachable(addr))
+		}
+		if len(r.ui) > 0 {
+			cfg.Ports = 2
+		}
+		cfg.Args = func(addrs []string) []string {
+			args := []string{"-addr=" + addrs[0], "-dir=" + dir, "-region=" + s.Region}
+			if len(addrs) > 1 {
+				args = append(args, "-ui-addr="+addrs[1], "-endpoints="+strings.Join(endpoints, ","))
+			}
+			return args
+		}
+	case stores.DB:
+		if runtime.GOARCH != "amd64" {
+			return cfg, fmt.Errorf("the native DynamoDB API, dynoxide, is there for amd64 only, and this machine is %s: set DYNAMODB_ADDR=off, and DYNAMODB_ENDPOINT to another one", runtime.GOARCH)
+		}
+		cfg.Binary = filepath.Join(s.BinDir, "dynoxide")
+		cfg.Args = func(addrs []string) []string {
+			host, port, _ := net.SplitHostPort(addrs[0])
+			return []string{"serve", "--host", host, "--port", port, "--db-path", filepath.Join(dir, "dynamodb.sqlite")}
+		}
+	case stores.Registry:
+		cfg.Binary = filepath.Join(s.BinDir, "registry")
+		cfg.Args = func(addrs []string) []string { return []string{"-addr=" + addrs[0], "-dir=" + dir} }
+	}
+	return cfg, nil
+}
+
+// environment is what the processes see: none of the box's settings, which may be secrets.
+func environment() []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	// ESB_HOME tells whose processes they are.
+	for _, name := range []string{"ESB_HOME", "HOME", "TMPDIR", "TZ"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// reachable is the address that a browser on this machine uses for a listener.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// Health asks the stores which that have an address, at that address, whether they work.
+func Health(ctx context.Context, s settings.Settings, which []stores.Store) error {
+	var errs []error
+	for _, name := range which {
+		if addrs := s.Addrs(name); len(addrs) > 0 {
+			if err := Probe(ctx, "http://"+reachable(addrs[0])+name.HealthPath()); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Probe asks a URL once and wants the answer 200.
+func Probe(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10))
+	if res.StatusCode != http.StatusOK {
+		return errors.New(url + " answered " + strconv.Itoa(res.StatusCode))
+	}
+	return nil
+}

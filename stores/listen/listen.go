@@ -1,0 +1,62 @@
+// Package listen opens the listeners of the stores.
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// All listens on every address; setting is the environment variable that names them. When one of them cannot be had, none
+// is open. An address of one interface may be listened on before it exists, because the function network's bridge comes
+// with the agent.
+func All(ctx context.Context, setting string, addrs []string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, addr := range addrs {
+		l, err := open(ctx, setting, addr)
+		if err != nil {
+			for _, other := range listeners {
+				_ = other.Close()
+			}
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func open(ctx context.Context, setting, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() {
+			lc.Control = freebind
+		}
+	}
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s: %s is in use: stop the program that listens there (ss -ltnp shows it) or choose another address: %w", setting, addr, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: listen on %s: %w", setting, addr, err)
+	}
+	return l, nil
+}
+
+// freebind lets the socket be bound to an address that no interface has yet.
+func freebind(network, _ string, c syscall.RawConn) error {
+	var err error
+	control := c.Control(func(fd uintptr) {
+		if strings.HasSuffix(network, "6") {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+			return
+		}
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+	})
+	return errors.Join(control, err)
+}

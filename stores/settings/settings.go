@@ -1,0 +1,287 @@
+// Package settings reads the settings of the stores from environment variables. The doc comment of each field of
+// Settings is the manual of that setting.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/edge-serverless-box/esb/stores"
+)
+
+// Development credentials of both S3 and the DynamoDB API. They are refused on listeners that other machines reach.
+const (
+	DefaultAccessKey = "esb-dev-access"
+	DefaultSecretKey = "esb-dev-secret-change-in-production"
+)
+
+// Off is the value of an address that switches a store off.
+const Off = "off"
+
+// Settings of the stores. An address setting is a comma-separated list of host:port, or "off": that store is not
+// started. An address of the function network may be listened on before the network exists.
+type Settings struct {
+	// Home (ESB_HOME, default /var/lib/esb) is the folder of the stack's state.
+	Home string
+	// DataDir (ESB_DATA_DIR, default <ESB_HOME>/data) holds the data, a folder for each store: s3, db, logs, registry.
+	DataDir string
+	// LogDir (ESB_LOG_DIR, default <ESB_HOME>/logs) takes the log of each store's process: store-s3.log, store-db.log,
+	// store-logs.log, store-registry.log.
+	LogDir string
+	// BinDir (ESB_BIN_DIR, default the folder of this program) holds versitygw, dynoxide, victoria-logs and registry.
+	BinDir string
+	// Subnet (ESB_SUBNET, default 10.88.0.0/16) is the function network; its first address is the box.
+	Subnet netip.Prefix
+	// S3Addrs (S3_ADDR, default port 9000 of 127.0.0.1 and of the box) is the S3 API.
+	S3Addrs []string
+	// S3UIAddrs (S3_UI_ADDR, default 127.0.0.1:9001) is the S3 web UI; it asks for the S3 keys.
+	S3UIAddrs []string
+	// DynamoDBAddrs (DYNAMODB_ADDR, default port 8001 of 127.0.0.1 and of the box) is the DynamoDB API.
+	DynamoDBAddrs []string
+	// LogsAddrs (VICTORIALOGS_ADDR, default port 9428 of 127.0.0.1 and of the box) is VictoriaLogs. It asks for no
+	// credentials, so addresses that other machines reach need ESB_ALLOW_INSECURE_DEFAULTS=true.
+	LogsAddrs []string
+	// RegistryAddrs (REGISTRY_ADDR, default 127.0.0.1:5010) is the image registry. It asks for no credentials, so addresses
+	// that other machines reach need ESB_ALLOW_INSECURE_DEFAULTS=true.
+	RegistryAddrs []string
+	// S3Keys (S3_ACCESS_KEY, S3_SECRET_KEY; default the development credentials) are the keys of S3.
+	S3Keys Keys
+	// DynamoDBKeys (DYNAMODB_ACCESS_KEY, DYNAMODB_SECRET_KEY; default the development credentials) are the keys of the
+	// DynamoDB API.
+	DynamoDBKeys Keys
+	// Region (AWS_REGION, default us-east-1) is the region of S3.
+	Region string
+	// LogsRetentionDays (VICTORIALOGS_RETENTION_DAYS, default 7) is how long log lines are kept.
+	LogsRetentionDays int
+	// LogsMaxMB (VICTORIALOGS_MAX_MB, default 2048) bounds the disk that logs take; the oldest days go first.
+	LogsMaxMB int
+	// TTLInterval (DYNAMODB_TTL_INTERVAL_SECONDS, default 60) is the pause between two searches for expired items in
+	// the tables that have TTL switched on.
+	TTLInterval time.Duration
+	// LogLevel (LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO) of this program's own log.
+	LogLevel slog.Level
+}
+
+// Keys are the credentials of one store.
+type Keys struct {
+	Access string
+	Secret Secret
+}
+
+// Secret is a text that no log line and no error shows; string(s) reveals it.
+type Secret string
+
+const redacted = "[redacted]"
+
+// Format implements fmt.Formatter: no verb shows a secret.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue implements slog.LogValuer.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+var regionPattern = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+
+// Load reads and checks all settings; getenv is usually os.Getenv, executable this program's own path. The error names
+// every variable that is wrong.
+func Load(getenv func(string) string, executable string) (Settings, error) {
+	r := reader{getenv: getenv}
+	s := Settings{
+		Home:              r.path("ESB_HOME", "/var/lib/esb"),
+		BinDir:            r.path("ESB_BIN_DIR", filepath.Dir(executable)),
+		Subnet:            r.subnet("ESB_SUBNET", "10.88.0.0/16"),
+		S3Keys:            r.keys("S3"),
+		DynamoDBKeys:      r.keys("DYNAMODB"),
+		Region:            r.text("AWS_REGION", "us-east-1"),
+		LogsRetentionDays: r.number("VICTORIALOGS_RETENTION_DAYS", 7, 1, 3650),
+		LogsMaxMB:         r.number("VICTORIALOGS_MAX_MB", 2048, 16, 1<<30),
+		TTLInterval:       time.Duration(r.number("DYNAMODB_TTL_INTERVAL_SECONDS", 60, 1, 86400)) * time.Second,
+		LogLevel:          r.level("LOG_LEVEL", "INFO"),
+	}
+	s.DataDir = r.path("ESB_DATA_DIR", filepath.Join(s.Home, "data"))
+	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
+	s.S3Addrs = r.addrs("S3_ADDR", s.local(9000))
+	s.S3UIAddrs = r.addrs("S3_UI_ADDR", "127.0.0.1:9001")
+	s.DynamoDBAddrs = r.addrs("DYNAMODB_ADDR", s.local(8001))
+	s.LogsAddrs = r.addrs("VICTORIALOGS_ADDR", s.local(9428))
+	s.RegistryAddrs = r.addrs("REGISTRY_ADDR", "127.0.0.1:5010")
+	if !regionPattern.MatchString(s.Region) {
+		r.fail("AWS_REGION", s.Region, "must be a region name such as us-east-1")
+	}
+	if len(s.S3UIAddrs) > 0 && len(s.S3Addrs) == 0 {
+		// The UI is of no use without the API that it calls.
+		s.S3UIAddrs = nil
+	}
+	switch allow := r.text("ESB_ALLOW_INSECURE_DEFAULTS", "false"); allow {
+	case "false", "0":
+		r.checkExposure(s)
+	case "true", "1":
+	default:
+		r.fail("ESB_ALLOW_INSECURE_DEFAULTS", allow, "must be true or false")
+	}
+	if err := errors.Join(r.errs...); err != nil {
+		return Settings{}, err
+	}
+	return s, nil
+}
+
+// Addrs are the addresses of a store's API; none means that it is switched off.
+func (s Settings) Addrs(store stores.Store) []string {
+	switch store {
+	case stores.S3:
+		return s.S3Addrs
+	case stores.DB:
+		return s.DynamoDBAddrs
+	case stores.Logs:
+		return s.LogsAddrs
+	case stores.Registry:
+		return s.RegistryAddrs
+	}
+	return nil
+}
+
+// BoxAddr is the box's own address on the function network, its first.
+func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
+
+func (s Settings) local(port uint16) string {
+	addrs := fmt.Sprintf("127.0.0.1:%d", port)
+	if s.Subnet.IsValid() {
+		addrs += "," + netip.AddrPortFrom(s.BoxAddr(), port).String()
+	}
+	return addrs
+}
+
+// reader collects what is wrong, so that one start tells all of it.
+type reader struct {
+	getenv func(string) string
+	errs   []error
+}
+
+func (r *reader) fail(name, value, want string) {
+	r.errs = append(r.errs, fmt.Errorf("%s: %s, got %q", name, want, value))
+}
+
+func (r *reader) text(name, fallback string) string {
+	if v := strings.TrimSpace(r.getenv(name)); v != "" {
+		return v
+	}
+	return fallback
+}
+
+func (r *reader) path(name, fallback string) string {
+	v := r.text(name, fallback)
+	abs, err := filepath.Abs(v)
+	if err != nil {
+		r.fail(name, v, "must be a path")
+	}
+	return abs
+}
+
+func (r *reader) number(name string, fallback, least, most int) int {
+	v := r.text(name, strconv.Itoa(fallback))
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		r.fail(name, v, fmt.Sprintf("must be a whole number from %d to %d", least, most))
+	}
+	return n
+}
+
+func (r *reader) level(name, fallback string) slog.Level {
+	v := r.text(name, fallback)
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(v)); err != nil {
+		r.fail(name, v, "must be DEBUG, INFO, WARN or ERROR")
+	}
+	return l
+}
+
+func (r *reader) subnet(name, fallback string) netip.Prefix {
+	v := r.text(name, fallback)
+	p, err := netip.ParsePrefix(v)
+	if err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 29 || p.Masked() != p {
+		r.fail(name, v, "must be an IPv4 network from /8 to /29, such as 10.88.0.0/16")
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// keys reads <prefix>_ACCESS_KEY and <prefix>_SECRET_KEY.
+func (r *reader) keys(prefix string) Keys {
+	k := Keys{Access: r.text(prefix+"_ACCESS_KEY", DefaultAccessKey), Secret: Secret(r.text(prefix+"_SECRET_KEY", DefaultSecretKey))}
+	if strings.ContainsAny(k.Access, "/,= \t") {
+		r.fail(prefix+"_ACCESS_KEY", k.Access, "must have no blank and none of / , = (they are separators in signed requests)")
+	}
+	if len(k.Secret) < 8 {
+		r.errs = append(r.errs, fmt.Errorf("%s_SECRET_KEY: must have at least 8 characters, has %d", prefix, len(k.Secret)))
+	}
+	return k
+}
+
+func (r *reader) addrs(name, fallback string) []string {
+	v := r.text(name, fallback)
+	if v == Off {
+		return nil
+	}
+	var addrs []string
+	for part := range strings.SplitSeq(v, ",") {
+		part = strings.TrimSpace(part)
+		host, portText, err := net.SplitHostPort(part)
+		port, portErr := strconv.ParseUint(portText, 10, 16)
+		if err == nil && host != "" && host != "localhost" {
+			_, err = netip.ParseAddr(host)
+		}
+		if err != nil || portErr != nil || port == 0 {
+			r.fail(name, part, "must be host:port with an IP address or no host, a comma-separated list of these, or off")
+			continue
+		}
+		addrs = append(addrs, part)
+	}
+	return addrs
+}
+
+// checkExposure refuses what needs no secret, or one that everybody knows, where other machines can reach it
+// (design.md 7).
+func (r *reader) checkExposure(s Settings) {
+	for _, store := range []struct {
+		setting string
+		addrs   []string
+		keys    string // prefix of the variables of its credentials; empty: it has none
+		open    bool
+	}{
+		{"S3_ADDR", s.S3Addrs, "S3", s.S3Keys.Secret == DefaultSecretKey},
+		{"DYNAMODB_ADDR", s.DynamoDBAddrs, "DYNAMODB", s.DynamoDBKeys.Secret == DefaultSecretKey},
+		{"VICTORIALOGS_ADDR", s.LogsAddrs, "", true},
+		{"REGISTRY_ADDR", s.RegistryAddrs, "", true},
+	} {
+		for _, addr := range store.addrs {
+			switch {
+			case !store.open || s.isLocal(addr):
+			case store.keys == "":
+				r.fail(store.setting, addr, "can be reached by other machines, and this store asks for no credentials: listen on 127.0.0.1 and put a proxy of your own in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
+			default:
+				r.fail(store.setting, addr, fmt.Sprintf("can be reached by other machines, and %s_SECRET_KEY is the development default: set a secret of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true", store.keys))
+			}
+		}
+	}
+}
+
+// isLocal says whether only this box and its functions can reach addr.
+func (s Settings) isLocal(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && (ip.Unmap().IsLoopback() || s.Subnet.IsValid() && ip.Unmap() == s.BoxAddr())
+}
