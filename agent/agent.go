@@ -55,8 +55,10 @@ const (
 // ContainerSpec says which container to make.
 type ContainerSpec struct {
 	FunctionName string
-	// Image is a reference "name[:tag][@digest]".
+	// Image is a reference "name[:tag][@digest]"; empty when Code is given.
 	Image string
+	// Code is nil for a function whose image has its code.
+	Code *FunctionCode
 	// Env is the function's own environment; the runtime adds AWS's variables.
 	Env map[string]string
 	// MemoryMB is the memory limit; CPU follows it.
@@ -77,6 +79,22 @@ type ContainerSpec struct {
 	WorkingDirectory string
 	// RequestID is the request that caused the start, for log lines.
 	RequestID string
+}
+
+// FunctionCode is a function's code apart from its image; the image is then the base image of its runtime.
+type FunctionCode struct {
+	Source CodeSource
+	// Layers become one tree at /opt, in which the later ones count.
+	Layers []CodeSource
+	// Runtime is AWS's name, "python3.11".
+	Runtime string
+	// Handler is what the runtime calls, "module.function".
+	Handler string
+}
+
+// CodeSource is a zip file or folder in one version (api: CodeSource).
+type CodeSource struct {
+	Location, Version string
 }
 
 // Container is one container as observed.

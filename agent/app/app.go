@@ -19,9 +19,12 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/edge-serverless-box/esb/agent/cni"
+	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/containerd"
 	"github.com/edge-serverless-box/esb/agent/grpcapi"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
+	"github.com/edge-serverless-box/esb/agent/logship"
+	"github.com/edge-serverless-box/esb/agent/metrics"
 	"github.com/edge-serverless-box/esb/agent/settings"
 	"github.com/edge-serverless-box/esb/agent/supervisor"
 )
@@ -68,11 +71,31 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 		return fmt.Errorf("open the function network: %w", err)
 	}
 	closers.add("close the function network", network.Close)
-	runtime, err := containerd.Open(ctx, runtimeConfig(s, address, dns, log), network)
+	store, err := code.Open(ctx, codeConfig(s, log))
+	if err != nil {
+		return err
+	}
+	closers.add("close the store of function code", store.Close)
+	config := runtimeConfig(s, address, dns, log)
+	config.Code = store
+	runtime, err := containerd.Open(ctx, config, network)
 	if err != nil {
 		return err
 	}
 	closers.add("close the runtime", runtime.Close)
+	// Behind the runtime, which knows what containers there are.
+	shipper, err := logship.Open(shipperConfig(s, runtime, log))
+	if err != nil {
+		return err
+	}
+	closers.add("stop shipping logs", shipper.Close)
+	if s.MetricsAddr != "" {
+		figures, err := metrics.Open(ctx, s.MetricsAddr, func() []metrics.Figure { return logFigures(shipper.Stats()) })
+		if err != nil {
+			return err
+		}
+		closers.add("stop serving metrics", figures.Close)
+	}
 
 	server := grpcapi.New(runtime, grpcapi.Options{TLS: creds, Logger: log, Healthy: func(ctx context.Context) error {
 		if !healthy() {
@@ -87,7 +110,7 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 	return server.Serve(ctx, listener)
 }
 
-// Purge removes everything that agents of these settings ever made, but images and logs: containers and their shims,
+// Purge removes everything that agents of these settings ever made, but images, unpacked code and logs: containers and their shims,
 // network, firewall, cgroups, sockets. It may be called again, and after a crash.
 func Purge(ctx context.Context, s settings.Settings, log *slog.Logger) (err error) {
 	if err := checkRoot(); err != nil {
@@ -242,12 +265,39 @@ func networkConfig(s settings.Settings, dns []netip.Addr, log *slog.Logger) cni.
 	}
 }
 
+// logFigures are the metrics of log shipping.
+func logFigures(s logship.Stats) []metrics.Figure {
+	return []metrics.Figure{
+		{Name: "esb_log_lines_shipped_total", Kind: metrics.Counter, Help: "Log records that VictoriaLogs has accepted.", Value: s.Lines},
+		{Name: "esb_log_batches_shipped_total", Kind: metrics.Counter, Help: "Batches that VictoriaLogs has accepted.", Value: s.Batches},
+		{Name: "esb_log_ship_failures_total", Kind: metrics.Counter, Help: "Batches that VictoriaLogs has not accepted.", Value: s.Failures},
+		{Name: "esb_log_lines_dropped_total", Kind: metrics.Counter, Help: "Log lines given up at FUNCTION_LOG_MAX_MB since the log folder was made.", Value: s.DroppedLines},
+		{Name: "esb_log_backlog_bytes", Kind: metrics.Gauge, Help: "Bytes of log files that are not shipped yet.", Value: s.BacklogBytes},
+	}
+}
+
+func shipperConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger) logship.Config {
+	return logship.Config{
+		Dir: s.LogDir, URL: s.VictoriaLogsURL, User: s.VictoriaLogsUser, Password: string(s.VictoriaLogsPassword),
+		BatchBytes: s.LogShipBatchBytes, Interval: s.LogShipInterval, MaxBytes: int64(s.LogMaxMB) << 20,
+		Container: r.Container, Logger: log,
+	}
+}
+
+func codeConfig(s settings.Settings, log *slog.Logger) code.Config {
+	config := code.Config{Dir: filepath.Join(s.Home, "code"), MaxBytes: int64(s.CodeCacheMB) << 20, Logger: log}
+	if s.S3Endpoint != "" {
+		config.Objects = code.NewS3(s.S3Endpoint, s.Region, s.S3AccessKey, s.S3SecretKey)
+	}
+	return config
+}
+
 func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *slog.Logger) containerd.Config {
 	return containerd.Config{
 		Address: address, Stack: s.Bridge, RunDir: s.RunDir,
-		LogDir: filepath.Join(s.Home, "logs", "functions"), LogMaxBytes: int64(s.LogMaxMB) << 20,
+		LogDir: filepath.Join(s.LogDir, "functions"),
 		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryConfig: s.RegistryConfig,
 		TmpSizeMB: s.TmpSizeMB, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts,
-		Region: s.Region, AccountID: s.AccountID, DNS: dns, Logger: log,
+		Region: s.Region, AccountID: s.AccountID, DNS: dns, Environment: s.FunctionEnvironment(), Logger: log,
 	}
 }

@@ -65,7 +65,7 @@ func TestRecord_SurvivesItsLabels(t *testing.T) {
 		ID: "lambda-f-1", Name: "lambda-f-1", FunctionName: "f", Status: agent.StatusUnknown, IP: "10.88.0.2", Port: 8080, Image: "i",
 		ImageDigest: "sha256:1", Generation: "g", Interface: agent.RIE, Standby: true,
 		CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), LastUsedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
-	}, attachment: "a", memoryMB: 128}
+	}, attachment: "a", memoryMB: 128, code: []string{"t1", "t2"}}
 	assert.Equal(t, want, recordOf("lambda-f-1", want.labels("esb0")))
 }
 
@@ -176,13 +176,14 @@ func TestBuildSpec_ImageConfigOverrides(t *testing.T) {
 
 func TestEnvironment_ImageThenFunctionThenAWS(t *testing.T) {
 	env := environment(input(func(in *specInput) {
+		in.environment = map[string]string{"AWS_SECRET_ACCESS_KEY": "box", "AWS_ACCESS_KEY_ID": "box", "A": "box", "AWS_ENDPOINT_URL_S3": "http://10.88.0.1:9000"}
 		in.spec.Env = map[string]string{
 			"B": "function", "AWS_REGION": "moon", "AWS_LAMBDA_RUNTIME_API": "evil", "ESB_INIT_NOTIFY": "evil", "_HANDLER": "evil",
 			"AWS_ACCESS_KEY_ID": "mine", "TZ": "Asia/Tokyo",
 		}
 	}))
 	for _, kv := range []string{
-		"PATH=/image", "A=image", "B=function", "AWS_REGION=eu-west-1", "AWS_DEFAULT_REGION=eu-west-1", "_HANDLER=app.handler",
+		"AWS_SECRET_ACCESS_KEY=box", "AWS_ENDPOINT_URL_S3=http://10.88.0.1:9000", "PATH=/image", "A=image", "B=function", "AWS_REGION=eu-west-1", "AWS_DEFAULT_REGION=eu-west-1", "_HANDLER=app.handler",
 		"AWS_LAMBDA_FUNCTION_NAME=f", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=1769",
 		"AWS_LAMBDA_FUNCTION_TIMEOUT=3", "AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/f", "LAMBDA_TASK_ROOT=/var/task",
 		"AWS_ACCESS_KEY_ID=mine", "TZ=Asia/Tokyo", "ESB_INIT_STANDBY=0", "ESB_INIT_NOTIFY=" + notifyPath,

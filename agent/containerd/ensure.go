@@ -33,6 +33,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
 	"github.com/edge-serverless-box/esb/agent/notify"
 )
@@ -62,6 +63,8 @@ type launch struct {
 	netns       string
 	memoryGroup string
 	rootfs      []mount.Mount
+	// code is nil for a function whose image has its code.
+	code *code.Lease
 	// ready is closed when lambda-init says that its endpoint listens.
 	ready chan struct{}
 	// exit gets the exit of process 1, once.
@@ -98,15 +101,27 @@ func (r *Runtime) Ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	if err != nil {
 		return agent.Container{}, err
 	}
+	var leased *code.Lease
+	if spec.Code != nil {
+		if spec, leased, err = r.lease(ctx, spec); err != nil {
+			return agent.Container{}, err
+		}
+		// From then on the container's record keeps the code, if there is a container.
+		defer leased.Release()
+	}
 	img, err := r.images.get(ctx, spec.Image, spec.PullPolicy)
 	if err != nil {
-		return agent.Container{}, fail(agent.CodeInternal, err)
+		err = fail(agent.CodeInternal, err)
+		if spec.Code != nil {
+			err = r.noBase(ctx, spec.Code.Runtime, err)
+		}
+		return agent.Container{}, err
 	}
 	fetched := time.Since(begin)
 	if err := r.starts.Acquire(ctx, 1); err != nil {
 		return agent.Container{}, fail(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", err))
 	}
-	l := r.newLaunch(spec, img)
+	l := r.newLaunch(spec, img, leased)
 	log := r.log.With("request_id", spec.RequestID, "function", spec.FunctionName, "container_id", l.record.ID)
 	if err := l.run(ctx); err != nil {
 		if undo := r.remove(ctx, l.record, 0); undo != nil {
@@ -131,8 +146,12 @@ func validate(spec agent.ContainerSpec) (agent.ContainerSpec, error) {
 	switch {
 	case !functionName.MatchString(name):
 		return spec, agent.Errorf(agent.CodeInvalid, "function name %q: must be 1 to 64 letters, digits, hyphens or underscores", name)
-	case spec.Image == "":
-		return spec, agent.Errorf(agent.CodeInvalid, "function %s: no image is named", name)
+	case spec.Image == "" && spec.Code == nil:
+		return spec, agent.Errorf(agent.CodeInvalid, "function %s: neither an image nor code is named", name)
+	case spec.Code != nil && baseImage(spec.Code.Runtime) == "":
+		return spec, agent.Errorf(agent.CodeInvalid, "function %s: runtime %q is not known: python3.N, nodejsN.x and provided.al2023 are", name, spec.Code.Runtime)
+	case spec.Code != nil && spec.Interface != agent.Supervisor:
+		return spec, agent.Errorf(agent.CodeInvalid, "function %s: code needs the supervisor interface", name)
 	case spec.Standby && spec.Interface != agent.Supervisor:
 		return spec, agent.Errorf(agent.CodeInvalid, "function %s: only the supervisor interface can stand by", name)
 	case spec.MemoryMB <= 0:
@@ -143,7 +162,7 @@ func validate(spec agent.ContainerSpec) (agent.ContainerSpec, error) {
 	return spec, nil
 }
 
-func (r *Runtime) newLaunch(spec agent.ContainerSpec, img image) *launch {
+func (r *Runtime) newLaunch(spec agent.ContainerSpec, img image, leased *code.Lease) *launch {
 	id := containerID(spec.FunctionName, randomHex(suffixBytes))
 	now := time.Now()
 	rec := record{
@@ -154,8 +173,11 @@ func (r *Runtime) newLaunch(spec agent.ContainerSpec, img image) *launch {
 		},
 		memoryMB: spec.MemoryMB,
 	}
+	if leased != nil {
+		rec.code = leased.IDs
+	}
 	return &launch{
-		r: r, spec: spec, image: img, record: rec, state: &state{record: rec, starting: true, lastUsed: now},
+		r: r, spec: spec, image: img, code: leased, record: rec, state: &state{record: rec, starting: true, lastUsed: now},
 		ready: make(chan struct{}), exit: make(chan exit, 1),
 	}
 }
@@ -319,7 +341,8 @@ func (l *launch) makeContainer(ctx context.Context) error {
 		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
 		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(),
 		tmpSizeMB: r.cfg.TmpSizeMB, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
-		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt),
+		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt), code: l.code,
+		environment: r.cfg.Environment,
 	})
 	if err != nil {
 		return err

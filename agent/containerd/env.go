@@ -20,23 +20,19 @@ const (
 	cgroupPath = "/run/esb/cgroup"
 )
 
-// placeholderKey stands for AWS credentials where a function is given none: AWS SDKs refuse to work without any.
-const placeholderKey = "esb-function"
-
-// environment returns a container's variables, sorted: those of the image, over them the function's, over them the
-// ones that AWS reserves (Lambda developer guide, "Defined runtime environment variables").
+// environment returns a container's variables, sorted: the box's own for all functions, over them those of the image, over
+// them the function's, over them the ones that AWS reserves (Lambda developer guide, "Defined runtime environment variables").
 func environment(in specInput) []string {
 	env := map[string]string{
 		"PATH":                     "/usr/local/bin:/usr/bin:/bin:/opt/bin",
 		"LANG":                     "en_US.UTF-8",
 		"TZ":                       ":UTC",
-		"AWS_ACCESS_KEY_ID":        placeholderKey,
-		"AWS_SECRET_ACCESS_KEY":    placeholderKey,
 		"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
 		"AWS_XRAY_DAEMON_ADDRESS":  "169.254.100.1:2000",
 		"LAMBDA_TASK_ROOT":         "/var/task",
 		"LAMBDA_RUNTIME_DIR":       "/var/runtime",
 	}
+	maps.Copy(env, in.environment)
 	for _, kv := range in.image.Env {
 		k, v, _ := strings.Cut(kv, "=")
 		env[k] = v
@@ -68,6 +64,9 @@ func environment(in specInput) []string {
 	delete(env, "_HANDLER")
 	if cmd := in.command(); len(cmd) > 0 {
 		env["_HANDLER"] = cmd[0]
+	}
+	if in.spec.Code != nil {
+		env["_HANDLER"] = firstOf(in.spec.Code.Handler, "bootstrap")
 	}
 	if in.spec.Interface == agent.Supervisor {
 		standby := "0"

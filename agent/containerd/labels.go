@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/edge-serverless-box/esb/agent"
@@ -20,6 +21,7 @@ const (
 	labelStandby    = "esb_standby"
 	labelMemory     = "esb_memory_mb"
 	labelCreated    = "esb_created_at"
+	labelCode       = "esb_code" // trees of the code store that are mounted, separated by commas
 )
 
 // record is what the labels of a container say.
@@ -27,6 +29,8 @@ type record struct {
 	agent.Container
 	attachment string
 	memoryMB   int
+	// code has the ids of the trees of the code store that are mounted.
+	code []string
 }
 
 func (r record) labels(stack string) map[string]string {
@@ -43,6 +47,7 @@ func (r record) labels(stack string) map[string]string {
 		labelStandby:         strconv.FormatBool(r.Standby),
 		labelMemory:          strconv.Itoa(r.memoryMB),
 		labelCreated:         r.CreatedAt.UTC().Format(time.RFC3339Nano),
+		labelCode:            strings.Join(r.code, ","),
 	}
 }
 
@@ -51,6 +56,10 @@ func recordOf(id string, labels map[string]string) record {
 	created, _ := time.Parse(time.RFC3339Nano, labels[labelCreated])
 	standby, _ := strconv.ParseBool(labels[labelStandby])
 	memory, _ := strconv.Atoi(labels[labelMemory])
+	var code []string
+	if ids := labels[labelCode]; ids != "" {
+		code = strings.Split(ids, ",")
+	}
 	return record{
 		Container: agent.Container{
 			ID: id, Name: id, FunctionName: labels[agent.LabelFunction], Status: agent.StatusUnknown,
@@ -60,5 +69,6 @@ func recordOf(id string, labels map[string]string) record {
 		},
 		attachment: labels[labelAttachment],
 		memoryMB:   memory,
+		code:       code,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
@@ -124,7 +125,8 @@ func (r *Runtime) Metrics(ctx context.Context, id string) (agent.Metrics, error)
 		m.ExitCode = &o.process.ExitStatus
 	}
 	stats, err := r.groups.Stats(id)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// ENODEV: the group went away while its files were read.
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
 		return agent.Metrics{}, fail(agent.CodeInternal, fmt.Errorf("read the counters of container %s: %w", id, err))
 	}
 	m.MemoryBytes, m.MemoryPeakBytes, m.MemoryLimitBytes = stats.MemoryBytes, stats.MemoryPeakBytes, stats.MemoryLimitBytes

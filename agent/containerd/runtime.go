@@ -54,7 +54,7 @@ const (
 	// endedRetention is how long a container that ended by itself stays listed as STOPPED, with exit code and counters,
 	// before what is left of it is removed. Its network goes at once.
 	endedRetention = 60 * time.Second
-	// upkeepInterval is how often logs are pruned, ends that an event did not tell are looked for, and removals that
+	// upkeepInterval is how often code is pruned, ends that an event did not tell are looked for, and removals that
 	// failed are tried again.
 	upkeepInterval = 10 * time.Second
 	// reconnectInterval is the pause between attempts to hear containerd's events again.
@@ -83,9 +83,8 @@ type Config struct {
 	Stack string
 	// RunDir holds the files of running containers; short, because there are unix sockets in it.
 	RunDir string
-	// LogDir holds the logs of containers, at most LogMaxBytes.
-	LogDir      string
-	LogMaxBytes int64
+	// LogDir takes the logs of containers.
+	LogDir string
 	// BinDir holds runc and lambda-init.
 	BinDir string
 	// ArchivesDir holds image archives.
@@ -102,7 +101,11 @@ type Config struct {
 	Region         string
 	AccountID      string
 	DNS            []netip.Addr
-	Logger         *slog.Logger
+	// Environment is that of every function, under what its image and the function itself say.
+	Environment map[string]string
+	// Code keeps the code of functions whose image has none; nil refuses such functions.
+	Code   CodeStore
+	Logger *slog.Logger
 }
 
 // Runtime implements agent.Runtime. Its methods may be called concurrently.
@@ -172,7 +175,7 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	if err != nil {
 		return nil, err
 	}
-	logs, err := logfiles.Open(cfg.LogDir, cfg.LogMaxBytes)
+	logs, err := logfiles.Open(cfg.LogDir)
 	if err != nil {
 		return nil, err
 	}
@@ -539,13 +542,15 @@ func (r *Runtime) bury(s *state, code uint32) {
 	}
 }
 
-// upkeep prunes logs and looks for ends that went unheard.
+// upkeep prunes code, and looks for ends that went unheard.
 func (r *Runtime) upkeep() {
 	tick := time.NewTicker(upkeepInterval)
 	defer tick.Stop()
 	for {
-		if err := r.logs.Prune(func(id string) bool { return r.state(id) != nil }); err != nil {
-			r.log.Warn("function logs cannot be pruned", "error", err)
+		if r.cfg.Code != nil {
+			if err := r.cfg.Code.Prune(r.mounted); err != nil {
+				r.log.Warn("function code cannot be pruned", "error", err)
+			}
 		}
 		select {
 		case <-r.life.Done():
@@ -561,6 +566,15 @@ func (r *Runtime) state(id string) *state {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.states[id]
+}
+
+// Container returns the function of a container, and false for one of which nothing is left that could write a log line.
+func (r *Runtime) Container(id string) (function string, alive bool) {
+	s := r.state(id)
+	if s == nil {
+		return "", false
+	}
+	return s.record.FunctionName, true
 }
 
 // notifyName is the file name of the notify socket.

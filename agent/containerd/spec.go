@@ -15,6 +15,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/cgroup"
+	"github.com/edge-serverless-box/esb/agent/code"
 )
 
 // oomScore makes the kernel end functions before the box's own processes when the whole machine is out of memory.
@@ -35,6 +36,10 @@ type specInput struct {
 	lambdaInit, notifyDir, hosts, resolvConf string
 	tmpSizeMB, pidsLimit, noFile             int
 	region, account, logStream               string
+	// environment is that of every function; image and function may have it otherwise.
+	environment map[string]string
+	// code is nil for a function whose image has its code.
+	code *code.Lease
 }
 
 // entrypoint and command are the function's when it names them, else the image's. As with Docker and AWS, naming an
@@ -138,6 +143,12 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 		bind(in.resolvConf, "/etc/resolv.conf"),
 		bind(in.hosts, "/etc/hosts"),
 	)
+	if in.code != nil {
+		out = append(out, bind(in.code.Task, "/var/task", "nosuid", "nodev"))
+		if in.code.Opt != "" {
+			out = append(out, bind(in.code.Opt, "/opt", "nosuid", "nodev"))
+		}
+	}
 	if in.spec.Interface == agent.Supervisor {
 		out = append(out,
 			bind(in.lambdaInit, initPath, "nosuid", "nodev"),

@@ -101,7 +101,7 @@ func specOf(r *agentv1.EnsureContainerRequest) (agent.ContainerSpec, error) {
 	switch {
 	case !functionName.MatchString(spec.FunctionName):
 		return invalid("function_name", "must be 1 to 64 letters, digits, hyphens or underscores, got %q", spec.FunctionName)
-	case spec.Image == "" || len(spec.Image) > maxImage:
+	case r.GetCode() == nil && (spec.Image == "" || len(spec.Image) > maxImage):
 		return invalid("image", "must have 1 to %d characters, got %d", maxImage, len(spec.Image))
 	case spec.MemoryMB < minMemoryMB || spec.MemoryMB > maxMemoryMB:
 		return invalid("memory_size_mb", "must be %d to %d, got %d", minMemoryMB, maxMemoryMB, spec.MemoryMB)
@@ -114,7 +114,7 @@ func specOf(r *agentv1.EnsureContainerRequest) (agent.ContainerSpec, error) {
 	case len(spec.Generation) > maxID:
 		return invalid("generation", "must have at most %d characters, got %d", maxID, len(spec.Generation))
 	}
-	return spec, nil
+	return withCode(spec, r)
 }
 
 // DestroyContainer implements esb.agent.v1.

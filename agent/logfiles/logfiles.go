@@ -1,45 +1,49 @@
-// Package logfiles keeps the log files of function containers: one a container, written by its shim so that nothing is
-// lost while the agent restarts, kept after the container is gone, bounded in total.
+// Package logfiles keeps log files on a disk of bounded size: those of function containers, one a container, written by
+// its shim so that nothing is lost while the agent restarts, and kept after the container is gone; and a service's own,
+// which rotates.
 package logfiles
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	suffix = ".log"
 	// tailBytes bounds what Tail reads.
 	tailBytes = 4096
-	// maxEnded bounds the files of containers that are gone. Each is small when containers come and go quickly, so that
-	// the bound in bytes alone would let them use up the disk's inodes.
-	maxEnded = 1000
+	// Block is what holes are aligned to. The first block of a file is never freed: its bytes identify the file.
+	Block = 4096
 )
 
-// Dir is the folder of the log files.
+// ErrNoHoles says that the file system cannot free a part of a file.
+var ErrNoHoles = errors.New("the file system cannot punch holes")
+
+// Dir is the folder of the containers' log files.
 type Dir struct {
 	path string
-	max  int64
 }
 
-// Open makes the folder. maxBytes bounds all files together.
-func Open(path string, maxBytes int64) (*Dir, error) {
+// Open makes the folder.
+func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make the folder of function logs: %w", err)
 	}
-	return &Dir{path: path, max: maxBytes}, nil
+	return &Dir{path: path}, nil
 }
 
 // File returns the path of a container's log.
 func (d *Dir) File(container string) string { return filepath.Join(d.path, container+suffix) }
+
+// Container returns the container whose log a file of the folder is, false for other files.
+func Container(file string) (string, bool) { return strings.CutSuffix(filepath.Base(file), suffix) }
 
 // Tail returns the last lines of a container's log, "" when there are none.
 func (d *Dir) Tail(container string, lines int) string {
@@ -58,56 +62,31 @@ func (d *Dir) Tail(container string, lines int) string {
 	if err != nil {
 		return ""
 	}
-	all := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	// What has been freed reads as zeros.
+	all := bytes.Split(bytes.TrimSpace(bytes.ReplaceAll(b, []byte{0}, nil)), []byte("\n"))
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }
 
-// Prune brings the folder below its bound: empty logs and the oldest of containers that are gone are removed first. A
-// running container whose log alone is over a quarter of the bound has it cut to nothing, because its shim keeps it open;
-// so have the largest when the running ones together are over the bound.
-func (d *Dir) Prune(running func(container string) bool) error {
-	entries, err := os.ReadDir(d.path)
+// Free gives the blocks that lie wholly in bytes from to to of a file back to the disk, without its first block. The
+// size of the file and all offsets in it stay; the freed bytes read as zeros. It returns ErrNoHoles where the file
+// system cannot do that.
+func Free(path string, from, to int64) error {
+	from = max((from+Block-1)/Block*Block, Block)
+	to = to / Block * Block
+	if from >= to {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
-		return fmt.Errorf("prune function logs: %w", err)
+		return fmt.Errorf("free a part of a log: %w", err)
 	}
-	var live, ended []fs.FileInfo
-	var total int64
-	var errs []error
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), suffix)
-		info, err := e.Info()
-		if !ok || err != nil {
-			continue // gone meanwhile, or not ours
-		}
-		total += info.Size()
-		switch {
-		case running(name):
-			live = append(live, info)
-		case info.Size() == 0:
-			errs = append(errs, os.Remove(filepath.Join(d.path, e.Name())))
-		default:
-			ended = append(ended, info)
-		}
+	defer func() { _ = f.Close() }()
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return ErrNoHoles
 	}
-	slices.SortFunc(ended, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
-	for i, f := range ended {
-		if total <= d.max && len(ended)-i <= maxEnded {
-			break
-		}
-		errs = append(errs, os.Remove(filepath.Join(d.path, f.Name())))
-		total -= f.Size()
-	}
-	slices.SortFunc(live, func(a, b fs.FileInfo) int { return cmp.Compare(b.Size(), a.Size()) })
-	for _, f := range live {
-		if f.Size() <= d.max/4 && total <= d.max {
-			break
-		}
-		// The shim appends (O_APPEND), so it goes on at the new end.
-		errs = append(errs, os.Truncate(filepath.Join(d.path, f.Name()), 0))
-		total -= f.Size()
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("prune function logs: %w", err)
+	if err != nil {
+		return fmt.Errorf("free bytes %d to %d of %s: %w", from, to, path, err)
 	}
 	return nil
 }

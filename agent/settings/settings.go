@@ -5,9 +5,11 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -64,6 +66,26 @@ type Settings struct {
 	PlainHTTP []string
 	// RegistryConfig (REGISTRY_CONFIG, default none) is a Docker config.json with credentials under "auths".
 	RegistryConfig string
+	// S3Endpoint (S3_ENDPOINT, a URL or "off"; default http://127.0.0.1:9000) is the store that function code at s3://
+	// locations is read from, empty when off, with S3AccessKey and S3SecretKey (S3_ACCESS_KEY, S3_SECRET_KEY; defaults those of the native stores).
+	S3Endpoint, S3AccessKey, S3SecretKey string
+	// FunctionS3Endpoint (FUNCTION_S3_ENDPOINT, a URL or "off"; default S3_ENDPOINT) and FunctionDynamoDBEndpoint
+	// (FUNCTION_DYNAMODB_ENDPOINT, the same of DYNAMODB_ENDPOINT, which is http://127.0.0.1:8001 by default) are what functions
+	// find in AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL_DYNAMODB, which AWS SDKs follow. In the defaults a loopback address is
+	// replaced by the box's own on the function network. Off sets no variable. SDKs address buckets by path there, because
+	// the host is an IP address.
+	FunctionS3Endpoint, FunctionDynamoDBEndpoint string
+	// FunctionLambdaEndpoint (FUNCTION_LAMBDA_ENDPOINT, a URL or "off"; default http://<box>:8000, the gateway) is the same for
+	// AWS_ENDPOINT_URL_LAMBDA.
+	FunctionLambdaEndpoint string
+	// FunctionAccessKey and FunctionSecretKey (FUNCTION_ACCESS_KEY, FUNCTION_SECRET_KEY; default S3_ACCESS_KEY and
+	// S3_SECRET_KEY) are the credentials of functions, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. SDKs have one pair for all
+	// services: give the stores the same one.
+	FunctionAccessKey string
+	FunctionSecretKey Secret
+	// CodeCacheMB (CODE_CACHE_MB, default 2048) bounds the unpacked code under <ESB_HOME>/code that no container uses; what
+	// was not used the longest goes first.
+	CodeCacheMB int
 	// TmpSizeMB (FUNCTION_TMP_SIZE_MB, default 512 as AWS's) is the size of /tmp where a function does not say. It counts
 	// towards the function's memory as far as it is used.
 	TmpSizeMB int
@@ -71,9 +93,27 @@ type Settings struct {
 	PIDsLimit int
 	// NoFile (FUNCTION_NOFILE, default 1024 as AWS's) bounds the open files of a process.
 	NoFile int
-	// LogMaxMB (FUNCTION_LOG_MAX_MB, default 256) bounds the function logs under <ESB_HOME>/logs/functions together; the
-	// oldest of ended containers go first.
+	// LogDir (ESB_LOG_DIR, default <ESB_HOME>/logs) is the folder of log files: the agent's own, agent.log; functions/ with
+	// one file a container; and gateway.log, where the gateway writes to the same folder, which is shipped with them.
+	LogDir string
+	// ServiceLogMaxMB (SERVICE_LOG_MAX_MB, default 64) bounds agent.log and its rotated files together.
+	ServiceLogMaxMB int
+	// LogMaxMB (FUNCTION_LOG_MAX_MB, default 256) bounds what the function logs take on disk together. With VICTORIALOGS_URL,
+	// shipped lines make room from half of it on, the oldest first; lines that are not shipped are dropped only when the bound
+	// itself is reached, and counted in the agent's log. Without it, the oldest lines make room.
 	LogMaxMB int
+	// VictoriaLogsURL (VICTORIALOGS_URL, such as http://127.0.0.1:9428; default empty, which is the same as off) is the VictoriaLogs that gets all log
+	// lines of functions, gateway and agent. Empty: nothing is shipped, the files are kept within their bounds.
+	VictoriaLogsURL string
+	// VictoriaLogsUser and VictoriaLogsPassword (VICTORIALOGS_USER, VICTORIALOGS_PASSWORD; default none) are sent as basic
+	// authentication when there is a user.
+	VictoriaLogsUser     string
+	VictoriaLogsPassword Secret
+	// LogShipBatchBytes (LOG_SHIP_BATCH_BYTES, default 1048576) is the size of a batch: this much is in memory at most, beside
+	// one line, and this much is delivered twice at most when the agent is killed.
+	LogShipBatchBytes int
+	// LogShipInterval (LOG_SHIP_INTERVAL_MS, default 1000) is how long a line waits at most until it is sent.
+	LogShipInterval time.Duration
 	// ReadyTimeout (CONTAINER_READY_TIMEOUT_SECONDS, default 10) is how long a started container may take until its worker
 	// endpoint answers; after it, the container is removed and the start has failed.
 	ReadyTimeout time.Duration
@@ -82,6 +122,9 @@ type Settings struct {
 	MaxStarts int
 	// Region (AWS_REGION, default us-east-1) and AccountID (AWS_ACCOUNT_ID, default 123456789012) are what functions see.
 	Region, AccountID string
+	// MetricsAddr (AGENT_METRICS_ADDR, default off) is where GET /metrics has the agent's counters of shipped and dropped log
+	// lines, for Prometheus. It needs no credentials: it must be a loopback address.
+	MetricsAddr string
 	// LogLevel (LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO) of the agent's own log.
 	LogLevel slog.Level
 }
@@ -113,17 +156,37 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		Registry:          r.text("ESB_REGISTRY", "127.0.0.1:5010"),
 		PlainHTTP:         r.list("REGISTRY_PLAIN_HTTP", ""),
 		RegistryConfig:    r.path("REGISTRY_CONFIG", ""),
+		S3Endpoint:        r.url("S3_ENDPOINT", "http://127.0.0.1:9000"),
+		S3AccessKey:       r.text("S3_ACCESS_KEY", "esb-dev-access"),
+		S3SecretKey:       r.text("S3_SECRET_KEY", "esb-dev-secret-change-in-production"),
+		CodeCacheMB:       r.number("CODE_CACHE_MB", 2048, 1, 1<<20),
 		TmpSizeMB:         r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
 		PIDsLimit:         r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
 		NoFile:            r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
 		LogMaxMB:          r.number("FUNCTION_LOG_MAX_MB", 256, 1, 1<<20),
+		MetricsAddr:       r.loopback("AGENT_METRICS_ADDR"),
+		ServiceLogMaxMB:   r.number("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
+		VictoriaLogsURL:   r.optionalURL("VICTORIALOGS_URL"),
+		VictoriaLogsUser:  r.text("VICTORIALOGS_USER", ""),
+		LogShipBatchBytes: r.number("LOG_SHIP_BATCH_BYTES", 1<<20, 16<<10, 32<<20),
+		LogShipInterval:   time.Duration(r.number("LOG_SHIP_INTERVAL_MS", 1000, 10, 60_000)) * time.Millisecond,
 		ReadyTimeout:      time.Duration(r.number("CONTAINER_READY_TIMEOUT_SECONDS", 10, 1, 900)) * time.Second,
 		MaxStarts:         r.number("MAX_CONCURRENT_STARTS", 0, 0, 1024),
 		Region:            r.text("AWS_REGION", "us-east-1"),
 		AccountID:         r.text("AWS_ACCOUNT_ID", "123456789012"),
 		LogLevel:          r.level("LOG_LEVEL", "INFO"),
 	}
+	s.FunctionS3Endpoint = r.url("FUNCTION_S3_ENDPOINT", r.fromFunctions(s, s.S3Endpoint))
+	s.FunctionDynamoDBEndpoint = r.url("FUNCTION_DYNAMODB_ENDPOINT", r.fromFunctions(s, r.url("DYNAMODB_ENDPOINT", "http://127.0.0.1:8001")))
+	s.FunctionLambdaEndpoint = r.url("FUNCTION_LAMBDA_ENDPOINT", r.fromFunctions(s, "http://127.0.0.1:8000"))
+	s.FunctionAccessKey = r.text("FUNCTION_ACCESS_KEY", s.S3AccessKey)
+	s.FunctionSecretKey = Secret(r.text("FUNCTION_SECRET_KEY", s.S3SecretKey))
 	s.RunDir = r.path("ESB_RUN_DIR", filepath.Join(DefaultRunRoot, s.Bridge))
+	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
+	s.VictoriaLogsPassword = Secret(r.text("VICTORIALOGS_PASSWORD", ""))
+	if s.VictoriaLogsUser == "" && s.VictoriaLogsPassword != "" {
+		r.errs = append(r.errs, errors.New("VICTORIALOGS_USER: is missing beside VICTORIALOGS_PASSWORD: set both or neither"))
+	}
 	s.ArchivesDir = r.path("IMAGE_ARCHIVES_DIR", filepath.Join(s.Home, "images"))
 	if s.MaxStarts == 0 {
 		s.MaxStarts = 2 * runtime.NumCPU()
@@ -143,6 +206,36 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 	r.checkAddr(s)
 	return s, errors.Join(r.errs...)
 }
+
+// FunctionEnvironment are the variables that lead an AWS SDK in a function to the box's own services.
+func (s Settings) FunctionEnvironment() map[string]string {
+	env := map[string]string{
+		"AWS_ACCESS_KEY_ID":     s.FunctionAccessKey,
+		"AWS_SECRET_ACCESS_KEY": string(s.FunctionSecretKey),
+	}
+	for name, endpoint := range map[string]string{
+		"AWS_ENDPOINT_URL_S3":       s.FunctionS3Endpoint,
+		"AWS_ENDPOINT_URL_DYNAMODB": s.FunctionDynamoDBEndpoint,
+		"AWS_ENDPOINT_URL_LAMBDA":   s.FunctionLambdaEndpoint,
+	} {
+		if endpoint != "" {
+			env[name] = endpoint
+		}
+	}
+	return env
+}
+
+// Secret is a text that no log line shows; string(s) reveals it.
+type Secret string
+
+// Format implements fmt.Formatter: no verb shows a secret.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
+
+// LogValue implements slog.LogValuer.
+func (s Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 // TLS says whether the agent serves with mutual TLS.
 func (s Settings) TLS() bool { return s.TLSCert != "" && s.TLSKey != "" && s.TLSCA != "" }
@@ -176,6 +269,34 @@ func (r *reader) path(key, fallback string) string {
 	return abs
 }
 
+// url reads the address of a service, empty for "off".
+func (r *reader) url(key, fallback string) string {
+	v := strings.TrimRight(r.text(key, fallback), "/")
+	if v == "off" {
+		return ""
+	}
+	if u, err := url.Parse(v); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		r.fail(key, v, "must be off or a URL such as "+fallback)
+	}
+	return v
+}
+
+// fromFunctions is an endpoint as functions reach it, "off" when there is none: loopback is the box's address for them.
+func (r *reader) fromFunctions(s Settings, endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil || endpoint == "" || !s.Subnet.IsValid() {
+		return "off"
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && (ip.IsLoopback() || ip.IsUnspecified()) {
+		box := s.Subnet.Addr().Next().String()
+		if port := u.Port(); port != "" {
+			box = net.JoinHostPort(box, port)
+		}
+		u.Host = box
+	}
+	return u.String()
+}
+
 func (r *reader) number(key string, fallback, least, most int) int {
 	v := r.text(key, strconv.Itoa(fallback))
 	n, err := strconv.Atoi(v)
@@ -183,6 +304,19 @@ func (r *reader) number(key string, fallback, least, most int) int {
 		r.fail(key, v, fmt.Sprintf("must be a number from %d to %d", least, most))
 	}
 	return n
+}
+
+// optionalURL reads the address of a service that need not be there, empty when unset or "off".
+func (r *reader) optionalURL(key string) string {
+	v := strings.TrimRight(r.text(key, ""), "/")
+	if v == "off" {
+		return ""
+	}
+	u, err := url.Parse(v)
+	if v != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		r.errs = append(r.errs, fmt.Errorf("%s: must be http://host:port or https://host:port, without credentials or query", key))
+	}
+	return v
 }
 
 func (r *reader) list(key, fallback string) []string {
@@ -237,6 +371,20 @@ func (r *reader) level(key, fallback string) slog.Level {
 		r.fail(key, v, "must be DEBUG, INFO, WARN or ERROR")
 	}
 	return l
+}
+
+// loopback reads the address of a listener without credentials, empty when unset or "off".
+func (r *reader) loopback(key string) string {
+	v := r.text(key, "")
+	if v == "" || v == "off" {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(v)
+	ip, ipErr := netip.ParseAddr(host)
+	if err != nil || (host != "localhost" && (ipErr != nil || !ip.IsLoopback())) {
+		r.fail(key, v, "must be off or host:port on loopback, such as 127.0.0.1:9444")
+	}
+	return v
 }
 
 // checkAddr refuses an agent that strangers could reach.

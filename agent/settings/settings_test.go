@@ -32,13 +32,47 @@ func TestLoad_FollowsHomeAndBridge(t *testing.T) {
 	assert.Equal(t, "/data/x/images", s.ArchivesDir)
 	assert.Equal(t, "/run/esb/esbt1", s.RunDir)
 	assert.Equal(t, "/run/c.sock", s.ContainerdAddress)
+	assert.Equal(t, "/data/x/logs", s.LogDir)
+}
+
+func TestFunctionEnvironment_LeadsToTheBox(t *testing.T) {
+	const dev, secret = "esb-dev-access", "esb-dev-secret-change-in-production"
+	for name, c := range map[string]struct{ env, want map[string]string }{
+		"defaults": {nil, map[string]string{
+			"AWS_ENDPOINT_URL_S3": "http://10.88.0.1:9000", "AWS_ENDPOINT_URL_DYNAMODB": "http://10.88.0.1:8001",
+			"AWS_ENDPOINT_URL_LAMBDA": "http://10.88.0.1:8000", "AWS_ACCESS_KEY_ID": dev, "AWS_SECRET_ACCESS_KEY": secret,
+		}},
+		"other ports, subnet and keys": {
+			map[string]string{"ESB_SUBNET": "10.9.0.0/24", "S3_ENDPOINT": "http://localhost:1234/", "DYNAMODB_ENDPOINT": "http://[::1]:2345", "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "s"},
+			map[string]string{
+				"AWS_ENDPOINT_URL_S3": "http://10.9.0.1:1234", "AWS_ENDPOINT_URL_DYNAMODB": "http://10.9.0.1:2345",
+				"AWS_ENDPOINT_URL_LAMBDA": "http://10.9.0.1:8000", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s",
+			},
+		},
+		"elsewhere and off": {
+			map[string]string{"S3_ENDPOINT": "https://s3.example", "DYNAMODB_ENDPOINT": "off", "FUNCTION_LAMBDA_ENDPOINT": "off", "FUNCTION_ACCESS_KEY": "f", "FUNCTION_SECRET_KEY": "g"},
+			map[string]string{"AWS_ENDPOINT_URL_S3": "https://s3.example", "AWS_ACCESS_KEY_ID": "f", "AWS_SECRET_ACCESS_KEY": "g"},
+		},
+		"told": {
+			map[string]string{"S3_ENDPOINT": "off", "FUNCTION_S3_ENDPOINT": "http://127.0.0.1:1", "FUNCTION_DYNAMODB_ENDPOINT": "http://db:2", "FUNCTION_LAMBDA_ENDPOINT": "off"},
+			map[string]string{"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_DYNAMODB": "http://db:2", "AWS_ACCESS_KEY_ID": dev, "AWS_SECRET_ACCESS_KEY": secret},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := load(c.env)
+			require.NoError(t, err)
+			assert.Equal(t, c.want, s.FunctionEnvironment())
+		})
+	}
 }
 
 func TestLoad_NamesWhatIsWrong(t *testing.T) {
 	for key, bad := range map[string]string{
 		"ESB_SUBNET": "10.88.0.1/16", "ESB_BRIDGE": "a-bridge-name-too-long", "ESB_MTU": "x", "ESB_DNS": "127.0.0.53",
 		"FUNCTION_HOST_PORTS": "443,0", "LOG_LEVEL": "loud", "FUNCTION_TMP_SIZE_MB": "0", "AGENT_GRPC_ADDR": "50051",
-		"CONTAINERD_ADDRESS": "containerd.sock", "AGENT_TLS_CERT": "/x", "ESB_HOME": "/srv/a:b", "ESB_BIN_DIR": "/opt/a:b",
+		"CONTAINERD_ADDRESS": "containerd.sock", "VICTORIALOGS_URL": "box:9428", "AGENT_METRICS_ADDR": ":9444", "LOG_SHIP_BATCH_BYTES": "1", "LOG_SHIP_INTERVAL_MS": "0", "AGENT_TLS_CERT": "/x",
+		"FUNCTION_S3_ENDPOINT": "10.88.0.1:9000", "DYNAMODB_ENDPOINT": "ftp://x", "FUNCTION_LAMBDA_ENDPOINT": "http://",
+		"ESB_HOME": "/srv/a:b", "ESB_BIN_DIR": "/opt/a:b",
 	} {
 		t.Run(key, func(t *testing.T) {
 			_, err := load(map[string]string{key: bad})

@@ -3,19 +3,24 @@
 // Usage: agent          serve until SIGTERM or SIGINT; containers live on
 //
 //	agent purge    remove all that this agent ever made, but images and logs
+//	agent health   exit with 0 when the agent of these settings serves, for container health checks
 //
 // Its settings are environment variables: see package settings.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/edge-serverless-box/esb/agent/app"
+	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/settings"
 )
 
@@ -41,9 +46,26 @@ func run(ctx context.Context, args []string) error {
 	log := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: s.LogLevel}))
 	switch {
 	case len(args) == 0:
-		return app.Run(ctx, s, log, nil)
+		return serve(ctx, s)
 	case len(args) == 1 && args[0] == "purge":
 		return app.Purge(ctx, s, log)
+	case len(args) == 1 && args[0] == "health":
+		return app.Health(ctx, s)
 	}
-	return fmt.Errorf("usage: agent [purge], got %q", args)
+	return fmt.Errorf("usage: agent [purge|health], got %q", args)
+}
+
+// serve runs the agent with its log in ESB_LOG_DIR, and on standard output when that is something else: `esb up` has it
+// lead to the same file.
+func serve(ctx context.Context, s settings.Settings) error {
+	file, err := logfiles.OpenRotating(filepath.Join(s.LogDir, "agent.log"), int64(s.ServiceLogMaxMB)<<20, os.Stdout, os.Stderr)
+	if err != nil {
+		return fmt.Errorf("ESB_LOG_DIR: %w", err)
+	}
+	var out io.Writer = file
+	if !file.Is(os.Stdout) {
+		out = io.MultiWriter(os.Stdout, file)
+	}
+	err = app.Run(ctx, s, slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: s.LogLevel})), nil)
+	return errors.Join(err, file.Close())
 }

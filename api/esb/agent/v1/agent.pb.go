@@ -197,7 +197,8 @@ type EnsureContainerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the function, [a-zA-Z0-9-_]{1,64} as AWS Lambda's.
 	FunctionName string `protobuf:"bytes,1,opt,name=function_name,json=functionName,proto3" json:"function_name,omitempty"`
-	// Image reference, "name[:tag][@digest]"; without a registry host, the agent's default registry is meant.
+	// Image reference, "name[:tag][@digest]"; without a registry host, the agent's default registry is meant. Empty when
+	// code is given: the image is then the runtime's base image.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// Environment of the function, without the variables that the agent sets as AWS does.
 	Env map[string]string `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -221,7 +222,16 @@ type EnsureContainerRequest struct {
 	// Replaces the image's working directory when not empty (AWS: ImageConfig.WorkingDirectory).
 	WorkingDirectory string `protobuf:"bytes,13,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
 	// Request that caused the start, for the agent's log lines only.
-	RequestId     string `protobuf:"bytes,14,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,14,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The function's code, mounted read-only at /var/task. It excludes image, entrypoint, command and working_directory, and
+	// needs runtime and the supervisor interface.
+	Code *CodeSource `protobuf:"bytes,15,opt,name=code,proto3" json:"code,omitempty"`
+	// Layers, mounted read-only at /opt as one tree; a file of a later one replaces that of an earlier one (AWS: at most 5).
+	Layers []*CodeSource `protobuf:"bytes,16,rep,name=layers,proto3" json:"layers,omitempty"`
+	// Runtime of code: provided.al2023, provided.al2, python3.N or nodejsN.x. The agent has a base image for it, or refuses.
+	Runtime string `protobuf:"bytes,17,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// Handler of code, as AWS's runtimes understand it; may be empty for provided runtimes.
+	Handler       string `protobuf:"bytes,18,opt,name=handler,proto3" json:"handler,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +364,90 @@ func (x *EnsureContainerRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *EnsureContainerRequest) GetCode() *CodeSource {
+	if x != nil {
+		return x.Code
+	}
+	return nil
+}
+
+func (x *EnsureContainerRequest) GetLayers() []*CodeSource {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+func (x *EnsureContainerRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *EnsureContainerRequest) GetHandler() string {
+	if x != nil {
+		return x.Handler
+	}
+	return ""
+}
+
+// CodeSource is a zip file or a folder with function code or with a layer, in one version.
+type CodeSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "s3://bucket/key", or the absolute path of a zip file or folder on the agent's machine.
+	Location string `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
+	// What must be there: "etag:<etag>" for S3, "sha256:<hex>" as package codeversion makes it for a path. Other content is
+	// refused with Unavailable: the caller does not know the newest version yet.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeSource) Reset() {
+	*x = CodeSource{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeSource) ProtoMessage() {}
+
+func (x *CodeSource) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeSource.ProtoReflect.Descriptor instead.
+func (*CodeSource) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CodeSource) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *CodeSource) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 // WorkerInfo is where a ready container takes invocations.
 type WorkerInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -371,7 +465,7 @@ type WorkerInfo struct {
 
 func (x *WorkerInfo) Reset() {
 	*x = WorkerInfo{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +477,7 @@ func (x *WorkerInfo) String() string {
 func (*WorkerInfo) ProtoMessage() {}
 
 func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +490,7 @@ func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerInfo.ProtoReflect.Descriptor instead.
 func (*WorkerInfo) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *WorkerInfo) GetId() string {
@@ -447,7 +541,7 @@ type DestroyContainerRequest struct {
 
 func (x *DestroyContainerRequest) Reset() {
 	*x = DestroyContainerRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +553,7 @@ func (x *DestroyContainerRequest) String() string {
 func (*DestroyContainerRequest) ProtoMessage() {}
 
 func (x *DestroyContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +566,7 @@ func (x *DestroyContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyContainerRequest.ProtoReflect.Descriptor instead.
 func (*DestroyContainerRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DestroyContainerRequest) GetContainerId() string {
@@ -504,7 +598,7 @@ type DestroyContainerResponse struct {
 
 func (x *DestroyContainerResponse) Reset() {
 	*x = DestroyContainerResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +610,7 @@ func (x *DestroyContainerResponse) String() string {
 func (*DestroyContainerResponse) ProtoMessage() {}
 
 func (x *DestroyContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +623,7 @@ func (x *DestroyContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyContainerResponse.ProtoReflect.Descriptor instead.
 func (*DestroyContainerResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 type ListContainersRequest struct {
@@ -542,7 +636,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +648,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +661,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListContainersRequest) GetFunctionName() string {
@@ -601,7 +695,7 @@ type ContainerInfo struct {
 
 func (x *ContainerInfo) Reset() {
 	*x = ContainerInfo{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +707,7 @@ func (x *ContainerInfo) String() string {
 func (*ContainerInfo) ProtoMessage() {}
 
 func (x *ContainerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +720,7 @@ func (x *ContainerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerInfo.ProtoReflect.Descriptor instead.
 func (*ContainerInfo) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ContainerInfo) GetContainerId() string {
@@ -729,7 +823,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +835,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +848,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListContainersResponse) GetContainers() []*ContainerInfo {
@@ -773,7 +867,7 @@ type PauseContainerRequest struct {
 
 func (x *PauseContainerRequest) Reset() {
 	*x = PauseContainerRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +879,7 @@ func (x *PauseContainerRequest) String() string {
 func (*PauseContainerRequest) ProtoMessage() {}
 
 func (x *PauseContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +892,7 @@ func (x *PauseContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerRequest.ProtoReflect.Descriptor instead.
 func (*PauseContainerRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PauseContainerRequest) GetContainerId() string {
@@ -816,7 +910,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +922,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +935,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 type ResumeContainerRequest struct {
@@ -853,7 +947,7 @@ type ResumeContainerRequest struct {
 
 func (x *ResumeContainerRequest) Reset() {
 	*x = ResumeContainerRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +959,7 @@ func (x *ResumeContainerRequest) String() string {
 func (*ResumeContainerRequest) ProtoMessage() {}
 
 func (x *ResumeContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +972,7 @@ func (x *ResumeContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeContainerRequest.ProtoReflect.Descriptor instead.
 func (*ResumeContainerRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ResumeContainerRequest) GetContainerId() string {
@@ -896,7 +990,7 @@ type ResumeContainerResponse struct {
 
 func (x *ResumeContainerResponse) Reset() {
 	*x = ResumeContainerResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1002,7 @@ func (x *ResumeContainerResponse) String() string {
 func (*ResumeContainerResponse) ProtoMessage() {}
 
 func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1015,7 @@ func (x *ResumeContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeContainerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeContainerResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 type GetContainerMetricsRequest struct {
@@ -933,7 +1027,7 @@ type GetContainerMetricsRequest struct {
 
 func (x *GetContainerMetricsRequest) Reset() {
 	*x = GetContainerMetricsRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1039,7 @@ func (x *GetContainerMetricsRequest) String() string {
 func (*GetContainerMetricsRequest) ProtoMessage() {}
 
 func (x *GetContainerMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1052,7 @@ func (x *GetContainerMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetContainerMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetContainerMetricsRequest) GetContainerId() string {
@@ -992,7 +1086,7 @@ type GetContainerMetricsResponse struct {
 
 func (x *GetContainerMetricsResponse) Reset() {
 	*x = GetContainerMetricsResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1098,7 @@ func (x *GetContainerMetricsResponse) String() string {
 func (*GetContainerMetricsResponse) ProtoMessage() {}
 
 func (x *GetContainerMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1111,7 @@ func (x *GetContainerMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetContainerMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetContainerMetricsResponse) GetContainerId() string {
@@ -1108,7 +1202,7 @@ var File_esb_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x05\n" +
+	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x06\n" +
 	"\x16EnsureContainerRequest\x12#\n" +
 	"\rfunction_name\x18\x01 \x01(\tR\ffunctionName\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12?\n" +
@@ -1130,10 +1224,18 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\acommand\x18\f \x03(\tR\acommand\x12+\n" +
 	"\x11working_directory\x18\r \x01(\tR\x10workingDirectory\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x0e \x01(\tR\trequestId\x1a6\n" +
+	"request_id\x18\x0e \x01(\tR\trequestId\x12,\n" +
+	"\x04code\x18\x0f \x01(\v2\x18.esb.agent.v1.CodeSourceR\x04code\x120\n" +
+	"\x06layers\x18\x10 \x03(\v2\x18.esb.agent.v1.CodeSourceR\x06layers\x12\x18\n" +
+	"\aruntime\x18\x11 \x01(\tR\aruntime\x12\x18\n" +
+	"\ahandler\x18\x12 \x01(\tR\ahandler\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"B\n" +
+	"\n" +
+	"CodeSource\x12\x1a\n" +
+	"\blocation\x18\x01 \x01(\tR\blocation\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\x86\x01\n" +
 	"\n" +
 	"WorkerInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -1234,54 +1336,57 @@ func file_esb_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_esb_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(RuntimeInterface)(0),               // 0: esb.agent.v1.RuntimeInterface
 	(PullPolicy)(0),                     // 1: esb.agent.v1.PullPolicy
 	(ContainerStatus)(0),                // 2: esb.agent.v1.ContainerStatus
 	(*EnsureContainerRequest)(nil),      // 3: esb.agent.v1.EnsureContainerRequest
-	(*WorkerInfo)(nil),                  // 4: esb.agent.v1.WorkerInfo
-	(*DestroyContainerRequest)(nil),     // 5: esb.agent.v1.DestroyContainerRequest
-	(*DestroyContainerResponse)(nil),    // 6: esb.agent.v1.DestroyContainerResponse
-	(*ListContainersRequest)(nil),       // 7: esb.agent.v1.ListContainersRequest
-	(*ContainerInfo)(nil),               // 8: esb.agent.v1.ContainerInfo
-	(*ListContainersResponse)(nil),      // 9: esb.agent.v1.ListContainersResponse
-	(*PauseContainerRequest)(nil),       // 10: esb.agent.v1.PauseContainerRequest
-	(*PauseContainerResponse)(nil),      // 11: esb.agent.v1.PauseContainerResponse
-	(*ResumeContainerRequest)(nil),      // 12: esb.agent.v1.ResumeContainerRequest
-	(*ResumeContainerResponse)(nil),     // 13: esb.agent.v1.ResumeContainerResponse
-	(*GetContainerMetricsRequest)(nil),  // 14: esb.agent.v1.GetContainerMetricsRequest
-	(*GetContainerMetricsResponse)(nil), // 15: esb.agent.v1.GetContainerMetricsResponse
-	nil,                                 // 16: esb.agent.v1.EnsureContainerRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
+	(*CodeSource)(nil),                  // 4: esb.agent.v1.CodeSource
+	(*WorkerInfo)(nil),                  // 5: esb.agent.v1.WorkerInfo
+	(*DestroyContainerRequest)(nil),     // 6: esb.agent.v1.DestroyContainerRequest
+	(*DestroyContainerResponse)(nil),    // 7: esb.agent.v1.DestroyContainerResponse
+	(*ListContainersRequest)(nil),       // 8: esb.agent.v1.ListContainersRequest
+	(*ContainerInfo)(nil),               // 9: esb.agent.v1.ContainerInfo
+	(*ListContainersResponse)(nil),      // 10: esb.agent.v1.ListContainersResponse
+	(*PauseContainerRequest)(nil),       // 11: esb.agent.v1.PauseContainerRequest
+	(*PauseContainerResponse)(nil),      // 12: esb.agent.v1.PauseContainerResponse
+	(*ResumeContainerRequest)(nil),      // 13: esb.agent.v1.ResumeContainerRequest
+	(*ResumeContainerResponse)(nil),     // 14: esb.agent.v1.ResumeContainerResponse
+	(*GetContainerMetricsRequest)(nil),  // 15: esb.agent.v1.GetContainerMetricsRequest
+	(*GetContainerMetricsResponse)(nil), // 16: esb.agent.v1.GetContainerMetricsResponse
+	nil,                                 // 17: esb.agent.v1.EnsureContainerRequest.EnvEntry
+	(*timestamppb.Timestamp)(nil),       // 18: google.protobuf.Timestamp
 }
 var file_esb_agent_v1_agent_proto_depIdxs = []int32{
-	16, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
+	17, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
 	0,  // 1: esb.agent.v1.EnsureContainerRequest.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	1,  // 2: esb.agent.v1.EnsureContainerRequest.pull_policy:type_name -> esb.agent.v1.PullPolicy
-	2,  // 3: esb.agent.v1.ContainerInfo.status:type_name -> esb.agent.v1.ContainerStatus
-	17, // 4: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
-	17, // 5: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
-	0,  // 6: esb.agent.v1.ContainerInfo.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
-	8,  // 7: esb.agent.v1.ListContainersResponse.containers:type_name -> esb.agent.v1.ContainerInfo
-	2,  // 8: esb.agent.v1.GetContainerMetricsResponse.status:type_name -> esb.agent.v1.ContainerStatus
-	3,  // 9: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
-	5,  // 10: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
-	7,  // 11: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
-	10, // 12: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
-	12, // 13: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
-	14, // 14: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
-	4,  // 15: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
-	6,  // 16: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
-	9,  // 17: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
-	11, // 18: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
-	13, // 19: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
-	15, // 20: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	4,  // 3: esb.agent.v1.EnsureContainerRequest.code:type_name -> esb.agent.v1.CodeSource
+	4,  // 4: esb.agent.v1.EnsureContainerRequest.layers:type_name -> esb.agent.v1.CodeSource
+	2,  // 5: esb.agent.v1.ContainerInfo.status:type_name -> esb.agent.v1.ContainerStatus
+	18, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
+	18, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
+	0,  // 8: esb.agent.v1.ContainerInfo.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
+	9,  // 9: esb.agent.v1.ListContainersResponse.containers:type_name -> esb.agent.v1.ContainerInfo
+	2,  // 10: esb.agent.v1.GetContainerMetricsResponse.status:type_name -> esb.agent.v1.ContainerStatus
+	3,  // 11: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
+	6,  // 12: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
+	8,  // 13: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
+	11, // 14: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
+	13, // 15: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
+	15, // 16: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
+	5,  // 17: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
+	7,  // 18: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
+	10, // 19: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
+	12, // 20: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
+	14, // 21: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
+	16, // 22: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_esb_agent_v1_agent_proto_init() }
@@ -1289,14 +1394,14 @@ func file_esb_agent_v1_agent_proto_init() {
 	if File_esb_agent_v1_agent_proto != nil {
 		return
 	}
-	file_esb_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{}
+	file_esb_agent_v1_agent_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_esb_agent_v1_agent_proto_rawDesc), len(file_esb_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,60 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/edge-serverless-box/esb/agent/settings"
+)
+
+// healthTimeout bounds one question for the health of an agent.
+const healthTimeout = 5 * time.Second
+
+// Health asks the agent that runs with these settings whether it serves; nil means yes. Container health checks call
+// it as `agent health`. With mutual TLS it only connects: the agent has no certificate that is good for a
+// client.
+func Health(ctx context.Context, s settings.Settings) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	addr := dialable(s.GRPCAddr)
+	if s.TLS() {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return fmt.Errorf("connect to the agent at %s: %w", addr, err)
+		}
+		return conn.Close()
+	}
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err != nil {
+		return fmt.Errorf("connect to the agent at %s: %w", addr, err)
+	}
+	defer func() { _ = conn.Close() }()
+	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return fmt.Errorf("ask the agent at %s for its health: %w", addr, err)
+	}
+	if answer.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		return fmt.Errorf("the agent at %s says it is %s", addr, answer.GetStatus())
+	}
+	return nil
+}
+
+// dialable turns a listener's address into one that can be dialled: no host, or an unspecified one, becomes
+// 127.0.0.1.
+func dialable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}

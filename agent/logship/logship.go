@@ -1,0 +1,339 @@
+// Package logship brings the lines of log files to VictoriaLogs and keeps the files of functions within their bound. It
+// reads files, so that a store that is down or an agent that is killed loses nothing, sends one batch at a time, and
+// keeps on disk how far it has come before it sends the next one: at most one batch is delivered twice.
+package logship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// readSize is how much of one file goes into a batch before the others have their turn.
+	readSize = 256 << 10
+	// maxLine is the longest line, in bytes; longer ones are cut. lambda-init's are up to 256 KiB before they are JSON.
+	maxLine = 2 << 20
+	// firstRetry and lastRetry bound the pause before a batch is sent again.
+	firstRetry = 250 * time.Millisecond
+	lastRetry  = 5 * time.Second
+	// drainTimeout is how long Close waits for the answer to a batch that is on its way.
+	drainTimeout = 3 * time.Second
+	// remind is how often a trouble that goes on is logged.
+	remind = 5 * time.Minute
+)
+
+// Troubles that hold up the batch.
+const (
+	troubleSend = "logs cannot be shipped; they are kept and tried again"
+	troubleKeep = "no more logs are shipped until the disk takes how far they are"
+)
+
+// functionsDir is the folder of the containers' files below the log folder.
+const functionsDir = "functions"
+
+// Config of a Shipper. agent/settings documents those that are settings.
+type Config struct {
+	// Dir is the log folder: <service>.log with its rotated files <service>.log.*, and functions/<container>.log.
+	Dir string
+	// URL of VictoriaLogs; empty: nothing is shipped, and the files are only kept within MaxBytes.
+	URL            string
+	User, Password string
+	// BatchBytes is the size from which a batch is sent at once, Interval how long a line waits at most.
+	BatchBytes int
+	Interval   time.Duration
+	// MaxBytes is what the files of functions may take on disk together.
+	MaxBytes int64
+	// Container returns the function of a container, and false for one that has ended and writes no more.
+	Container func(name string) (function string, alive bool)
+	Logger    *slog.Logger
+}
+
+// Stats are figures since Open; DroppedLines since the log folder was made.
+type Stats struct {
+	// Lines and Batches that the store has accepted.
+	Lines, Batches int64
+	// Failures of sending.
+	Failures int64
+	// BacklogBytes are not shipped yet.
+	BacklogBytes int64
+	// DroppedLines were given up because the store was down and the bound was reached.
+	DroppedLines int64
+}
+
+// Shipper ships until Close. One goroutine owns everything but the counters.
+type Shipper struct {
+	cfg   Config
+	log   *slog.Logger
+	store *store // nil: nothing is shipped
+
+	files map[fileID]*file
+	// turn is the name of the file that the last batch ended with.
+	turn string
+	// batch is what is being sent, until its offsets are on disk.
+	batch   *batch
+	sending bool
+	sent    chan error
+	// due is when there is something to do next.
+	due   time.Time
+	pause time.Duration
+	// delayed: the batch could not be sent, or its offsets not be kept, and pause is how long it was put off.
+	delayed bool
+	// noHoles: the file system cannot free parts of files.
+	noHoles  bool
+	troubles map[string]time.Time
+
+	// keep is writeOffsets; tests replace it to fail between the steps.
+	keep func(string, offsets) error
+
+	lines, batches, failures, backlog, dropped atomic.Int64
+
+	stop   chan struct{}
+	closed sync.Once
+	done   chan struct{}
+}
+
+// batch is one request to the store.
+type batch struct {
+	body  []byte
+	lines int64
+	to    map[*file]cursor
+	// accepted by the store; its offsets are not on disk yet.
+	accepted bool
+	full     bool
+}
+
+// cursor is where the next line of a file begins, and the invocation that it belongs to if it does not say.
+type cursor struct {
+	offset  int64
+	request string
+}
+
+// Open starts shipping the files in cfg.Dir.
+func Open(cfg Config) (*Shipper, error) {
+	s, err := newShipper(cfg)
+	if err != nil {
+		return nil, err
+	}
+	go s.run()
+	return s, nil
+}
+
+func newShipper(cfg Config) (*Shipper, error) {
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, functionsDir), 0o755); err != nil {
+		return nil, fmt.Errorf("make the log folder (ESB_LOG_DIR): %w", err)
+	}
+	s := &Shipper{
+		cfg: cfg, log: cfg.Logger, files: map[fileID]*file{}, sent: make(chan error, 1), troubles: map[string]time.Time{},
+		keep: writeOffsets, stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if cfg.URL != "" {
+		s.store = newStore(cfg)
+	}
+	known, err := readOffsets(s.offsetsPath())
+	if errors.Is(err, errDamaged) {
+		aside := s.offsetsPath() + ".damaged"
+		if err := os.Rename(s.offsetsPath(), aside); err != nil {
+			return nil, fmt.Errorf("move a damaged file aside: %w", err)
+		}
+		s.log.Error("all log lines are shipped once more: what was shipped is not known", "error", errDamaged, "file", aside)
+	} else if err != nil {
+		return nil, err
+	}
+	s.dropped.Store(known.DroppedLines)
+	for _, p := range known.Files {
+		s.files[fileID{p.Device, p.Inode}] = &file{position: p}
+	}
+	return s, nil
+}
+
+func (s *Shipper) offsetsPath() string { return filepath.Join(s.cfg.Dir, offsetsFile) }
+
+// Close waits for the batch that is on its way, ends what Open started, and returns when all of it has ended. What is
+// not shipped is when the next Shipper runs.
+func (s *Shipper) Close() error {
+	s.closed.Do(func() { close(s.stop) })
+	<-s.done
+	return nil
+}
+
+// Stats may be called at any time.
+func (s *Shipper) Stats() Stats {
+	return Stats{
+		Lines: s.lines.Load(), Batches: s.batches.Load(), Failures: s.failures.Load(), BacklogBytes: s.backlog.Load(),
+		DroppedLines: s.dropped.Load(),
+	}
+}
+
+func (s *Shipper) run() {
+	defer close(s.done)
+	life, end := context.WithCancel(context.Background())
+	defer end()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.stop:
+			s.drain(end)
+			return
+		case err := <-s.sent:
+			s.settle(err)
+		case <-timer.C:
+		}
+		if now := time.Now(); !now.Before(s.due) {
+			s.due = now.Add(s.cfg.Interval)
+			s.step(life)
+		}
+		timer.Reset(time.Until(s.due))
+	}
+}
+
+// step looks at the files, keeps them within their bound, and sends what there is when nothing is on its way.
+func (s *Shipper) step(life context.Context) {
+	if err := s.scan(); err != nil {
+		s.trouble("log files cannot be listed", err)
+	}
+	s.makeRoom()
+	if s.store == nil || s.sending {
+		return
+	}
+	if s.batch != nil && s.batch.accepted {
+		if s.commit(); s.batch != nil {
+			return
+		}
+	}
+	if s.batch == nil {
+		s.batch = s.gather()
+	}
+	if s.batch == nil {
+		return
+	}
+	s.sending = true
+	body := s.batch.body
+	go func() { s.sent <- s.store.send(life, body) }()
+}
+
+// settle takes the store's answer to the batch.
+func (s *Shipper) settle(err error) {
+	s.sending = false
+	if err != nil {
+		s.failures.Add(1)
+		s.delay(troubleSend, err)
+		return
+	}
+	s.batch.accepted = true
+	s.commit()
+}
+
+// commit puts on disk that the batch has been accepted. Until that has worked, nothing else is sent.
+func (s *Shipper) commit() {
+	b := s.batch
+	for f, to := range b.to {
+		if to.offset > f.Offset { // else bytes of the batch were dropped meanwhile
+			f.Offset, f.Request = to.offset, to.request
+		}
+	}
+	if err := s.save(); err != nil {
+		s.delay(troubleKeep, err)
+		return
+	}
+	s.batch, s.pause = nil, 0
+	s.lines.Add(b.lines)
+	s.batches.Add(1)
+	if s.delayed {
+		s.delayed = false
+		delete(s.troubles, troubleSend)
+		delete(s.troubles, troubleKeep)
+		s.log.Info("logs are shipped again", "backlog_bytes", s.backlog.Load())
+	}
+	if b.full {
+		s.due = time.Now()
+	}
+}
+
+// delay puts the batch off.
+func (s *Shipper) delay(what string, err error) {
+	s.delayed = true
+	s.pause = min(max(2*s.pause, firstRetry), lastRetry)
+	s.due = time.Now().Add(s.pause)
+	s.trouble(what, err)
+}
+
+func (s *Shipper) save() error {
+	o := offsets{DroppedLines: s.dropped.Load()}
+	for _, f := range s.files {
+		if f.Offset > 0 {
+			o.Files = append(o.Files, f.position)
+		}
+	}
+	slices.SortFunc(o.Files, func(a, b position) int { return strings.Compare(a.Name, b.Name) })
+	return s.keep(s.offsetsPath(), o)
+}
+
+// drain waits for the batch on its way, so that a stop in order delivers nothing twice.
+func (s *Shipper) drain(cancel context.CancelFunc) {
+	if s.sending {
+		timer := time.NewTimer(drainTimeout)
+		defer timer.Stop()
+		var err error
+		select {
+		case err = <-s.sent:
+		case <-timer.C:
+			cancel()
+			err = <-s.sent
+		}
+		s.settle(err)
+	}
+	if s.store != nil {
+		s.store.close()
+	}
+}
+
+// gather makes a batch of what there is, nil when there is nothing. Each file has its turn.
+func (s *Shipper) gather() *batch {
+	files := make([]*file, 0, len(s.files))
+	for _, f := range s.files {
+		if f.size > f.Offset && f.missing == 0 {
+			files = append(files, f)
+		}
+	}
+	slices.SortFunc(files, func(a, b *file) int { return strings.Compare(a.Name, b.Name) })
+	if i := slices.IndexFunc(files, func(f *file) bool { return f.Name > s.turn }); i > 0 {
+		files = slices.Concat(files[i:], files[:i])
+	}
+	b := &batch{to: map[*file]cursor{}}
+	for len(files) > 0 && !b.full {
+		files = slices.DeleteFunc(files, func(f *file) bool {
+			if b.full {
+				return false
+			}
+			more, err := s.take(f, b)
+			if err != nil {
+				s.trouble("a log file cannot be read", err)
+			}
+			s.turn = f.Name
+			return err != nil || !more
+		})
+	}
+	if b.lines == 0 {
+		return nil
+	}
+	return b
+}
+
+// trouble logs what goes wrong, once and then now and again.
+func (s *Shipper) trouble(what string, err error) {
+	if last, known := s.troubles[what]; known && time.Since(last) < remind {
+		return
+	}
+	s.troubles[what] = time.Now()
+	s.log.Warn(what, "error", err, "backlog_bytes", s.backlog.Load())
+}

@@ -1,0 +1,208 @@
+package logship
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/edge-serverless-box/esb/agent/logfiles"
+)
+
+const (
+	// keepFiles is how many files of ended containers are kept for people to read, once they are shipped.
+	keepFiles = 1000
+	// keepTail is how much of what was shipped stays in the file of a running container, for the same reason.
+	keepTail = 64 << 10
+)
+
+// makeRoom keeps the files of functions within MaxBytes. What has been shipped goes first, oldest first, from half the
+// bound on. What has not is touched when the bound itself is reached: lines are lost then, and counted.
+func (s *Shipper) makeRoom() {
+	var files []*file
+	var used int64
+	for _, f := range s.files {
+		if f.job == jobLambda && f.missing == 0 {
+			files = append(files, f)
+			used += f.used
+		}
+	}
+	slices.SortFunc(files, func(a, b *file) int { return a.changed.Compare(b.changed) })
+	shippedBound := s.cfg.MaxBytes / 2
+	if s.store == nil {
+		shippedBound = s.cfg.MaxBytes
+	}
+	ended := 0
+	for _, f := range files {
+		if !f.alive {
+			ended++
+		}
+	}
+	for _, f := range files {
+		if (used <= shippedBound && ended <= keepFiles) || f.alive || f.Offset < f.size && s.store != nil {
+			continue
+		}
+		used -= s.remove(f)
+		ended--
+	}
+	for _, keep := range []int64{keepTail, 0} {
+		for _, f := range files {
+			if used > shippedBound && s.known(f) {
+				used -= s.free(f, s.releasable(f)-keep)
+			}
+		}
+	}
+	if used > s.cfg.MaxBytes && s.store != nil {
+		s.drop(files, used-s.cfg.MaxBytes*9/10)
+	}
+}
+
+// releasable is up to where the bytes of a file are needed no more: all of them without a store.
+func (s *Shipper) releasable(f *file) int64 {
+	if s.store == nil {
+		return f.size
+	}
+	return f.Offset
+}
+
+// known is false for a file that was removed or replaced.
+func (s *Shipper) known(f *file) bool { return s.files[fileID{f.Device, f.Inode}] == f }
+
+// remove removes a file and returns how much that has freed.
+func (s *Shipper) remove(f *file) int64 {
+	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.trouble("a log file cannot be removed", err)
+		return 0
+	}
+	delete(s.files, fileID{f.Device, f.Inode})
+	return f.used
+}
+
+// free gives the blocks of a file before byte to back, and returns how much that was.
+func (s *Shipper) free(f *file, to int64) int64 {
+	to = min(to, f.size) / logfiles.Block * logfiles.Block
+	if to-max(f.Freed, logfiles.Block) <= 0 {
+		return 0
+	}
+	if !s.noHoles {
+		err := logfiles.Free(f.path, f.Freed, to)
+		switch {
+		case err == nil:
+			freed := min(to-max(f.Freed, logfiles.Block), f.used)
+			f.Freed = to
+			f.used -= freed
+			return freed
+		case !errors.Is(err, logfiles.ErrNoHoles):
+			s.trouble("a part of a log file cannot be freed", err)
+			return 0
+		}
+		s.noHoles = true
+		s.log.Warn("the file system cannot free parts of files: a log is emptied when all of it is shipped")
+	}
+	// All or nothing, and only when there is nothing that would be lost: the writer appends, and goes on at the start.
+	if info, err := os.Stat(f.path); err != nil || info.Size() > s.releasable(f) && s.store != nil {
+		return 0
+	}
+	return s.empty(f)
+}
+
+// empty cuts a file to nothing.
+func (s *Shipper) empty(f *file) int64 {
+	if err := os.Truncate(f.path, 0); err != nil {
+		s.trouble("a log file cannot be emptied", err)
+		return 0
+	}
+	freed := f.used
+	next := &file{origin: f.origin, path: f.path, alive: f.alive, changed: f.changed}
+	next.Name, next.Device, next.Inode, next.Function = f.Name, f.Device, f.Inode, f.Function
+	s.files[fileID{f.Device, f.Inode}] = next
+	return freed
+}
+
+// drop gives up lines that were not shipped, the oldest first, until need bytes are free. Those of the batch that is
+// being sent are not lost: it is in memory.
+func (s *Shipper) drop(files []*file, need int64) {
+	lost, before := int64(0), need
+	for _, f := range files {
+		if need <= 0 {
+			break
+		}
+		if !s.known(f) {
+			continue
+		}
+		from := f.Offset
+		if s.batch != nil {
+			from = max(from, s.batch.to[f].offset)
+		}
+		if !f.alive && f.used <= need+logfiles.Block {
+			lost += s.count(f, from, f.size)
+			need -= s.remove(f)
+			continue
+		}
+		to, err := lineEnd(f.path, max(f.Freed, from)+need, f.size)
+		if err != nil {
+			s.trouble("a log file cannot be read", err)
+			continue
+		}
+		lost += s.count(f, from, to)
+		f.Offset, f.Request = max(f.Offset, to), ""
+		if s.noHoles {
+			lost += s.count(f, to, f.size)
+			need -= s.empty(f)
+			continue
+		}
+		need -= s.free(f, to)
+	}
+	if lost == 0 && need == before {
+		return
+	}
+	s.dropped.Add(lost)
+	// A kill must not bring back the offsets of lines that are gone.
+	if err := s.save(); err != nil {
+		s.trouble(troubleKeep, err)
+	}
+	s.log.Error("log lines were dropped: the store takes none and the bound is reached (FUNCTION_LOG_MAX_MB)",
+		"lines", lost, "bytes", before-need, "lines_in_all", s.dropped.Load())
+}
+
+// count returns the number of lines from byte from to byte to.
+func (s *Shipper) count(f *file, from, to int64) int64 {
+	r, err := os.Open(f.path)
+	if err != nil {
+		s.trouble("a log file cannot be read", err)
+		return 0
+	}
+	defer func() { _ = r.Close() }()
+	var lines int64
+	for from < to {
+		data, err := read(r, from, min(to-from, readSize))
+		if err != nil || len(data) == 0 {
+			break
+		}
+		lines += int64(bytes.Count(data, []byte("\n")))
+		from += int64(len(data))
+	}
+	return lines
+}
+
+// lineEnd returns the first end of a line at or after at, the size of the file when there is none near.
+func lineEnd(path string, at, size int64) (int64, error) {
+	if at >= size {
+		return size, nil
+	}
+	r, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("read a log: %w", err)
+	}
+	defer func() { _ = r.Close() }()
+	data, err := read(r, at, min(size-at, maxLine))
+	if err != nil {
+		return 0, err
+	}
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return at + int64(i) + 1, nil
+	}
+	return min(at+maxLine, size), nil
+}
