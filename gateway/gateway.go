@@ -19,9 +19,11 @@ const (
 
 // Function is one entry of functions.yml with its defaults applied. It is immutable: a reload makes new ones.
 type Function struct {
-	Name        string
-	Image       string
-	PullPolicy  string // always, if_not_present, never
+	Name       string
+	Image      string        // empty when Code is given
+	Code       *FunctionCode // nil for a function whose image has its code
+	PullPolicy string        // always, if_not_present, never
+
 	Environment map[string]string
 	// Timeout of one invocation (AWS: 1 to 900 s, default 3 s).
 	Timeout time.Duration
@@ -38,6 +40,23 @@ type Function struct {
 	// Generation is a digest of everything a running container depends on (not of Scaling): containers of
 	// another generation are drained, never used again.
 	Generation string
+}
+
+// FunctionCode is a function's code apart from an image (AWS: package type Zip).
+type FunctionCode struct {
+	Source CodeSource
+	// Layers become one tree at /opt, in which the later ones count.
+	Layers []CodeSource
+	// Runtime is AWS's name, "python3.11"; Handler is what it calls, "module.function", empty for provided runtimes.
+	Runtime, Handler string
+}
+
+// CodeSource is a zip file or a folder.
+type CodeSource struct {
+	// Location is "s3://bucket/key" or an absolute path, at which the agent sees the same.
+	Location string
+	// Version is what is there (package codeversion), empty while nobody could find out.
+	Version string
 }
 
 // Scaling bounds the pool of one function (design.md 8).
@@ -103,6 +122,26 @@ type Worker struct {
 	// Standby is true until the first invocation has started the function process.
 	Standby   bool
 	CreatedAt time.Time
+}
+
+// Container is a function container and what it uses, as the agent observes it.
+type Container struct {
+	ID       string
+	Name     string
+	Function string
+	// State is RUNNING, PAUSED, STOPPED or UNKNOWN.
+	State     string
+	CreatedAt time.Time
+	// MemoryCurrent, MemoryPeak and MemoryLimit are bytes.
+	MemoryCurrent, MemoryPeak, MemoryLimit uint64
+	// CPU is the time that all CPUs together have worked for it.
+	CPU time.Duration
+	// ThrottledPeriods is how often its CPU quota held it back.
+	ThrottledPeriods uint64
+	// OOMKills are the processes that the kernel killed in it for want of memory.
+	OOMKills uint64
+	// Processes are its processes and threads.
+	Processes uint64
 }
 
 // Invocation is one call of a function.

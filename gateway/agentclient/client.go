@@ -5,11 +5,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
@@ -35,6 +39,8 @@ const (
 	healthTimeout = 3 * time.Second
 	// connectTimeout is how long a start waits for an agent that is down: long enough for one that restarts.
 	connectTimeout = time.Second
+	// metricsAtOnce bounds the questions to the agent when all containers are asked for.
+	metricsAtOnce = 8
 )
 
 // Client is a connection to the agent. It connects when it is first used and again whenever the connection is
@@ -153,7 +159,7 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 	if err := c.awaitConnection(ctx); err != nil {
 		return gateway.Worker{}, err
 	}
-	info, err := c.agent.EnsureContainer(ctx, &agentv1.EnsureContainerRequest{
+	request := &agentv1.EnsureContainerRequest{
 		FunctionName:       fn.Name,
 		Image:              fn.Image,
 		Env:                fn.Environment,
@@ -168,7 +174,11 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 		Command:            fn.Command,
 		WorkingDirectory:   fn.WorkingDirectory,
 		RequestId:          requestID,
-	})
+	}
+	if err := addCode(request, fn.Code); err != nil {
+		return gateway.Worker{}, err
+	}
+	info, err := c.agent.EnsureContainer(ctx, request)
 	if err != nil {
 		return gateway.Worker{}, c.toError(err, "starting a container of "+fn.Name)
 	}
@@ -187,6 +197,24 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 		Standby:     standby,
 		CreatedAt:   time.Now(),
 	}, nil
+}
+
+// addCode says which code a function has, when that is not in its image.
+func addCode(r *agentv1.EnsureContainerRequest, code *gateway.FunctionCode) error {
+	if code == nil {
+		return nil
+	}
+	for _, s := range append([]gateway.CodeSource{code.Source}, code.Layers...) {
+		if s.Version == "" {
+			return gateway.Errorf(gateway.CodeUnavailable, "function %s: its code at %s could not be looked at yet; an earlier line says why", r.GetFunctionName(), s.Location)
+		}
+	}
+	r.Code = &agentv1.CodeSource{Location: code.Source.Location, Version: code.Source.Version}
+	for _, l := range code.Layers {
+		r.Layers = append(r.Layers, &agentv1.CodeSource{Location: l.Location, Version: l.Version})
+	}
+	r.Runtime, r.Handler = code.Runtime, code.Handler
+	return nil
 }
 
 // Stop implements pool.Provisioner.
@@ -223,6 +251,65 @@ func (c *Client) List(ctx context.Context) ([]pool.Observed, error) {
 		})
 	}
 	return list, nil
+}
+
+// Containers lists all function containers with what they use, sorted by name. One that ends meanwhile is left out.
+func (c *Client) Containers(ctx context.Context) ([]gateway.Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	res, err := c.agent.ListContainers(ctx, &agentv1.ListContainersRequest{})
+	if err != nil {
+		return nil, c.toError(err, "listing containers")
+	}
+	infos := res.GetContainers()
+	found := make([]*gateway.Container, len(infos))
+	errs := make([]error, len(infos))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, metricsAtOnce)
+	for i, info := range infos {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			found[i], errs[i] = c.container(ctx, info)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, c.toError(err, "reading the metrics of containers")
+	}
+	containers := make([]gateway.Container, 0, len(found))
+	for _, f := range found {
+		if f != nil {
+			containers = append(containers, *f)
+		}
+	}
+	slices.SortFunc(containers, func(a, b gateway.Container) int { return strings.Compare(a.Name, b.Name) })
+	return containers, nil
+}
+
+// container returns nil when the container is gone.
+func (c *Client) container(ctx context.Context, info *agentv1.ContainerInfo) (*gateway.Container, error) {
+	m, err := c.agent.GetContainerMetrics(ctx, &agentv1.GetContainerMetricsRequest{ContainerId: info.GetContainerId()})
+	if status.Code(err) == codes.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.Container{
+		ID:               info.GetContainerId(),
+		Name:             info.GetContainerName(),
+		Function:         info.GetFunctionName(),
+		State:            m.GetStatus().String(),
+		CreatedAt:        info.GetCreatedAt().AsTime(),
+		MemoryCurrent:    m.GetMemoryCurrentBytes(),
+		MemoryPeak:       m.GetMemoryPeakBytes(),
+		MemoryLimit:      m.GetMemoryLimitBytes(),
+		CPU:              time.Duration(min(m.GetCpuUsageNanoseconds(), math.MaxInt64)),
+		ThrottledPeriods: m.GetCpuThrottledPeriods(),
+		OOMKills:         m.GetOomKills(),
+		Processes:        m.GetPidsCurrent(),
+	}, nil
 }
 
 // awaitConnection waits for a connection for at most connectTimeout, so that a start rides out a restart of the

@@ -20,12 +20,14 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway/agentclient"
 	"github.com/edge-serverless-box/esb/gateway/auth"
+	"github.com/edge-serverless-box/esb/gateway/codewatch"
 	"github.com/edge-serverless-box/esb/gateway/config"
 	"github.com/edge-serverless-box/esb/gateway/devca"
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/gateway/provision"
 	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/settings"
 )
@@ -34,14 +36,19 @@ import (
 const poolCloseTimeout = 20 * time.Second
 
 // Run runs a gateway until ctx ends, then stops it gracefully and waits for everything that it started. getenv
-// gives the settings; log lines go to stdout as JSON. Its error, one problem a line, is for a person: the caller
-// prints it. SIGHUP reads the configuration again.
-func Run(ctx context.Context, getenv func(string) string, stdout io.Writer) error {
+// gives the settings; log lines go to stdout and to a file in ESB_LOG_DIR as JSON. Its error, one problem a line, is
+// for a person: the caller prints it. SIGHUP reads the configuration again.
+func Run(ctx context.Context, getenv func(string) string, stdout io.Writer) (err error) {
 	s, err := settings.Load(getenv)
 	if err != nil {
 		return err
 	}
-	a, err := Open(ctx, s, stdout)
+	out, closeLog, err := openLog(s, stdout)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeLog()) }()
+	a, err := Open(ctx, s, out)
 	if err != nil {
 		return err
 	}
@@ -68,6 +75,8 @@ type App struct {
 	watcher  *config.Watcher
 	agent    *agentclient.Client
 	pool     *pool.Manager
+	code     *codewatch.Watcher
+	stores   *provision.Provisioner
 	http     *httpapi.Server
 	stopping atomic.Bool
 }
@@ -88,9 +97,12 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	a.watcher, cfg, err = config.Open(s.FunctionsConfigPath, s.RoutingConfigPath, config.Options{
 		IdleTimeout: s.IdleTimeout,
 		ReservedPaths: map[string]string{
-			s.AuthEndpointPath: "the login (AUTH_ENDPOINT_PATH)",
-			httpapi.HealthPath: "the gateway's health check",
+			s.AuthEndpointPath:           "the login (AUTH_ENDPOINT_PATH)",
+			httpapi.HealthPath:           "the gateway's health check",
+			httpapi.ContainerMetricsPath: "the containers' metrics",
 		},
+		ResourcesPath:     s.ResourcesConfigPath,
+		ResourcesOptional: s.ResourcesOptional,
 	}, a.log)
 	if err != nil {
 		return nil, err
@@ -119,28 +131,28 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		MaxConcurrentStarts: s.MaxConcurrentStarts,
 		Logger:              a.log,
 	})
+	a.code = codewatch.Open(codewatch.Options{Poll: s.CodePoll, Objects: objects(s), Logger: a.log}, a.pool.Apply)
 	invoker := invoke.New(a.pool, invoke.Options{
 		BreakerFailures: s.CircuitBreakerFailures,
 		BreakerOpenFor:  s.CircuitBreakerOpen,
 		Logger:          a.log,
 	})
+	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(a.pool, invoker)
+	registry.MustRegister(a.pool, invoker, a.stores)
 	options := httpapi.Options{
-		HTTPSAddrs: s.HTTPSAddrs,
-		HTTPAddrs:  s.HTTPAddrs,
-		AdminAddr:  s.AdminAddr,
-		LoginPath:  s.AuthEndpointPath,
-		Auth:       authenticator,
-		Events:     event.NewBuilder(s.AccountID),
-		Invoker:    invoker,
-		Dependencies: []httpapi.Dependency{
-			{Name: "agent", Check: a.agent.Health},
-			{Name: "gateway", Check: a.running},
-		},
-		Pools:    a.pool.Snapshot,
-		Reload:   a.Reload,
-		Registry: registry,
+		HTTPSAddrs:   s.HTTPSAddrs,
+		HTTPAddrs:    s.HTTPAddrs,
+		AdminAddr:    s.AdminAddr,
+		LoginPath:    s.AuthEndpointPath,
+		Auth:         authenticator,
+		Events:       event.NewBuilder(s.AccountID),
+		Invoker:      invoker,
+		Dependencies: a.dependencies(),
+		Pools:        a.pool.Snapshot,
+		Containers:   a.agent.Containers,
+		Reload:       a.Reload,
+		Registry:     registry,
 		// The counters of pool and invoke, and those of the Go runtime.
 		Gatherer:     prometheus.DefaultGatherer,
 		Logger:       a.log,
@@ -163,12 +175,41 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		return nil, err
 	}
 	// Nothing can fail from here on: only now may containers start.
-	a.pool.Apply(cfg.Functions)
+	a.stores.Apply(cfg.Resources)
+	a.code.Set(cfg.Functions)
 	a.http.SetRoutes(matcher)
 	a.http.Serve()
 	a.watcher.Start(a.apply)
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr)
 	return a, nil
+}
+
+// dependencies are what /readyz asks: the stores only as far as they are used.
+func (a *App) dependencies() []httpapi.Dependency {
+	all := []httpapi.Dependency{
+		{Name: "agent", Check: a.agent.Health},
+		{Name: "gateway", Check: a.running},
+		{Name: "resources", Check: a.stores.CheckResources, Notes: a.stores.Notes},
+	}
+	if a.settings.S3.Endpoint != "" {
+		all = append(all, httpapi.Dependency{Name: "s3", Check: a.stores.CheckS3})
+	}
+	if a.settings.DynamoDB.Endpoint != "" {
+		all = append(all, httpapi.Dependency{Name: "dynamodb", Check: a.stores.CheckDynamoDB})
+	}
+	return all
+}
+
+func store(s settings.Store) provision.Store {
+	return provision.Store{Endpoint: s.Endpoint, AccessKey: s.AccessKey, SecretKey: string(s.SecretKey)}
+}
+
+// objects is where function code at s3:// locations is, nil without an S3 store.
+func objects(s settings.Settings) codewatch.Objects {
+	if s.S3.Endpoint == "" {
+		return nil
+	}
+	return codewatch.NewS3(s.S3.Endpoint, s.Region, s.S3.AccessKey, string(s.S3.SecretKey))
 }
 
 func dialAgent(s settings.Settings) (*agentclient.Client, error) {
@@ -190,7 +231,8 @@ func (a *App) apply(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
 	}
-	a.pool.Apply(cfg.Functions)
+	a.stores.Apply(cfg.Resources)
+	a.code.Set(cfg.Functions)
 	a.http.SetRoutes(matcher)
 	return nil
 }
@@ -230,6 +272,12 @@ func (a *App) undo(ctx context.Context) error {
 	var errs []error
 	if a.watcher != nil {
 		errs = append(errs, a.watcher.Close())
+	}
+	if a.code != nil {
+		errs = append(errs, a.code.Close())
+	}
+	if a.stores != nil {
+		a.stores.Close()
 	}
 	if a.pool != nil {
 		closing, cancel := context.WithTimeout(ctx, poolCloseTimeout)

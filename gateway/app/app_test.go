@@ -117,6 +117,8 @@ func environment(t *testing.T, agent, functions, routing string) map[string]stri
 		"GATEWAY_HTTP_ADDR":     "127.0.0.1:0",
 		"GATEWAY_ADMIN_ADDR":    "127.0.0.1:0",
 		"AGENT_GRPC_ADDR":       agent,
+		"S3_ENDPOINT":           "off",
+		"DYNAMODB_ENDPOINT":     "off",
 		"ESB_HOME":              dir,
 		"FUNCTIONS_CONFIG_PATH": filepath.Join(dir, "functions.yml"),
 		"ROUTING_CONFIG_PATH":   filepath.Join(dir, "routing.yml"),

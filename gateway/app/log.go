@@ -1,9 +1,15 @@
 package app
 
 import (
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/edge-serverless-box/esb/gateway/logfile"
+	"github.com/edge-serverless-box/esb/gateway/settings"
 )
 
 const (
@@ -12,6 +18,19 @@ const (
 	// flushBytes is how much is gathered at most.
 	flushBytes = 64 << 10
 )
+
+// openLog opens the log in ESB_LOG_DIR. Lines go to stdout too when that is something else: `esb up` has it lead to the
+// same file.
+func openLog(s settings.Settings, stdout io.Writer) (io.Writer, func() error, error) {
+	file, err := logfile.Open(filepath.Join(s.LogDir, "gateway.log"), int64(s.ServiceLogMaxMB)<<20, os.Stdout, os.Stderr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ESB_LOG_DIR: %w", err)
+	}
+	if f, ok := stdout.(*os.File); ok && file.Is(f) {
+		return file, file.Close, nil
+	}
+	return io.MultiWriter(stdout, file), file.Close, nil
+}
 
 // lockedWriter lets two loggers write lines to one output.
 type lockedWriter struct {

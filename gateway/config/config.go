@@ -1,13 +1,15 @@
-// Package config reads functions.yml and routing.yml (design.md 5 and 6), strictly: an unknown key, a duplicate,
-// a wrong type or a value out of range is a problem that names file, line and key, and all problems of both files
-// are reported at once.
+// Package config reads functions.yml and routing.yml (design.md 5 and 6), and resources.yml, strictly: an unknown key, a
+// duplicate, a wrong type or a value out of range is a problem that names file, line and key, and all problems of all
+// files are reported at once.
 //
 // ${NAME} in a value is replaced by the environment variable NAME, which must be set; $${ stands for a plain ${.
 // Keys are never replaced. A replaced value that is not quoted may be a number: max_capacity: ${MAX} works.
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -15,12 +17,14 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
-// Config is the content of both files, complete and checked. It is immutable: a reload makes a new one.
+// Config is the content of all files, complete and checked. It is immutable: a reload makes a new one.
 type Config struct {
 	// Functions by name: those of functions.yml and those that routes define in place.
 	Functions map[string]*gateway.Function
 	// Routes in the order of the file.
 	Routes []gateway.Route
+	// Resources are the tables and buckets of resources.yml.
+	Resources gateway.Resources
 }
 
 // Options are what the files depend on.
@@ -32,6 +36,10 @@ type Options struct {
 	// ReservedPaths are the paths that the gateway serves itself, each with what serves it, for the message to
 	// whoever routes one: {"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)"}.
 	ReservedPaths map[string]string
+	// ResourcesPath is the file with tables and buckets, empty for none. ResourcesOptional says that the file need
+	// not be there.
+	ResourcesPath     string
+	ResourcesOptional bool
 }
 
 // Error is what Load returns when a file was read and refused.
@@ -74,18 +82,18 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Load reads both files. Its error is an *Error with every problem of both when they were refused.
+// Load reads the files. Its error is an *Error with every problem of all when they were refused.
 func Load(functionsPath, routingPath string, opts Options) (*Config, error) {
-	f, err := read(functionsPath, routingPath)
+	f, err := read(functionsPath, routingPath, opts)
 	if err != nil {
 		return nil, err
 	}
 	return parse(f, opts)
 }
 
-// files is the content of both files at one time.
+// files is the content of all files at one time. The path of resources is empty when there is none.
 type files struct {
-	functions, routing file
+	functions, routing, resources file
 }
 
 type file struct {
@@ -93,7 +101,7 @@ type file struct {
 	data string
 }
 
-func read(functionsPath, routingPath string) (files, error) {
+func read(functionsPath, routingPath string, opts Options) (files, error) {
 	functions, err := os.ReadFile(functionsPath)
 	if err != nil {
 		return files{}, fmt.Errorf("read the functions file (FUNCTIONS_CONFIG_PATH): %w", err)
@@ -102,10 +110,20 @@ func read(functionsPath, routingPath string) (files, error) {
 	if err != nil {
 		return files{}, fmt.Errorf("read the routing file (ROUTING_CONFIG_PATH): %w", err)
 	}
-	return files{
+	f := files{
 		functions: file{path: functionsPath, data: string(functions)},
 		routing:   file{path: routingPath, data: string(routing)},
-	}, nil
+	}
+	if opts.ResourcesPath == "" {
+		return f, nil
+	}
+	switch resources, err := os.ReadFile(opts.ResourcesPath); {
+	case err == nil:
+		f.resources = file{path: opts.ResourcesPath, data: string(resources)}
+	case !opts.ResourcesOptional || !errors.Is(err, fs.ErrNotExist):
+		return files{}, fmt.Errorf("read the resources file (RESOURCES_CONFIG_PATH): %w", err)
+	}
+	return f, nil
 }
 
 func parse(f files, opts Options) (*Config, error) {
@@ -120,8 +138,10 @@ func parse(f files, opts Options) (*Config, error) {
 	problems = append(problems, fp...)
 	routes, rp := parseRouting(f.routing, opts, base)
 	problems = append(problems, rp...)
+	resources, sp := parseResources(f.resources, opts)
+	problems = append(problems, sp...)
 	if len(problems) > 0 {
 		return nil, &Error{Problems: problems}
 	}
-	return &Config{Functions: base.functions, Routes: routes}, nil
+	return &Config{Functions: base.functions, Routes: routes, Resources: resources}, nil
 }

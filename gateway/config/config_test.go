@@ -124,6 +124,27 @@ functions:
 	assert.Equal(t, 0, c.Functions["off"].Scaling.MaxCapacity)
 }
 
+func TestLoad_Code_PathsAreRelativeToTheFile(t *testing.T) {
+	dir := t.TempDir()
+	fp, rp := filepath.Join(dir, "functions.yml"), filepath.Join(dir, "routing.yml")
+	require.NoError(t, os.WriteFile(rp, []byte(noRoutes), 0o600))
+	loadCode := func(keys string) *gateway.Function {
+		require.NoError(t, os.WriteFile(fp, []byte("defaults: {runtime_interface: rie}\n"+zipped(keys)), 0o600))
+		c, err := config.Load(fp, rp, options())
+		require.NoError(t, err)
+		return c.Functions["echo"]
+	}
+	keys := "code: ../echo\nruntime: python3.11\nhandler: app.handler\nlayers: [layer.zip, /srv/layer, 's3://layers/${TABLE}.zip']"
+	f := loadCode(keys)
+	assert.Equal(t, &gateway.FunctionCode{
+		Source: gateway.CodeSource{Location: filepath.Join(filepath.Dir(dir), "echo")}, Runtime: "python3.11", Handler: "app.handler",
+		Layers: []gateway.CodeSource{{Location: filepath.Join(dir, "layer.zip")}, {Location: "/srv/layer"}, {Location: "s3://layers/items.zip"}},
+	}, f.Code)
+	assert.Equal(t, gateway.Supervisor, f.Interface, "what defaults say is for all functions")
+	assert.Empty(t, f.Image)
+	assert.NotEqual(t, f.Generation, loadCode(strings.Replace(keys, "app.handler", "app.other", 1)).Generation)
+}
+
 func TestLoad_Variables_AreReplacedInValues(t *testing.T) {
 	c := mustLoad(t, `
 functions:
@@ -147,6 +168,11 @@ functions:
 // one wraps the keys of one function.
 func one(keys string) string {
 	return "functions:\n  echo:\n    image: esb/echo\n" + indent(keys, "    ")
+}
+
+// zipped wraps the keys of one function without an image.
+func zipped(keys string) string {
+	return "functions:\n  echo:\n" + indent(keys, "    ")
 }
 
 func indent(text, by string) string {
@@ -173,10 +199,20 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"duplicate function", "functions:\n  a: {image: a}\n  a: {image: b}\n", "functions.yml:3: functions.a: is given twice, first on line 2"},
 		{"empty value", one("timeout:"), "functions.yml:4: functions.echo.timeout: is empty: give it a value or remove it"},
 		{"empty function", "functions:\n  echo:\n", "functions.yml:2: functions.echo: is empty: give it a value or remove it"},
-		{"no image", "functions:\n  echo:\n    timeout: 3\n", "functions.yml:3: functions.echo.image: is missing: the function's container image, such as esb/lambda-echo:latest"},
+		{"no image", "functions:\n  echo:\n    timeout: 3\n", "functions.yml:3: functions.echo.image: is missing: the function's container image, such as esb/lambda-echo:latest, or code with runtime and handler"},
 		{"bad image", "functions:\n  echo: {image: 'Echo Image'}\n", `functions.yml:2: functions.echo.image: must be an image reference, name[:tag][@digest] with the name in lower case, got "Echo Image"`},
 		{"number as image", "functions:\n  echo: {image: 5}\n", "functions.yml:2: functions.echo.image: must be an image reference, name[:tag][@digest] with the name in lower case, got 5"},
-		{"not supported yet", one("runtime: python3.12"), "functions.yml:4: functions.echo.runtime: is not supported yet: build an image of the code and name it in image"},
+		{"runtime of an image", one("runtime: python3.12"), "functions.yml:4: functions.echo.runtime: belongs to code, and there is none: a function with image has its code in the image"},
+		{"image and code", one("code: ./echo\nruntime: python3.11\nhandler: app.handler"), "functions.yml:3: functions.echo.image: and code exclude each other: the image, and how it is started, follow from runtime"},
+		{"no runtime", zipped("code: ./echo"), "functions.yml:3: functions.echo.runtime: is missing: what runs the code: python3.N, nodejsN.x or provided.al2023"},
+		{"unknown runtime", zipped("code: ./echo\nruntime: python2.7\nhandler: a.b"), `functions.yml:4: functions.echo.runtime: must be one of python3.N (such as python3.11), nodejsN.x (such as nodejs24.x), provided.al2023, provided.al2, got "python2.7"`},
+		{"no handler", zipped("code: ./echo\nruntime: nodejs24.x"), "functions.yml:3: functions.echo.handler: is missing: what the runtime calls, module.function, such as app.handler"},
+		{"handler with a space", zipped("code: ./echo\nruntime: nodejs24.x\nhandler: a b"), `functions.yml:5: functions.echo.handler: must have 1 to 128 characters and no spaces, got "a b"`},
+		{"code elsewhere", zipped("code: https://host/a.zip\nruntime: provided.al2023"), `functions.yml:3: functions.echo.code: must be s3://bucket/key.zip, or the path of a zip file or folder, got "https://host/a.zip"`},
+		{"code without a key", zipped("code: s3://bucket\nruntime: provided.al2023"), `functions.yml:3: functions.echo.code: must be s3://bucket/key.zip, or the path of a zip file or folder, got "s3://bucket"`},
+		{"empty code", zipped("code:\nruntime: provided.al2023"), "functions.yml:3: functions.echo.code: is empty: give it a value or remove it"},
+		{"six layers", zipped("code: c\nruntime: provided.al2023\nlayers: [a, a, a, a, a, a]"), "functions.yml:5: functions.echo.layers: must be at most 5 layers (AWS's limit), got 6"},
+		{"code behind RIE", zipped("code: c\nruntime: provided.al2023\nruntime_interface: rie"), "functions.yml:5: functions.echo.runtime_interface: must be supervisor with code"},
 		{"function name", "functions:\n  'my function': {image: a}\n", "functions.yml:2: functions.my function: is not a function name: 1 to 64 letters, digits, dashes and underscores"},
 		{"interface", one("runtime_interface: http"), `functions.yml:4: functions.echo.runtime_interface: must be one of supervisor, rie, got "http"`},
 		{"pull policy", one("pull_policy: Always"), `functions.yml:4: functions.echo.pull_policy: must be one of always, if_not_present, never, got "Always"`},
@@ -209,7 +245,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"not YAML", "functions:\n  echo: {image: a\n", "functions.yml:2: is not valid YAML: did not find expected ',' or '}'"},
 		{"tab", "functions:\n\techo: 1\n", "functions.yml:2: is not valid YAML: found character that cannot start any token"},
 		{"two documents", "functions: {}\n---\nfunctions: {}\n", "functions.yml:2: has a second document: remove the --- before it"},
-		{"merge key", "functions:\n  a: &a {image: a}\n  b: {<<: *a}\n", "functions.yml:3: functions.b: uses a merge key (<<), which is not supported: write the keys out, or put them under defaults\nfunctions.yml:3: functions.b.image: is missing: the function's container image, such as esb/lambda-echo:latest"},
+		{"merge key", "functions:\n  a: &a {image: a}\n  b: {<<: *a}\n", "functions.yml:3: functions.b: uses a merge key (<<), which is not supported: write the keys out, or put them under defaults\nfunctions.yml:3: functions.b.image: is missing: the function's container image, such as esb/lambda-echo:latest, or code with runtime and handler"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := load(t, c.functions, noRoutes)
@@ -234,7 +270,7 @@ func TestLoad_ManyProblems_ReportsAllOfBothFilesInOrder(t *testing.T) {
 	require.EqualError(t, err, strings.Join([]string{
 		"functions.yml:2: functions.b.timeout: must be 1 to 900 seconds, got 0",
 		"functions.yml:3: functions.a.memory_size: must be 128 to 10240 MB, got 1",
-		"functions.yml:3: functions.a.image: is missing: the function's container image, such as esb/lambda-echo:latest",
+		"functions.yml:3: functions.a.image: is missing: the function's container image, such as esb/lambda-echo:latest, or code with runtime and handler",
 		`routing.yml:3: routes[1].path: must begin with a slash, got "y"`,
 		`routing.yml:3: routes[1].method: must be ANY or of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, got "GIT"`,
 		"routing.yml:3: routes[1].function: there is no function c",
@@ -305,7 +341,7 @@ func TestLoad_BadRouting_NamesFileLineAndKey(t *testing.T) {
 		{"unknown function", rt(path, method, "function: user"), "routing.yml:4: routes[0].function: there is no function user; did you mean users?"},
 		{"unknown container", rt(path, method, "function: {container: nobody}"), "routing.yml:4: routes[0].function.container: there is no function nobody"},
 		{"inline without name", rt(path, method, "function: {image: a}"), "routing.yml:4: routes[0].function.container: is missing: the function's name"},
-		{"inline without image", rt(path, method, "function: {container: new, timeout: 3}"), "routing.yml:4: routes[0].function.image: is missing: the function's container image, such as esb/lambda-echo:latest"},
+		{"inline without image", rt(path, method, "function: {container: new, timeout: 3}"), "routing.yml:4: routes[0].function.image: is missing: the function's container image, such as esb/lambda-echo:latest, or code with runtime and handler"},
 		{"inline with a bad key", rt(path, method, "function: {container: new, image: a, timeout: 0}"), "routing.yml:4: routes[0].function.timeout: must be 1 to 900 seconds, got 0"},
 		{"inline with a bad name", rt(path, method, "function: {container: new fn, image: a}"), `routing.yml:4: routes[0].function.container: "new fn" is not a function name: 1 to 64 letters, digits, dashes and underscores`},
 		{"inline over another file's", rt(path, method, "function: {container: users, image: a}"), "routing.yml:4: routes[0].function.container: users is a function of the functions file already: write function: users"},
@@ -379,7 +415,9 @@ func TestGeneration_FollowsWhatAContainerDependsOn(t *testing.T) {
 // The samples are what `task up` runs with.
 func TestLoad_SampleFiles_AreValid(t *testing.T) {
 	const dir = "../../functions/"
-	c, err := config.Load(dir+"functions.yml", dir+"routing.yml", options())
+	o := options()
+	o.ResourcesPath = dir + "resources.yml"
+	c, err := config.Load(dir+"functions.yml", dir+"routing.yml", o)
 	require.NoError(t, err)
 	found := make(map[string]string)
 	for _, r := range c.Routes {
@@ -393,10 +431,14 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"POST /api/respond":         "esb/lambda-respond:latest",
 		"POST /api/chaos":           "esb/lambda-chaos:latest",
 		"POST /api/chaos/impatient": "esb/lambda-chaos:latest",
+		"POST /api/s3":              "esb/lambda-s3:latest",
+		"POST /api/dynamodb":        "esb/lambda-dynamodb:latest",
 		"POST /api/hello-python":    "esb/lambda-hello-python:latest",
 		"POST /api/hello-node":      "esb/lambda-hello-node:latest",
 	}, found)
-	assert.Len(t, c.Functions, 6)
+	assert.Len(t, c.Functions, 8)
+	assert.Len(t, c.Resources.Tables, 2)
+	assert.Len(t, c.Resources.Buckets, 1)
 }
 
 // FuzzLoad checks that no file makes the parser panic, and that what it takes keeps the promises of the types.

@@ -173,12 +173,10 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 		given, _ = fieldOf(v, "max_capacity")
 	}
 	o.reservedConcurrency(&f.Scaling, given)
-	for _, key := range []string{"code", "runtime", "handler", "layers"} {
-		if v, ok := o.get(key); ok {
-			v.problemf("is not supported yet: build an image of the code and name it in image")
-		}
-	}
-	if v, ok := o.need("image", "the function's container image, such as esb/lambda-echo:latest"); ok {
+	f.Code = o.code()
+	if o.has("code") {
+		o.withoutImage(f)
+	} else if v, ok := o.need("image", "the function's container image, such as esb/lambda-echo:latest, or code with runtime and handler"); ok {
 		f.Image = v.image()
 	}
 	if v, ok := o.get("entrypoint"); ok {
@@ -364,9 +362,10 @@ func generation(f *gateway.Function) string {
 		Entrypoint       []string
 		Command          []string
 		WorkingDirectory string
+		Code             *gateway.FunctionCode `json:",omitempty"` // without versions, which package codewatch adds
 	}{
 		1, f.Name, f.Image, f.Environment, f.Timeout, f.MemoryMB, f.EphemeralStorageMB, f.Interface,
-		f.Entrypoint, f.Command, f.WorkingDirectory,
+		f.Entrypoint, f.Command, f.WorkingDirectory, f.Code,
 	})
 	if err != nil {
 		panic(fmt.Sprintf("config: digest of function %s: %v", f.Name, err)) // strings and numbers always encode

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,7 +17,7 @@ import (
 // quiet is how long the files must be left alone before they are read: editors and copies write in steps.
 const quiet = 200 * time.Millisecond
 
-// Watcher reads both files again when one changes. What is right replaces the old configuration as a whole; what
+// Watcher reads all files again when one changes. What is right replaces the old configuration as a whole; what
 // is not is logged and refused, and the old one stays. It watches the folders of the files, so that a file that is
 // replaced by a rename is seen; a change behind a symbolic link to another folder is not, and needs Reload.
 type Watcher struct {
@@ -33,7 +35,7 @@ type Watcher struct {
 	apply func(*Config) error
 }
 
-// Open reads both files and prepares to watch them. When they are refused the error is an *Error. The caller
+// Open reads the files and prepares to watch them. When they are refused the error is an *Error. The caller
 // closes the watcher.
 func Open(functionsPath, routingPath string, opts Options, log *slog.Logger) (*Watcher, *Config, error) {
 	w := &Watcher{
@@ -44,8 +46,8 @@ func Open(functionsPath, routingPath string, opts Options, log *slog.Logger) (*W
 		done:          make(chan struct{}),
 	}
 	// The watch begins before the files are read, so that no change falls in between.
-	w.notify = watchFolders(log, filepath.Dir(functionsPath), filepath.Dir(routingPath))
-	f, err := read(functionsPath, routingPath)
+	w.notify = watchFolders(log, w.folders()...)
+	f, err := read(functionsPath, routingPath, opts)
 	if err == nil {
 		w.last = f
 		var cfg *Config
@@ -54,6 +56,18 @@ func Open(functionsPath, routingPath string, opts Options, log *slog.Logger) (*W
 		}
 	}
 	return nil, nil, errors.Join(err, w.Close())
+}
+
+// folders are those of the files, each once. That of an optional file may be missing.
+func (w *Watcher) folders() []string {
+	dirs := []string{filepath.Dir(w.functionsPath), filepath.Dir(w.routingPath)}
+	if dir := filepath.Dir(w.opts.ResourcesPath); w.opts.ResourcesPath != "" {
+		if _, err := os.Stat(dir); err == nil || !w.opts.ResourcesOptional {
+			dirs = append(dirs, dir)
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
 }
 
 // watchFolders returns nil when the folders cannot be watched: the box then still works, and Reload too.
@@ -95,7 +109,7 @@ func (w *Watcher) Close() error {
 	return err
 }
 
-// Reload reads both files now, for SIGHUP. Its error, which is logged too, says why the old configuration stays.
+// Reload reads the files now, for SIGHUP. Its error, which is logged too, says why the old configuration stays.
 func (w *Watcher) Reload() error { return w.reload(true) }
 
 func (w *Watcher) run() {
@@ -128,7 +142,7 @@ func (w *Watcher) run() {
 // switches when it replaces a mounted ConfigMap.
 func (w *Watcher) concerns(path string) bool {
 	switch filepath.Base(path) {
-	case filepath.Base(w.functionsPath), filepath.Base(w.routingPath), "..data":
+	case filepath.Base(w.functionsPath), filepath.Base(w.routingPath), filepath.Base(w.opts.ResourcesPath), "..data":
 		return true
 	}
 	return false
@@ -140,7 +154,7 @@ func (w *Watcher) reload(force bool) error {
 	if w.apply == nil {
 		return errors.New("reload the configuration: the watcher is not started")
 	}
-	f, err := read(w.functionsPath, w.routingPath)
+	f, err := read(w.functionsPath, w.routingPath, w.opts)
 	if err == nil && f == w.last && !force {
 		return nil
 	}

@@ -20,6 +20,8 @@ const readyTimeout = 2 * time.Second
 type dependencyState struct {
 	Status string `json:"status"`
 	Error  string `json:"error,omitempty"`
+	// Notes do not make it unready.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // newAdmin serves the operator: errors are shown in full, so it belongs on loopback.
@@ -52,6 +54,12 @@ func newAdmin(o Options) *echo.Echo {
 	e.GET("/pools", func(c echo.Context) error {
 		return c.JSON(http.StatusOK, map[string]any{"pools": o.Pools()})
 	})
+	e.GET(ContainerMetricsPath, func(c echo.Context) error {
+		if err := containerMetrics(c, o); err != nil {
+			return c.JSON(http.StatusServiceUnavailable, map[string]string{"message": err.Error()})
+		}
+		return nil
+	})
 	e.POST("/reload", func(c echo.Context) error {
 		if err := o.Reload(); err != nil {
 			return c.JSON(http.StatusUnprocessableEntity, map[string]any{"status": "refused", "problems": strings.Split(err.Error(), "\n")})
@@ -77,11 +85,15 @@ func ready(ctx context.Context, dependencies []Dependency) (int, map[string]depe
 	status := http.StatusOK
 	states := make(map[string]dependencyState, len(dependencies))
 	for i, d := range dependencies {
-		states[d.Name] = dependencyState{Status: "ok"}
+		state := dependencyState{Status: "ok"}
 		if errs[i] != nil {
 			status = http.StatusServiceUnavailable
-			states[d.Name] = dependencyState{Status: "down", Error: errs[i].Error()}
+			state = dependencyState{Status: "down", Error: errs[i].Error()}
 		}
+		if d.Notes != nil {
+			state.Notes = d.Notes()
+		}
+		states[d.Name] = state
 	}
 	return status, states
 }

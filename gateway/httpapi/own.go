@@ -26,6 +26,8 @@ func (f *front) own(method, path string) bool {
 	switch path {
 	case HealthPath:
 		return method == http.MethodGet || method == http.MethodHead
+	case ContainerMetricsPath:
+		return method == http.MethodGet
 	case f.login:
 		return method == http.MethodPost
 	}
@@ -46,6 +48,12 @@ func newSystem(o Options) *echo.Echo {
 	}
 	e.GET(HealthPath, health)
 	e.HEAD(HealthPath, health)
+	e.GET(ContainerMetricsPath, func(c echo.Context) error {
+		if _, err := o.Auth.Authenticate(gateway.AuthJWT, c.Request().Header); err != nil {
+			return err
+		}
+		return containerMetrics(c, o)
+	})
 	e.POST(o.LoginPath, func(c echo.Context) error { return login(c, o) })
 	return e
 }

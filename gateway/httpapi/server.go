@@ -64,6 +64,8 @@ type Options struct {
 	Dependencies []Dependency
 	// Pools answers /pools.
 	Pools func() []pool.State
+	// Containers answers ContainerMetricsPath.
+	Containers func(ctx context.Context) ([]gateway.Container, error)
 	// Reload answers POST /reload; its error is shown to the operator.
 	Reload func() error
 	// Registry takes the server's metrics; /metrics shows them and Gatherer's.
@@ -80,6 +82,8 @@ type Dependency struct {
 	Name string
 	// Check returns nil when it works; its error is shown to the operator.
 	Check func(ctx context.Context) error
+	// Notes are what the operator should know though it works; nil for none.
+	Notes func() []string
 }
 
 // Server is the HTTP front. Open binds its listeners, Serve begins to answer, Shutdown ends it.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -155,6 +156,29 @@ func validAddr(addr string) bool {
 	}
 	_, err = strconv.ParseUint(port, 10, 16)
 	return err == nil
+}
+
+// store reads the settings of a store that begin with prefix.
+func (l *loader) store(prefix, endpoint string) Store {
+	return Store{
+		Endpoint:  l.endpoint(prefix+"_ENDPOINT", endpoint),
+		AccessKey: l.text(prefix+"_ACCESS_KEY", DefaultStoreAccessKey),
+		SecretKey: Secret(l.text(prefix+"_SECRET_KEY", DefaultStoreSecretKey)),
+	}
+}
+
+// endpoint reads the URL of a store, empty for "off". Credentials in it would be shown in errors and are refused.
+func (l *loader) endpoint(name, def string) string {
+	v := l.text(name, def)
+	if v == Off {
+		return ""
+	}
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		l.problemf("%s: must be an http or https URL without credentials, such as %s, or off", name, def)
+		return ""
+	}
+	return strings.TrimSuffix(v, "/")
 }
 
 func (l *loader) subnet(name, def string) netip.Prefix {

@@ -21,7 +21,14 @@ const (
 	DefaultAuthPass = "onpremise-pass"
 )
 
-// Off is the value of an address that switches its listener off.
+// Development defaults of the stores' credentials, which are the stores' own too. A store refuses them where other machines
+// reach it.
+const (
+	DefaultStoreAccessKey = "esb-dev-access"
+	DefaultStoreSecretKey = "esb-dev-secret-change-in-production"
+)
+
+// Off is the value of an address that switches its listener off, and of an endpoint that is not used.
 const Off = "off"
 
 // Settings are the checked settings of one gateway process. Printing them shows no secret.
@@ -46,6 +53,11 @@ type Settings struct {
 	// RoutingConfigPath is the file that says which route calls which function.
 	// ROUTING_CONFIG_PATH; default "/etc/esb/routing.yml".
 	RoutingConfigPath string
+	// ResourcesConfigPath is the file that says which tables and buckets the box makes in its stores.
+	// RESOURCES_CONFIG_PATH; default "/etc/esb/resources.yml", which need not be there. One that is set must be.
+	ResourcesConfigPath string
+	// ResourcesOptional is true when RESOURCES_CONFIG_PATH is not set.
+	ResourcesOptional bool
 	// Home is the folder of what the gateway keeps: the development CA and the key that signs tokens.
 	// ESB_HOME; default "/var/lib/esb".
 	Home string
@@ -76,6 +88,9 @@ type Settings struct {
 	// IdleTimeout is when an idle worker is destroyed, for functions that do not set scaling.idle_timeout.
 	// IDLE_TIMEOUT_MINUTES; default 5.
 	IdleTimeout time.Duration
+	// CodePoll is how often function code in S3 is asked for changes, and local code looked through for such that the
+	// system did not tell. CODE_POLL_SECONDS; default 10.
+	CodePoll time.Duration
 	// HeartbeatInterval is how often the pools are compared with the agent's list of containers.
 	// HEARTBEAT_INTERVAL, seconds; default 30.
 	HeartbeatInterval time.Duration
@@ -95,7 +110,13 @@ type Settings struct {
 	// SHUTDOWN_GRACE_SECONDS; default 30.
 	ShutdownGrace time.Duration
 
-	// Region is the AWS region that events and ARNs name. AWS_REGION; default "us-east-1".
+	// S3 is the box's object store, which readiness asks and where buckets are made.
+	S3 Store
+	// DynamoDB is the box's DynamoDB store, which readiness asks and where tables are made.
+	DynamoDB Store
+
+	// Region is the AWS region that events and ARNs name, and requests to the stores are signed for.
+	// AWS_REGION; default "us-east-1".
 	Region string
 	// AccountID is the AWS account that events and ARNs name, 12 digits.
 	// AWS_ACCOUNT_ID; default "123456789012".
@@ -103,6 +124,11 @@ type Settings struct {
 	// Subnet is the function network. ESB_SUBNET, an IPv4 network; default "10.88.0.0/16". The box's own
 	// address on it (BoxAddr) counts as local: the agent's firewall keeps other machines off it.
 	Subnet netip.Prefix
+	// LogDir is the folder that takes gateway.log, from where the agent ships it when both have the same.
+	// ESB_LOG_DIR; default logs in Home.
+	LogDir string
+	// ServiceLogMaxMB bounds gateway.log and its rotated files together. SERVICE_LOG_MAX_MB; default 64.
+	ServiceLogMaxMB int
 	// LogLevel is the least level that is logged. LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO.
 	LogLevel slog.Level
 }
@@ -115,6 +141,17 @@ type AgentTLS struct {
 	KeyFile string
 	// CAFile is the CA that signed the agent's certificate. AGENT_TLS_CA; default none.
 	CAFile string
+}
+
+// Store says how a store is reached.
+type Store struct {
+	// Endpoint is the store's URL, empty when the box does without the store. S3_ENDPOINT and DYNAMODB_ENDPOINT, a URL or
+	// "off"; default "http://127.0.0.1:9000" and "http://127.0.0.1:8001".
+	Endpoint string
+	// AccessKey signs the requests. S3_ACCESS_KEY and DYNAMODB_ACCESS_KEY; default DefaultStoreAccessKey.
+	AccessKey string
+	// SecretKey belongs to AccessKey. S3_SECRET_KEY and DYNAMODB_SECRET_KEY; default DefaultStoreSecretKey.
+	SecretKey Secret
 }
 
 // Enabled says whether mutual TLS is configured.
@@ -155,6 +192,8 @@ func Load(getenv func(string) string) (Settings, error) {
 
 		FunctionsConfigPath: l.text("FUNCTIONS_CONFIG_PATH", "/etc/esb/functions.yml"),
 		RoutingConfigPath:   l.text("ROUTING_CONFIG_PATH", "/etc/esb/routing.yml"),
+		ResourcesConfigPath: l.text("RESOURCES_CONFIG_PATH", "/etc/esb/resources.yml"),
+		ResourcesOptional:   getenv("RESOURCES_CONFIG_PATH") == "",
 		Home:                l.text("ESB_HOME", "/var/lib/esb"),
 
 		TLSCertFile: l.text("TLS_CERT_FILE", ""),
@@ -169,6 +208,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		AllowInsecureDefaults: l.boolean("ESB_ALLOW_INSECURE_DEFAULTS", false),
 
 		IdleTimeout:            l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
+		CodePoll:               l.duration("CODE_POLL_SECONDS", time.Second, 10, 0.1, 24*3600),
 		HeartbeatInterval:      l.duration("HEARTBEAT_INTERVAL", time.Second, 30, 0.1, 3600),
 		OrphanGracePeriod:      l.duration("ORPHAN_GRACE_PERIOD_SECONDS", time.Second, 60, 0, 24*3600),
 		MaxConcurrentStarts:    l.integer("MAX_CONCURRENT_STARTS", 0, 0, 1000),
@@ -176,11 +216,17 @@ func Load(getenv func(string) string) (Settings, error) {
 		CircuitBreakerOpen:     l.duration("CIRCUIT_BREAKER_OPEN_SECONDS", time.Second, 10, 0.1, 3600),
 		ShutdownGrace:          l.duration("SHUTDOWN_GRACE_SECONDS", time.Second, 30, 0, 3600),
 
+		S3:       l.store("S3", "http://127.0.0.1:9000"),
+		DynamoDB: l.store("DYNAMODB", "http://127.0.0.1:8001"),
+
 		Region:    l.matching("AWS_REGION", "us-east-1", regionPattern, "a region name such as us-east-1"),
 		AccountID: l.matching("AWS_ACCOUNT_ID", "123456789012", accountPattern, "12 digits"),
 		Subnet:    l.subnet("ESB_SUBNET", "10.88.0.0/16"),
 		LogLevel:  l.level("LOG_LEVEL", slog.LevelInfo),
+
+		ServiceLogMaxMB: l.integer("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
 	}
+	s.LogDir = l.text("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	l.checkTLSFiles(s)
 	l.checkAgent(s)
 	l.checkListeners(s)

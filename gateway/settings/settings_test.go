@@ -53,6 +53,12 @@ func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
 	assert.Equal(t, 5, s.CircuitBreakerFailures)
 	assert.Equal(t, 10*time.Second, s.CircuitBreakerOpen)
 	assert.Equal(t, 30*time.Second, s.ShutdownGrace)
+	assert.Equal(t, "/etc/esb/resources.yml", s.ResourcesConfigPath)
+	assert.True(t, s.ResourcesOptional)
+	dev := settings.Store{Endpoint: "http://127.0.0.1:9000", AccessKey: settings.DefaultStoreAccessKey, SecretKey: settings.DefaultStoreSecretKey}
+	assert.Equal(t, dev, s.S3)
+	dev.Endpoint = "http://127.0.0.1:8001"
+	assert.Equal(t, dev, s.DynamoDB)
 	assert.Equal(t, "us-east-1", s.Region)
 	assert.Equal(t, "123456789012", s.AccountID)
 	assert.Equal(t, "10.88.0.1", s.BoxAddr().String())
@@ -74,6 +80,9 @@ func TestLoad_Values_AreTaken(t *testing.T) {
 		"MAX_CONCURRENT_STARTS", "4",
 		"ESB_SUBNET", "10.99.0.0/24",
 		"LOG_LEVEL", "debug",
+		"RESOURCES_CONFIG_PATH", "/r.yml",
+		"S3_ENDPOINT", "https://s3.example:9000/", "S3_ACCESS_KEY", "a", "S3_SECRET_KEY", "s",
+		"DYNAMODB_ENDPOINT", "off",
 	))
 	require.NoError(t, err)
 
@@ -90,6 +99,10 @@ func TestLoad_Values_AreTaken(t *testing.T) {
 	assert.Equal(t, 4, s.MaxConcurrentStarts)
 	assert.Equal(t, "10.99.0.1", s.BoxAddr().String())
 	assert.Equal(t, slog.LevelDebug, s.LogLevel)
+	assert.Equal(t, "/r.yml", s.ResourcesConfigPath)
+	assert.False(t, s.ResourcesOptional)
+	assert.Equal(t, settings.Store{Endpoint: "https://s3.example:9000", AccessKey: "a", SecretKey: "s"}, s.S3)
+	assert.Empty(t, s.DynamoDB.Endpoint)
 }
 
 func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
@@ -112,10 +125,13 @@ func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
 		{"HEARTBEAT_INTERVAL", "NaN", `HEARTBEAT_INTERVAL: must be a number of seconds from 0.1 to 3600, got "NaN"`},
 		{"ORPHAN_GRACE_PERIOD_SECONDS", "1m", `ORPHAN_GRACE_PERIOD_SECONDS: must be a number of seconds from 0 to 86400, got "1m"`},
 		{"CIRCUIT_BREAKER_FAILURES", "0", `CIRCUIT_BREAKER_FAILURES: must be a whole number from 1 to 1000, got "0"`},
+		{"SERVICE_LOG_MAX_MB", "0", `SERVICE_LOG_MAX_MB: must be a whole number from 1 to 1048576, got "0"`},
 		{"AWS_REGION", "mars", `AWS_REGION: must be a region name such as us-east-1, got "mars"`},
 		{"AWS_ACCOUNT_ID", "123", `AWS_ACCOUNT_ID: must be 12 digits, got "123"`},
 		{"ESB_SUBNET", "10.88.0.1/16", `ESB_SUBNET: "10.88.0.1/16" has host bits set; the network is 10.88.0.0/16`},
 		{"ESB_SUBNET", "fd00::/64", `ESB_SUBNET: must be an IPv4 network from /8 to /29, such as 10.88.0.0/16, got "fd00::/64"`},
+		{"S3_ENDPOINT", "127.0.0.1:9000", `S3_ENDPOINT: must be an http or https URL without credentials, such as http://127.0.0.1:9000, or off`},
+		{"DYNAMODB_ENDPOINT", "http://me:secret@db:8001", `DYNAMODB_ENDPOINT: must be an http or https URL without credentials, such as http://127.0.0.1:8001, or off`},
 		{"LOG_LEVEL", "loud", `LOG_LEVEL: must be DEBUG, INFO, WARN or ERROR, got "loud"`},
 	} {
 		t.Run(c.name+"="+c.value, func(t *testing.T) {
@@ -225,6 +241,7 @@ func TestSettings_Printed_ShowNoSecret(t *testing.T) {
 	} {
 		assert.NotContains(t, printed, "own-api-key")
 		assert.NotContains(t, printed, "own-password")
+		assert.NotContains(t, printed, settings.DefaultStoreSecretKey)
 		assert.NotContains(t, printed, "kkkkkkkk")
 		assert.NotContains(t, printed, fmt.Sprintf("%x", "own-api-key"))
 		assert.Contains(t, printed, "redacted")

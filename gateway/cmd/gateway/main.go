@@ -1,5 +1,9 @@
 // Command gateway is the front door of the edge serverless box: HTTP in, Lambda events to function containers, HTTP
 // out. Its settings are environment variables; package settings documents them.
+//
+// Usage: gateway           serve until SIGTERM or SIGINT
+//
+//	gateway health    exit with 0 when the gateway of these settings is ready, for container health checks
 package main
 
 import (
@@ -15,10 +19,20 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := app.Run(ctx, os.Getenv, os.Stdout)
+	err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "gateway: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+func run(ctx context.Context, args []string) error {
+	switch {
+	case len(args) == 0:
+		return app.Run(ctx, os.Getenv, os.Stdout)
+	case len(args) == 1 && args[0] == "health":
+		return app.Health(ctx, os.Getenv)
+	}
+	return fmt.Errorf("usage: gateway [health], got %q", args)
 }

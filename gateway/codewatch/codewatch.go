@@ -1,0 +1,394 @@
+// Package codewatch knows which version of their code functions have, for code that is not in an image: it asks S3 for
+// ETags, and watches local zip files and folders. A new version makes a new generation of the function, so that its pool
+// drains the workers of the old one. What cannot be reached keeps the version that it had.
+package codewatch
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/edge-serverless-box/esb/api/codeversion"
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+const (
+	// quiet is how long local code must be left alone before it is looked at: editors and copies write in steps.
+	quiet = 300 * time.Millisecond
+	// lookTimeout bounds the look at one source, a folder of 250 MB on a slow disk included.
+	lookTimeout = 20 * time.Second
+	// firstLook bounds how long a configuration waits for the versions of its code; it goes without them then.
+	firstLook = 5 * time.Second
+	// retry is how soon a source is looked at again of which nothing is known yet.
+	retry = 2 * time.Second
+	// parallel bounds the looks at the same time.
+	parallel = 4
+)
+
+// Objects is the S3 store; *S3 is the one of production.
+type Objects interface {
+	// ETag returns an object's ETag, without quotes.
+	ETag(ctx context.Context, bucket, key string) (string, error)
+}
+
+// Options of a Watcher.
+type Options struct {
+	// Poll is the time between two looks at all sources (CODE_POLL_SECONDS).
+	Poll time.Duration
+	// Objects is nil when there is no S3 store.
+	Objects Objects
+	Logger  *slog.Logger
+}
+
+// Watcher adds versions to functions. Close ends it.
+type Watcher struct {
+	opts  Options
+	log   *slog.Logger
+	apply func(map[string]*gateway.Function)
+
+	life   context.Context
+	end    context.CancelFunc
+	done   chan struct{}
+	wake   chan struct{} // of one: there are new sources
+	notify *folders
+
+	// mu guards what follows, and puts the calls of apply in order.
+	mu        sync.Mutex
+	functions map[string]*gateway.Function // as configured
+	sources   map[string]*source           // by location; all that functions name
+}
+
+// source is one location and what is known of it.
+type source struct {
+	location string
+
+	// look is held while it is looked at, and guards seen.
+	look sync.Mutex
+	seen string // signature of a local one when its version was made, see signature
+
+	// The Watcher's mu guards these.
+	version string
+	problem string // that was logged last
+}
+
+// Open starts a Watcher. apply gets all functions, with versions and the generations that follow from them, whenever one of
+// them changes; it is called by Set and, one call at a time, from a goroutine of the Watcher.
+func Open(opts Options, apply func(map[string]*gateway.Function)) *Watcher {
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	w := &Watcher{
+		opts: opts, log: opts.Logger, apply: apply, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		notify: watchFolders(opts.Logger), sources: map[string]*source{},
+	}
+	w.life, w.end = context.WithCancel(context.Background())
+	go w.run()
+	return w
+}
+
+// Close ends the watching and waits for an apply that is running.
+func (w *Watcher) Close() error {
+	w.end()
+	<-w.done
+	return w.notify.close()
+}
+
+// Set makes functions the configured ones, looks at code that is new, and applies. It waits for S3 for some seconds at
+// most: a function whose code nobody could look at yet is applied without a version, and again when there is one.
+func (w *Watcher) Set(functions map[string]*gateway.Function) {
+	w.mu.Lock()
+	w.functions = functions
+	sources := map[string]*source{}
+	var unknown []*source
+	for _, fn := range functions {
+		for _, location := range locations(fn.Code) {
+			s := w.sources[location]
+			if s == nil {
+				s = &source{location: location}
+			}
+			if sources[location] == nil && s.version == "" {
+				unknown = append(unknown, s)
+			}
+			sources[location] = s
+		}
+	}
+	w.sources = sources
+	w.mu.Unlock()
+	w.notify.set(slices.Collect(maps.Keys(sources)))
+
+	ctx, cancel := context.WithTimeout(w.life, firstLook)
+	defer cancel()
+	w.lookAt(ctx, unknown)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applyNow()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func locations(code *gateway.FunctionCode) []string {
+	if code == nil {
+		return nil
+	}
+	all := []string{code.Source.Location}
+	for _, l := range code.Layers {
+		all = append(all, l.Location)
+	}
+	return all
+}
+
+// applyNow gives apply all functions. The caller holds mu.
+func (w *Watcher) applyNow() {
+	functions := make(map[string]*gateway.Function, len(w.functions))
+	for name, fn := range w.functions {
+		functions[name] = w.versioned(fn)
+	}
+	w.apply(functions)
+}
+
+// versioned returns a function with the versions of its code.
+func (w *Watcher) versioned(fn *gateway.Function) *gateway.Function {
+	if fn.Code == nil {
+		return fn
+	}
+	at := func(s gateway.CodeSource) gateway.CodeSource {
+		return gateway.CodeSource{Location: s.Location, Version: w.sources[s.Location].version}
+	}
+	code := *fn.Code
+	code.Source = at(code.Source)
+	code.Layers = nil
+	for _, l := range fn.Code.Layers {
+		code.Layers = append(code.Layers, at(l))
+	}
+	data, err := json.Marshal([]any{fn.Generation, code})
+	if err != nil {
+		panic(fmt.Sprintf("codewatch: digest of function %s: %v", fn.Name, err)) // strings always encode
+	}
+	sum := sha256.Sum256(data)
+	copied := *fn
+	copied.Code, copied.Generation = &code, hex.EncodeToString(sum[:16])
+	return &copied
+}
+
+// run looks at everything from time to time, and at local code soon after it has changed.
+func (w *Watcher) run() {
+	defer close(w.done)
+	poll := time.NewTimer(w.opts.Poll)
+	defer poll.Stop()
+	settle := time.NewTimer(quiet)
+	settle.Stop()
+	defer settle.Stop()
+	for {
+		select {
+		case <-w.life.Done():
+			return
+		case <-w.wake:
+			poll.Reset(w.pause())
+		case <-w.notify.events():
+			settle.Reset(quiet)
+		case err := <-w.notify.errors():
+			w.log.Warn("watching function code", "error", err)
+			settle.Reset(quiet) // events may have been lost
+		case <-settle.C:
+			w.check(func(s *source) bool { return !isObject(s.location) })
+		case <-poll.C:
+			w.check(func(*source) bool { return true })
+			poll.Reset(w.pause())
+		}
+	}
+}
+
+// pause is the time until all is looked at again.
+func (w *Watcher) pause() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.sources {
+		if s.version == "" {
+			return min(retry, w.opts.Poll)
+		}
+	}
+	return w.opts.Poll
+}
+
+// check looks at some sources, and applies when one has changed.
+func (w *Watcher) check(which func(*source) bool) {
+	w.mu.Lock()
+	var sources []*source
+	for _, s := range w.sources {
+		if which(s) {
+			sources = append(sources, s)
+		}
+	}
+	w.mu.Unlock()
+	changed := w.lookAt(w.life, sources)
+	if w.life.Err() != nil || !changed {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applyNow()
+}
+
+// lookAt brings the versions of sources up to date and says whether one has changed.
+func (w *Watcher) lookAt(ctx context.Context, sources []*source) bool {
+	var looking sync.WaitGroup
+	slots := make(chan struct{}, parallel)
+	changed := make([]bool, len(sources))
+	for i, s := range sources {
+		looking.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+			defer cancel()
+			changed[i] = w.look(ctx, s)
+		})
+	}
+	looking.Wait()
+	return slices.Contains(changed, true)
+}
+
+// look brings the version of one source up to date and says whether it has changed.
+func (w *Watcher) look(ctx context.Context, s *source) bool {
+	s.look.Lock()
+	defer s.look.Unlock()
+	version, err := w.versionOf(ctx, s)
+	if w.life.Err() != nil {
+		return false // Close cut it short
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		if text := err.Error(); text != s.problem {
+			s.problem = text
+			if s.version == "" {
+				w.log.Error("function code cannot be looked at, functions with it wait for it", "location", s.location, "error", text)
+			} else {
+				w.log.Warn("function code cannot be looked at, the old one stays", "location", s.location, "version", s.version, "error", text)
+			}
+		}
+		return false
+	}
+	if s.problem != "" {
+		w.log.Info("function code can be looked at again", "location", s.location)
+	}
+	s.problem = ""
+	if version == s.version {
+		return false
+	}
+	w.log.Info("function code has a new version", "location", s.location, "version", version)
+	s.version = version
+	return true
+}
+
+// versionOf finds a source's version. The caller holds s.look.
+func (w *Watcher) versionOf(ctx context.Context, s *source) (string, error) {
+	if isObject(s.location) {
+		if w.opts.Objects == nil {
+			return "", errors.New("there is no S3 store: S3_ENDPOINT is off")
+		}
+		bucket, key, _ := strings.Cut(strings.TrimPrefix(s.location, objectScheme), "/")
+		etag, err := w.opts.Objects.ETag(ctx, bucket, key)
+		return codeversion.ETag + etag, err
+	}
+	signature, settled, err := sign(ctx, s.location)
+	if err != nil {
+		s.seen = ""
+		return "", err
+	}
+	w.mu.Lock()
+	known := s.version
+	w.mu.Unlock()
+	if signature == s.seen && known != "" {
+		return known, nil
+	}
+	w.notify.set([]string{s.location}) // it may have new folders
+	version, err := codeversion.Of(ctx, s.location)
+	if s.seen = ""; err == nil && settled {
+		s.seen = signature
+	}
+	return version, err
+}
+
+const objectScheme = "s3://"
+
+func isObject(location string) bool { return strings.HasPrefix(location, objectScheme) }
+
+// folders tells of changes below folders, as far as the system can.
+type folders struct {
+	log     *slog.Logger
+	watcher *fsnotify.Watcher // nil when the system lets us watch nothing
+	once    sync.Once
+}
+
+func watchFolders(log *slog.Logger) *folders {
+	f := &folders{log: log}
+	var err error
+	if f.watcher, err = fsnotify.NewWatcher(); err != nil {
+		f.watcher = nil
+		f.complain(err)
+	}
+	return f
+}
+
+func (f *folders) complain(err error) {
+	f.once.Do(func() {
+		f.log.Warn("not all function code can be watched, changes are found by looking every CODE_POLL_SECONDS", "error", err)
+	})
+}
+
+func (f *folders) close() error {
+	if f.watcher == nil {
+		return nil
+	}
+	if err := f.watcher.Close(); err != nil {
+		return fmt.Errorf("stop watching function code: %w", err)
+	}
+	return nil
+}
+
+// events is nil, which never delivers, when nothing is watched.
+func (f *folders) events() <-chan fsnotify.Event {
+	if f.watcher == nil {
+		return nil
+	}
+	return f.watcher.Events
+}
+
+func (f *folders) errors() <-chan error {
+	if f.watcher == nil {
+		return nil
+	}
+	return f.watcher.Errors
+}
+
+// set watches the folders of local code as well: those in it, and the one around it, for a path that is replaced by a
+// rename. One too many costs little, so none is ever left out again; the kernel drops those that are removed.
+func (f *folders) set(locations []string) {
+	if f.watcher == nil {
+		return
+	}
+	for _, location := range locations {
+		if isObject(location) {
+			continue
+		}
+		for _, dir := range append([]string{filepath.Dir(location)}, foldersIn(location)...) {
+			if err := f.watcher.Add(dir); err != nil {
+				f.complain(err)
+			}
+		}
+	}
+}
