@@ -1,4 +1,4 @@
-// Package runtimes makes the base images that function code in Python and Node.js runs on: the system libraries and
+// Package runtimes makes the base images that function code runs on: the system libraries and
 // the Python of the machine's own Debian release, Node.js from npm, and a runtime client of our own (python/bootstrap.py,
 // nodejs/bootstrap.js). No image registry is needed.
 //
@@ -33,7 +33,9 @@ const (
 	Python = "python"
 	// NodeJS is Node.js, pinned in nodejs.go.
 	NodeJS = "nodejs"
-	// system is what both stand on: C and C++ libraries, CA certificates, time zones.
+	// Provided has no interpreter: the code brings its own program, named bootstrap.
+	Provided = "provided"
+	// system is what all stand on: C and C++ libraries, CA certificates, time zones.
 	system = "system"
 )
 
@@ -81,9 +83,9 @@ type buildFunc func(ctx context.Context, scratch string, parent *Base) (v1.Image
 
 // Base returns the named base image, from the cache or made now.
 func (b *Builder) Base(ctx context.Context, name string) (*Base, error) {
-	build, ok := map[string]buildFunc{system: b.buildSystem, Python: b.buildPython, NodeJS: b.buildNode}[name]
+	build, ok := map[string]buildFunc{system: b.buildSystem, Python: b.buildPython, NodeJS: b.buildNode, Provided: b.buildProvided}[name]
 	if !ok {
-		return nil, fmt.Errorf("no base image %q: must be %s or %s", name, Python, NodeJS)
+		return nil, fmt.Errorf("no base image %q: must be %s, %s or %s", name, Python, NodeJS, Provided)
 	}
 	base := &Base{name: name, log: b.log}
 	if name != system {
@@ -177,6 +179,28 @@ func Key(name string) (string, error) {
 		_, _ = inputs.Write(append(nodeClient, nodeVersion...))
 	}
 	return hex.EncodeToString(inputs.Sum(nil))[:16], nil
+}
+
+// Tag is the version of the base's runtime, as AWS's names of runtimes have it: "3.11" of python3.11, "24" of nodejs24.x,
+// "latest" for programs that bring their own.
+func (b *Base) Tag() (string, error) {
+	switch b.name {
+	case NodeJS:
+		major, _, _ := strings.Cut(nodeVersion, ".")
+		return major, nil
+	case Python:
+		interpreters, err := filepath.Glob(filepath.Join(b.dir, "root/usr/bin/python3.*"))
+		if err != nil || len(interpreters) != 1 {
+			return "", fmt.Errorf("the base image in %s has %d interpreters, want one: remove it and try again", b.dir, len(interpreters))
+		}
+		return strings.TrimPrefix(filepath.Base(interpreters[0]), "python"), nil
+	}
+	return "latest", nil
+}
+
+// buildProvided makes what AWS's provided.al2023 is to programs: a C library, CA certificates and time zones.
+func (b *Builder) buildProvided(_ context.Context, _ string, parent *Base) (v1.Image, error) {
+	return imagebuild.Build(parent, imagebuild.Config{Labels: map[string]string{"io.esb.runtime": Provided}})
 }
 
 // CodeLayer makes the layer that puts the code in the folder dir into an image, at TaskRoot. Python code is compiled:

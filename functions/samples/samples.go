@@ -1,4 +1,4 @@
-// Package samples builds the images of the sample functions: those in Go from this module's sources on an empty base,
+// Package samples builds the runtime base images (for functions whose code is no image) and those of the sample functions: those in Go from this module's sources on an empty base,
 // those in Python and Node.js on the base images of package runtimes.
 package samples
 
@@ -34,9 +34,11 @@ const recipe = "1"
 // golang stands for "no base image: a static binary", beside the names of base images.
 const golang = "go"
 
-// sample is one function: its folder is its name, its image is esb/<name>:latest.
+// sample is one function: its folder is its name, its image is esb/<name>:latest. A bare one is a base image by itself,
+// esb/<name>:<version of the runtime>.
 type sample struct {
 	name, base, handler string
+	bare                bool
 }
 
 func all() []sample {
@@ -45,8 +47,13 @@ func all() []sample {
 		{name: "lambda-event", base: golang},
 		{name: "lambda-respond", base: golang},
 		{name: "lambda-chaos", base: golang},
+		{name: "lambda-s3", base: golang},
+		{name: "lambda-dynamodb", base: golang},
 		{name: "lambda-hello-python", base: runtimes.Python, handler: "handler.handler"},
 		{name: "lambda-hello-node", base: runtimes.NodeJS, handler: "index.handler"},
+		{name: "runtime-python", base: runtimes.Python, bare: true},
+		{name: "runtime-nodejs", base: runtimes.NodeJS, bare: true},
+		{name: "runtime-provided", base: runtimes.Provided, bare: true},
 	}
 }
 
@@ -83,7 +90,7 @@ func (b *Builder) Build(ctx context.Context, names ...string) error {
 		}
 		inputs[s.name] = digest
 		if b.upToDate(s, digest) {
-			b.Log.Info("up to date", "image", s.image())
+			b.Log.Info("up to date", "archive", b.archive(s))
 			continue
 		}
 		stale = append(stale, s)
@@ -101,14 +108,14 @@ func (b *Builder) Build(ctx context.Context, names ...string) error {
 	}
 	for _, s := range stale {
 		start := time.Now()
-		img, err := b.image(ctx, s, binaries)
+		img, name, err := b.image(ctx, s, binaries)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		if err := imagebuild.WriteArchive(b.archive(s), s.image(), img, map[string]string{annotationInputs: inputs[s.name]}); err != nil {
+		if err := imagebuild.WriteArchive(b.archive(s), name, img, map[string]string{annotationInputs: inputs[s.name]}); err != nil {
 			return err
 		}
-		b.Log.Info("built", "image", s.image(), "archive", b.archive(s), "ms", time.Since(start).Milliseconds())
+		b.Log.Info("built", "image", name, "archive", b.archive(s), "ms", time.Since(start).Milliseconds())
 	}
 	return nil
 }
@@ -141,7 +148,10 @@ func (b *Builder) upToDate(s sample, digest string) bool {
 func (b *Builder) inputs(ctx context.Context, s sample) (string, error) {
 	hash := sha256.New()
 	_, _ = fmt.Fprintln(hash, recipe, s.name, s.base, s.handler, runtime.GOARCH)
-	paths := []string{s.name}
+	var paths []string
+	if !s.bare {
+		paths = append(paths, s.name)
+	}
 	if s.base == golang {
 		version, err := b.goTool(ctx, "env", "GOVERSION")
 		if err != nil {
@@ -212,19 +222,26 @@ func (b *Builder) goTool(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-func (b *Builder) image(ctx context.Context, s sample, binaries string) (v1.Image, error) {
+// image makes the image of a sample and says its name.
+func (b *Builder) image(ctx context.Context, s sample, binaries string) (img v1.Image, name string, err error) {
 	if s.base == golang {
-		return goImage(s, filepath.Join(binaries, s.name))
+		img, err = goImage(s, filepath.Join(binaries, s.name))
+		return img, s.image(), err
 	}
 	base, err := b.Bases.Base(ctx, s.base)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	if s.bare {
+		tag, err := base.Tag()
+		return base, "esb/" + s.name + ":" + tag, err
 	}
 	layer, err := base.CodeLayer(ctx, filepath.Join(b.Source, s.name))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return imagebuild.Build(base, imagebuild.Config{Cmd: []string{s.handler}}, layer)
+	img, err = imagebuild.Build(base, imagebuild.Config{Cmd: []string{s.handler}}, layer)
+	return img, s.image(), err
 }
 
 // goImage is FROM scratch: a binary, and the folders that a read-only root must have.

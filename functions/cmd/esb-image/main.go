@@ -1,7 +1,7 @@
 // Command esb-image makes container images for functions without Docker and without a registry.
 //
 //	esb-image build-samples -out <folder> [-cache <folder>] [-src <folder>] [name...]
-//	esb-image build -tag <name:tag> -out <file.tar> [-base scratch|python|nodejs|<archive.tar>] ...
+//	esb-image build -tag <name:tag> -out <file.tar> [-base scratch|provided|python|nodejs|<archive.tar>] ...
 //	esb-image push -ref <registry/name:tag> <archive.tar>
 //
 // `esb-image <command> -h` shows the flags of a command.
@@ -31,7 +31,7 @@ import (
 
 const usage = `usage: esb-image <command> [flags]
 
-  build-samples   build the images of the sample functions as OCI archives
+  build-samples   build the runtime base images and those of the sample functions as OCI archives
   build           build one image from a base, files and settings
   push            push an archive to a registry
 `
@@ -117,7 +117,7 @@ type recipe struct {
 
 func build(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Logger) error {
 	var r recipe
-	flags.StringVar(&r.base, "base", "scratch", "base image: scratch, python, nodejs, or an archive made by esb-image, docker save, buildx ...")
+	flags.StringVar(&r.base, "base", "scratch", "base image: scratch, provided, python, nodejs, or an archive made by esb-image, docker save, buildx ...")
 	flags.StringVar(&r.tag, "tag", "", "name of the image, name[:tag] (required)")
 	flags.StringVar(&r.out, "out", "", "archive to write, <file>.tar (required)")
 	flags.StringVar(&r.dir, "dir", "", "code folder, copied to "+runtimes.TaskRoot)
@@ -233,7 +233,7 @@ func (r *recipe) openBase(ctx context.Context, log *slog.Logger) (base v1.Image,
 	case "scratch":
 		base, err := imagebuild.Scratch()
 		return base, plain, func() {}, err
-	case runtimes.Python, runtimes.NodeJS:
+	case runtimes.Python, runtimes.NodeJS, runtimes.Provided:
 		bases, err := newBases(r.cache, log)
 		if err != nil {
 			return nil, nil, nil, err
@@ -246,7 +246,7 @@ func (r *recipe) openBase(ctx context.Context, log *slog.Logger) (base v1.Image,
 	}
 	archive, err := imagebuild.OpenArchive(r.base)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("-base must be scratch, python, nodejs or an archive: %w", err)
+		return nil, nil, nil, fmt.Errorf("-base must be scratch, provided, python, nodejs or an archive: %w", err)
 	}
 	return archive, plain, func() { _ = archive.Close() }, nil
 }

@@ -59,7 +59,7 @@ func TestRun_BadArguments_SayWhatToDo(t *testing.T) {
 		{[]string{"paint"}, `no command "paint"`},
 		{[]string{"build-samples"}, "-out is required"},
 		{[]string{"build", "-out", out}, "-tag and -out are required"},
-		{[]string{"build", "-tag", "x", "-out", out, "-base", "/nothere.tar"}, "-base must be scratch, python, nodejs or an archive"},
+		{[]string{"build", "-tag", "x", "-out", out, "-base", "/nothere.tar"}, "-base must be scratch, provided, python, nodejs or an archive"},
 		{[]string{"build", "-tag", "x", "-out", out, "-env", "A"}, "-env A: must be name=value"},
 		{[]string{"build", "-tag", "x", "-out", out, "-file", "/a"}, "-file /a: must be"},
 		{[]string{"build", "-tag", "x", "-out", out, "-binary", "/nothere"}, "no such file"},
