@@ -43,6 +43,10 @@ func runWithBox(m *testing.M) (code int, err error) {
 	if os.Getuid() != 0 {
 		return 1, fmt.Errorf("the end-to-end tests start containers: run them as root")
 	}
+	way, err := stack.ChosenWay()
+	if err != nil {
+		return 1, err
+	}
 	root, err := stack.RepositoryRoot()
 	if err != nil {
 		return 1, err
@@ -71,6 +75,7 @@ func runWithBox(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	box, err = stack.Prepare(home, stack.Options{
+		Way:             way,
 		FunctionsConfig: filepath.Join(root, "tests", "e2e", "testdata", "functions.yml"),
 		RoutingConfig:   routingFile,
 		Images:          images,
@@ -79,14 +84,14 @@ func runWithBox(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	ctx := context.Background()
-	if err := box.Up(ctx); err != nil {
-		return 1, err
-	}
 	defer func() {
 		if downErr := box.Down(); downErr != nil && err == nil {
 			err = downErr
 		}
 	}()
+	if err := box.Up(ctx); err != nil {
+		return 1, err
+	}
 	if token, err = box.Token(ctx); err != nil {
 		return 1, err
 	}
@@ -170,23 +175,9 @@ func TestHello_InterpretedRuntimesAnswer(t *testing.T) {
 	}
 }
 
-func TestStatus_ShowsTheContainerWithAddressAndState(t *testing.T) {
-	postEcho(t, "/api/echo")
-	containers := box.Containers(t, "lambda-echo")
-	require.NotEmpty(t, containers)
-	text, err := box.Esb(t.Context(), "status")
-	require.NoError(t, err, text)
-	for _, c := range containers {
-		assert.Contains(t, text, c.GetContainerName())
-		assert.Contains(t, text, c.GetIpAddress())
-	}
-	assert.Contains(t, text, "RUNNING")
-}
-
 func TestUp_Again_IsHarmless(t *testing.T) {
 	before := postEcho(t, "/api/echo")
-	text, err := box.Esb(t.Context(), "up")
-	require.NoError(t, err, text)
+	require.NoError(t, box.Up(t.Context()))
 	after := postEcho(t, "/api/echo")
 	assert.Equal(t, before.Instance, after.Instance)
 }
@@ -376,7 +367,7 @@ func TestChaos_FunctionTimeout_IsBadGatewayInTimeAndDestroysTheContainer(t *test
 	assert.GreaterOrEqual(t, time.Since(start), 3*time.Second)
 	assert.Less(t, time.Since(start), 28*time.Second, "the function's own timeout must come before the route's")
 	requireDestroyed(t, "lambda-chaos", before[0].GetContainerId())
-	assert.Contains(t, box.FunctionLog(t, "lambda-chaos"), "Task timed out after 3.00 seconds")
+	box.RequireLogged(t, "lambda-chaos", "Task timed out after 3.00 seconds")
 	assert.Equal(t, http.StatusOK, box.Post(t, "/api/chaos", token, `{"action":"ok"}`).Status)
 }
 
@@ -415,7 +406,7 @@ func TestChaos_ClientLeaves_DestroysTheContainer(t *testing.T) {
 func TestChaos_OutOfMemory_IsBadGatewayAndTheLogSaysSo(t *testing.T) {
 	answer := box.Post(t, "/api/chaos", token, `{"action":"oom"}`)
 	assert.Equal(t, http.StatusBadGateway, answer.Status, "%s", answer.Body)
-	stack.Eventually(t, func() bool { return strings.Contains(box.FunctionLog(t, "lambda-chaos"), "OOM") }, "the log must say OOM")
+	box.RequireLogged(t, "lambda-chaos", "OOM")
 	assert.Equal(t, http.StatusOK, box.Post(t, "/api/chaos", token, `{"action":"ok"}`).Status)
 }
 
@@ -424,35 +415,6 @@ func TestInitError_IsBadGateway(t *testing.T) {
 		answer := box.Post(t, "/api/chaos-init-error", token, `{"action":"ok"}`)
 		assert.Equal(t, http.StatusBadGateway, answer.Status, "%s", answer.Body)
 	}
-}
-
-func TestLog_LinesCarryTheRequestID(t *testing.T) {
-	answer := box.Post(t, "/api/burst", token, `{"action":"log","lines":50}`)
-	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
-	id := answer.Header.Get("x-amzn-RequestId")
-	// The lines come a few milliseconds after the answer, which does not wait for them.
-	stack.Eventually(t, func() bool { return strings.Contains(box.FunctionLog(t, "burst"), "REPORT RequestId: "+id) }, "the log of %s", id)
-	type line struct {
-		Type      string  `json:"type"`
-		Message   string  `json:"message"`
-		RequestID string  `json:"request_id"`
-		Peak      float64 `json:"max_memory_used_mb"`
-	}
-	var order []string
-	for _, text := range strings.Split(box.FunctionLog(t, "burst"), "\n") {
-		var l line
-		if text == "" || json.Unmarshal([]byte(text), &l) != nil || l.RequestID != id {
-			continue
-		}
-		order = append(order, l.Type)
-		if l.Type == "platform.report" {
-			assert.Contains(t, l.Message, "REPORT RequestId: "+id)
-			assert.NotContains(t, l.Message, "Max Memory Used: 256 MB", "the peak must be measured")
-		}
-	}
-	require.Len(t, order, 53, "50 lines, START, END and REPORT")
-	assert.Equal(t, "platform.start", order[0])
-	assert.Equal(t, []string{"platform.end", "platform.report"}, order[51:])
 }
 
 func TestMissingImage_IsAnsweredAtOnce(t *testing.T) {

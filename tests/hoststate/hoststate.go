@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -41,6 +43,40 @@ func Read(home, binDir, bridge string) (State, error) {
 		state[kind] = lines
 	}
 	return state, nil
+}
+
+// Process is a running process of a box.
+type Process struct {
+	PID int
+	// Program is the path of its executable, Command its command line.
+	Program, Command string
+}
+
+// Processes are those that run a program of binDir for the box of home.
+func Processes(home, binDir, bridge string) ([]Process, error) {
+	lines, err := processes(home, binDir, bridge)
+	if err != nil {
+		return nil, err
+	}
+	var found []Process
+	for _, line := range lines {
+		pid, command, _ := strings.Cut(line, " ")
+		number, err := strconv.Atoi(pid)
+		if err != nil {
+			return nil, err
+		}
+		program, err := os.Readlink(filepath.Join("/proc", pid, "exe"))
+		ours := strings.Contains(command, home) || strings.Contains(command, bridge) || inEnvironment(pid, "ESB_HOME="+home)
+		if err == nil && ours && filepath.Dir(program) == binDir { // one without a program has ended meanwhile
+			found = append(found, Process{PID: number, Program: program, Command: command})
+		}
+	}
+	return found, nil
+}
+
+func inEnvironment(pid, variable string) bool {
+	data, _ := os.ReadFile(filepath.Join("/proc", pid, "environ")) // the process may be gone
+	return slices.Contains(strings.Split(string(data), "\x00"), variable)
 }
 
 func processes(home, binDir, bridge string) ([]string, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 )
@@ -38,31 +39,49 @@ const (
 // expectation.
 const waitLimit = 90 * time.Second
 
-// Options of Up.
+// downLimit bounds the end of a box.
+const downLimit = 3 * time.Minute
+
+// Options of Prepare.
 type Options struct {
-	// FunctionsConfig and RoutingConfig are paths; the samples of the repository when empty.
-	FunctionsConfig, RoutingConfig string
-	// Images are extra image archives to link into the box's image folder before it starts.
+	// Way is how the box runs; Native when empty.
+	Way Way
+	// FunctionsConfig, RoutingConfig and ResourcesConfig are paths; the samples of the repository when empty.
+	FunctionsConfig, RoutingConfig, ResourcesConfig string
+	// Images are extra image archives to put into the box's image folder before it starts.
 	Images []string
+	// OwnLogs: the VictoriaLogs at LogsURL is the test's own affair, a native box starts none.
+	OwnLogs bool
 	// Env are further settings, "NAME=value".
 	Env []string
 }
 
-// Stack is one running box.
+// Stack is one box and how to reach it from the host.
 type Stack struct {
-	Home       string
-	Bridge     string
-	Subnet     string
-	HTTPSURL   string
-	HTTPURL    string
-	AdminURL   string
-	AgentAddr  string
-	HTTP       *http.Client
-	Agent      agentv1.AgentServiceClient
-	env        []string
-	command    string
+	Way Way
+	// Home is the folder of the box's state, and of what the tests keep about it.
+	Home string
+	// BinDir holds the programs that a native box runs.
+	BinDir string
+	// Bridge and Subnet are the function network; Box is the box's address on it.
+	Bridge, Subnet, Box string
+	// HTTPSURL, HTTPURL and AdminURL are the gateway's listeners, AgentAddr is the agent's.
+	HTTPSURL, HTTPURL, AdminURL, AgentAddr string
+	// S3URL, DynamoDBURL and LogsURL are the stores; LogsURL is VictoriaLogs.
+	S3URL, DynamoDBURL, LogsURL string
+	// HTTP trusts the development CA. Agent and Health, the agent's, are there after Up.
+	HTTP   *http.Client
+	Agent  agentv1.AgentServiceClient
+	Health healthpb.HealthClient
+
+	root       string
+	ports      ports
+	driver     driver
 	connection *grpc.ClientConn
 }
+
+// ports are the ports of one box on 127.0.0.1.
+type ports struct{ https, http, admin, agent, s3, s3UI, dynamoDB, logs, registry int }
 
 // RepositoryRoot is the folder that holds go.work.
 func RepositoryRoot() (string, error) {
@@ -82,17 +101,13 @@ func RepositoryRoot() (string, error) {
 	}
 }
 
-// Prepare chooses ports, names and a state folder, and builds the esb command. Nothing runs yet.
+// Prepare chooses ports, names and a state folder, and makes what is needed to start the box. Nothing runs yet.
 func Prepare(home string, opts Options) (*Stack, error) {
 	root, err := RepositoryRoot()
 	if err != nil {
 		return nil, err
 	}
-	command := filepath.Join(home, "esb-command")
-	if out, err := goBuild(root, command, "./native/cmd/esb"); err != nil {
-		return nil, fmt.Errorf("build native/cmd/esb: %w\n%s", err, out)
-	}
-	ports, err := freePorts(4)
+	free, err := freePorts(9)
 	if err != nil {
 		return nil, err
 	}
@@ -100,15 +115,25 @@ func Prepare(home string, opts Options) (*Stack, error) {
 	if _, err := rand.Read(suffix); err != nil {
 		return nil, err
 	}
+	network := fmt.Sprintf("10.%d.%d.", 100+int(suffix[0])%100, suffix[1])
+	p := ports{free[0], free[1], free[2], free[3], free[4], free[5], free[6], free[7], free[8]}
+	local := func(scheme string, port int) string { return fmt.Sprintf("%s://127.0.0.1:%d", scheme, port) }
 	s := &Stack{
-		Home:      home,
-		Bridge:    "esbt" + hex.EncodeToString(suffix),
-		Subnet:    fmt.Sprintf("10.%d.%d.0/24", 100+int(suffix[0])%100, suffix[1]),
-		HTTPSURL:  fmt.Sprintf("https://127.0.0.1:%d", ports[0]),
-		HTTPURL:   fmt.Sprintf("http://127.0.0.1:%d", ports[1]),
-		AdminURL:  fmt.Sprintf("http://127.0.0.1:%d", ports[2]),
-		AgentAddr: fmt.Sprintf("127.0.0.1:%d", ports[3]),
-		command:   command,
+		Way:         opts.Way,
+		Home:        home,
+		BinDir:      filepath.Join(root, ".esb", "bin"),
+		Bridge:      "esbt" + hex.EncodeToString(suffix),
+		Subnet:      network + "0/24",
+		Box:         network + "1",
+		HTTPSURL:    local("https", p.https),
+		HTTPURL:     local("http", p.http),
+		AdminURL:    local("http", p.admin),
+		AgentAddr:   fmt.Sprintf("127.0.0.1:%d", p.agent),
+		S3URL:       local("http", p.s3),
+		DynamoDBURL: local("http", p.dynamoDB),
+		LogsURL:     local("http", p.logs),
+		root:        root,
+		ports:       p,
 	}
 	if opts.FunctionsConfig == "" {
 		opts.FunctionsConfig = filepath.Join(root, "functions", "functions.yml")
@@ -116,21 +141,8 @@ func Prepare(home string, opts Options) (*Stack, error) {
 	if opts.RoutingConfig == "" {
 		opts.RoutingConfig = filepath.Join(root, "functions", "routing.yml")
 	}
-	s.env = append(os.Environ(),
-		"ESB_HOME="+home,
-		"ESB_BIN_DIR="+filepath.Join(root, ".esb", "bin"),
-		fmt.Sprintf("GATEWAY_HTTPS_ADDR=127.0.0.1:%d", ports[0]),
-		fmt.Sprintf("GATEWAY_HTTP_ADDR=127.0.0.1:%d", ports[1]),
-		fmt.Sprintf("GATEWAY_ADMIN_ADDR=127.0.0.1:%d", ports[2]),
-		fmt.Sprintf("AGENT_GRPC_ADDR=127.0.0.1:%d", ports[3]),
-		"ESB_BRIDGE="+s.Bridge,
-		"ESB_SUBNET="+s.Subnet,
-		"FUNCTIONS_CONFIG_PATH="+opts.FunctionsConfig,
-		"ROUTING_CONFIG_PATH="+opts.RoutingConfig,
-	)
-	s.env = append(s.env, opts.Env...)
-	if err := linkImages(filepath.Join(home, "images"), opts.Images); err != nil {
-		return nil, err
+	if opts.ResourcesConfig == "" {
+		opts.ResourcesConfig = filepath.Join(root, "functions", "resources.yml")
 	}
 	s.HTTP = &http.Client{
 		Timeout: 2 * time.Minute,
@@ -138,12 +150,25 @@ func Prepare(home string, opts Options) (*Stack, error) {
 			// The development CA is made by the box itself; a test of its own checks the chain.
 			TLSClientConfig:     &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // development CA
 			MaxIdleConnsPerHost: 64,
+			DialContext:         func(ctx context.Context, _, addr string) (net.Conn, error) { return s.driver.dial(ctx, addr) },
 		},
+	}
+	switch s.Way {
+	case "", Native:
+		s.Way = Native
+		s.driver, err = prepareNative(s, opts)
+	case Compose, DinD:
+		s.driver, err = prepareDocker(s, opts)
+	default:
+		err = fmt.Errorf("there is no way %q to run a box: there are %s, %s and %s", s.Way, Native, Compose, DinD)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
-func linkImages(folder string, images []string) error {
+func copyImages(folder string, images []string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
@@ -159,45 +184,44 @@ func linkImages(folder string, images []string) error {
 	return nil
 }
 
-// Up runs "esb up" and connects to the agent. Output of a failed command is in the error.
+// Up starts the box, or what of it is not running, waits until it is ready, and connects to the agent. Output of a
+// failed command is in the error.
 func (s *Stack) Up(ctx context.Context) error {
-	if out, err := s.Esb(ctx, "up"); err != nil {
-		return fmt.Errorf("esb up: %w\n%s", err, out)
+	if err := s.driver.up(ctx); err != nil {
+		return err
 	}
-	connection, err := grpc.NewClient(s.AgentAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if s.connection != nil {
+		return nil
+	}
+	connection, err := grpc.NewClient("passthrough:///"+s.AgentAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(s.driver.dial))
 	if err != nil {
 		return err
 	}
 	s.connection = connection
-	s.Agent = agentv1.NewAgentServiceClient(connection)
+	s.Agent, s.Health = agentv1.NewAgentServiceClient(connection), healthpb.NewHealthClient(connection)
 	return nil
 }
 
-// Down runs "esb down" with a time of its own.
+// Down stops the box and removes what it has made, with a time of its own. Data of the stores is removed with Home.
 func (s *Stack) Down() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), downLimit)
 	defer cancel()
 	if s.connection != nil {
 		_ = s.connection.Close()
+		s.connection = nil
 	}
 	s.HTTP.CloseIdleConnections()
-	if out, err := s.Esb(ctx, "down"); err != nil {
-		return fmt.Errorf("esb down: %w\n%s", err, out)
-	}
-	return nil
+	return s.driver.down(ctx)
 }
 
-// Esb runs the esb command with the stack's settings and returns what it printed.
-func (s *Stack) Esb(ctx context.Context, args ...string) (string, error) {
-	root, err := RepositoryRoot()
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(ctx, s.command, args...)
-	cmd.Dir = root
-	cmd.Env = s.env
-	// Services started by "up" must not hold the pipe of this command open.
-	out, err := os.CreateTemp(s.Home, "esb-output-*")
+// run runs a command, which gets no terminal, and returns what it printed. Processes that it leaves behind do not hold
+// the call: the output goes to a file.
+func (s *Stack) run(ctx context.Context, env []string, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = s.root
+	cmd.Env = env
+	out, err := os.CreateTemp(s.Home, "output-*")
 	if err != nil {
 		return "", err
 	}
@@ -278,20 +302,6 @@ func (s *Stack) Containers(t testing.TB, function string) []*agentv1.ContainerIn
 func Eventually(t testing.TB, condition func() bool, format string, args ...any) {
 	t.Helper()
 	require.Eventually(t, condition, waitLimit, 50*time.Millisecond, append([]any{format}, args...)...)
-}
-
-// FunctionLog is the text of all log files of a function's containers.
-func (s *Stack) FunctionLog(t testing.TB, function string) string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(s.Home, "logs", "functions", "lambda-"+function+"-*.log*"))
-	require.NoError(t, err)
-	var text strings.Builder
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		require.NoError(t, err)
-		text.Write(data)
-	}
-	return text.String()
 }
 
 func goBuild(root, out string, pkg string, flags ...string) (string, error) {

@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// zipped makes a zip file of names and contents.
+func zipped(t *testing.T, files map[string]string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for name, text := range files {
+		h := &zip.FileHeader{Name: name, Method: zip.Deflate}
+		h.SetMode(0o644)
+		out, err := w.CreateHeader(h)
+		require.NoError(t, err)
+		_, err = out.Write([]byte(text))
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return b.Bytes()
+}
+
+// objects is the box's S3 store, with the bucket of the tests' code.
+func objects(t *testing.T) (put func(key string, data []byte)) {
+	t.Helper()
+	key, secret := os.Getenv("S3_ACCESS_KEY"), os.Getenv("S3_SECRET_KEY")
+	if key == "" {
+		key, secret = "esb-dev-access", "esb-dev-secret-change-in-production"
+	}
+	client := s3.New(s3.Options{BaseEndpoint: &box.S3URL, Region: "us-east-1", UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(key, secret, "")})
+	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("e2e-code")})
+	require.NoError(t, err)
+	return func(key string, data []byte) {
+		_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("e2e-code"), Key: &key, Body: bytes.NewReader(data)})
+		require.NoError(t, err)
+	}
+}
+
+const codeFromS3 = `import helper
+def handler(event, context):
+    return {"statusCode": 200, "body": "%s " + helper.NAME}
+`
+
+// TestCode_FromS3WithALayer_IsPickedUpWhenItChanges puts the code of a function there that has been configured, without
+// any, since the box was started.
+func TestCode_FromS3WithALayer_IsPickedUpWhenItChanges(t *testing.T) {
+	assert.Equal(t, http.StatusServiceUnavailable, box.Post(t, "/e2e/code-s3", "", "{}").Status, "nothing is there yet")
+	put := objects(t)
+	put("layer.zip", zipped(t, map[string]string{"python/helper.py": "NAME = 'layer'\n"}))
+	answers := func(want string) {
+		t.Helper()
+		stack.Eventually(t, func() bool {
+			answer := box.Post(t, "/e2e/code-s3", "", "{}")
+			return answer.Status == http.StatusOK && string(answer.Body) == want
+		}, "the answer %s", want)
+	}
+	put("app.zip", zipped(t, map[string]string{"app.py": fmt.Sprintf(codeFromS3, "one")}))
+	answers("one layer")
+	put("app.zip", zipped(t, map[string]string{"app.py": fmt.Sprintf(codeFromS3, "two")}))
+	answers("two layer")
+	put("layer.zip", zipped(t, map[string]string{"python/helper.py": "NAME = 'other'\n"}))
+	answers("two other")
+	// Evil code is refused, and what is right again works.
+	put("app.zip", zipped(t, map[string]string{"../app.py": ""}))
+	stack.Eventually(t, func() bool { return box.Post(t, "/e2e/code-s3", "", "{}").Status == http.StatusServiceUnavailable }, "evil code refused")
+	put("app.zip", zipped(t, map[string]string{"app.py": fmt.Sprintf(codeFromS3, "three")}))
+	answers("three other")
+}
+
+// TestCode_WrongHandler_IsTheRuntimesError is AWS's answer to a handler that is not there.
+func TestCode_WrongHandler_IsTheRuntimesError(t *testing.T) {
+	if box.Way != stack.Native {
+		t.Skip("the folders of the samples are not mounted into the containers of the gateway and the agent")
+	}
+	assert.Equal(t, http.StatusBadGateway, box.Post(t, "/e2e/code-wrong", "", "{}").Status)
+	box.RequireLogged(t, "code-wrong", "Runtime.HandlerNotFound")
+}
+
+// TestCode_Folder_RunsOnNodeAndPython runs the samples' sources without an image of them.
+func TestCode_Folder_RunsOnNodeAndPython(t *testing.T) {
+	if box.Way != stack.Native {
+		t.Skip("the folders of the samples are not mounted into the containers of the gateway and the agent")
+	}
+	for _, path := range []string{"/e2e/code-node", "/e2e/code-python"} {
+		answer := box.Post(t, path, "", `{"name":"folder"}`)
+		require.Equal(t, http.StatusOK, answer.Status, "%s: %s", path, answer.Body)
+		var body struct{ Message string }
+		require.NoError(t, json.Unmarshal(answer.Body, &body))
+		assert.Contains(t, body.Message, "hello", filepath.Base(path))
+	}
+}

@@ -1,0 +1,127 @@
+package stores
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// Development keys of the stores (design.md 7 calls for such defaults; stores/settings has them).
+const (
+	devAccessKey = "esb-dev-access"
+	devSecretKey = "esb-dev-secret-change-in-production"
+)
+
+// startLimit and stopLimit bound the start and the end of a stand-in.
+const (
+	startLimit = time.Minute
+	stopLimit  = time.Minute
+)
+
+// target is a store and who asks it.
+type target struct{ endpoint, region, accessKey, secretKey string }
+
+func s3Target(t *testing.T) (target, map[string]string) {
+	t.Helper()
+	return choose(t, "S3", "s3", versitygwGaps)
+}
+
+func dynamoTarget(t *testing.T) (target, map[string]string) {
+	t.Helper()
+	return choose(t, "DYNAMODB", "db", dynoxideGaps)
+}
+
+// choose returns the store that is set in the environment, or starts a stand-in, which comes with its gaps.
+func choose(t *testing.T, prefix, standIn string, gaps map[string]string) (target, map[string]string) {
+	t.Helper()
+	at := target{
+		endpoint:  strings.TrimRight(setting(prefix+"_ENDPOINT", ""), "/"),
+		region:    setting("AWS_REGION", "us-east-1"),
+		accessKey: setting(prefix+"_ACCESS_KEY", devAccessKey),
+		secretKey: setting(prefix+"_SECRET_KEY", devSecretKey),
+	}
+	if at.endpoint != "" {
+		t.Logf("the store is %s", at.endpoint)
+		return at, nil
+	}
+	at.endpoint = mustStartStandIn(t, prefix+"_ADDR", standIn, at)
+	return at, gaps
+}
+
+// mustStartStandIn starts a native store on a free port, with data of its own, and ends it with the test.
+func mustStartStandIn(t *testing.T, addrSetting, store string, at target) string {
+	t.Helper()
+	root, err := stack.RepositoryRoot()
+	require.NoError(t, err)
+	program := filepath.Join(root, ".esb", "bin", "stores")
+	require.FileExists(t, program, "build the stores first: go tool task test:stores does")
+	home := t.TempDir()
+	addr := mustFindFreeAddress(t)
+	log, err := os.Create(filepath.Join(home, "stores.log"))
+	require.NoError(t, err)
+	defer func() { _ = log.Close() }()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	cmd := exec.CommandContext(ctx, program, "run", store)
+	cmd.Env = append(os.Environ(), "ESB_HOME="+home, addrSetting+"="+addr, "S3_UI_ADDR=off", "DYNAMODB_TTL_INTERVAL_SECONDS=2",
+		"S3_ACCESS_KEY="+at.accessKey, "S3_SECRET_KEY="+at.secretKey, "DYNAMODB_ACCESS_KEY="+at.accessKey, "DYNAMODB_SECRET_KEY="+at.secretKey)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopLimit
+	require.NoError(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("the stand-in must end well: %v", err)
+		}
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("log of the stand-in:\n%s", text)
+		}
+	})
+	url := "http://" + addr
+	require.Eventually(t, func() bool {
+		select {
+		case err := <-ended:
+			ended <- err
+			return true // asked below
+		default:
+		}
+		res, err := http.Get(url) //nolint:noctx // bound by Eventually
+		if err != nil {
+			return false
+		}
+		_ = res.Body.Close()
+		return res.StatusCode < http.StatusInternalServerError
+	}, startLimit, 100*time.Millisecond, "%s must serve", store)
+	select {
+	case err := <-ended:
+		ended <- err
+		text, _ := os.ReadFile(log.Name())
+		require.FailNow(t, "the stand-in has ended", "%v\n%s", err, text)
+	default:
+	}
+	return url
+}
+
+func mustFindFreeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	return fmt.Sprint(l.Addr())
+}
