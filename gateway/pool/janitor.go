@@ -29,10 +29,13 @@ func (m *Manager) reconcile() {
 	// Only what was known before the list was made can be missed in it, and only what is unknown after it was
 	// made is an orphan.
 	before := make(map[*worker]*functionPool)
+	// A worker of before may have been destroyed by the time the sweep comes to it; its line in the list is no orphan.
+	known := make(map[string]bool)
 	for _, p := range *m.pools.Load() {
 		p.mu.Lock()
 		for _, w := range p.workers {
 			before[w] = p
+			known[w.info.ID] = true
 		}
 		p.mu.Unlock()
 	}
@@ -60,7 +63,7 @@ func (m *Manager) reconcile() {
 	defer sweep.Wait()
 	pools := *m.pools.Load()
 	for _, o := range list {
-		if time.Since(o.CreatedAt) < m.opts.OrphanGrace || pools[o.Function].mayKnow(o) {
+		if time.Since(o.CreatedAt) < m.opts.OrphanGrace || known[o.ID] || pools[o.Function].mayKnow(o) {
 			continue
 		}
 		sweep.Go(func() {
