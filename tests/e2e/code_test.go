@@ -86,18 +86,12 @@ func TestCode_FromS3WithALayer_IsPickedUpWhenItChanges(t *testing.T) {
 
 // TestCode_WrongHandler_IsTheRuntimesError is AWS's answer to a handler that is not there.
 func TestCode_WrongHandler_IsTheRuntimesError(t *testing.T) {
-	if box.Way != stack.Native {
-		t.Skip("the folders of the samples are not mounted into the containers of the gateway and the agent")
-	}
 	assert.Equal(t, http.StatusBadGateway, box.Post(t, "/e2e/code-wrong", "", "{}").Status)
 	box.RequireLogged(t, "code-wrong", "Runtime.HandlerNotFound")
 }
 
 // TestCode_Folder_RunsOnNodeAndPython runs the samples' sources without an image of them.
 func TestCode_Folder_RunsOnNodeAndPython(t *testing.T) {
-	if box.Way != stack.Native {
-		t.Skip("the folders of the samples are not mounted into the containers of the gateway and the agent")
-	}
 	for _, path := range []string{"/e2e/code-node", "/e2e/code-python"} {
 		answer := box.Post(t, path, "", `{"name":"folder"}`)
 		require.Equal(t, http.StatusOK, answer.Status, "%s: %s", path, answer.Body)

@@ -27,7 +27,7 @@ var box *stack.Stack
 // token of the development user.
 var token string
 
-// routingFile is the box's own copy of testdata/routing.yml.
+// routingFile is the box's routing.yml, a copy of that in testdata.
 var routingFile string
 
 func TestMain(m *testing.M) {
@@ -66,18 +66,16 @@ func runWithBox(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	routes, err := os.ReadFile(filepath.Join(root, "tests", "e2e", "testdata", "routing.yml"))
+	config, err := configuration(root, home)
 	if err != nil {
 		return 1, err
 	}
-	routingFile = filepath.Join(home, "routing.yml")
-	if err := os.WriteFile(routingFile, routes, 0o600); err != nil {
-		return 1, err
-	}
+	routingFile = filepath.Join(config, "routing.yml")
 	box, err = stack.Prepare(home, stack.Options{
 		Way:             way,
-		FunctionsConfig: filepath.Join(root, "tests", "e2e", "testdata", "functions.yml"),
+		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   routingFile,
+		ResourcesConfig: filepath.Join(config, "resources.yml"),
 		Images:          images,
 	})
 	if err != nil {
@@ -96,6 +94,31 @@ func runWithBox(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	return m.Run(), nil
+}
+
+// configuration makes the folder that a user of the box has: the three files, and code that functions.yml names.
+func configuration(root, home string) (string, error) {
+	config := filepath.Join(home, "config")
+	samples := filepath.Join(root, "functions")
+	for _, name := range []string{"lambda-hello-python", "lambda-hello-node"} {
+		if err := os.CopyFS(filepath.Join(config, name), os.DirFS(filepath.Join(samples, name))); err != nil {
+			return "", fmt.Errorf("copy the code of %s: %w", name, err)
+		}
+	}
+	for _, source := range []string{
+		filepath.Join(root, "tests", "e2e", "testdata", "functions.yml"),
+		filepath.Join(root, "tests", "e2e", "testdata", "routing.yml"),
+		filepath.Join(samples, "resources.yml"),
+	} {
+		data, err := os.ReadFile(source)
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(config, filepath.Base(source)), data, 0o644); err != nil {
+			return "", err
+		}
+	}
+	return config, nil
 }
 
 // rieImages puts two functions behind the RIE-like program, in images that speak on port 8080 only.

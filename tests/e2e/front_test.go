@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,7 +15,7 @@ import (
 )
 
 func TestHTTPS_DevelopmentCAIsEnoughAndHTTP2IsSpoken(t *testing.T) {
-	ca, err := os.ReadFile(filepath.Join(box.Home, "tls", "ca.crt"))
+	ca, err := box.DevelopmentCA(t.Context())
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(ca))

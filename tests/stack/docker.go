@@ -22,7 +22,7 @@ import (
 type docker struct {
 	stack  *Stack
 	images []string
-	// functions is the folder of the box's configuration.
+	// functions is the folder with functions.yml, routing.yml, resources.yml and code.
 	functions string
 }
 
@@ -36,24 +36,17 @@ func prepareDocker(s *Stack, opts Options) (driver, error) {
 	if opts.OwnLogs {
 		return nil, errors.New("a VictoriaLogs of the test's own goes with a native box only")
 	}
-	d := &docker{stack: s, images: opts.Images, functions: filepath.Join(s.Home, "functions")}
-	if err := os.MkdirAll(d.functions, 0o755); err != nil {
-		return nil, err
+	d := &docker{stack: s, images: opts.Images, functions: filepath.Dir(opts.FunctionsConfig)}
+	for name, path := range map[string]string{
+		"functions.yml": opts.FunctionsConfig, "routing.yml": opts.RoutingConfig, "resources.yml": opts.ResourcesConfig,
+	} {
+		if want := filepath.Join(d.functions, name); path != want {
+			return nil, fmt.Errorf("a box in Docker gets one folder of configuration: %s must be %s", path, want)
+		}
 	}
 	// The gateway is not root in its container.
 	if err := os.Chmod(s.Home, 0o755); err != nil {
 		return nil, err
-	}
-	for name, path := range map[string]string{
-		"functions.yml": opts.FunctionsConfig, "routing.yml": opts.RoutingConfig, "resources.yml": opts.ResourcesConfig,
-	} {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("configuration of a test: %w", err)
-		}
-		if err := os.WriteFile(filepath.Join(d.functions, name), data, 0o644); err != nil {
-			return nil, err
-		}
 	}
 	override, err := d.override(opts.Env)
 	if err != nil {
@@ -107,17 +100,18 @@ func (d *docker) settings(env []string) map[string]string {
 	s, p := d.stack, d.stack.ports
 	all := environment(env)
 	for name, value := range map[string]string{
-		"GATEWAY_HTTPS_ADDR":  fmt.Sprintf("127.0.0.1:%d", p.https),
-		"GATEWAY_HTTP_ADDR":   fmt.Sprintf("127.0.0.1:%d", p.http),
-		"GATEWAY_ADMIN_ADDR":  fmt.Sprintf("127.0.0.1:%d", p.admin),
-		"AGENT_GRPC_ADDR":     fmt.Sprintf("127.0.0.1:%d", p.agent),
-		"ESB_BRIDGE":          s.Bridge,
-		"ESB_SUBNET":          s.Subnet,
-		"S3_ENDPOINT":         s.S3URL,
-		"DYNAMODB_ENDPOINT":   s.DynamoDBURL,
-		"VICTORIALOGS_URL":    s.LogsURL,
-		"ESB_REGISTRY":        fmt.Sprintf("127.0.0.1:%d", p.registry),
-		"FUNCTION_HOST_PORTS": fmt.Sprintf("%d,%d,%d,%d,%d", p.https, p.http, p.s3, p.dynamoDB, p.logs),
+		"GATEWAY_HTTPS_ADDR":       fmt.Sprintf("127.0.0.1:%d", p.https),
+		"GATEWAY_HTTP_ADDR":        fmt.Sprintf("127.0.0.1:%d", p.http),
+		"GATEWAY_ADMIN_ADDR":       fmt.Sprintf("127.0.0.1:%d", p.admin),
+		"AGENT_GRPC_ADDR":          fmt.Sprintf("127.0.0.1:%d", p.agent),
+		"ESB_BRIDGE":               s.Bridge,
+		"ESB_SUBNET":               s.Subnet,
+		"S3_ENDPOINT":              s.S3URL,
+		"DYNAMODB_ENDPOINT":        s.DynamoDBURL,
+		"VICTORIALOGS_URL":         s.LogsURL,
+		"ESB_REGISTRY":             fmt.Sprintf("127.0.0.1:%d", p.registry),
+		"FUNCTION_LAMBDA_ENDPOINT": "off", // the gateway does not listen at the box's address
+		"FUNCTION_HOST_PORTS":      fmt.Sprintf("%d,%d,%d,%d,%d", p.https, p.http, p.s3, p.dynamoDB, p.logs),
 	} {
 		if _, set := all[name]; !set {
 			all[name] = value
@@ -126,8 +120,9 @@ func (d *docker) settings(env []string) map[string]string {
 	return all
 }
 
+// environment puts the tests' credentials beside env: those of this machine's .env are not theirs.
 func environment(env []string) map[string]string {
-	all := map[string]string{}
+	all := map[string]string{"X_API_KEY": APIKey, "AUTH_USER": User, "AUTH_PASS": Password}
 	for _, variable := range env {
 		name, value, _ := strings.Cut(variable, "=")
 		all[name] = value
@@ -177,6 +172,17 @@ func (d *docker) down(ctx context.Context) error {
 		return fmt.Errorf("compose down: %w\n%s", err, out)
 	}
 	return nil
+}
+
+func (d *docker) developmentCA(ctx context.Context) ([]byte, error) {
+	copied := filepath.Join(d.stack.Home, "data", "gateway", "tls", "ca.crt") // where a box in a box has it
+	if d.stack.Way == Compose {
+		copied = filepath.Join(d.stack.Home, "ca.crt")
+		if out, err := d.run(ctx, "cp", "gateway:/var/lib/esb/tls/ca.crt", copied); err != nil {
+			return nil, fmt.Errorf("fetch the development CA: %w\n%s", err, out)
+		}
+	}
+	return os.ReadFile(copied)
 }
 
 func (d *docker) dial(ctx context.Context, addr string) (net.Conn, error) {

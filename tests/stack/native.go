@@ -63,6 +63,10 @@ func (n *native) down(ctx context.Context) error {
 	return nil
 }
 
+func (n *native) developmentCA(context.Context) ([]byte, error) {
+	return os.ReadFile(filepath.Join(n.stack.Home, "tls", "ca.crt"))
+}
+
 func (n *native) dial(ctx context.Context, addr string) (net.Conn, error) {
 	var dialer net.Dialer
 	return dialer.DialContext(ctx, "tcp", addr)

@@ -46,7 +46,8 @@ const downLimit = 3 * time.Minute
 type Options struct {
 	// Way is how the box runs; Native when empty.
 	Way Way
-	// FunctionsConfig, RoutingConfig and ResourcesConfig are paths; the samples of the repository when empty.
+	// FunctionsConfig, RoutingConfig and ResourcesConfig are paths; the samples of the repository when empty. A box in Docker
+	// gets the folder with functions.yml, routing.yml and resources.yml: there they are all or none in one folder.
 	FunctionsConfig, RoutingConfig, ResourcesConfig string
 	// Images are extra image archives to put into the box's image folder before it starts.
 	Images []string
@@ -213,6 +214,11 @@ func (s *Stack) Down() error {
 	}
 	s.HTTP.CloseIdleConnections()
 	return s.driver.down(ctx)
+}
+
+// DevelopmentCA is the certificate, in PEM, of the CA that the gateway has made for itself.
+func (s *Stack) DevelopmentCA(ctx context.Context) ([]byte, error) {
+	return s.driver.developmentCA(ctx)
 }
 
 // run runs a command, which gets no terminal, and returns what it printed. Processes that it leaves behind do not hold

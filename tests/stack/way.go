@@ -38,6 +38,8 @@ type driver interface {
 	up(ctx context.Context) error
 	// down ends the box and removes all that it has made outside of its home.
 	down(ctx context.Context) error
+	// developmentCA is the certificate that the gateway has made, in PEM.
+	developmentCA(ctx context.Context) ([]byte, error)
 	// dial connects to an address of the Stack.
 	dial(ctx context.Context, addr string) (net.Conn, error)
 }
