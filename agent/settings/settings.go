@@ -24,7 +24,7 @@ const DefaultRunRoot = "/run/esb"
 // Settings of the agent.
 type Settings struct {
 	// Home (ESB_HOME, default /var/lib/esb) is the folder of everything that outlives a reboot: containerd's
-	// content, image archives, function logs, address leases.
+	// content, image archives, function logs, function code. Address leases are in RunDir: they end with a reboot.
 	Home string
 	// RunDir (ESB_RUN_DIR, default /run/esb/<ESB_BRIDGE>) is the folder of what does not outlive a reboot: sockets and
 	// the files of running containers. It must be short: unix sockets live in it, and their paths have 107 bytes.
