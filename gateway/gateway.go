@@ -154,6 +154,15 @@ type Invocation struct {
 	Payload       []byte
 }
 
+// StreamWriter takes a function's result while it arrives. Its methods are called by one goroutine, in order.
+type StreamWriter interface {
+	// Begin is called once, before the first Write, with the Content-Type that the runtime gave to the result.
+	Begin(contentType string) error
+	// Write takes the next bytes as the function wrote them and does not keep p. It may block: the function then waits.
+	// Its error ends the invocation.
+	Write(p []byte) (int, error)
+}
+
 // Result is what a function answered.
 type Result struct {
 	Payload []byte

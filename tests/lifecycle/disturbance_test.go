@@ -263,6 +263,27 @@ func mustFindProcesses(t *testing.T, box *stack.Stack) []hoststate.Process {
 	return found
 }
 
+// mustSettle waits until the box runs nothing but its services and one shim for each container, and returns them: the
+// CNI plugins of a container that was just made or removed come and go.
+func mustSettle(t *testing.T, box *stack.Stack) []hoststate.Process {
+	t.Helper()
+	var found []hoststate.Process
+	stack.Eventually(t, func() bool {
+		found = mustFindProcesses(t, box)
+		shims := 0
+		for _, p := range found {
+			switch filepath.Base(p.Program) {
+			case "containerd-shim-runc-v2":
+				shims++
+			case "runc", "bridge", "host-local", "loopback":
+				return false
+			}
+		}
+		return shims > 0 && shims == len(box.Containers(t, ""))
+	}, "the box must come to rest")
+	return found
+}
+
 func TestTwoBoxes_LiveSideBySide(t *testing.T) {
 	boxes := []*stack.Stack{mustPrepare(t, stack.Options{}), mustPrepare(t, stack.Options{})}
 	for _, box := range boxes {
@@ -285,8 +306,7 @@ func TestTwoBoxes_LiveSideBySide(t *testing.T) {
 	token, err := first.Token(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusUnauthorized, second.Post(t, "/api/echo", token, `{"message":"x"}`).Status, "a token is for one box")
-	before := mustFindProcesses(t, second)
-	require.NotEmpty(t, before)
+	before := mustSettle(t, second)
 	require.NoError(t, first.Down())
 	assert.Equal(t, before, mustFindProcesses(t, second), "the end of one box must not touch the other's processes")
 	invokeSome(t, second)
