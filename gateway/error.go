@@ -25,6 +25,18 @@ const (
 	CodeUnavailable Code = "unavailable"
 	// CodeForbidden: the API key that a route asks for is missing or wrong.
 	CodeForbidden Code = "forbidden"
+	// CodeTokenExpired: a token is good but for its age (AWS REST: "The incoming token has expired").
+	CodeTokenExpired Code = "token_expired"
+	// CodeAccessDenied: no statement of the policy of a Lambda authorizer allows the call.
+	CodeAccessDenied Code = "access_denied"
+	// CodeExplicitDeny: a statement of that policy denies it.
+	CodeExplicitDeny Code = "explicit_deny"
+	// CodeAuthorizerFailure: a Lambda authorizer failed (AWS: AUTHORIZER_FAILURE).
+	CodeAuthorizerFailure Code = "authorizer_failure"
+	// CodeAuthorizerConfiguration: a Lambda authorizer's answer has a wrong shape (AWS: AUTHORIZER_CONFIGURATION_ERROR).
+	CodeAuthorizerConfiguration Code = "authorizer_configuration"
+	// CodeRouteThrottled: the rate of a route, or of the API, is used up (AWS: THROTTLED).
+	CodeRouteThrottled Code = "route_throttled"
 	// CodeTooLarge: event over 6 MB.
 	CodeTooLarge Code = "too_large"
 	// CodeBodyTooLarge: body over 10 MB.
@@ -48,6 +60,8 @@ type Error struct {
 	Message string
 	// RetryAfter, when not 0, is told to the client.
 	RetryAfter time.Duration
+	// Challenge, when not empty, is told to the client as WWW-Authenticate.
+	Challenge string
 	// Permanent marks a start failure that trying again cannot cure (image missing, bad configuration).
 	Permanent bool
 	cause     error

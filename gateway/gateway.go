@@ -84,6 +84,8 @@ const (
 	AuthJWT    AuthKind = "jwt"
 	AuthAPIKey AuthKind = "api_key"
 	AuthNone   AuthKind = "none"
+	// AuthFunction is a Lambda authorizer.
+	AuthFunction AuthKind = "function"
 )
 
 // PayloadVersion is the event format of a route.
@@ -103,6 +105,15 @@ type Route struct {
 	Methods  []string
 	Function *Function
 	Auth     AuthKind
+	// Tokens says, with AuthJWT, whose tokens are good; nil means the box's own.
+	Tokens *TokenPolicy
+	// APIKeys are, with AuthAPIKey, the names of the keys that are good; empty means all.
+	APIKeys []string
+	// Authorizer decides, with AuthFunction.
+	Authorizer *Authorizer
+	// CORS and Throttle are nil for none.
+	CORS     *CORS
+	Throttle *Throttle
 	Payload  PayloadVersion
 	// Timeout of the whole integration, waiting for a worker included (AWS: 29 s).
 	Timeout time.Duration

@@ -28,17 +28,25 @@ type reply struct {
 // aws-behaviour.md 3, where design.md 9 does not say otherwise).
 func replyTo(code gateway.Code) reply {
 	switch code {
-	case gateway.CodeUnauthorized:
+	case gateway.CodeUnauthorized, gateway.CodeTokenExpired:
 		return reply{http.StatusUnauthorized, "UnauthorizedException", `{"message":"Unauthorized"}`}
 	case gateway.CodeForbidden:
 		return reply{http.StatusForbidden, "ForbiddenException", `{"message":"Forbidden"}`}
+	case gateway.CodeAccessDenied:
+		return reply{http.StatusForbidden, "AccessDeniedException", `{"Message":"User is not authorized to access this resource"}`}
+	case gateway.CodeExplicitDeny:
+		return reply{http.StatusForbidden, "AccessDeniedException", `{"Message":"User is not authorized to access this resource with an explicit deny"}`}
+	case gateway.CodeAuthorizerFailure:
+		return reply{http.StatusInternalServerError, "AuthorizerFailureException", `{"message":null}`}
+	case gateway.CodeAuthorizerConfiguration:
+		return reply{http.StatusInternalServerError, "AuthorizerConfigurationException", `{"message":null}`}
 	case gateway.CodeNoRoute:
 		return reply{http.StatusNotFound, "NotFoundException", `{"message":"Not Found"}`}
 	case gateway.CodeFunction, gateway.CodeTransport:
 		return reply{http.StatusBadGateway, "InternalServerErrorException", `{"message": "Internal server error"}`}
 	case gateway.CodeIntegrationTimeout:
 		return reply{http.StatusGatewayTimeout, "InternalServerErrorException", `{"message": "Endpoint request timed out"}`}
-	case gateway.CodeThrottled:
+	case gateway.CodeThrottled, gateway.CodeRouteThrottled:
 		return reply{http.StatusTooManyRequests, "TooManyRequestsException", `{"message":"Too Many Requests"}`}
 	case gateway.CodeUnavailable:
 		return reply{http.StatusServiceUnavailable, "ServiceUnavailableException", `{"message":"Service Unavailable"}`}
@@ -67,6 +75,9 @@ func writeError(w http.ResponseWriter, err error) (status, size int) {
 		h.Set("Retry-After", seconds(e.RetryAfter))
 	} else if code == gateway.CodeUnavailable {
 		h.Set("Retry-After", seconds(defaultRetryAfter))
+	}
+	if e != nil && e.Challenge != "" {
+		h["Www-Authenticate"] = []string{e.Challenge}
 	}
 	if r.kind != "" {
 		h["x-amzn-ErrorType"] = []string{r.kind}
