@@ -197,6 +197,52 @@ func TestEnvironment_ImageThenFunctionThenAWS(t *testing.T) {
 	assert.True(t, slices.IsSorted(env))
 }
 
+func TestEnvironment_AWSVariables(t *testing.T) {
+	value := func(change func(*specInput), key string) (string, bool) {
+		for _, kv := range environment(input(change)) {
+			if k, v, _ := strings.Cut(kv, "="); k == key {
+				return v, true
+			}
+		}
+		return "", false
+	}
+	runtime := func(name string) func(*specInput) {
+		return func(in *specInput) {
+			in.image.Env = append(in.image.Env, "AWS_EXECUTION_ENV=AWS_Lambda_image")
+			in.spec.Code = &agent.FunctionCode{Runtime: name, Handler: "app.handler"}
+		}
+	}
+	for key, want := range map[string]string{
+		"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "AWS_XRAY_DAEMON_ADDRESS": "169.254.100.1:2000",
+		"_AWS_XRAY_DAEMON_ADDRESS": "169.254.100.1", "_AWS_XRAY_DAEMON_PORT": "2000", "TZ": ":UTC", "LANG": "en_US.UTF-8",
+		"LAMBDA_TASK_ROOT": "/var/task", "LAMBDA_RUNTIME_DIR": "/var/runtime", "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+		"AWS_LAMBDA_LOG_STREAM_NAME": "s",
+	} {
+		got, _ := value(nil, key)
+		assert.Equal(t, want, got, key)
+	}
+	for name, want := range map[string]string{"python3.12": "AWS_Lambda_python3.12", "nodejs24.x": "AWS_Lambda_nodejs24.x"} {
+		got, _ := value(runtime(name), "AWS_EXECUTION_ENV")
+		assert.Equal(t, want, got)
+	}
+	_, ok := value(runtime("provided.al2023"), "AWS_EXECUTION_ENV")
+	assert.False(t, ok, "provided runtimes have none")
+	assert.Regexp(t, `^2026/01/02/\[\$LATEST\][0-9a-f]{32}$`, logStream(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
+}
+
+func TestLimitProcesses_RootAlone(t *testing.T) {
+	for _, uid := range []uint32{0, 993} {
+		s := mustSpec(t, nil)
+		s.Process.User.UID = uid
+		limitProcesses(s, 1024)
+		want := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 1024}}
+		if uid == 0 {
+			want = append(want, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: 1024, Hard: 1024})
+		}
+		assert.Equal(t, want, s.Process.Rlimits, "uid %d", uid)
+	}
+}
+
 // mustTar writes a tar file of name and text pairs.
 func mustTar(t *testing.T, file string, files ...string) {
 	t.Helper()

@@ -356,6 +356,7 @@ func (l *launch) makeContainer(ctx context.Context) error {
 			return err
 		}
 	}
+	limitProcesses(spec, r.cfg.PIDsLimit)
 	if c.Spec, err = typeurl.MarshalAny(spec); err != nil {
 		return err
 	}

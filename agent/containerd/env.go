@@ -12,6 +12,12 @@ import (
 // initLimitMS is what lambda-init gives the init phase (AWS: 10 s, Lambda developer guide, "Execution environment").
 const initLimitMS = 10_000
 
+// Where AWS has its X-Ray daemon (recorded). SDKs send datagrams there; here nobody listens, and they notice nothing.
+const (
+	xrayHost = "169.254.100.1"
+	xrayPort = "2000"
+)
+
 // Paths in a supervised container (docs/lambda-init.md).
 const (
 	initPath   = "/run/esb/lambda-init"
@@ -28,7 +34,9 @@ func environment(in specInput) []string {
 		"LANG":                     "en_US.UTF-8",
 		"TZ":                       ":UTC",
 		"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-		"AWS_XRAY_DAEMON_ADDRESS":  "169.254.100.1:2000",
+		"AWS_XRAY_DAEMON_ADDRESS":  xrayHost + ":" + xrayPort,
+		"_AWS_XRAY_DAEMON_ADDRESS": xrayHost,
+		"_AWS_XRAY_DAEMON_PORT":    xrayPort,
 		"LAMBDA_TASK_ROOT":         "/var/task",
 		"LAMBDA_RUNTIME_DIR":       "/var/runtime",
 	}
@@ -67,6 +75,11 @@ func environment(in specInput) []string {
 	}
 	if in.spec.Code != nil {
 		env["_HANDLER"] = firstOf(in.spec.Code.Handler, "bootstrap")
+		// AWS: "not defined for functions that use the provided runtimes".
+		delete(env, "AWS_EXECUTION_ENV")
+		if !strings.HasPrefix(in.spec.Code.Runtime, "provided.") {
+			env["AWS_EXECUTION_ENV"] = "AWS_Lambda_" + in.spec.Code.Runtime
+		}
 	}
 	if in.spec.Interface == agent.Supervisor {
 		standby := "0"

@@ -109,6 +109,15 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	return s, nil
 }
 
+// limitProcesses shows the limit of processes, which the pids cgroup enforces, where programs look for it (AWS: 1024). The
+// kernel counts RLIMIT_NPROC by user over the whole machine, and root alone is exempt: another user's functions would count
+// against each other, and go without.
+func limitProcesses(s *oci.Spec, limit int) {
+	if s.Process.User.UID == 0 {
+		s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: uint64(limit), Hard: uint64(limit)})
+	}
+}
+
 func memoryLimit(in specInput) *specs.LinuxMemory {
 	limit := int64(in.spec.MemoryMB) << 20
 	m := &specs.LinuxMemory{Limit: &limit}

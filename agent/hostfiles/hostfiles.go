@@ -63,7 +63,8 @@ func ResolvConf(dns []netip.Addr) []byte {
 	return []byte(b.String())
 }
 
-// Hosts returns the text of a container's /etc/hosts.
+// Hosts returns the text of a container's /etc/hosts. AWS's extensions know their own sandbox as sandbox.localdomain
+// (Telemetry API: destinations).
 func Hosts(hostname string, ip, box netip.Addr) []byte {
-	return fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s\n%s %s\n", ip, hostname, box, BoxName)
+	return fmt.Appendf(nil, "127.0.0.1 localhost\n127.0.0.1 sandbox.localdomain sandbox\n%s %s\n%s %s\n", ip, hostname, box, BoxName)
 }

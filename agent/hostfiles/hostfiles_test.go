@@ -27,6 +27,6 @@ func TestNameservers_SkipsWhatContainersCannotReach(t *testing.T) {
 
 func TestFiles_Text(t *testing.T) {
 	assert.Equal(t, "nameserver 192.0.2.1\noptions timeout:2 attempts:2\n", string(ResolvConf([]netip.Addr{netip.MustParseAddr("192.0.2.1")})))
-	assert.Equal(t, "127.0.0.1 localhost\n10.88.0.9 h\n10.88.0.1 esb.internal\n",
+	assert.Equal(t, "127.0.0.1 localhost\n127.0.0.1 sandbox.localdomain sandbox\n10.88.0.9 h\n10.88.0.1 esb.internal\n",
 		string(Hosts("h", netip.MustParseAddr("10.88.0.9"), netip.MustParseAddr("10.88.0.1"))))
 }
