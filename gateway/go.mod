@@ -68,3 +68,5 @@ require (
 )
 
 replace github.com/edge-serverless-box/esb/api => ../api
+
+replace github.com/edge-serverless-box/esb/sigv4 => ../sigv4

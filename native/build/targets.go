@@ -69,7 +69,7 @@ func Targets(group string) []Target {
 		}
 	case GroupStores:
 		targets := []Target{
-			own("stores", "stores", "./cmd/stores", "stores", "app", "child", "cmd", "dynamofront", "listen", "relay", "settings", "sigv4", "ttl", "stores.go", "go.mod", "go.sum"),
+			own("stores", "stores", "./cmd/stores", "stores", "app", "child", "cmd", "dynamofront", "listen", "relay", "settings", "ttl", "stores.go", "go.mod", "go.sum"),
 			wrapper("victoria-logs", "stores/victorialogs", Target{
 				Packages: []string{"github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"},
 				Outputs:  []string{"victoria-logs"},
@@ -130,9 +130,13 @@ func wrapped(name, module string) Target {
 	return t
 }
 
-// own is a target of one of the repository's modules. Its sources are the whole module, or those parts of it.
+// own is a target of one of the repository's modules. Its sources are the whole module, or those
+// parts of it, and what it uses of others.
 func own(module, name, pkg, output string, parts ...string) Target {
 	sources := []string{"api", "go.work", "go.work.sum"}
+	if module == "gateway" || module == "stores" {
+		sources = append(sources, "sigv4")
+	}
 	if len(parts) == 0 {
 		sources = append(sources, module)
 	}

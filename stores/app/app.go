@@ -22,13 +22,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
+	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/stores"
 	"github.com/edge-serverless-box/esb/stores/child"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
 	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/relay"
 	"github.com/edge-serverless-box/esb/stores/settings"
-	"github.com/edge-serverless-box/esb/stores/sigv4"
 	"github.com/edge-serverless-box/esb/stores/ttl"
 )
 
@@ -150,7 +150,7 @@ func (r *store) start(ctx context.Context) error {
 		return nil
 	}
 	keys := r.settings.DynamoDBKeys
-	verifier := sigv4.NewVerifier(keys.Access, string(keys.Secret), "dynamodb")
+	verifier := sigv4.NewVerifier("dynamodb", sigv4.OneKey(keys.Access, string(keys.Secret)))
 	r.closers = append(r.closers, dynamofront.Start(r.api, verifier, dial, r.log).Close)
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	client := dynamodb.New(dynamodb.Options{

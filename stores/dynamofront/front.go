@@ -15,7 +15,7 @@ import (
 	"net/http/httputil"
 	"time"
 
-	"github.com/edge-serverless-box/esb/stores/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4"
 )
 
 const (
@@ -116,7 +116,7 @@ func Handler(verifier *sigv4.Verifier, dial func(context.Context) (net.Conn, err
 			return
 		}
 		var refused *sigv4.Error
-		if err := verifier.Verify(r, body); errors.As(err, &refused) {
+		if _, err := verifier.Verify(r, body); errors.As(err, &refused) {
 			log.Warn("a request to the DynamoDB API was refused", "code", refused.Code, "remote", r.RemoteAddr)
 			refuse(w, http.StatusBadRequest, "com.amazon.coral.service#"+refused.Code, refused.Message)
 			return

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/stores/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4"
 )
 
 // mustOpen starts a front before a backend that answers every operation with one table name, and returns its URL.
@@ -43,7 +43,7 @@ func mustOpen(t *testing.T) string {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", backend.Listener.Addr().String())
 	}
-	front := Start([]net.Listener{l}, sigv4.NewVerifier("key", "secret", "dynamodb"), dial, slog.New(slog.DiscardHandler))
+	front := Start([]net.Listener{l}, sigv4.NewVerifier("dynamodb", sigv4.OneKey("key", "secret")), dial, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { require.NoError(t, front.Close()) })
 	return "http://" + l.Addr().String()
 }

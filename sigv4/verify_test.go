@@ -38,13 +38,19 @@ func request(t *testing.T) *http.Request {
 }
 
 func verifierAt(now time.Time) *Verifier {
-	v := NewVerifier(access, secret, "dynamodb")
+	v := NewVerifier("dynamodb", OneKey(access, secret))
 	v.now = func() time.Time { return now }
 	return v
 }
 
 func TestVerify_SignedByAnotherImplementation_IsAccepted(t *testing.T) {
-	require.NoError(t, verifierAt(signedAt).Verify(request(t), []byte(body)))
+	got, err := verifierAt(signedAt).Verify(request(t), []byte(body))
+	require.NoError(t, err)
+	assert.Equal(t, Signature{
+		AccessKeyID: access, SessionToken: "session", Date: signedAt, Payload: HashPayload([]byte(body)), Hex: signedBy,
+		Scope:   Scope{Date: "20261122", Region: "eu-central-1", Service: "dynamodb"},
+		Headers: []string{"content-type", "host", "x-amz-date", "x-amz-security-token", "x-amz-target"},
+	}, got)
 }
 
 func TestVerify_ClockDiffers_FiveMinutesAreAllowed(t *testing.T) {
@@ -52,7 +58,7 @@ func TestVerify_ClockDiffers_FiveMinutesAreAllowed(t *testing.T) {
 		0: "", 4 * time.Minute: "", -4 * time.Minute: "",
 		6 * time.Minute: "Signature expired: 20261122T083000Z", -6 * time.Minute: "Signature not yet current: 20261122T083000Z",
 	} {
-		err := verifierAt(signedAt.Add(skew)).Verify(request(t), []byte(body))
+		_, err := verifierAt(signedAt.Add(skew)).Verify(request(t), []byte(body))
 		if want == "" {
 			assert.NoError(t, err, skew)
 			continue
@@ -77,10 +83,16 @@ func TestVerify_RequestIsNotWhatWasSigned_IsRefusedAsByAWS(t *testing.T) {
 		"another scheme":         {func(r *http.Request) { r.SetBasicAuth("a", "b") }, body, "IncompleteSignatureException"},
 		"no signature":           {authorization("Signature=", "Sig="), body, "IncompleteSignatureException"},
 		"short scope":            {authorization("/aws4_request", ""), body, "IncompleteSignatureException"},
-		"another service":        {authorization("/dynamodb/", "/s3/"), body, "IncompleteSignatureException"},
+		"another service":        {authorization("/dynamodb/", "/s3/"), body, "InvalidSignatureException"},
 		"target is not signed":   {authorization(";x-amz-target", ""), body, "IncompleteSignatureException"},
 		"host is not signed":     {authorization("host;", ""), body, "IncompleteSignatureException"},
 		"date is not signed":     {authorization("x-amz-date;", ""), body, "IncompleteSignatureException"},
+		"an unsigned header":     {func(r *http.Request) { r.Header.Set("X-Amz-Invocation-Type", "Event") }, body, "IncompleteSignatureException"},
+		"header was removed":     {func(r *http.Request) { r.Header.Del("Content-Type") }, body, "InvalidSignatureException"},
+		"two authorizations":     {func(r *http.Request) { r.Header.Add("Authorization", "AWS4-HMAC-SHA256 x") }, body, "IncompleteSignatureException"},
+		"upper-case header":      {authorization("host;", "Host;"), body, "IncompleteSignatureException"},
+		"broken query":           {func(r *http.Request) { r.URL.RawQuery = "a=%zz" }, body, "IncompleteSignatureException"},
+		"two dates":              {func(r *http.Request) { r.Header.Add("X-Amz-Date", "20261122T083000Z") }, body, "IncompleteSignatureException"},
 		"no date":                {func(r *http.Request) { r.Header.Del("X-Amz-Date") }, body, "IncompleteSignatureException"},
 		"unknown key":            {authorization(access, "AKIDOTHER"), body, "UnrecognizedClientException"},
 		"date of another day":    {authorization("20261122", "20261121"), body, "InvalidSignatureException"},
@@ -97,8 +109,9 @@ func TestVerify_RequestIsNotWhatWasSigned_IsRefusedAsByAWS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := request(t)
 			c.change(r)
+			_, err := verifierAt(signedAt).Verify(r, []byte(c.body))
 			var refused *Error
-			require.ErrorAs(t, verifierAt(signedAt).Verify(r, []byte(c.body)), &refused)
+			require.ErrorAs(t, err, &refused)
 			assert.Equal(t, c.want, refused.Code, refused.Message)
 		})
 	}

@@ -1,0 +1,116 @@
+// Package functionkeys makes the AWS credentials of functions from one master secret, so that whoever has the secret
+// knows all keys without a list: the gateway, which hands them out, and the stores, which accept them.
+package functionkeys
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/edge-serverless-box/esb/sigv4"
+)
+
+const (
+	// prefix: AWS's ids of temporary keys begin with ASIA, and like those these have 20 characters.
+	prefix   = "ASIAESB"
+	idLength = 20
+	// minMaster is the shortest master secret in bytes.
+	minMaster = 32
+)
+
+// Keys are the keys of all functions of a box.
+type Keys struct {
+	master []byte
+}
+
+// New returns the keys that follow from a master secret of 32 bytes or more.
+func New(master []byte) (*Keys, error) {
+	if len(master) < minMaster {
+		return nil, fmt.Errorf("the functions' master secret must have at least %d bytes, has %d", minMaster, len(master))
+	}
+	return &Keys{master: bytes.Clone(master)}, nil
+}
+
+// Open reads the master secret in a file, and makes the file (mode 0600) when it is not there. Any number of programs
+// may do so at once.
+func Open(path string) (*Keys, error) {
+	master, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = create(path); err == nil {
+			master, err = os.ReadFile(path)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the functions' master secret: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("the functions' master secret: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s: others than its owner may read the functions' master secret (mode %04o); run: chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	keys, err := New(bytes.TrimSpace(master))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; remove the file, and a new one is made at the next start", path, err)
+	}
+	return keys, nil
+}
+
+// create makes the file whole or not at all; one that another program has made meanwhile stays.
+func create(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(temp.Name()) }()
+	var random [32]byte
+	_, _ = rand.Read(random[:]) // never fails
+	_, err = temp.WriteString(hex.EncodeToString(random[:]) + "\n")
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// Of returns the credentials of a function. They are the same for ever.
+func (k *Keys) Of(function string) sigv4.Credentials {
+	id := prefix + base32.StdEncoding.EncodeToString(k.sum("id", function))[:idLength-len(prefix)]
+	secret, _ := k.Secret(id)
+	return sigv4.Credentials{
+		AccessKeyID: id, SecretAccessKey: secret,
+		// Opaque: nothing is checked by it, and SDKs want one with a temporary key.
+		SessionToken: base64.StdEncoding.EncodeToString(k.sum("token", id)),
+	}
+}
+
+// Secret returns the secret of an access key that has the form of a function's; it is a sigv4.Keys.
+func (k *Keys) Secret(accessKeyID string) (secret string, ok bool) {
+	if !strings.HasPrefix(accessKeyID, prefix) || len(accessKeyID) != idLength {
+		return "", false
+	}
+	// 30 bytes are 40 characters, as AWS's secrets have.
+	return base64.StdEncoding.EncodeToString(k.sum("secret", accessKeyID)[:30]), true
+}
+
+func (k *Keys) sum(purpose, text string) []byte {
+	h := hmac.New(sha256.New, k.master)
+	h.Write([]byte(purpose + "\x00" + text))
+	return h.Sum(nil)
+}
