@@ -23,6 +23,8 @@ type Config struct {
 	Functions map[string]*gateway.Function
 	// Routes in the order of the file.
 	Routes []gateway.Route
+	// Access is what routing.yml says for all routes together.
+	Access gateway.Access
 	// Resources are the tables and buckets of resources.yml.
 	Resources gateway.Resources
 }
@@ -136,12 +138,12 @@ func parse(f files, opts Options) (*Config, error) {
 	var problems []Problem
 	base, fp := parseFunctions(f.functions, opts)
 	problems = append(problems, fp...)
-	routes, rp := parseRouting(f.routing, opts, base)
+	routes, access, rp := parseRouting(f.routing, opts, base)
 	problems = append(problems, rp...)
 	resources, sp := parseResources(f.resources, opts)
 	problems = append(problems, sp...)
 	if len(problems) > 0 {
 		return nil, &Error{Problems: problems}
 	}
-	return &Config{Functions: base.functions, Routes: routes, Resources: resources}, nil
+	return &Config{Functions: base.functions, Routes: routes, Access: access, Resources: resources}, nil
 }

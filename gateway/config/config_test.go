@@ -21,7 +21,7 @@ const (
 )
 
 // vars is the environment of these tests.
-var vars = map[string]string{"IMAGE": "esb/echo:1", "TABLE": "items", "MAX": "7", "EMPTY": "", "DIGITS": "42"}
+var vars = map[string]string{"IMAGE": "esb/echo:1", "TABLE": "items", "MAX": "7", "EMPTY": "", "DIGITS": "42", "PARTNER_KEY": "partner-key-0123456789"}
 
 func lookup(name string) (string, bool) {
 	v, ok := vars[name]

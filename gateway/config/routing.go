@@ -39,6 +39,7 @@ type routing struct {
 	pending []reference
 	// inline has the line of each function that a route defines.
 	inline map[string]int
+	access access
 }
 
 type reference struct {
@@ -47,8 +48,8 @@ type reference struct {
 	route int
 }
 
-// parseRouting reads the routes, and adds the functions that they define to set.
-func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, []Problem) {
+// parseRouting reads the routes and what guards them, and adds the functions that they define to set.
+func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, gateway.Access, []Problem) {
 	r := &routing{
 		doc:      &document{path: f.path, lookupEnv: opts.LookupEnv},
 		set:      set,
@@ -58,8 +59,9 @@ func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, []Pr
 	}
 	top, ok := r.doc.open(f.data, "the key routes")
 	if !ok {
-		return nil, r.doc.sorted()
+		return nil, gateway.Access{}, r.doc.sorted()
 	}
+	r.readAccess(top)
 	var routes []gateway.Route
 	if v, ok := top.need("routes", "a list of routes; write routes: [] for none"); ok {
 		if items, ok := v.list(); ok {
@@ -74,7 +76,10 @@ func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, []Pr
 	for _, ref := range r.pending {
 		routes[ref.route].Function = r.lookup(ref)
 	}
-	return routes, r.doc.sorted()
+	for _, ref := range r.access.functions {
+		ref.authorizer.Function = r.lookup(reference{value: ref.value, name: ref.name})
+	}
+	return routes, r.access.Access, r.doc.sorted()
 }
 
 func (r *routing) route(o *object, index int) gateway.Route {
@@ -98,15 +103,17 @@ func (r *routing) route(o *object, index int) gateway.Route {
 	if v, ok := o.need("function", "the name of a function, or its definition"); ok {
 		rt.Function = r.function(v, index)
 	}
-	if v, ok := o.get("auth"); ok {
-		if s, ok := v.oneOf(string(gateway.AuthJWT), string(gateway.AuthAPIKey), string(gateway.AuthNone)); ok {
-			rt.Auth = gateway.AuthKind(s)
-		}
-	}
 	if v, ok := o.get("payload"); ok {
 		if s, ok := v.oneOf(string(gateway.PayloadV1), string(gateway.PayloadV2)); ok {
 			rt.Payload = gateway.PayloadVersion(s)
 		}
+	}
+	if v, ok := o.get("auth"); ok {
+		r.auth(v, &rt) // behind payload, which is an authorizer's default
+	}
+	r.routeCORS(o, &rt)
+	if v, ok := o.get("throttle"); ok {
+		rt.Throttle = v.throttle(throttleID(&rt))
 	}
 	if v, ok := o.get("timeout"); ok {
 		if n, ok := v.number(minRouteTimeout, maxRouteTimeout, "seconds"); ok {
