@@ -3,8 +3,6 @@ package event
 import (
 	"encoding/base64"
 	"strconv"
-
-	"github.com/edge-serverless-box/esb/gateway"
 )
 
 // requestTimeFormat is requestContext.requestTime: "04/Mar/2020:19:15:17 +0000".
@@ -143,23 +141,14 @@ func (b *Builder) appendContextV1(dst []byte, r *Request) []byte {
 	dst = append(dst, '{')
 	dst = appendMember(dst, "accountId", b.accountID)
 	dst = appendMember(dst, "apiId", APIID)
-	if r.Caller != nil && r.Caller.Kind == gateway.AuthJWT {
-		dst = append(dst, `"authorizer":{"claims":`...)
-		dst = appendClaims(dst, r.Caller.Claims)
-		dst = append(dst, `,"cognito:username":`...)
-		dst = appendString(dst, r.Caller.Username)
-		dst = append(dst, '}', ',')
-	}
+	dst = appendAuthorizerV1(dst, r.Caller)
 	dst = appendMember(dst, "deploymentId", deploymentID)
 	dst = appendMember(dst, "domainName", name)
 	dst = appendMember(dst, "domainPrefix", prefix)
 	dst = appendMember(dst, "extendedRequestId", r.ExtendedRequestID)
 	dst = appendMember(dst, "httpMethod", r.HTTP.Method)
 	dst = append(dst, `"identity":{"accessKey":null,"accountId":null,`...)
-	if r.Caller != nil && r.Caller.Kind == gateway.AuthAPIKey {
-		dst = appendMember(dst, "apiKey", r.Caller.APIKey)
-		dst = appendMember(dst, "apiKeyId", apiKeyID)
-	}
+	dst = appendAPIKey(dst, r.Caller)
 	dst = append(dst, `"caller":null,"cognitoAuthenticationProvider":null,"cognitoAuthenticationType":null,`...)
 	dst = append(dst, `"cognitoIdentityId":null,"cognitoIdentityPoolId":null,"principalOrgId":null,`...)
 	dst = appendMember(dst, "sourceIp", r.SourceIP)
@@ -180,20 +169,6 @@ func (b *Builder) appendContextV1(dst []byte, r *Request) []byte {
 	dst = append(dst, `",`...)
 	dst = appendMember(dst, "resourcePath", r.Route.Path)
 	dst = appendMember(dst, "stage", StageV1)
-	return closeWith(dst, '}')
-}
-
-// apiKeyID is the id of the box's one API key.
-const apiKeyID = "esbapikey1"
-
-func appendClaims(dst []byte, claims []gateway.Claim) []byte {
-	dst = append(dst, '{')
-	for _, c := range claims {
-		dst = appendString(dst, c.Name)
-		dst = append(dst, ':')
-		dst = appendString(dst, c.Value)
-		dst = append(dst, ',')
-	}
 	return closeWith(dst, '}')
 }
 

@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/edge-serverless-box/esb/gateway"
 )
 
 // appendV2 appends the HTTP API event: lower-case headers, empty members left out (aws-behaviour.md 4).
@@ -145,11 +143,7 @@ func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
 	dst = append(dst, '{')
 	dst = appendMember(dst, "accountId", b.accountID)
 	dst = appendMember(dst, "apiId", APIID)
-	if r.Caller != nil && r.Caller.Kind == gateway.AuthJWT {
-		dst = append(dst, `"authorizer":{"jwt":{"claims":`...)
-		dst = appendClaims(dst, r.Caller.Claims)
-		dst = append(dst, `,"scopes":null}},`...)
-	}
+	dst = appendAuthorizerV2(dst, r.Route, r.Caller)
 	dst = appendMember(dst, "domainName", name)
 	dst = appendMember(dst, "domainPrefix", prefix)
 	dst = append(dst, `"http":{`...)

@@ -1,0 +1,112 @@
+package event
+
+import (
+	"strconv"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// apiKeyID is the id of the box's API key that has no name, that of X_API_KEY.
+const apiKeyID = "esbapikey1"
+
+// appendAuthorizerV1 appends requestContext.authorizer of the REST format with the comma behind it, or nothing
+// (aws-behaviour.md 1: a Cognito authorizer's claims, all strings, or a Lambda authorizer's context as strings).
+func appendAuthorizerV1(dst []byte, c *gateway.Caller) []byte {
+	switch {
+	case c == nil:
+		return dst
+	case c.Kind == gateway.AuthJWT:
+		dst = append(dst, `"authorizer":{"claims":`...)
+		dst = appendClaims(dst, c.Claims)
+		if c.Username != "" {
+			dst = append(dst, `,"cognito:username":`...)
+			dst = appendString(dst, c.Username)
+		}
+		return append(dst, '}', ',')
+	case c.Kind == gateway.AuthFunction:
+		dst = append(dst, `"authorizer":{`...)
+		for _, v := range c.Context {
+			dst = appendString(dst, v.Name)
+			dst = append(dst, ':')
+			dst = appendString(dst, v.Text)
+			dst = append(dst, ',')
+		}
+		if c.Principal != "" {
+			dst = appendMember(dst, "principalId", c.Principal)
+		}
+		dst = append(dst, `"integrationLatency":`...)
+		dst = strconv.AppendInt(dst, c.AuthorizerLatency.Milliseconds(), 10)
+		return append(dst, '}', ',')
+	}
+	return dst
+}
+
+// appendAPIKey appends apiKey and apiKeyId of requestContext.identity with the comma behind them, or nothing.
+func appendAPIKey(dst []byte, c *gateway.Caller) []byte {
+	if c == nil || c.APIKey == "" {
+		return dst
+	}
+	dst = appendMember(dst, "apiKey", c.APIKey)
+	switch {
+	case c.APIKeyID != "":
+		dst = appendMember(dst, "apiKeyId", c.APIKeyID)
+	case c.Kind == gateway.AuthAPIKey:
+		dst = appendMember(dst, "apiKeyId", apiKeyID)
+	}
+	return dst
+}
+
+func appendClaims(dst []byte, claims []gateway.Claim) []byte {
+	dst = append(dst, '{')
+	for _, c := range claims {
+		dst = appendString(dst, c.Name)
+		dst = append(dst, ':')
+		dst = appendString(dst, c.Value)
+		dst = append(dst, ',')
+	}
+	return closeWith(dst, '}')
+}
+
+// appendAuthorizerV2 appends requestContext.authorizer of the HTTP API format with the comma behind it, or nothing. scopes
+// is null for a route that asks for none.
+func appendAuthorizerV2(dst []byte, route *gateway.Route, c *gateway.Caller) []byte {
+	switch {
+	case c == nil:
+		return dst
+	case c.Kind == gateway.AuthJWT:
+		dst = append(dst, `"authorizer":{"jwt":{"claims":{`...)
+		for _, claim := range c.Claims {
+			dst = appendString(dst, claim.Name)
+			dst = append(dst, ':')
+			if claim.HTTP != "" {
+				dst = appendString(dst, claim.HTTP)
+			} else {
+				dst = appendString(dst, claim.Value)
+			}
+			dst = append(dst, ',')
+		}
+		dst = closeWith(dst, '}')
+		dst = append(dst, `,"scopes":`...)
+		if route.Tokens == nil || len(route.Tokens.Scopes) == 0 {
+			return append(dst, "null}},"...)
+		}
+		dst = append(dst, '[')
+		for _, s := range c.Scopes {
+			dst = appendString(dst, s)
+			dst = append(dst, ',')
+		}
+		dst = closeWith(dst, ']')
+		return append(dst, "}},"...)
+	case c.Kind == gateway.AuthFunction:
+		dst = append(dst, `"authorizer":{"lambda":{`...)
+		for _, v := range c.Context {
+			dst = appendString(dst, v.Name)
+			dst = append(dst, ':')
+			dst = append(dst, v.JSON...)
+			dst = append(dst, ',')
+		}
+		dst = closeWith(dst, '}')
+		return append(dst, '}', ',')
+	}
+	return dst
+}
