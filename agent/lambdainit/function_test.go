@@ -21,6 +21,7 @@ type order struct {
 	Do   string `json:"do"`
 	Text string `json:"text,omitempty"`
 	N    int    `json:"n,omitempty"`
+	Then string `json:"then,omitempty"`
 }
 
 // reply is what the test function answers unless it was told otherwise.
@@ -138,6 +139,9 @@ func (f *function) serve() {
 	case "stream":
 		f.stream(id, o.N != 0)
 		return
+	case "pieces": // one, and the rest when the file o.Text is there
+		f.pieces(id, o)
+		return
 	case "family": // a child in the group, and a grandchild that has left it
 		out, err := exec.Command("setsid", "--fork", "sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $! $$; exec >/dev/null 2>&1; wait").Output()
 		if err != nil {
@@ -221,4 +225,57 @@ func (f *function) stream(id string, fail bool) {
 		_ = pw.Close()
 	}()
 	f.do(req)
+}
+
+// pieces streams "first;", waits for the file o.Text, and then does as o.Then says.
+func (f *function) pieces(id string, o order) {
+	pr, pw := io.Pipe()
+	req, err := http.NewRequest(http.MethodPost, f.base+"invocation/"+id+"/response", pr)
+	if err != nil {
+		panic(err)
+	}
+	if o.Then != "no-mode" { // aws-lambda-go has none
+		req.Header.Set("Lambda-Runtime-Function-Response-Mode", "streaming")
+	}
+	req.Header.Set("Content-Type", "text/event-stream")
+	req.Trailer = http.Header{"Lambda-Runtime-Function-Error-Type": nil, "Lambda-Runtime-Function-Error-Body": nil}
+	go func() {
+		fmt.Println("writing")
+		_, _ = io.WriteString(pw, "first;")
+		for o.Text != "" {
+			if _, err := os.Stat(o.Text); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		switch o.Then {
+		case "exit":
+			os.Exit(7)
+		case "break":
+			_ = pw.CloseWithError(io.ErrClosedPipe)
+			return
+		case "fail":
+			req.Trailer.Set("Lambda-Runtime-Function-Error-Type", "Stream.Broken")
+			req.Trailer.Set("Lambda-Runtime-Function-Error-Body",
+				base64.StdEncoding.EncodeToString([]byte(`{"errorType":"Stream.Broken","errorMessage":"`+strings.Repeat("m", o.N)+`"}`)))
+		case "bytes":
+			piece := bytes.Repeat([]byte("0123456789abcdef"), 2048)
+			for range o.N / len(piece) {
+				if _, err := pw.Write(piece); err != nil {
+					return
+				}
+			}
+		default:
+			_, _ = io.WriteString(pw, "second;")
+		}
+		_ = pw.Close()
+	}()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		fmt.Println("stream:", err)
+		return
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(resp.Body)
+	fmt.Println("streamed:", resp.StatusCode, strings.TrimSpace(string(body)))
 }

@@ -54,6 +54,8 @@ type instance struct {
 	initError answer
 	// exited is closed when the process has ended, with status.
 	exited chan struct{}
+	// gone is closed when the instance has been given up.
+	gone   chan struct{}
 	status syscall.WaitStatus
 	pid    int
 
@@ -77,6 +79,7 @@ func startInstance(cfg *Config, procs *processes, j *journal) (_ *instance, err 
 		ready:     make(chan struct{}),
 		failed:    make(chan struct{}),
 		exited:    make(chan struct{}),
+		gone:      make(chan struct{}),
 		events:    make(chan *invocation),
 	}
 	listener, err := net.Listen("tcp", cfg.RuntimeAPI)
@@ -140,6 +143,9 @@ func (i *instance) settle() {
 // something could not be killed.
 func (i *instance) close() bool {
 	i.mu.Lock()
+	if i.state != stateGone {
+		close(i.gone)
+	}
 	i.state = stateGone
 	i.mu.Unlock()
 	_ = i.server.Close()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"strconv"
 	"sync"
 	"syscall"
@@ -21,6 +22,9 @@ const (
 	errTimeout          = "Sandbox.Timedout"
 	errResponseTooLarge = "Function.ResponseSizeTooLarge"
 	errUnhandled        = "Runtime.Unknown"
+	// Of a stream: the runtime broke off (RIE: fatalerror), and esb's own for a caller that left.
+	errTruncated  = "Runtime.TruncatedResponse"
+	errCallerLeft = "Sandbox.CallerLeft"
 )
 
 // Reasons for which a function process is gone, as X-Esb-Sandbox-Reset tells them.
@@ -29,6 +33,7 @@ const (
 	resetExit    = "exit"
 	resetOOM     = "oom"
 	resetInit    = "init"
+	resetCaller  = "caller"
 )
 
 // invocation is one call of the function on its way from the gateway to the runtime.
@@ -44,6 +49,12 @@ type invocation struct {
 	// deadline is set when an init that is repeated counts against the budget; else it is hand-over + budget.
 	deadline time.Time
 	wantTail bool
+	// wantStream says that the caller takes the answer piece by piece; to is where, and left is closed when it is gone.
+	wantStream bool
+	to         http.ResponseWriter
+	left       <-chan struct{}
+	// stream takes the one answer that streams; its end comes from done all the same.
+	stream chan *stream
 	// begun says that the START line is written.
 	begun bool
 	// done takes the one answer that the Runtime API accepts for this invocation.
@@ -59,6 +70,8 @@ type answer struct {
 	contentType string
 	failed      bool
 	errorType   string
+	// broken says that a stream did not come to its end, and left that its caller did not wait for it.
+	broken, left bool
 }
 
 // outcome is an answer and what there is to report about how it came about.
@@ -73,6 +86,8 @@ type outcome struct {
 	waited bool
 	// reset is why the process is gone, else empty.
 	reset string
+	// streamed says that the head of the answer, and a part of its body, are sent.
+	streamed bool
 	// fault is the line that explains a failure to the function's owner, without the request id.
 	fault string
 }

@@ -131,6 +131,10 @@ func (i *instance) answer(w http.ResponseWriter, r *http.Request, id string, fai
 	i.state = stateAnswering
 	i.mu.Unlock()
 
+	if !failed && inv.streams(r) {
+		i.relay(w, r, inv)
+		return
+	}
 	a := answer{contentType: r.Header.Get("Content-Type"), failed: failed}
 	buf, err := readBody(r.Body, r.ContentLength, MaxResponseBytes)
 	switch {
@@ -157,10 +161,10 @@ func (i *instance) answer(w http.ResponseWriter, r *http.Request, id string, fai
 	}
 	a.body, a.buffer = *buf, buf
 	if failed {
-		a.setError(r.Header.Get("Lambda-Runtime-Function-Error-Type"))
-	} else if trailer := r.Trailer.Get("Lambda-Runtime-Function-Error-Type"); trailer != "" {
+		a.setError(r.Header.Get(trailerErrorType))
+	} else if trailer := r.Trailer.Get(trailerErrorType); trailer != "" {
 		// A streamed response that failed on the way says so in its trailers (AWS: "Building a custom runtime").
-		if body, err := base64.StdEncoding.DecodeString(r.Trailer.Get("Lambda-Runtime-Function-Error-Body")); err == nil {
+		if body, err := base64.StdEncoding.DecodeString(r.Trailer.Get(trailerErrorBody)); err == nil {
 			a.body = body
 		}
 		a.setError(trailer)

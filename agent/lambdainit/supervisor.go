@@ -475,11 +475,15 @@ func (s *Supervisor) handOver(i *instance, inv *invocation, out outcome) (outcom
 	defer t.Stop()
 	select {
 	case out.answer = <-inv.done:
+	case st := <-inv.stream:
+		return s.passOn(i, inv, st, out, t.C), true
 	case <-t.C:
 		return s.expire(i, inv, out), true
 	case <-i.exited:
 		i.settle()
 		select {
+		case st := <-inv.stream:
+			return s.passOn(i, inv, st, out, t.C), true
 		case out.answer = <-inv.done:
 		default:
 			return s.crashed(i, inv, out), true
@@ -492,7 +496,8 @@ func (s *Supervisor) handOver(i *instance, inv *invocation, out outcome) (outcom
 // expire ends a process that has had inv for too long.
 func (s *Supervisor) expire(i *instance, inv *invocation, so outcome) outcome {
 	out := s.timedOut(inv)
-	out.started, out.init, out.waited, out.reset = so.started, so.init, so.waited, resetTimeout
+	out.take(so)
+	out.reset = resetTimeout
 	s.discard(i)
 	return out
 }
@@ -500,7 +505,8 @@ func (s *Supervisor) expire(i *instance, inv *invocation, so outcome) outcome {
 // crashed cleans up after a process that has exited while it had inv.
 func (s *Supervisor) crashed(i *instance, inv *invocation, so outcome) outcome {
 	out := failure(inv, errExit, exitMessage(i.status))
-	out.started, out.init, out.waited, out.reset = so.started, so.init, so.waited, resetExit
+	out.take(so)
+	out.reset = resetExit
 	if s.memory.oomKills() > s.oomKills {
 		out.fault, out.reset = s.oomFault(inv), resetOOM
 	}

@@ -14,6 +14,9 @@ const (
 
 	// bodyLimit is how long the gateway may take to send an event, or to take a result.
 	bodyLimit = 30 * time.Second
+
+	headerReset     = "X-Esb-Sandbox-Reset"
+	headerLogResult = "X-Amz-Log-Result"
 )
 
 // serveWorker serves the worker endpoint (docs/lambda-init.md, "Invoked by the gateway").
@@ -80,8 +83,20 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.journal.begin(scope{requestID: inv.id, traceID: traceRoot(inv.trace)}, inv.wantTail)
+	if inv.wantStream {
+		inv.to, inv.left, inv.stream = w, r.Context().Done(), make(chan *stream, 1)
+	}
 	out := s.invoke(inv)
 	var tail []byte
+	if out.streamed {
+		// net/http sends the end of the stream when this returns: the lines go first, and nothing is late.
+		tail = s.conclude(inv, &out)
+		answered = true
+		s.busy.Store(false)
+		_ = control.SetWriteDeadline(time.Now().Add(bodyLimit))
+		writeTrailers(w.Header(), inv, &out, tail)
+		return
+	}
 	// The gateway does not wait for the log lines of a success, unless it asked for them.
 	late := out.reset == "" && !inv.wantTail
 	if !late {
@@ -114,13 +129,14 @@ func refuseTooLarge(w http.ResponseWriter) {
 // newInvocation reads the headers of an invocation.
 func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
 	inv := &invocation{
-		arrived:   time.Now(),
-		trace:     r.Header.Get("X-Amzn-Trace-Id"),
-		cognito:   r.Header.Get("Lambda-Runtime-Cognito-Identity"),
-		wantTail:  r.Header.Get("X-Amz-Log-Type") == "Tail",
-		budget:    s.cfg.Timeout,
-		done:      make(chan answer, 1),
-		delivered: make(chan struct{}),
+		arrived:    time.Now(),
+		trace:      r.Header.Get("X-Amzn-Trace-Id"),
+		cognito:    r.Header.Get("Lambda-Runtime-Cognito-Identity"),
+		wantTail:   r.Header.Get("X-Amz-Log-Type") == "Tail",
+		wantStream: r.Header.Get(headerInvokeMode) == modeStream,
+		budget:     s.cfg.Timeout,
+		done:       make(chan answer, 1),
+		delivered:  make(chan struct{}),
 	}
 	if inv.id = r.Header.Get("X-Amzn-Requestid"); inv.id == "" {
 		inv.id = newRequestID()
@@ -152,20 +168,25 @@ func writeOutcome(w http.ResponseWriter, inv *invocation, out *outcome, tail []b
 		h["Content-Type"] = []string{"application/json"}
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(out.body))}
-	if inv.trace != "" {
-		h["X-Amzn-Trace-Id"] = []string{inv.trace}
-	}
+	writeFacts(h, inv, out)
 	if out.failed {
 		h["X-Amz-Function-Error"] = []string{"Unhandled"}
 	}
 	if out.reset != "" {
-		h["X-Esb-Sandbox-Reset"] = []string{out.reset}
+		h[headerReset] = []string{out.reset}
+	}
+	if inv.wantTail {
+		h[headerLogResult] = []string{base64.StdEncoding.EncodeToString(tail)}
+	}
+	_, _ = w.Write(out.body)
+}
+
+// writeFacts sets the headers that are known before an answer has come to its end.
+func writeFacts(h http.Header, inv *invocation, out *outcome) {
+	if inv.trace != "" {
+		h["X-Amzn-Trace-Id"] = []string{inv.trace}
 	}
 	if out.waited {
 		h["X-Esb-Init-Duration-Ms"] = []string{strconv.FormatFloat(float64(out.init)/float64(time.Millisecond), 'f', 3, 64)}
 	}
-	if inv.wantTail {
-		h["X-Amz-Log-Result"] = []string{base64.StdEncoding.EncodeToString(tail)}
-	}
-	_, _ = w.Write(out.body)
 }

@@ -1,0 +1,203 @@
+package lambdainit
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// Streaming of answers (AWS: Lambda developer guide, "Response streaming for Lambda functions").
+const (
+	// headerInvokeMode of a request says that the gateway takes the answer piece by piece.
+	headerInvokeMode = "X-Esb-Invoke-Mode"
+	modeStream       = "stream"
+	// headerResponseMode is the runtime's word that its answer streams, and lambda-init's that this one does.
+	headerResponseMode = "Lambda-Runtime-Function-Response-Mode"
+	modeStreaming      = "streaming"
+	// An error in the middle of a stream has its type and its document, in base64, in these trailers.
+	trailerErrorType = "Lambda-Runtime-Function-Error-Type"
+	trailerErrorBody = "Lambda-Runtime-Function-Error-Body"
+
+	// streamPiece is the most that is read before it is passed on, in bytes.
+	streamPiece = 64 << 10
+	// maxTrailerError bounds the error document of a trailer, in bytes: a longer one is left out.
+	maxTrailerError = 8 << 10
+	// cutLimit is what the gateway gets to take the last piece of a stream whose function was ended.
+	cutLimit = 500 * time.Millisecond
+)
+
+// stream is an answer that is passed on while it arrives: read from the runtime by the goroutine that serves its
+// request, and written to the gateway by the same one, so that the one waits for the other and nothing piles up. The
+// goroutine of the invocation watches over it.
+type stream struct {
+	contentType string
+	// to is told where the pieces go, once; the head of the answer is written then.
+	to chan http.ResponseWriter
+	// ended is closed when nothing more is written to it.
+	ended chan struct{}
+}
+
+// streams says whether the answer r of the runtime is to be passed on piece by piece. A runtime that knows no
+// response mode streams by sending chunks (aws-lambda-go does, whatever it was asked).
+func (inv *invocation) streams(r *http.Request) bool {
+	return inv.wantStream && (r.Header.Get(headerResponseMode) == modeStreaming || r.ContentLength < 0)
+}
+
+// relay passes an answer of the runtime on, and gives inv its outcome at the end.
+func (i *instance) relay(w http.ResponseWriter, r *http.Request, inv *invocation) {
+	st := &stream{
+		contentType: r.Header.Get("Content-Type"),
+		to:          make(chan http.ResponseWriter, 1),
+		ended:       make(chan struct{}),
+	}
+	defer close(st.ended)
+	inv.stream <- st
+	var a answer
+	select {
+	case to := <-st.to:
+		a = copyStream(to, r)
+	case <-i.gone:
+		refuseTransition(w, stateGone, "InvocationResponse")
+		return
+	}
+	if !i.finish(inv, a) {
+		refuseTransition(w, stateGone, "InvocationResponse")
+		return
+	}
+	if a.broken {
+		writeError(w, http.StatusBadRequest, "InvalidRequestFormat", "The request body ended early")
+		return
+	}
+	runtime.Gosched() // as for a whole answer
+	accept(w)
+}
+
+// copyStream copies the body of r to the gateway. The answer has no body but that of an error.
+func copyStream(to http.ResponseWriter, r *http.Request) answer {
+	control := http.NewResponseController(to)
+	piece := make([]byte, streamPiece)
+	for {
+		n, err := r.Body.Read(piece)
+		if n > 0 {
+			_, werr := to.Write(piece[:n])
+			if werr == nil {
+				werr = control.Flush()
+			}
+			if werr != nil {
+				return answer{left: true}
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			var a answer
+			if t := r.Trailer.Get(trailerErrorType); t != "" {
+				if body, err := base64.StdEncoding.DecodeString(r.Trailer.Get(trailerErrorBody)); err == nil {
+					a.body = body
+				}
+				a.setError(t)
+			}
+			return a
+		case err != nil:
+			a := answer{broken: true, body: errorJSON(errTruncated, "The response stream of the function broke off: "+err.Error())}
+			a.setError(errTruncated)
+			return a
+		}
+	}
+}
+
+// passOn watches over a stream until it has ended; late fires when the function's time is up.
+func (s *Supervisor) passOn(i *instance, inv *invocation, st *stream, out outcome, late <-chan time.Time) outcome {
+	out.streamed = true
+	w := inv.to
+	h := w.Header()
+	if st.contentType != "" {
+		h["Content-Type"] = []string{st.contentType}
+	} else {
+		h["Content-Type"] = []string{"application/octet-stream"}
+	}
+	h[headerResponseMode] = []string{modeStreaming}
+	h["Trailer"] = []string{trailerErrorType, trailerErrorBody, headerReset, headerLogResult}
+	writeFacts(h, inv, &out)
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).Flush()
+	st.to <- w
+
+	exited := i.exited
+	for {
+		select {
+		case a := <-inv.done:
+			<-st.ended
+			switch {
+			case a.left:
+				return s.callerLeft(i, inv, out)
+			case a.broken && wait(i.exited, lastWords):
+				return s.crashed(i, inv, out)
+			}
+			out.answer, out.ended = a, time.Now()
+			return out
+		case <-exited:
+			exited = nil // what it has written before is still on its way
+		case <-inv.left:
+			out = s.callerLeft(i, inv, out)
+			breakOff(w, st)
+			return out
+		case <-late:
+			out = s.expire(i, inv, out)
+			breakOff(w, st)
+			return out
+		}
+	}
+}
+
+// breakOff ends a stream whose function is gone: a gateway that takes nothing does not hold it up.
+func breakOff(w http.ResponseWriter, st *stream) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(cutLimit))
+	<-st.ended
+}
+
+// callerLeft ends the function's process: nobody wants the rest of its stream.
+func (s *Supervisor) callerLeft(i *instance, inv *invocation, so outcome) outcome {
+	out := failure(inv, errCallerLeft, "The caller left in the middle of the response stream")
+	out.take(so)
+	out.reset = resetCaller
+	s.discard(i)
+	return out
+}
+
+// take keeps what is known of an invocation whose outcome turned out to be o.
+func (o *outcome) take(so outcome) {
+	o.started, o.init, o.waited, o.streamed = so.started, so.init, so.waited, so.streamed
+}
+
+// writeTrailers ends a stream: what net/http sends when the handler returns.
+func writeTrailers(h http.Header, inv *invocation, out *outcome, tail []byte) {
+	if out.failed {
+		body := out.body
+		if len(body) > maxTrailerError {
+			body = errorJSON(out.errorType, "The error document of "+strconv.Itoa(len(body))+" bytes is too long for a trailer")
+		}
+		h[trailerErrorType] = []string{trailerValue(out.errorType)}
+		h[trailerErrorBody] = []string{base64.StdEncoding.EncodeToString(body)}
+	}
+	if out.reset != "" {
+		h[headerReset] = []string{out.reset}
+	}
+	if inv.wantTail {
+		h[headerLogResult] = []string{base64.StdEncoding.EncodeToString(tail)}
+	}
+}
+
+// trailerValue makes an error type that a runtime chose fit for a header.
+func trailerValue(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c < ' ' || c > '~' {
+			b[i] = '?'
+		}
+	}
+	return string(b[:min(len(b), 256)])
+}
