@@ -135,6 +135,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	invoker := invoke.New(a.pool, invoke.Options{
 		BreakerFailures: s.CircuitBreakerFailures,
 		BreakerOpenFor:  s.CircuitBreakerOpen,
+		StreamLimit:     int64(s.StreamLimitMB) << 20,
 		Logger:          a.log,
 	})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})

@@ -49,6 +49,8 @@ type Options struct {
 	// BreakerOpenFor is how long an open circuit refuses requests before it lets one through as a probe
 	// (CIRCUIT_BREAKER_OPEN_SECONDS).
 	BreakerOpenFor time.Duration
+	// StreamLimit is the most bytes of a streamed result (GATEWAY_STREAM_LIMIT_MB). Default: DefaultStreamLimit.
+	StreamLimit int64
 	// Logger gets a line when a worker is condemned or a circuit changes. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -74,6 +76,9 @@ func New(p *pool.Manager, opts Options) *Invoker {
 	if opts.BreakerOpenFor <= 0 {
 		opts.BreakerOpenFor = DefaultBreakerOpenFor
 	}
+	if opts.StreamLimit <= 0 {
+		opts.StreamLimit = DefaultStreamLimit
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
@@ -93,13 +98,14 @@ func New(p *pool.Manager, opts Options) *Invoker {
 //   - CodeTransport: the worker could not be reached, broke off, or did not keep to the contract.
 func (i *Invoker) Invoke(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
 	began := time.Now()
-	res, err := i.guarded(ctx, fn, inv)
+	res, err := i.guarded(ctx, fn, inv, nil)
 	invocations.WithLabelValues(fn.Name, outcome(res, err)).Inc()
 	invocationDuration.WithLabelValues(fn.Name).Observe(time.Since(began).Seconds())
 	return res, err
 }
 
-func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (res gateway.Result, err error) {
+// guarded asks the circuit first. The result goes to to when that is not nil, and the worker streams.
+func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink) (res gateway.Result, err error) {
 	if len(inv.Payload) > MaxPayload {
 		return res, gateway.Errorf(gateway.CodeTooLarge, "function %s: event of %d bytes, at most %d are allowed", fn.Name, len(inv.Payload), MaxPayload)
 	}
@@ -116,7 +122,7 @@ func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway
 	// Reported also when this goroutine panics: a probe that never reports keeps the circuit half open for ever.
 	err = errAbandoned
 	defer func() { done(err) }()
-	res, err = i.onWorkers(ctx, fn, inv)
+	res, err = i.onWorkers(ctx, fn, inv, to)
 	return res, err
 }
 
@@ -125,13 +131,13 @@ var errAbandoned = gateway.Errorf(gateway.CodeInternal, "the invocation was aban
 
 // onWorkers invokes on one worker, and on another one only when it is certain that the first never saw the
 // invocation.
-func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
+func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink) (gateway.Result, error) {
 	for tried := 1; ; tried++ {
 		lease, err := i.pool.Acquire(ctx, fn, inv.RequestID)
 		if err != nil {
 			return gateway.Result{}, err
 		}
-		res, err := i.onWorker(ctx, fn, inv, lease)
+		res, err := i.onWorker(ctx, fn, inv, lease, to)
 		var unreached *unreachedError
 		if err == nil || !errors.As(err, &unreached) || tried == maxWorkers || ctx.Err() != nil {
 			return res, err
@@ -140,7 +146,7 @@ func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gatew
 }
 
 // onWorker invokes on the worker of lease, and ends the lease.
-func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, lease *pool.Lease) (res gateway.Result, err error) {
+func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, lease *pool.Lease, to *sink) (res gateway.Result, err error) {
 	w := lease.Worker()
 	fault := "invocation panicked"
 	defer func() {
@@ -170,8 +176,14 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gatewa
 		}
 	}
 	began := time.Now()
-	rep, err := l.roundTrip(ctx, began.Add(limit), inv, began.Add(fn.Timeout))
+	rep, err := l.roundTrip(ctx, began.Add(limit), inv, began.Add(fn.Timeout), to)
 	elapsed := time.Since(began)
+	if err != nil {
+		if res, why, out, ok := i.streamFailed(ctx, fn, inv, to, err, elapsed); ok {
+			fault = why
+			return res, out
+		}
+	}
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -256,6 +268,9 @@ func interpret(rep reply) (res gateway.Result, fault string, err error) {
 		LogTail:       rep.header.Get(headerLogResult),
 		TimedOut:      rep.header.Get(headerReset) == "timeout",
 		Header:        rep.header,
+	}
+	if rep.streamed {
+		interpretTrailer(&res, rep.trailer)
 	}
 	if ms, err := strconv.ParseFloat(rep.header.Get(headerInitDuration), 64); err == nil && ms > 0 {
 		res.InitDuration = time.Duration(ms * float64(time.Millisecond))

@@ -64,16 +64,16 @@ func (l *link) Close() error {
 }
 
 // roundTrip sends inv and reads the reply. It ends early when ctx ends, then with any error, and at guard, then with
-// errGuard. deadline is when the function must have answered, as it is told. After an error, other than an
+// errGuard. The result goes to to when that is not nil, and the worker streams. deadline is when the function must have answered, as it is told. After an error, other than an
 // *unreachedError, the worker may or may not have run the invocation.
-func (l *link) roundTrip(ctx context.Context, guard time.Time, inv gateway.Invocation, deadline time.Time) (reply, error) {
+func (l *link) roundTrip(ctx context.Context, guard time.Time, inv gateway.Invocation, deadline time.Time, to *sink) (reply, error) {
 	conn, err := l.connect(ctx, guard)
 	if err != nil {
 		return reply{}, &unreachedError{err}
 	}
 	// After the guard was set, never before: this one must win.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
-	rep, keep, err := l.exchange(conn, inv, deadline)
+	rep, keep, err := l.exchange(conn, inv, deadline, to)
 	if !stop() || err != nil || !keep {
 		l.drop(conn)
 	}
@@ -153,7 +153,7 @@ func quiet(conn net.Conn) bool {
 }
 
 // exchange writes the request and reads the reply; keep is true when conn can be used again.
-func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Time) (rep reply, keep bool, err error) {
+func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Time, to *sink) (rep reply, keep bool, err error) {
 	b := l.out[:0]
 	b = append(b, "POST /2015-03-31/functions/function/invocations HTTP/1.1\r\nHost: "...)
 	b = append(b, l.addr...)
@@ -164,6 +164,9 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	b = appendHeader(b, "X-Amz-Client-Context", inv.ClientContext)
 	if inv.LogTail {
 		b = appendHeader(b, "X-Amz-Log-Type", "Tail")
+	}
+	if to != nil {
+		b = appendHeader(b, headerInvokeMode, modeStream)
 	}
 	b = append(b, "\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(inv.Payload)), 10)
@@ -187,7 +190,7 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 		}
 		return rep, false, err
 	}
-	rep, keep, err = readReply(l.in)
+	rep, keep, err = readReply(l.in, to)
 	if err != nil {
 		return rep, false, fmt.Errorf("reading the answer: %w", err)
 	}

@@ -19,6 +19,10 @@ var (
 		Name: "esb_cold_starts_total",
 		Help: "Invocations that were the first of their worker.",
 	}, []string{"function"})
+	streamedBytes = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_streamed_bytes_total",
+		Help: "Bytes of results that were passed to a caller that takes them piece by piece.",
+	}, []string{"function"})
 
 	breakerDesc = prometheus.NewDesc("esb_circuit_breaker_state", "Circuit of a function: 0 closed, 1 half open, 2 open.", []string{"function"}, nil)
 )

@@ -28,11 +28,14 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
+	// streamed says that the body was passed on while it arrived; trailer is what came after it.
+	streamed bool
+	trailer  http.Header
 }
 
 // readReply reads one HTTP/1.x answer to a POST (RFC 9112), strictly: what could be read in two ways is an error. keep
-// is true when the connection stays open after it.
-func readReply(r *bufio.Reader) (rep reply, keep bool, err error) {
+// is true when the connection stays open after it. The body of an answer that streams goes to to, unless that is nil.
+func readReply(r *bufio.Reader, to *sink) (rep reply, keep bool, err error) {
 	var http10 bool
 	for range maxInterim {
 		if rep.status, http10, err = readStatus(r); err != nil {
@@ -56,9 +59,13 @@ func readReply(r *bufio.Reader) (rep reply, keep bool, err error) {
 		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") || len(lengths) > 0 || http10 {
 			return rep, false, fmt.Errorf("transfer encoding %q with content length %q is not understood", codings, lengths)
 		}
-		rep.body, err = readLimited(httputil.NewChunkedReader(r))
+		if rep.streamed = to.wanted(&rep); rep.streamed {
+			err = to.copy(h.Get("Content-Type"), httputil.NewChunkedReader(r))
+		} else {
+			rep.body, err = readLimited(httputil.NewChunkedReader(r))
+		}
 		if err == nil {
-			_, err = readHeader(r) // trailers, of which none is known
+			rep.trailer, err = readHeader(r)
 		}
 	case rep.status == http.StatusNoContent || rep.status == http.StatusNotModified:
 	case len(lengths) > 0:

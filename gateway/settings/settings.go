@@ -106,6 +106,9 @@ type Settings struct {
 	// CircuitBreakerOpen is how long a circuit stays open before one request probes it.
 	// CIRCUIT_BREAKER_OPEN_SECONDS; default 10.
 	CircuitBreakerOpen time.Duration
+	// StreamLimitMB is the most MB (1048576 bytes) of one streamed result; a longer one breaks off. It does not bound
+	// results that come as a whole: 6 MB. GATEWAY_STREAM_LIMIT_MB; default 200 (AWS), at most 1048576.
+	StreamLimitMB int
 	// ShutdownGrace is how long a stop waits for the requests in flight.
 	// SHUTDOWN_GRACE_SECONDS; default 30.
 	ShutdownGrace time.Duration
@@ -214,6 +217,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		MaxConcurrentStarts:    l.integer("MAX_CONCURRENT_STARTS", 0, 0, 1000),
 		CircuitBreakerFailures: l.integer("CIRCUIT_BREAKER_FAILURES", 5, 1, 1000),
 		CircuitBreakerOpen:     l.duration("CIRCUIT_BREAKER_OPEN_SECONDS", time.Second, 10, 0.1, 3600),
+		StreamLimitMB:          l.integer("GATEWAY_STREAM_LIMIT_MB", 200, 1, 1<<20),
 		ShutdownGrace:          l.duration("SHUTDOWN_GRACE_SECONDS", time.Second, 30, 0, 3600),
 
 		S3:       l.store("S3", "http://127.0.0.1:9000"),

@@ -51,6 +51,7 @@ func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
 	assert.Equal(t, time.Minute, s.OrphanGracePeriod)
 	assert.Equal(t, 0, s.MaxConcurrentStarts)
 	assert.Equal(t, 5, s.CircuitBreakerFailures)
+	assert.Equal(t, 200, s.StreamLimitMB)
 	assert.Equal(t, 10*time.Second, s.CircuitBreakerOpen)
 	assert.Equal(t, 30*time.Second, s.ShutdownGrace)
 	assert.Equal(t, "/etc/esb/resources.yml", s.ResourcesConfigPath)
@@ -124,6 +125,7 @@ func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
 		{"IDLE_TIMEOUT_MINUTES", "-1", `IDLE_TIMEOUT_MINUTES: must be a number of minutes from 0.01 to 10080, got "-1"`},
 		{"HEARTBEAT_INTERVAL", "NaN", `HEARTBEAT_INTERVAL: must be a number of seconds from 0.1 to 3600, got "NaN"`},
 		{"ORPHAN_GRACE_PERIOD_SECONDS", "1m", `ORPHAN_GRACE_PERIOD_SECONDS: must be a number of seconds from 0 to 86400, got "1m"`},
+		{"GATEWAY_STREAM_LIMIT_MB", "0", `GATEWAY_STREAM_LIMIT_MB: must be a whole number from 1 to 1048576, got "0"`},
 		{"CIRCUIT_BREAKER_FAILURES", "0", `CIRCUIT_BREAKER_FAILURES: must be a whole number from 1 to 1000, got "0"`},
 		{"SERVICE_LOG_MAX_MB", "0", `SERVICE_LOG_MAX_MB: must be a whole number from 1 to 1048576, got "0"`},
 		{"AWS_REGION", "mars", `AWS_REGION: must be a region name such as us-east-1, got "mars"`},
