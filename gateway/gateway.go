@@ -37,6 +37,8 @@ type Function struct {
 	Command          []string
 	WorkingDirectory string
 	Scaling          Scaling
+	// Invoke are the names of the functions that this one's own keys may invoke through the Invoke API; none by default.
+	Invoke []string
 	// Generation is a digest of everything a running container depends on (not of Scaling): containers of
 	// another generation are drained, never used again.
 	Generation string

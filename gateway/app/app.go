@@ -24,6 +24,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/config"
 	"github.com/edge-serverless-box/esb/gateway/devca"
 	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/functions"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
 	"github.com/edge-serverless-box/esb/gateway/pool"
@@ -77,8 +78,10 @@ type App struct {
 	pool     *pool.Manager
 	code     *codewatch.Watcher
 	stores   *provision.Provisioner
-	http     *httpapi.Server
-	stopping atomic.Bool
+	// functions are those of the current configuration, for whoever calls them by name.
+	functions functions.Registry
+	http      *httpapi.Server
+	stopping  atomic.Bool
 }
 
 // Open starts a gateway. When a step fails, the earlier ones are undone.
@@ -178,6 +181,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	// Nothing can fail from here on: only now may containers start.
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
+	a.functions.Set(cfg.Functions)
 	a.http.SetRoutes(matcher)
 	a.http.Serve()
 	a.watcher.Start(a.apply)
@@ -234,6 +238,7 @@ func (a *App) apply(cfg *config.Config) error {
 	}
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
+	a.functions.Set(cfg.Functions)
 	a.http.SetRoutes(matcher)
 	return nil
 }

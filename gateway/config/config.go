@@ -140,6 +140,7 @@ func parse(f files, opts Options) (*Config, error) {
 	problems = append(problems, fp...)
 	routes, access, rp := parseRouting(f.routing, opts, base)
 	problems = append(problems, rp...)
+	problems = append(problems, base.checkMentions()...)
 	resources, sp := parseResources(f.resources, opts)
 	problems = append(problems, sp...)
 	if len(problems) > 0 {

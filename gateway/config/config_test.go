@@ -193,6 +193,9 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"not a number", one("scaling: {idle_timeout: .nan}"), "functions.yml:4: functions.echo.scaling.idle_timeout: must be 1 to 604800 seconds, got .nan"},
 		{"unknown key", one("timeuot: 3"), "functions.yml:4: functions.echo.timeuot: is not a known key; did you mean timeout?"},
 		{"AWS's spelling", one("MemorySize: 256"), "functions.yml:4: functions.echo.MemorySize: is not a known key; did you mean memory_size?"},
+		{"invoke: unknown", one("invoke: [echo, ecko]"), "functions.yml:4: functions.echo.invoke[1]: there is no function ecko; did you mean echo?"},
+		{"invoke: twice", one("invoke:\n- echo\n- echo"), "functions.yml:6: functions.echo.invoke[1]: names echo twice"},
+		{"invoke: no list", one("invoke: echo"), `functions.yml:4: functions.echo.invoke: must be a list, got "echo"`},
 		{"unknown key, nothing near", one("scaling:\n  replicas: 3"), "functions.yml:5: functions.echo.scaling.replicas: is not a known key; known are ReservedConcurrentExecutions, acquire_timeout, idle_timeout, max_capacity, min_capacity, queue, standby"},
 		{"unknown top key", "function: {}\nfunctions: {}\n", "functions.yml:1: function: is not a known key; did you mean functions?"},
 		{"duplicate key", one("timeout: 3\ntimeout: 4"), "functions.yml:5: functions.echo.timeout: is given twice, first on line 4"},
@@ -343,6 +346,7 @@ func TestLoad_BadRouting_NamesFileLineAndKey(t *testing.T) {
 		{"inline without name", rt(path, method, "function: {image: a}"), "routing.yml:4: routes[0].function.container: is missing: the function's name"},
 		{"inline without image", rt(path, method, "function: {container: new, timeout: 3}"), "routing.yml:4: routes[0].function.image: is missing: the function's container image, such as esb/lambda-echo:latest, or code with runtime and handler"},
 		{"inline with a bad key", rt(path, method, "function: {container: new, image: a, timeout: 0}"), "routing.yml:4: routes[0].function.timeout: must be 1 to 900 seconds, got 0"},
+		{"inline that invokes nobody", rt(path, method, "function: {container: new, image: a, invoke: [nobody]}"), "routing.yml:4: routes[0].function.invoke[0]: there is no function nobody"},
 		{"inline with a bad name", rt(path, method, "function: {container: new fn, image: a}"), `routing.yml:4: routes[0].function.container: "new fn" is not a function name: 1 to 64 letters, digits, dashes and underscores`},
 		{"inline over another file's", rt(path, method, "function: {container: users, image: a}"), "routing.yml:4: routes[0].function.container: users is a function of the functions file already: write function: users"},
 		{"auth", rt(path, method, function, "auth: basic"), `routing.yml:5: routes[0].auth: must be one of jwt, api_key, none, got "basic"`},
@@ -469,4 +473,12 @@ func FuzzLoad(f *testing.F) {
 			require.Positive(t, r.Timeout)
 		}
 	})
+}
+
+func TestLoad_Invoke_MayNameFunctionsOfBothFiles(t *testing.T) {
+	cfg, err := load(t, "functions:\n  a: {image: a, invoke: [inline, a]}\n",
+		"routes:\n  - {path: /x, method: GET, function: {container: inline, image: b, invoke: [a]}}\n")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"inline", "a"}, cfg.Functions["a"].Invoke)
+	assert.Equal(t, []string{"a"}, cfg.Functions["inline"].Invoke)
 }

@@ -18,6 +18,13 @@ type document struct {
 	path      string
 	lookupEnv func(string) (string, bool)
 	problems  []Problem
+	mentions  []mention
+}
+
+// mention is a function's name where another function names it.
+type mention struct {
+	value value
+	name  string
 }
 
 func (d *document) problemf(line int, key, format string, args ...any) {

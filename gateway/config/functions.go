@@ -51,6 +51,8 @@ type functionSet struct {
 	// declared has the line of every function of the file, the refused ones too, so that a route to one of
 	// those is no second problem.
 	declared map[string]int
+	// docs are the files that have functions, whose mentions of others are looked up when all are known.
+	docs []*document
 }
 
 // functionDefaults is the part of an entry that the section defaults may give.
@@ -86,6 +88,7 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 		defaults:  codeDefaults(opts),
 		functions: make(map[string]*gateway.Function),
 		declared:  make(map[string]int),
+		docs:      []*document{d},
 	}
 	top, ok := d.open(f.data, "the key functions")
 	if !ok {
@@ -117,6 +120,49 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 	}
 	top.close()
 	return set, d.sorted()
+}
+
+// checkMentions looks up the functions that functions name, when all are known. A problem is one of the file that
+// names them.
+func (s *functionSet) checkMentions() []Problem {
+	var problems []Problem
+	for _, d := range s.docs {
+		d.problems = nil
+		for _, m := range d.mentions {
+			if _, ok := s.declared[m.name]; ok {
+				continue
+			}
+			if guess := nearest(m.name, s.known()); guess != "" {
+				m.value.problemf("there is no function %s; did you mean %s?", m.name, guess)
+			} else {
+				m.value.problemf("there is no function %s", m.name)
+			}
+		}
+		problems = append(problems, d.sorted()...)
+	}
+	return problems
+}
+
+// invoke reads which functions this one may invoke.
+func (v value) invoke() []string {
+	items, ok := v.list()
+	if !ok {
+		return nil
+	}
+	var names []string
+	for _, item := range items {
+		name, ok := item.text("the name of a function")
+		if !ok {
+			continue
+		}
+		if slices.Contains(names, name) {
+			item.problemf("names %s twice", name)
+			continue
+		}
+		names = append(names, name)
+		v.doc.mentions = append(v.doc.mentions, mention{value: item, name: name})
+	}
+	return names
 }
 
 // defaults reads the keys that defaults and a function share over those in def.
@@ -184,6 +230,9 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 	}
 	if v, ok := o.get("command"); ok {
 		f.Command = v.texts()
+	}
+	if v, ok := o.get("invoke"); ok {
+		f.Invoke = v.invoke()
 	}
 	if v, ok := o.get("working_directory"); ok {
 		if s, ok := v.text("an absolute path"); ok {

@@ -57,6 +57,7 @@ func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, gate
 		taken:    make(map[string]int),
 		inline:   make(map[string]int),
 	}
+	set.docs = append(set.docs, r.doc)
 	top, ok := r.doc.open(f.data, "the key routes")
 	if !ok {
 		return nil, gateway.Access{}, r.doc.sorted()
