@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 			os.Exit(runInit(os.Args[2:]))
 		case "@function":
 			os.Exit(runFunction(os.Args[2], os.Args[3:]))
+		case "@extension":
+			os.Exit(runExtension(os.Args[2], os.Args[3], os.Args[4]))
 		}
 	}
 	os.Exit(m.Run())
@@ -79,6 +81,7 @@ type line struct {
 	TraceID   string `json:"trace_id"`
 	Container string `json:"container_name"`
 	Stream    string
+	Extension string
 
 	DurationMS float64 `json:"duration_ms"`
 	BilledMS   int     `json:"billed_duration_ms"`

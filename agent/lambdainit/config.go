@@ -53,9 +53,14 @@ type Config struct {
 	RuntimeAPI string
 	// Container is the container's name, for log lines (ESB_INIT_CONTAINER).
 	Container string
+	// Extensions is the folder of external extensions (ESB_INIT_EXTENSIONS, default /opt/extensions as AWS's): each file
+	// in it is started before the function.
+	Extensions string
 
 	// Function is the function's name (AWS_LAMBDA_FUNCTION_NAME).
 	Function string
+	// Handler is what an extension is told when it registers (_HANDLER).
+	Handler string
 	// Version is the function's version (AWS_LAMBDA_FUNCTION_VERSION, default $LATEST).
 	Version string
 	// MemoryMB is the function's memory (AWS_LAMBDA_FUNCTION_MEMORY_SIZE, default 128), for the REPORT line.
@@ -75,6 +80,7 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 		InitLimit:  10 * time.Second,
 		Listen:     "0.0.0.0:8080",
 		RuntimeAPI: "127.0.0.1:9001",
+		Extensions: "/opt/extensions",
 		Function:   "function",
 		Version:    "$LATEST",
 		MemoryMB:   128,
@@ -123,6 +129,10 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 			address(key, value, &c.RuntimeAPI)
 		case "ESB_INIT_CONTAINER":
 			c.Container = value
+		case "ESB_INIT_EXTENSIONS":
+			c.Extensions = value
+		case "_HANDLER":
+			c.Handler = value
 		case "AWS_LAMBDA_FUNCTION_NAME":
 			c.Function = value
 		case "AWS_LAMBDA_FUNCTION_VERSION":

@@ -37,10 +37,25 @@ type reply struct {
 type function struct {
 	base  string
 	count int
+	// registered is closed when the internal extension has registered.
+	registered chan struct{}
+}
+
+// extension is an internal extension.
+func (f *function) extension() {
+	resp, body := extensionCall("POST", "register", "", `{"events":["SHUTDOWN"]}`, "Lambda-Extension-Name: inside")
+	fmt.Println("internal shutdown:", resp.StatusCode, body)
+	resp, body = extensionCall("POST", "register", "", `{"events":["INVOKE"]}`, "Lambda-Extension-Name: inside")
+	fmt.Println("internal:", resp.StatusCode, body)
+	close(f.registered)
+	for {
+		_, body := extensionCall("GET", "event/next", resp.Header.Get("Lambda-Extension-Identifier"), "")
+		fmt.Println("internal event:", body)
+	}
 }
 
 func runFunction(start string, args []string) int {
-	f := &function{base: "http://" + os.Getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime/"}
+	f := &function{base: "http://" + os.Getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime/", registered: make(chan struct{})}
 	switch start {
 	case "init-error":
 		fmt.Println("import failed")
@@ -65,6 +80,16 @@ func runFunction(start string, args []string) int {
 	case "slow-init":
 		time.Sleep(50 * time.Millisecond)
 		fmt.Println("slow init done")
+	case "internal": // an extension of its own, and an end in order
+		go f.extension()
+		<-f.registered
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		go func() {
+			<-stop
+			fmt.Println("got SIGTERM")
+			os.Exit(0)
+		}()
 	case "early-answer":
 		status, body := f.post("invocation/none/response", []byte("1"), nil)
 		fmt.Println("early answer:", status, body)
@@ -158,6 +183,9 @@ func (f *function) serve() {
 				panic(err)
 			}
 		}
+	case "register":
+		resp, body := extensionCall("POST", "register", "", `{"events":[]}`, "Lambda-Extension-Name: late")
+		fmt.Println("late:", resp.StatusCode, body)
 	case "quit-after":
 		f.post("invocation/"+id+"/response", []byte(`"bye"`), nil)
 		os.Exit(3)

@@ -2,7 +2,6 @@ package lambdainit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -42,22 +41,32 @@ type instance struct {
 	cfg       *Config
 	processes *processes
 	startedAt time.Time
+	journal   *journal
+	env       []string // of the function's process
 	server    *http.Server
 	serving   chan struct{}
-	pumps     []*pump
+	// background counts the goroutines that watch extensions.
+	background sync.WaitGroup
 
-	// ready is closed by the first /invocation/next, at readyAt.
+	// registered is closed when every external extension has registered: the runtime may start.
+	registered chan struct{}
+	// ready is closed when the runtime has asked for its first invocation and every extension for its first event, at
+	// readyAt.
 	ready   chan struct{}
 	readyAt time.Time
+	// broken is closed when an extension has failed, as downfall says.
+	broken   chan struct{}
+	downfall extensionError
+	// leave is the orderly end of runtime and extensions.
+	leave sync.Once
 	// failed is closed by /init/error, whose body is initError.
 	failed    chan struct{}
 	initError answer
 	// exited is closed when the process has ended, with status.
 	exited chan struct{}
-	// gone is closed when the instance has been given up.
-	gone   chan struct{}
 	status syscall.WaitStatus
-	pid    int
+	// gone is closed when the instance has been given up.
+	gone chan struct{}
 
 	// events hands an invocation to a runtime that is waiting in /invocation/next.
 	events chan *invocation
@@ -68,68 +77,96 @@ type instance struct {
 	mu      sync.Mutex
 	state   apiState
 	current *invocation
+	pid     int // of the function's process, 0 before its start
+	pumps   []*pump
+	// extensions are all that there are; unregistered counts the external ones that have not registered.
+	extensions   []*extension
+	unregistered int
+	// working counts extensions that have an INVOKE event; rested is closed when they have done.
+	working int
+	rested  chan struct{}
+	// leaving says that processes end because they are told to.
+	leaving bool
+	// fatal is the error type of the first /extension/init/error or /exit/error.
+	fatal string
 }
 
-// startInstance starts the function's process. What it has made is undone when it fails.
-func startInstance(cfg *Config, procs *processes, j *journal) (_ *instance, err error) {
+// startInstance opens a Runtime API and starts the external extensions; the function's process follows by startRuntime
+// when i.registered is closed. What it has made is undone when it fails.
+func startInstance(cfg *Config, procs *processes, j *journal) (*instance, error) {
 	i := &instance{
-		cfg:       cfg,
-		processes: procs,
-		serving:   make(chan struct{}),
-		ready:     make(chan struct{}),
-		failed:    make(chan struct{}),
-		exited:    make(chan struct{}),
-		gone:      make(chan struct{}),
-		events:    make(chan *invocation),
+		cfg:        cfg,
+		processes:  procs,
+		journal:    j,
+		startedAt:  time.Now(),
+		serving:    make(chan struct{}),
+		registered: make(chan struct{}),
+		ready:      make(chan struct{}),
+		broken:     make(chan struct{}),
+		failed:     make(chan struct{}),
+		exited:     make(chan struct{}),
+		gone:       make(chan struct{}),
+		events:     make(chan *invocation),
 	}
 	listener, err := net.Listen("tcp", cfg.RuntimeAPI)
 	if err != nil {
 		return nil, fmt.Errorf("open the Runtime API on %s (ESB_INIT_RUNTIME_API): %w", cfg.RuntimeAPI, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, listener.Close())
-			for _, p := range i.pumps {
-				p.close(drainLimit)
-			}
-		}
-	}()
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return nil, fmt.Errorf("open the function's standard input: %w", err)
-	}
-	files := []*os.File{null}
-	defer func() {
-		for _, f := range files {
-			_ = f.Close()
-		}
-	}()
-	for _, stream := range []string{"stdout", "stderr"} {
-		p, w, err := openPump(stream, j)
-		if err != nil {
-			return nil, err
-		}
-		i.pumps = append(i.pumps, p)
-		files = append(files, w)
-	}
-	env := append(slices.Clone(cfg.Env), envRuntimeAPI+"="+listener.Addr().String())
-
-	i.startedAt = time.Now()
-	i.pid, err = procs.start(cfg.Command, env, []uintptr{files[0].Fd(), files[1].Fd(), files[2].Fd()},
-		func(status syscall.WaitStatus) {
-			i.status = status
-			close(i.exited)
-		})
-	if err != nil {
-		return nil, err
-	}
+	i.env = append(slices.Clone(cfg.Env), envRuntimeAPI+"="+listener.Addr().String())
 	// No timeouts: a runtime waits in /invocation/next for as long as there is nothing to do.
 	i.server = &http.Server{Handler: i, ErrorLog: log.New(serverErrors{j}, "", 0)}
 	go func() {
 		defer close(i.serving)
 		_ = i.server.Serve(listener)
 	}()
+	i.startExtensions()
 	return i, nil
+}
+
+// startRuntime starts the function's process.
+func (i *instance) startRuntime() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.leaving {
+		return errClosing
+	}
+	files, closeFiles, err := i.openOutput("")
+	if err != nil {
+		return err
+	}
+	defer closeFiles()
+	i.pid, err = i.processes.start(i.cfg.Command, i.env, files, func(status syscall.WaitStatus) {
+		i.status = status
+		close(i.exited)
+	})
+	return err
+}
+
+// openOutput makes standard input, output and error of a process: the function's, or that of the named extension. The
+// caller closes them when it has started the process. Callers hold mu.
+func (i *instance) openOutput(extension string) (_ []uintptr, closeFiles func(), err error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the function's standard input: %w", err)
+	}
+	files := []*os.File{null}
+	closeFiles = func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
+	fds := []uintptr{null.Fd()}
+	for _, stream := range []string{"stdout", "stderr"} {
+		p, w, err := openPump(stream, extension, i.journal)
+		if err != nil {
+			closeFiles()
+			return nil, nil, err
+		}
+		i.pumps = append(i.pumps, p)
+		files = append(files, w)
+		fds = append(fds, w.Fd())
+	}
+	return fds, closeFiles, nil
 }
 
 // settle gives requests that the process sent before it exited the time to be read.
@@ -139,29 +176,37 @@ func (i *instance) settle() {
 	_ = i.server.Shutdown(ctx)
 }
 
-// close ends the process with all its descendants and logs the rest of their output. It returns false when
-// something could not be killed.
-func (i *instance) close() bool {
+// close ends the function's process, the extensions and all their descendants, and logs the rest of their output. reason
+// is for the extensions. It returns false when something could not be killed.
+func (i *instance) close(reason string) bool {
 	i.mu.Lock()
 	if i.state != stateGone {
 		close(i.gone)
 	}
 	i.state = stateGone
 	i.mu.Unlock()
+	i.takeLeave(reason)
 	_ = i.server.Close()
 	dead := i.processes.killAll(killLimit)
 	limit := time.Now().Add(drainLimit)
-	for _, p := range i.pumps {
+	for _, p := range i.allPumps() {
 		p.close(time.Until(limit))
 	}
 	<-i.serving
+	i.background.Wait()
 	return dead
 }
 
-// drain logs everything that the function has written so far.
+func (i *instance) allPumps() []*pump {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.pumps
+}
+
+// drain logs everything that function and extensions have written so far.
 func (i *instance) drain() {
 	limit := time.Now().Add(drainLimit)
-	for _, p := range i.pumps {
+	for _, p := range i.allPumps() {
 		p.drain(time.Until(limit))
 	}
 }

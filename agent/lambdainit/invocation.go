@@ -48,6 +48,8 @@ type invocation struct {
 	budget time.Duration
 	// deadline is set when an init that is repeated counts against the budget; else it is hand-over + budget.
 	deadline time.Time
+	// due is when the invocation that the runtime has taken must have ended.
+	due      time.Time
 	wantTail bool
 	// wantStream says that the caller takes the answer piece by piece; to is where, and left is closed when it is gone.
 	wantStream bool

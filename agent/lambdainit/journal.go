@@ -29,6 +29,9 @@ const (
 	typeEnd      = "platform.end"
 	typeReport   = "platform.report"
 	typeFault    = "platform.fault"
+	// typeExtensionLine is what an extension writes, typeExtension what AWS says about one.
+	typeExtensionLine = "extension"
+	typeExtension     = "platform.extension"
 )
 
 // scope is the invocation that log lines belong to; the zero scope is none.
@@ -175,9 +178,9 @@ func (j *journal) end() []byte {
 	return j.tail
 }
 
-// function writes one line of the function's output. It waits while the queue is full, until stop is closed; the
-// line is lost then.
-func (j *journal) function(stream string, line []byte, stop <-chan struct{}) {
+// function writes one line of the function's output, or of that of the named extension. It waits while the queue is full,
+// until stop is closed; the line is lost then.
+func (j *journal) function(stream, extension string, line []byte, stop <-chan struct{}) {
 	j.mu.Lock()
 	s := j.scope
 	for len(j.queue) >= journalRoom {
@@ -190,7 +193,13 @@ func (j *journal) function(stream string, line []byte, stop <-chan struct{}) {
 		}
 		j.mu.Lock()
 	}
-	j.appendLine(s, typeFunction, "INFO", stream, string(line), nil)
+	if extension == "" {
+		j.appendLine(s, typeFunction, "INFO", stream, string(line), nil)
+	} else {
+		j.appendLine(s, typeExtensionLine, "INFO", stream, string(line), func(b []byte) []byte {
+			return appendString(append(b, `,"extension":`...), extension)
+		})
+	}
 	j.unlock(true)
 }
 

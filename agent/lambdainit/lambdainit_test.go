@@ -549,7 +549,7 @@ func TestStop_WithARequestInFlight_AnswersIt(t *testing.T) {
 	r := b.invokeAsync("req-1", order{Do: "hang"})
 	b.waitLine("function", "hanging")
 	require.NoError(t, b.cmd.Process.Signal(syscall.SIGINT))
-	assert.Contains(t, (<-r).Body, "Runtime exited with error: signal: terminated")
+	assert.Contains(t, (<-r).Body, "Runtime exited with error: signal: killed")
 	<-b.ended
 	assert.Equal(t, 0, b.cmd.ProcessState.ExitCode())
 }

@@ -25,12 +25,14 @@ const (
 // pump turns what the function writes to one pipe into log lines. Nothing is read ahead of what the journal
 // takes: a function that writes too fast waits in its write call.
 type pump struct {
-	stream  string
-	journal *journal
-	file    *os.File
-	raw     syscall.RawConn
-	stop    chan struct{}
-	done    chan struct{}
+	stream string
+	// extension is the name of the extension that writes, empty for the function.
+	extension string
+	journal   *journal
+	file      *os.File
+	raw       syscall.RawConn
+	stop      chan struct{}
+	done      chan struct{}
 
 	// lock guards buf and the reading of the pipe. It is a channel because drain stops waiting for it when the
 	// log output is stuck.
@@ -38,8 +40,9 @@ type pump struct {
 	buf  []byte
 }
 
-// openPump makes a pipe and returns its write end, which the caller closes when the function has inherited it.
-func openPump(stream string, j *journal) (*pump, *os.File, error) {
+// openPump makes a pipe and returns its write end, which the caller closes when the process has inherited it. extension
+// is empty for the function's own process.
+func openPump(stream, extension string, j *journal) (*pump, *os.File, error) {
 	var fds [2]int
 	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("make a pipe for the function's %s: %w", stream, err)
@@ -50,7 +53,7 @@ func openPump(stream string, j *journal) (*pump, *os.File, error) {
 			syscall.Close(fds[0]), syscall.Close(fds[1]))
 	}
 	p := &pump{
-		stream:  stream,
+		stream: stream, extension: extension,
 		journal: j,
 		file:    os.NewFile(uintptr(fds[0]), stream),
 		stop:    make(chan struct{}),
@@ -186,10 +189,10 @@ func (p *pump) emit(line []byte) {
 	line = bytes.TrimSuffix(line, []byte{'\r'})
 	for len(line) > maxLine {
 		n := cut(line)
-		p.journal.function(p.stream, line[:n], p.stop)
+		p.journal.function(p.stream, p.extension, line[:n], p.stop)
 		line = line[n:]
 	}
-	p.journal.function(p.stream, line, p.stop)
+	p.journal.function(p.stream, p.extension, line, p.stop)
 }
 
 // cut returns how much of a line longer than maxLine makes the next piece: not in the middle of a character.

@@ -23,6 +23,10 @@ const (
 func (i *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, ok := strings.CutPrefix(r.URL.Path, apiPrefix)
 	if !ok {
+		if call, ok := strings.CutPrefix(r.URL.Path, extensionPrefix); ok {
+			i.serveExtensions(w, r, call)
+			return
+		}
 		http.NotFound(w, r)
 		return
 	}
@@ -58,10 +62,7 @@ func (i *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (i *instance) next(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	switch i.state {
-	case stateInit:
-		i.readyAt = time.Now()
-		close(i.ready)
-	case stateReady, stateAnswered:
+	case stateInit, stateReady, stateAnswered:
 	default:
 		state := i.state
 		i.mu.Unlock()
@@ -69,6 +70,7 @@ func (i *instance) next(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	i.state = stateReady
+	i.settleInit()
 	i.mu.Unlock()
 
 	var inv *invocation
@@ -84,17 +86,18 @@ func (i *instance) next(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	i.state, i.current = stateRunning, inv
+	inv.due = inv.deadline
+	if inv.due.IsZero() {
+		inv.due = time.Now().Add(inv.budget)
+	}
+	i.offer(inv)
 	i.mu.Unlock()
 
-	deadline := inv.deadline
-	if deadline.IsZero() {
-		deadline = time.Now().Add(inv.budget)
-	}
 	h := w.Header()
 	h["Content-Type"] = []string{"application/json"}
 	h["Content-Length"] = []string{strconv.Itoa(len(inv.payload))}
 	h["Lambda-Runtime-Aws-Request-Id"] = []string{inv.id}
-	h["Lambda-Runtime-Deadline-Ms"] = []string{strconv.FormatInt(deadline.UnixMilli(), 10)}
+	h["Lambda-Runtime-Deadline-Ms"] = []string{strconv.FormatInt(inv.due.UnixMilli(), 10)}
 	h["Lambda-Runtime-Invoked-Function-Arn"] = []string{i.cfg.functionARN()}
 	if inv.trace != "" {
 		h["Lambda-Runtime-Trace-Id"] = []string{inv.trace}

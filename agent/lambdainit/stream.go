@@ -141,6 +141,10 @@ func (s *Supervisor) passOn(i *instance, inv *invocation, st *stream, out outcom
 			return out
 		case <-exited:
 			exited = nil // what it has written before is still on its way
+		case <-i.broken:
+			out = s.brokenDown(i, inv, out)
+			breakOff(w, st)
+			return out
 		case <-inv.left:
 			out = s.callerLeft(i, inv, out)
 			breakOff(w, st)
@@ -164,7 +168,7 @@ func (s *Supervisor) callerLeft(i *instance, inv *invocation, so outcome) outcom
 	out := failure(inv, errCallerLeft, "The caller left in the middle of the response stream")
 	out.take(so)
 	out.reset = resetCaller
-	s.discard(i)
+	s.discard(i, reasonFailure)
 	return out
 }
 

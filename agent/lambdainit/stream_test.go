@@ -140,17 +140,20 @@ func TestStream_Failures_StandInTheTrailers(t *testing.T) {
 func TestStream_CallerLeaves_EndsTheProcess(t *testing.T) {
 	b := mustOpenBox(t)
 	pid := b.invoke("req-0", order{Do: "echo"}).reply(t).PID
-	for _, c := range []order{
+	for n, c := range []order{
 		{Do: "pieces", Text: filepath.Join(t.TempDir(), "never")}, // between two pieces
 		{Do: "pieces", Then: "bytes", N: 1 << 30},                 // while it writes
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		resp := b.openStream(ctx, "req-1", c)
+		id := "stream-" + strconv.Itoa(n)
+		resp := b.openStream(ctx, id, c)
 		mustRead(t, resp.Body, 6)
 		cancel()
 		waitGone(t, pid)
 		b.waitLine("platform.fault", "The caller left in the middle of the response stream")
-		b.waitReport("req-1")
+		b.waitReport(id)
+		// The REPORT comes a moment before the worker is free.
+		require.Eventually(t, func() bool { return b.health() != `{"state":"busy"}` }, patience, time.Millisecond)
 		pid = b.invoke("req-2", order{Do: "echo"}).reply(t).PID
 	}
 }

@@ -16,13 +16,8 @@ import (
 	"time"
 )
 
-// Shutdown in parts that together stay below AWS's 2 s (Lambda developer guide, "Shutdown phase").
-const (
-	// terminateLimit is what the function gets between SIGTERM and SIGKILL.
-	terminateLimit = 1300 * time.Millisecond
-	// shutdownLimit bounds the kill after it, the last answer, and the last log lines: each of them.
-	shutdownLimit = 150 * time.Millisecond
-)
+// shutdownLimit bounds the kill after the orderly shutdown, the last answer, and the last log lines: each of them.
+const shutdownLimit = 150 * time.Millisecond
 
 // Supervisor is lambda-init: one function process at a time, and one invocation at a time.
 type Supervisor struct {
@@ -86,8 +81,9 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 // Addr is the address of the worker endpoint.
 func (s *Supervisor) Addr() net.Addr { return s.listener.Addr() }
 
-// Run serves until ctx ends or SIGTERM or SIGINT comes, then ends the function (SIGTERM, SIGKILL after
-// 1.3 s) and everything else it started. It returns within 2 s of that, and nil unless serving failed. Other
+// Run serves until ctx ends or SIGTERM or SIGINT comes, then ends the function and everything else it started: at once
+// without extensions, else as AWS does it, by SIGTERM and SHUTDOWN events. It returns within 2.5 s of that, and nil unless
+// serving failed. Other
 // signals that a function may know (SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2) are passed on to it.
 func (s *Supervisor) Run(ctx context.Context) error {
 	signals := make(chan os.Signal, 8)
@@ -132,11 +128,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // signal sends sig to the function's process group.
 func (s *Supervisor) signal(sig syscall.Signal) {
 	if i := s.current(); i != nil {
-		select {
-		case <-i.exited:
-		default:
-			_ = syscall.Kill(-i.pid, sig)
-		}
+		i.signal(sig)
 	}
 }
 
@@ -146,8 +138,7 @@ func (s *Supervisor) shutdown() {
 	i := s.instance
 	s.mu.Unlock()
 	if i != nil {
-		s.signal(syscall.SIGTERM)
-		wait(i.exited, terminateLimit)
+		i.takeLeave(reasonSpindown)
 	}
 	s.processes.killAll(shutdownLimit)
 
@@ -196,7 +187,7 @@ func (s *Supervisor) state() string {
 		return "standby"
 	case !i.initialised():
 		return "init"
-	case s.busy.Load():
+	case s.busy.Load(), i.resting() != nil:
 		return "busy"
 	}
 	return "idle"
@@ -220,12 +211,15 @@ var errClosing = errors.New("the container is shutting down")
 
 // initError says why an init phase has failed.
 type initError struct {
-	answer   answer // of the runtime, when it posted one
-	err      error  // the process could not be started
-	status   *syscall.WaitStatus
-	timedOut bool
-	oom      bool
-	after    time.Duration
+	answer answer // of the runtime, when it posted one
+	err    error  // the process could not be started
+	status *syscall.WaitStatus
+	// extension is set when one has failed.
+	extension *extensionError
+	exitType  string // of status
+	timedOut  bool
+	oom       bool
+	after     time.Duration
 }
 
 // initAtOnce is the init phase of a container that is not on standby. It gives the turn back.
@@ -238,7 +232,10 @@ func (s *Supervisor) initAtOnce() {
 	// As AWS does it: the first invocation tries again and reports what comes of that.
 	s.initSpent = true
 	if !failed.timedOut {
-		if failed.status != nil {
+		switch {
+		case failed.extension != nil:
+			s.fault("Error: " + failed.extension.message)
+		case failed.status != nil:
 			s.fault("Error: " + exitMessage(*failed.status))
 		}
 		s.fault("INIT_REPORT " + initReport(failed.after, "error", s.initOutcome(&invocation{}, failed).errorType))
@@ -258,28 +255,41 @@ func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	e := &initError{}
-	select {
-	case <-i.ready:
-		s.tell(notifyInitOK)
-		return i, nil
-	case <-i.failed:
-		e.answer = i.initError
-		wait(i.exited, lastWords) // a runtime usually ends by itself now, and may have something to say
-	case <-i.exited:
-		// It may have said why just before.
-		i.settle()
+	registered, reason := i.registered, reasonFailure
+	for again := true; again; {
+		again = false
 		select {
+		case <-registered:
+			registered, again = nil, true
+			if err := i.startRuntime(); err != nil {
+				e.err, again = err, false
+			}
+		case <-i.ready:
+			s.tellExtensions(i)
+			s.tell(notifyInitOK)
+			return i, nil
 		case <-i.failed:
 			e.answer = i.initError
-		default:
-			e.status = &i.status
-			e.oom = s.memory.oomKills() > s.oomKills
+			wait(i.exited, lastWords) // a runtime usually ends by itself now, and may have something to say
+		case <-i.broken:
+			e.extension = &i.downfall
+		case <-i.exited:
+			// It may have said why just before.
+			i.settle()
+			select {
+			case <-i.failed:
+				e.answer = i.initError
+			default:
+				e.status, e.exitType = &i.status, i.exitType()
+				e.oom = s.memory.oomKills() > s.oomKills
+			}
+		case <-t.C:
+			e.timedOut, reason = true, reasonTimeout
 		}
-	case <-t.C:
-		e.timedOut = true
 	}
 	e.after = time.Since(began)
-	s.discard(i)
+	s.tellExtensions(i)
+	s.discard(i, reason)
 	s.tell(notifyInitError)
 	if e.timedOut {
 		s.fault("INIT_REPORT " + initReport(e.after, "timeout", ""))
@@ -287,7 +297,15 @@ func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
 	return nil, e
 }
 
-// startInstance starts a function process, and a watcher that cleans up when it exits while nobody has the turn.
+// tellExtensions logs what became of the extensions.
+func (s *Supervisor) tellExtensions(i *instance) {
+	for _, line := range i.extensionLines() {
+		s.journal.platform(typeExtension, "INFO", line, nil)
+	}
+}
+
+// startInstance begins a life of the function's process, and a watcher that cleans up when it, or an extension, ends while
+// nobody has the turn.
 func (s *Supervisor) startInstance() (*instance, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -300,26 +318,34 @@ func (s *Supervisor) startInstance() (*instance, error) {
 	}
 	s.instance = i
 	s.watchers.Go(func() {
-		<-i.exited
+		what := ""
+		select {
+		case <-i.exited:
+			what = "The function's process ended between invocations: " + exitMessage(i.status)
+		case <-i.broken:
+			what = "An extension ended between invocations: " + i.downfall.errorType + ": " + i.downfall.message
+		case <-i.gone:
+			return
+		}
 		s.turn <- struct{}{}
 		defer func() { <-s.turn }()
 		s.mu.Lock()
 		mine, closing := s.instance == i, s.closing
 		s.mu.Unlock()
 		if mine {
-			s.discard(i)
+			s.discard(i, reasonFailure)
 		}
 		if mine && !closing {
-			s.fault("The function's process ended between invocations: " + exitMessage(i.status) +
-				"; the next request starts a fresh one")
+			s.fault(what + "; the next request starts a fresh one")
 		}
 	})
 	return i, nil
 }
 
-// discard ends the function's process and everything that it started. The caller holds the turn.
-func (s *Supervisor) discard(i *instance) {
-	if !i.close() {
+// discard ends the function's process, the extensions, and everything that they started; reason is what extensions are
+// told. The caller holds the turn.
+func (s *Supervisor) discard(i *instance, reason string) {
+	if !i.close(reason) {
 		s.fault("A process of the function cannot be killed: it waits in the kernel")
 	}
 	s.mu.Lock()
@@ -352,7 +378,7 @@ func (s *Supervisor) invoke(inv *invocation) outcome {
 		if out, handed := s.handOver(i, inv, out); handed || attempt > 0 {
 			return out
 		}
-		s.discard(i)
+		s.discard(i, reasonFailure)
 	}
 }
 
@@ -410,8 +436,10 @@ func (s *Supervisor) initOutcome(inv *invocation, failed *initError) outcome {
 			errorType, message = errEntrypoint, program.Error()
 		}
 		out = failure(inv, errorType, message)
+	case failed.extension != nil:
+		out = failure(inv, failed.extension.errorType, failed.extension.message)
 	default:
-		out = failure(inv, errExit, exitMessage(*failed.status))
+		out = failure(inv, failed.exitType, exitMessage(*failed.status))
 		if failed.oom {
 			out.fault, reset = s.oomFault(inv), resetOOM
 		}
@@ -456,9 +484,11 @@ func (s *Supervisor) handOver(i *instance, inv *invocation, out outcome) (outcom
 		defer t.Stop()
 		select {
 		case asked <- inv:
+		case <-i.broken:
+			return s.brokenDown(i, inv, out), true
 		case <-i.exited:
 			init := out.init
-			out = failure(inv, errExit, exitMessage(i.status))
+			out = failure(inv, i.exitType(), exitMessage(i.status))
 			out.init, out.waited, out.reset = init, init > 0, resetExit
 			return out, false
 		case <-t.C:
@@ -479,6 +509,8 @@ func (s *Supervisor) handOver(i *instance, inv *invocation, out outcome) (outcom
 		return s.passOn(i, inv, st, out, t.C), true
 	case <-t.C:
 		return s.expire(i, inv, out), true
+	case <-i.broken:
+		return s.brokenDown(i, inv, out), true
 	case <-i.exited:
 		i.settle()
 		select {
@@ -498,25 +530,64 @@ func (s *Supervisor) expire(i *instance, inv *invocation, so outcome) outcome {
 	out := s.timedOut(inv)
 	out.take(so)
 	out.reset = resetTimeout
-	s.discard(i)
+	s.discard(i, reasonTimeout)
 	return out
+}
+
+// brokenDown cleans up after an extension that has failed while the function had inv.
+func (s *Supervisor) brokenDown(i *instance, inv *invocation, so outcome) outcome {
+	out := failure(inv, i.downfall.errorType, i.downfall.message)
+	out.take(so)
+	out.reset = resetExit
+	s.discard(i, reasonFailure)
+	return out
+}
+
+// awaitExtensions waits until the extensions have done with inv, which the runtime has answered: that is when the
+// invocation ends (AWS: "Invoke phase"), for at most its timeout.
+func (s *Supervisor) awaitExtensions(inv *invocation, out *outcome) {
+	i := s.current()
+	if i == nil || out.started.IsZero() {
+		return
+	}
+	rested := i.resting()
+	if rested == nil {
+		return
+	}
+	t := time.NewTimer(time.Until(inv.due))
+	defer t.Stop()
+	failed, reason := outcome{}, reasonFailure
+	select {
+	case <-rested:
+	case <-i.broken:
+		failed = failure(inv, i.downfall.errorType, i.downfall.message)
+	case <-t.C:
+		failed, reason = s.timedOut(inv), reasonTimeout
+	}
+	out.ended = time.Now()
+	if failed.failed {
+		// The caller has the function's answer, or gets it: this is for the log.
+		out.errorType, out.fault = failed.errorType, failed.fault
+		s.discard(i, reason)
+	}
 }
 
 // crashed cleans up after a process that has exited while it had inv.
 func (s *Supervisor) crashed(i *instance, inv *invocation, so outcome) outcome {
-	out := failure(inv, errExit, exitMessage(i.status))
+	out := failure(inv, i.exitType(), exitMessage(i.status))
 	out.take(so)
 	out.reset = resetExit
 	if s.memory.oomKills() > s.oomKills {
 		out.fault, out.reset = s.oomFault(inv), resetOOM
 	}
-	s.discard(i)
+	s.discard(i, reasonFailure)
 	return out
 }
 
 // conclude writes the last lines of an invocation and returns its log tail. The caller holds the turn.
 func (s *Supervisor) conclude(inv *invocation, out *outcome) []byte {
 	s.start(inv)
+	s.awaitExtensions(inv, out)
 	if i := s.current(); i != nil {
 		i.drain()
 	}

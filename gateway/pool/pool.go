@@ -50,8 +50,9 @@ const (
 )
 
 const (
-	// idleGrace is what a worker that did nothing wrong gets between SIGTERM and SIGKILL.
-	idleGrace = 2 * time.Second
+	// idleGrace is what a worker that did nothing wrong gets between SIGTERM and SIGKILL: extensions have 2 s (AWS: "Shutdown
+	// phase"), lambda-init a moment more.
+	idleGrace = 3 * time.Second
 	// stopTimeout bounds one attempt to destroy a container, grace not counted.
 	stopTimeout = 30 * time.Second
 	// stopLimit is how long the destruction of one container is tried again before its slot is given up and the
