@@ -117,10 +117,13 @@ type Route struct {
 	CORS     *CORS
 	Throttle *Throttle
 	Payload  PayloadVersion
-	// Timeout of the whole integration, waiting for a worker included (AWS: 29 s).
+	// Timeout of the whole integration, waiting for a worker included (AWS: 29 s, 15 minutes of a route that streams).
 	Timeout time.Duration
 	// BinaryMediaTypes whose bodies travel as base64 (AWS: binaryMediaTypes).
 	BinaryMediaTypes []string
+	// Stream passes the function's result on while it arrives (AWS: responseTransferMode STREAM); Timeout then bounds
+	// the whole stream.
+	Stream bool
 }
 
 // Worker is a container that takes one invocation at a time.

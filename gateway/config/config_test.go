@@ -300,6 +300,8 @@ routes:
   - path: /inline/again
     method: PUT
     function: inline-fn
+    stream: true
+    timeout: 900
   - path: /inline/same
     method: PUT
     function: {container: inline-fn, image: i, environment: {A: b}, timeout: 7}
@@ -317,7 +319,7 @@ routes:
 		{Path: "/api/users", Methods: []string{"GET", "POST"}, Function: users, Auth: gateway.AuthAPIKey, Payload: gateway.PayloadV2,
 			Timeout: 500 * time.Millisecond, BinaryMediaTypes: []string{"image/png", "*/*"}},
 		{Path: "/inline", Methods: []string{"PUT"}, Function: inline, Auth: gateway.AuthNone, Payload: gateway.PayloadV1, Timeout: full},
-		{Path: "/inline/again", Methods: []string{"PUT"}, Function: inline, Auth: gateway.AuthJWT, Payload: gateway.PayloadV1, Timeout: full},
+		{Path: "/inline/again", Methods: []string{"PUT"}, Function: inline, Auth: gateway.AuthJWT, Payload: gateway.PayloadV1, Timeout: 15 * time.Minute, Stream: true},
 		{Path: "/inline/same", Methods: []string{"PUT"}, Function: inline, Auth: gateway.AuthJWT, Payload: gateway.PayloadV1, Timeout: full},
 	}, c.Routes)
 	for _, r := range c.Routes {
@@ -352,6 +354,10 @@ func TestLoad_BadRouting_NamesFileLineAndKey(t *testing.T) {
 		{"auth", rt(path, method, function, "auth: basic"), `routing.yml:5: routes[0].auth: must be one of jwt, api_key, none, got "basic"`},
 		{"payload", rt(path, method, function, "payload: 3.0"), `routing.yml:5: routes[0].payload: must be one of 1.0, 2.0, got "3.0"`},
 		{"timeout", rt(path, method, function, "timeout: 30"), "routing.yml:5: routes[0].timeout: must be 0.05 to 29 seconds, got 30"},
+		{"timeout of a stream", rt(path, method, function, "stream: true", "timeout: 901"), "routing.yml:6: routes[0].timeout: must be 0.05 to 900 seconds, got 901"},
+		{"stream off", rt(path, method, function, "stream: false", "timeout: 30"), "routing.yml:6: routes[0].timeout: must be 0.05 to 29 seconds, got 30"},
+		{"stream as text", rt(path, method, function, "stream: STREAM"), `routing.yml:5: routes[0].stream: must be true or false, got "STREAM"`},
+		{"stream of rie", rt(path, method, "function: {container: new, image: a, runtime_interface: rie}", "stream: true"), "routing.yml:5: routes[0].stream: the function new cannot stream: its runtime_interface is rie, which collects every answer"},
 		{"timeout as text", rt(path, method, function, "timeout: 5s"), `routing.yml:5: routes[0].timeout: must be a number of seconds, got "5s"`},
 		{"media type", rt(path, method, function, "binary_media_types: [png]"), `routing.yml:5: routes[0].binary_media_types[0]: must be a media type such as image/png or */*, got "png"`},
 		{"unknown key", rt(path, method, function, "authh: jwt"), "routing.yml:5: routes[0].authh: is not a known key; did you mean auth?"},

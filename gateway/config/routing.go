@@ -17,6 +17,9 @@ import (
 // Limits of an integration's timeout, seconds (API Gateway quotas: 50 ms to 29 s).
 const minRouteTimeout, maxRouteTimeout = 0.05, 29
 
+// maxStreamTimeout is that of a route that streams (API Gateway: response streaming, up to 15 minutes).
+const maxStreamTimeout = 900
+
 // anyMethod in a route means every method.
 const anyMethod = "ANY"
 
@@ -37,6 +40,8 @@ type routing struct {
 	taken map[string]int
 	// pending are the functions that routes name, looked up when all inline ones are known.
 	pending []reference
+	// streams are the routes that stream.
+	streams []reference
 	// inline has the line of each function that a route defines.
 	inline map[string]int
 	access access
@@ -77,6 +82,11 @@ func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, gate
 	for _, ref := range r.pending {
 		routes[ref.route].Function = r.lookup(ref)
 	}
+	for _, ref := range r.streams {
+		if f := routes[ref.route].Function; f != nil && f.Interface == gateway.RIE {
+			ref.value.problemf("the function %s cannot stream: its runtime_interface is rie, which collects every answer", f.Name)
+		}
+	}
 	for _, ref := range r.access.functions {
 		ref.authorizer.Function = r.lookup(reference{value: ref.value, name: ref.name})
 	}
@@ -116,8 +126,15 @@ func (r *routing) route(o *object, index int) gateway.Route {
 	if v, ok := o.get("throttle"); ok {
 		rt.Throttle = v.throttle(throttleID(&rt))
 	}
+	most := float64(maxRouteTimeout)
+	if v, ok := o.get("stream"); ok {
+		if rt.Stream, _ = v.boolean(); rt.Stream {
+			r.streams = append(r.streams, reference{value: v, route: index})
+			most = maxStreamTimeout
+		}
+	}
 	if v, ok := o.get("timeout"); ok {
-		if n, ok := v.number(minRouteTimeout, maxRouteTimeout, "seconds"); ok {
+		if n, ok := v.number(minRouteTimeout, most, "seconds"); ok {
 			rt.Timeout = time.Duration(n * float64(time.Second))
 		}
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -46,6 +47,8 @@ type front struct {
 	access  *slog.Logger
 	flights flights
 	buffers sync.Pool
+	// streamIdle ends a stream in which nothing moves.
+	streamIdle time.Duration
 }
 
 // buffers are the memory that one request uses and gives back.
@@ -64,6 +67,8 @@ func newFront(o Options) *front {
 		log:     o.Logger,
 		access:  o.AccessLogger,
 		buffers: sync.Pool{New: func() any { return new(buffers) }},
+
+		streamIdle: cmp.Or(o.StreamIdle, streamIdle),
 	}
 	f.metrics = newMetrics(o.Registry, f.flights.count)
 	return f
@@ -85,12 +90,19 @@ type exchange struct {
 	bytesOut     int
 	initDuration time.Duration
 	err          error
+	// broken says that the answer has begun and will never be whole.
+	broken bool
 }
 
 // on returns the handler of one listener.
 func (f *front) on(scheme, port string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.serve(&exchange{w: w, r: r, scheme: scheme, port: port, start: time.Now(), ids: newIDs()})
+		x := &exchange{w: w, r: r, scheme: scheme, port: port, start: time.Now(), ids: newIDs()}
+		f.serve(x)
+		if x.broken {
+			// The one way to keep net/http from ending the answer properly.
+			panic(http.ErrAbortHandler)
+		}
 	})
 }
 
@@ -140,6 +152,13 @@ func (f *front) proxy(x *exchange) error {
 	buf.event = f.events.Append(buf.event[:0], x.request(buf.body, match.PathParameters, caller))
 	if len(buf.event) > event.MaxEventBytes {
 		return errEventTooLarge(len(buf.event))
+	}
+	if x.route.Stream {
+		err := f.stream(x, gateway.Invocation{RequestID: x.ids.request, TraceID: x.trace, Payload: buf.event})
+		if err == nil {
+			f.release(buf)
+		}
+		return err
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), x.route.Timeout)
 	defer cancel()
@@ -214,6 +233,20 @@ func (x *exchange) request(body []byte, parameters map[string]string, caller *ga
 
 // write sends a function's answer, with the names spelt as the function did.
 func (x *exchange) write(a event.Answer) {
+	if a.Status == http.StatusNoContent || a.Status == http.StatusNotModified {
+		a.Body = nil
+	} else {
+		x.w.Header()["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
+	}
+	x.bytesOut = len(a.Body)
+	x.writeHead(a)
+	if len(a.Body) > 0 {
+		_, _ = x.w.Write(a.Body) // a client that has gone needs no answer
+	}
+}
+
+// writeHead sends status and headers.
+func (x *exchange) writeHead(a event.Answer) {
 	h := x.w.Header()
 	for _, field := range a.Header {
 		h[field.Name] = field.Values
@@ -221,17 +254,8 @@ func (x *exchange) write(a event.Answer) {
 			h["Content-Type"] = nil // keeps net/http from guessing a second one
 		}
 	}
-	if a.Status == http.StatusNoContent || a.Status == http.StatusNotModified {
-		a.Body = nil
-	} else {
-		h["Content-Length"] = []string{strconv.Itoa(len(a.Body))}
-	}
 	x.status = a.Status
-	x.bytesOut = len(a.Body)
 	x.w.WriteHeader(a.Status)
-	if len(a.Body) > 0 {
-		_, _ = x.w.Write(a.Body) // a client that has gone needs no answer
-	}
 }
 
 // finish answers a request whose handling panicked, and accounts for the request.
@@ -242,6 +266,8 @@ func (f *front) finish(x *exchange) {
 		x.err = gateway.Errorf(gateway.CodeInternal, "panic: %v", p)
 		if x.status == 0 {
 			x.status, x.bytesOut = writeError(x.w, x.err)
+		} else {
+			x.broken = true
 		}
 	}
 	duration := time.Since(x.start)

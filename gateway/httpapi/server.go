@@ -30,7 +30,7 @@ const (
 	// readBodyTimeout bounds how long a body may take to arrive.
 	readBodyTimeout = 60 * time.Second
 	// writeTimeout bounds a whole request from its headers on: its body, the longest route timeout (29 s), and
-	// a slow client's reading of the answer.
+	// a slow client's reading of the answer. Routes that stream set deadlines of their own.
 	writeTimeout = readBodyTimeout + 120*time.Second
 	// idleTimeout closes a connection that is kept alive for nothing.
 	idleTimeout = 75 * time.Second
@@ -44,6 +44,8 @@ const (
 // it has returned, and gives the result's Payload away.
 type Invoker interface {
 	Invoke(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error)
+	// InvokeStream passes the result to w while it arrives.
+	InvokeStream(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, w gateway.StreamWriter) (gateway.Result, error)
 }
 
 // Options of a Server. All are needed unless they say otherwise.
@@ -60,6 +62,8 @@ type Options struct {
 	Auth      *auth.Authenticator
 	Events    *event.Builder
 	Invoker   Invoker
+	// StreamIdle ends a stream in which nothing moves. Default: 5 minutes (AWS).
+	StreamIdle time.Duration
 	// Dependencies are asked by /readyz.
 	Dependencies []Dependency
 	// Pools answers /pools.

@@ -43,6 +43,19 @@ func (f invokeFunc) Invoke(ctx context.Context, fn *gateway.Function, inv gatewa
 	return f(ctx, fn, inv)
 }
 
+// InvokeStream passes the whole result on at once.
+func (f invokeFunc) InvokeStream(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, w gateway.StreamWriter) (gateway.Result, error) {
+	result, err := f(ctx, fn, inv)
+	if err != nil || result.FunctionError != "" {
+		return result, err
+	}
+	if err := w.Begin("application/json"); err != nil {
+		return gateway.Result{}, err
+	}
+	_, err = w.Write(result.Payload)
+	return gateway.Result{}, err
+}
+
 // returning makes every function return payload.
 func returning(payload string) invokeFunc {
 	return func(context.Context, *gateway.Function, gateway.Invocation) (gateway.Result, error) {
@@ -118,6 +131,8 @@ func mustOpen(t testing.TB, invoker httpapi.Invoker, change ...func(*httpapi.Opt
 		gateway.Route{Path: "/fast", Auth: gateway.AuthNone, Timeout: 50 * time.Millisecond},
 		gateway.Route{Path: "/jwt", Auth: gateway.AuthJWT, Methods: []string{"POST"}},
 		gateway.Route{Path: "/key", Auth: gateway.AuthAPIKey},
+		gateway.Route{Path: "/stream", Auth: gateway.AuthNone, Stream: true},
+		gateway.Route{Path: "/stream/fast", Auth: gateway.AuthNone, Stream: true, Timeout: 200 * time.Millisecond},
 		gateway.Route{Path: "/v2", Auth: gateway.AuthNone, Payload: gateway.PayloadV2},
 	))
 	s.Serve()
