@@ -117,6 +117,10 @@ type Route struct {
 	CORS     *CORS
 	Throttle *Throttle
 	Payload  PayloadVersion
+	// API is the type of API that the route is like; empty means that Payload says so (HTTPAPI).
+	API APIType
+	// OperationName is told to the function of a REST API, empty for none (AWS: the method's operationName).
+	OperationName string
 	// Timeout of the whole integration, waiting for a worker included (AWS: 29 s, 15 minutes of a route that streams).
 	Timeout time.Duration
 	// BinaryMediaTypes whose bodies travel as base64 (AWS: binaryMediaTypes).

@@ -103,6 +103,9 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 			s.AuthEndpointPath:           "the login (AUTH_ENDPOINT_PATH)",
 			httpapi.HealthPath:           "the gateway's health check",
 			httpapi.ContainerMetricsPath: "the containers' metrics",
+			// AWS: important notes for REST APIs.
+			"/ping":  "reserved for the health check of API Gateway",
+			"/sping": "reserved for the health check of API Gateway",
 		},
 		ResourcesPath:     s.ResourcesConfigPath,
 		ResourcesOptional: s.ResourcesOptional,
@@ -182,7 +185,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
-	a.http.SetRoutes(matcher)
+	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	a.http.Serve()
 	a.watcher.Start(a.apply)
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr)
@@ -239,7 +242,7 @@ func (a *App) apply(cfg *config.Config) error {
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
-	a.http.SetRoutes(matcher)
+	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	return nil
 }
 

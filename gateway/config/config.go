@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/response"
 )
 
 // Config is the content of all files, complete and checked. It is immutable: a reload makes a new one.
@@ -23,6 +24,9 @@ type Config struct {
 	Functions map[string]*gateway.Function
 	// Routes in the order of the file.
 	Routes []gateway.Route
+	// API is what routing.yml says of the API as a whole, Replies its Responses, compiled.
+	API     gateway.API
+	Replies *response.Set
 	// Access is what routing.yml says for all routes together.
 	Access gateway.Access
 	// Resources are the tables and buckets of resources.yml.
@@ -138,13 +142,14 @@ func parse(f files, opts Options) (*Config, error) {
 	var problems []Problem
 	base, fp := parseFunctions(f.functions, opts)
 	problems = append(problems, fp...)
-	routes, access, rp := parseRouting(f.routing, opts, base)
-	problems = append(problems, rp...)
+	c := &Config{Functions: base.functions}
+	problems = append(problems, parseRouting(f.routing, opts, base, c)...)
 	problems = append(problems, base.checkMentions()...)
-	resources, sp := parseResources(f.resources, opts)
+	var sp []Problem
+	c.Resources, sp = parseResources(f.resources, opts)
 	problems = append(problems, sp...)
 	if len(problems) > 0 {
 		return nil, &Error{Problems: problems}
 	}
-	return &Config{Functions: base.functions, Routes: routes, Access: access, Resources: resources}, nil
+	return c, nil
 }

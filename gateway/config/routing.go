@@ -11,6 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 )
 
@@ -45,6 +46,10 @@ type routing struct {
 	// inline has the line of each function that a route defines.
 	inline map[string]int
 	access access
+	// api and replies are about the API as a whole, binaryMediaTypes is what routes have that give none.
+	api              gateway.API
+	replies          *response.Set
+	binaryMediaTypes []string
 }
 
 type reference struct {
@@ -53,8 +58,9 @@ type reference struct {
 	route int
 }
 
-// parseRouting reads the routes and what guards them, and adds the functions that they define to set.
-func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, gateway.Access, []Problem) {
+// parseRouting reads the routes, what guards them and what is set for all of them into c, and adds the functions that they
+// define to set.
+func parseRouting(f file, opts Options, set *functionSet, c *Config) []Problem {
 	r := &routing{
 		doc:      &document{path: f.path, lookupEnv: opts.LookupEnv},
 		set:      set,
@@ -65,8 +71,9 @@ func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, gate
 	set.docs = append(set.docs, r.doc)
 	top, ok := r.doc.open(f.data, "the key routes")
 	if !ok {
-		return nil, gateway.Access{}, r.doc.sorted()
+		return r.doc.sorted()
 	}
+	r.readAPI(top)
 	r.readAccess(top)
 	var routes []gateway.Route
 	if v, ok := top.need("routes", "a list of routes; write routes: [] for none"); ok {
@@ -90,7 +97,8 @@ func parseRouting(f file, opts Options, set *functionSet) ([]gateway.Route, gate
 	for _, ref := range r.access.functions {
 		ref.authorizer.Function = r.lookup(reference{value: ref.value, name: ref.name})
 	}
-	return routes, r.access.Access, r.doc.sorted()
+	c.Routes, c.Access, c.API, c.Replies = routes, r.access.Access, r.api, r.replies
+	return r.doc.sorted()
 }
 
 func (r *routing) route(o *object, index int) gateway.Route {
@@ -104,12 +112,16 @@ func (r *routing) route(o *object, index int) gateway.Route {
 	if pathOK {
 		rt.Path, template, pathOK = r.template(path)
 	}
-	method, methodOK := o.need("method", "ANY, one method, or a list of methods")
-	if methodOK {
-		rt.Methods, methodOK = method.methods()
-	}
-	if pathOK && methodOK {
-		r.claim(path, template, rt.Methods)
+	if rt.Path == gateway.DefaultRoute {
+		r.defaultRoute(o, path, pathOK)
+	} else {
+		method, methodOK := o.need("method", "ANY, one method, or a list of methods")
+		if methodOK {
+			rt.Methods, methodOK = method.methods()
+		}
+		if pathOK && methodOK {
+			r.claim(path, template, rt.Methods)
+		}
 	}
 	if v, ok := o.need("function", "the name of a function, or its definition"); ok {
 		rt.Function = r.function(v, index)
@@ -119,6 +131,7 @@ func (r *routing) route(o *object, index int) gateway.Route {
 			rt.Payload = gateway.PayloadVersion(s)
 		}
 	}
+	r.apiType(o, &rt)
 	if v, ok := o.get("auth"); ok {
 		r.auth(v, &rt) // behind payload, which is an authorizer's default
 	}
@@ -138,6 +151,7 @@ func (r *routing) route(o *object, index int) gateway.Route {
 			rt.Timeout = time.Duration(n * float64(time.Second))
 		}
 	}
+	rt.BinaryMediaTypes = r.binaryMediaTypes
 	if v, ok := o.get("binary_media_types"); ok {
 		rt.BinaryMediaTypes = v.mediaTypes()
 	}
@@ -150,6 +164,9 @@ func (r *routing) template(v value) (string, route.Template, bool) {
 	if !ok {
 		return "", route.Template{}, false
 	}
+	if path == gateway.DefaultRoute {
+		return path, route.Template{}, true
+	}
 	t, err := route.ParseTemplate(path)
 	if err != nil {
 		v.problemf("%v", err)
@@ -160,6 +177,39 @@ func (r *routing) template(v value) (string, route.Template, bool) {
 		return path, t, false
 	}
 	return path, t, true
+}
+
+// defaultRoute reads the method of the route for what no other one takes: it has none, or ANY.
+func (r *routing) defaultRoute(o *object, path value, ok bool) {
+	if v, given := o.get("method"); given {
+		if methods, ok := v.methods(); ok && methods != nil {
+			v.problemf("must be ANY, or be left out: %s takes every method", gateway.DefaultRoute)
+		}
+	}
+	if !ok {
+		return
+	}
+	if line, twice := r.taken[gateway.DefaultRoute]; twice {
+		path.problemf("the route %s is given twice, first on line %d", gateway.DefaultRoute, line)
+	}
+	r.taken[gateway.DefaultRoute] = path.line
+}
+
+// apiType reads api, and operation_name, which REST APIs have.
+func (r *routing) apiType(o *object, rt *gateway.Route) {
+	if v, ok := o.get("api"); ok {
+		s, _ := v.oneOf(string(gateway.APITypeREST), string(gateway.APITypeHTTP))
+		rt.API = gateway.APIType(s)
+		if rt.API == gateway.APITypeREST && rt.Payload == gateway.PayloadV2 {
+			v.problemf("REST APIs have no payload 2.0: leave one of the two out")
+		}
+	}
+	if v, ok := o.get("operation_name"); ok {
+		rt.OperationName, _ = v.text("a name such as GetUser")
+		if rt.HTTPAPI() {
+			v.problemf("is for REST APIs: events of HTTP APIs have no operationName")
+		}
+	}
 }
 
 // claim finds equal routes, by template and method.

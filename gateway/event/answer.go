@@ -32,8 +32,11 @@ type Field struct {
 // overwrites payload, and the answer's body may be a part of it. Its error has CodeFunction when the result has a
 // wrong shape, and CodeInternal when a base64 body cannot be decoded (AWS: 500).
 func Map(route *gateway.Route, payload []byte, accept string) (Answer, error) {
-	if route.Payload == gateway.PayloadV2 {
+	switch {
+	case route.Payload == gateway.PayloadV2:
 		return mapV2(payload)
+	case route.HTTPAPI():
+		return mapHTTPV1(payload)
 	}
 	return mapV1(payload, accept, route.BinaryMediaTypes)
 }
@@ -55,7 +58,7 @@ func wrongShape(format string, args ...any) error {
 // mapV1 follows aws-behaviour.md 2, row by row.
 func mapV1(payload []byte, accept string, binaryTypes []string) (Answer, error) {
 	var r result
-	if err := r.read(payload, true); err != nil {
+	if err := r.read(payload, restMembers); err != nil {
 		return Answer{}, err
 	}
 	if r.encoded && binary(binaryTypes, mediaType(accept)) {
@@ -79,7 +82,7 @@ func mapV2(payload []byte) (Answer, error) {
 		}, nil
 	}
 	var r result
-	if err := r.read(payload, false); err != nil {
+	if err := r.read(payload, v2Members); err != nil {
 		return Answer{}, err
 	}
 	if r.encoded {
@@ -90,8 +93,43 @@ func mapV2(payload []byte) (Answer, error) {
 	if len(r.cookies) > 0 {
 		r.single = append(r.single, Field{Name: "Set-Cookie", Values: r.cookies})
 	}
-	return r.answer("text/plain; charset=utf-8")
+	return r.answer(httpContentType)
 }
+
+// httpContentType is what HTTP APIs send when the function names no type.
+const httpContentType = "text/plain; charset=utf-8"
+
+// mapHTTPV1 maps a result of format 1.0 in an HTTP API: the shape of the REST API, but with a statusCode that must be there,
+// and with isBase64Encoded alone deciding on the body (aws-behaviour.md 4).
+func mapHTTPV1(payload []byte) (Answer, error) {
+	if !json.Valid(payload) {
+		return Answer{}, wrongShape("not JSON")
+	}
+	var r result
+	if err := r.read(payload, httpV1Members); err != nil {
+		return Answer{}, err
+	}
+	if r.status == 0 {
+		return Answer{}, wrongShape("statusCode is missing")
+	}
+	if r.encoded {
+		if err := r.decode(); err != nil {
+			return Answer{}, err
+		}
+	}
+	return r.answer(httpContentType)
+}
+
+// members are the ones that a format knows.
+type members int
+
+const (
+	// restMembers refuse unknown ones.
+	restMembers members = iota
+	// v2Members and httpV1Members pass over unknown ones, and need valid JSON.
+	v2Members
+	httpV1Members
+)
 
 // hasStatus says whether valid JSON is an object with the member statusCode. It leaves payload as it is.
 func hasStatus(payload []byte) bool {
@@ -113,14 +151,13 @@ func hasStatus(payload []byte) bool {
 	return false
 }
 
-// read parses payload. A strict read refuses unknown members (REST API); the other one passes over them and needs
-// payload to be valid JSON.
-func (r *result) read(payload []byte, strict bool) error {
+// read parses payload, which must be valid JSON unless unknown members are refused.
+func (r *result) read(payload []byte, known members) error {
 	s := &scanner{data: payload}
 	if k := s.peek(); k != kindObject {
 		return wrongShape("want an object, got %v", k)
 	}
-	if err := eachMember(s, func(key string) error { return r.member(s, key, strict) }); err != nil {
+	if err := eachMember(s, func(key string) error { return r.member(s, key, known) }); err != nil {
 		return err
 	}
 	if !s.atEnd() {
@@ -155,15 +192,15 @@ func eachMember(s *scanner, f func(key string) error) error {
 	}
 }
 
-func (r *result) member(s *scanner, key string, strict bool) (err error) {
+func (r *result) member(s *scanner, key string, known members) (err error) {
 	switch {
 	case key == "statusCode":
 		return r.readStatus(s)
 	case key == "headers":
 		r.single, err = readHeaders(s, key)
-	case key == "multiValueHeaders" && strict:
+	case key == "multiValueHeaders" && known != v2Members:
 		r.multi, err = readMultiValueHeaders(s)
-	case key == "cookies" && !strict:
+	case key == "cookies" && known == v2Members:
 		r.cookies, err = readList(s, key)
 	case key == "body":
 		var k kind
@@ -184,7 +221,7 @@ func (r *result) member(s *scanner, key string, strict bool) (err error) {
 		if !r.encoded && k == kindString && string(text) != "false" {
 			return wrongShape("isBase64Encoded must be true or false")
 		}
-	case strict:
+	case known == restMembers:
 		return wrongShape("unknown member %q", short(key))
 	default:
 		s.skip()

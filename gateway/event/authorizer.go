@@ -26,7 +26,7 @@ func (b *Builder) AppendAuthorizer(dst []byte, r *Request, a *gateway.Authorizer
 // has version, identitySource and authorizationToken. Unlike the proxy event it has {} for what is empty.
 func (b *Builder) appendAuthorizerEventV1(dst []byte, r *Request, arn string, identity []string) []byte {
 	dst = append(dst, '{')
-	if r.Route.Payload == gateway.PayloadV2 {
+	if r.Route.HTTPAPI() {
 		dst = appendMember(dst, "version", "1.0")
 		sources := strings.Join(identity, ",")
 		dst = appendMember(dst, "identitySource", sources)
@@ -49,7 +49,9 @@ func (b *Builder) appendAuthorizerEventV1(dst []byte, r *Request, arn string, id
 	} else {
 		dst = append(dst, "{}"...)
 	}
-	dst = append(dst, `,"stageVariables":{},"requestContext":`...)
+	dst = append(dst, `,"stageVariables":`...)
+	dst = appendStageVariables(dst, r, "{}")
+	dst = append(dst, `,"requestContext":`...)
 	dst = b.appendContextV1(dst, r)
 	return append(dst, '}')
 }
@@ -71,7 +73,9 @@ func (b *Builder) appendAuthorizerEventV2(dst []byte, r *Request, arn string, id
 	dst = append(dst, `,"routeKey":`...)
 	dst = appendRouteKey(dst, r)
 	dst = append(dst, ',')
-	dst = appendMember(dst, "rawPath", r.Path)
+	dst = append(dst, `"rawPath":`...)
+	dst = appendStagePath(dst, Stage(r.API, true), r.Path)
+	dst = append(dst, ',')
 	dst = appendMember(dst, "rawQueryString", r.Query)
 	dst = appendCookies(dst, r.HTTP.Header["Cookie"])
 	dst = appendHeadersV2(dst, r)
@@ -81,6 +85,10 @@ func (b *Builder) appendAuthorizerEventV2(dst []byte, r *Request, arn string, id
 	if len(r.PathParameters) > 0 {
 		dst = append(dst, `,"pathParameters":`...)
 		dst = appendDecoded(dst, r.PathParameters)
+	}
+	if r.hasStageVariables() {
+		dst = append(dst, `,"stageVariables":`...)
+		dst = appendStageVariables(dst, r, "")
 	}
 	return append(dst, '}')
 }

@@ -20,10 +20,10 @@ const MaxEventBytes = 6291456
 // What events say about an API that has no account of its own in AWS. They are constants because functions may
 // compare them, and a box is one API.
 const (
-	// StageV1 is the stage of format 1.0; it stands in requestContext.path, never in the URL.
-	StageV1 = "prod"
-	// StageV2 is the stage of format 2.0 (AWS: the one stage that does not appear in rawPath).
-	StageV2 = "$default"
+	// stageREST is the stage of REST APIs whose routing.yml names none; it stands in requestContext.path.
+	stageREST = "prod"
+	// stageHTTP is that of HTTP APIs (AWS: the one stage that does not appear in paths).
+	stageHTTP = "$default"
 	// APIID is the id of the box's API.
 	APIID = "esbedgebox"
 	// deploymentID is the same for all events: a configuration has no number.
@@ -33,11 +33,13 @@ const (
 // Request is one HTTP request, matched and authenticated.
 type Request struct {
 	HTTP *http.Request
-	// Path and Query are as the client sent them, undecoded; Query is without the question mark.
+	// Path and Query are as the client sent them, undecoded; Path is without the stage, Query without the question mark.
 	Path  string
 	Query string
 	Body  []byte
 	Route *gateway.Route
+	// API is what is set for all routes; nil is nothing.
+	API *gateway.API
 	// PathParameters by name, nil when the route has none.
 	PathParameters map[string]string
 	// Caller is nil when the route does not authenticate.
@@ -62,6 +64,54 @@ type Builder struct {
 
 // NewBuilder returns a Builder whose events name that AWS account.
 func NewBuilder(accountID string) *Builder { return &Builder{accountID: accountID} }
+
+// AccountID is the AWS account that events name.
+func (b *Builder) AccountID() string { return b.accountID }
+
+// Stage is the name of the stage that events of a route of a REST or HTTP API carry; api may be nil.
+func Stage(api *gateway.API, httpAPI bool) string {
+	switch {
+	case api != nil && api.Stage != "":
+		return api.Stage
+	case httpAPI:
+		return stageHTTP
+	}
+	return stageREST
+}
+
+// StagePath is path with the stage before it: requestContext.path, and an HTTP API's rawPath. The stage $default appears in
+// no path.
+func StagePath(stage, path string) string {
+	if stage == stageHTTP {
+		return path
+	}
+	return "/" + stage + path
+}
+
+// appendStagePath appends StagePath as a JSON string.
+func appendStagePath(dst []byte, stage, path string) []byte {
+	dst = append(dst, '"')
+	if stage != stageHTTP {
+		dst = append(dst, '/')
+		dst = append(dst, stage...)
+	}
+	dst = appendText(dst, path)
+	return append(dst, '"')
+}
+
+// appendStageVariables appends the stage variables of r, or empty when there are none.
+func appendStageVariables(dst []byte, r *Request, empty string) []byte {
+	if !r.hasStageVariables() {
+		return append(dst, empty...)
+	}
+	dst = append(dst, '{')
+	for _, v := range r.API.StageVariables {
+		dst = appendMember(dst, v.Name, v.Value)
+	}
+	return closeWith(dst, '}')
+}
+
+func (r *Request) hasStageVariables() bool { return r.API != nil && len(r.API.StageVariables) > 0 }
 
 // Append appends the event of r to dst, in the format of its route.
 func (b *Builder) Append(dst []byte, r *Request) []byte {
@@ -98,6 +148,12 @@ func forwardedFor(r *Request) string {
 		return r.SourceIP
 	}
 	return strings.Join(before, ", ") + ", " + r.SourceIP
+}
+
+// DomainName is the host of a Host header, without its port.
+func DomainName(host string) string {
+	name, _ := domain(host)
+	return name
 }
 
 // domain returns the host without port, and its first label.

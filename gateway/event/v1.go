@@ -8,9 +8,13 @@ import (
 // requestTimeFormat is requestContext.requestTime: "04/Mar/2020:19:15:17 +0000".
 const requestTimeFormat = "02/Jan/2006:15:04:05 -0700"
 
-// appendV1 appends the REST API proxy event: every member present, null when empty (aws-behaviour.md 1).
+// appendV1 appends the REST API proxy event: every member present, null when empty (aws-behaviour.md 1); and format 1.0 of an
+// HTTP API, which is like it but for version and what such an API lacks (aws-behaviour.md 4).
 func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 	dst = append(dst, '{')
+	if r.Route.HTTPAPI() {
+		dst = append(dst, `"version":"1.0",`...)
+	}
 	dst = appendMember(dst, "resource", r.Route.Path)
 	dst = appendMember(dst, "path", r.Path)
 	dst = appendMember(dst, "httpMethod", r.HTTP.Method)
@@ -18,9 +22,11 @@ func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 	dst = appendQueryV1(dst, r.Query)
 	dst = append(dst, `"pathParameters":`...)
 	dst = appendPathParameters(dst, r.PathParameters)
-	dst = append(dst, `,"stageVariables":null,"requestContext":`...)
+	dst = append(dst, `,"stageVariables":`...)
+	dst = appendStageVariables(dst, r, "null")
+	dst = append(dst, `,"requestContext":`...)
 	dst = b.appendContextV1(dst, r)
-	encoded := len(r.Body) > 0 && binary(r.Route.BinaryMediaTypes, mediaType(first(r.HTTP.Header, "Content-Type")))
+	encoded := len(r.Body) > 0 && binaryBody(r)
 	dst = append(dst, `,"body":`...)
 	switch {
 	case len(r.Body) == 0:
@@ -35,6 +41,14 @@ func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 	dst = append(dst, `,"isBase64Encoded":`...)
 	dst = strconv.AppendBool(dst, encoded)
 	return append(dst, '}')
+}
+
+// binaryBody says whether a body travels as base64.
+func binaryBody(r *Request) bool {
+	if r.Route.HTTPAPI() {
+		return !textBodyV2(r)
+	}
+	return binary(r.Route.BinaryMediaTypes, mediaType(first(r.HTTP.Header, "Content-Type")))
 }
 
 // appendHeadersV1 appends headers (the last value of each) and multiValueHeaders (all of them).
@@ -154,21 +168,30 @@ func (b *Builder) appendContextV1(dst []byte, r *Request) []byte {
 	dst = appendMember(dst, "sourceIp", r.SourceIP)
 	dst = append(dst, `"user":null,"userAgent":`...)
 	dst = appendNullable(dst, first(r.HTTP.Header, "User-Agent"))
-	dst = append(dst, `,"userArn":null},"path":"/`...)
-	dst = append(dst, StageV1...)
-	dst = appendText(dst, r.Path)
-	dst = append(dst, `",`...)
+	dst = append(dst, `,"userArn":null},`...)
+	if r.Route.OperationName != "" {
+		dst = appendMember(dst, "operationName", r.Route.OperationName)
+	}
+	stage := Stage(r.API, r.Route.HTTPAPI())
+	dst = append(dst, `"path":`...)
+	dst = appendStagePath(dst, stage, r.Path)
+	dst = append(dst, ',')
 	dst = appendMember(dst, "protocol", r.HTTP.Proto)
 	dst = appendMember(dst, "requestId", r.RequestID)
 	dst = append(dst, `"requestTime":"`...)
 	dst = r.Time.UTC().AppendFormat(dst, requestTimeFormat)
 	dst = append(dst, `","requestTimeEpoch":`...)
 	dst = strconv.AppendInt(dst, r.Time.UnixMilli(), 10)
-	dst = append(dst, `,"resourceId":"`...)
-	dst = appendResourceID(dst, r.Route.Path)
-	dst = append(dst, `",`...)
+	dst = append(dst, `,"resourceId":`...)
+	if r.Route.HTTPAPI() {
+		dst = append(dst, "null,"...)
+	} else {
+		dst = append(dst, '"')
+		dst = appendResourceID(dst, r.Route.Path)
+		dst = append(dst, '"', ',')
+	}
 	dst = appendMember(dst, "resourcePath", r.Route.Path)
-	dst = appendMember(dst, "stage", StageV1)
+	dst = appendMember(dst, "stage", stage)
 	return closeWith(dst, '}')
 }
 

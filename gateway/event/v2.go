@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/edge-serverless-box/esb/gateway"
 )
 
 // appendV2 appends the HTTP API event: lower-case headers, empty members left out (aws-behaviour.md 4).
@@ -13,7 +15,9 @@ func (b *Builder) appendV2(dst []byte, r *Request) []byte {
 	dst = append(dst, `{"version":"2.0","routeKey":`...)
 	dst = appendRouteKey(dst, r)
 	dst = append(dst, ',')
-	dst = appendMember(dst, "rawPath", r.Path)
+	dst = append(dst, `"rawPath":`...)
+	dst = appendStagePath(dst, Stage(r.API, true), r.Path)
+	dst = append(dst, ',')
 	dst = appendMember(dst, "rawQueryString", r.Query)
 	dst = appendCookies(dst, r.HTTP.Header["Cookie"])
 	dst = appendHeadersV2(dst, r)
@@ -23,6 +27,10 @@ func (b *Builder) appendV2(dst []byte, r *Request) []byte {
 	if len(r.PathParameters) > 0 {
 		dst = append(dst, `,"pathParameters":`...)
 		dst = appendDecoded(dst, r.PathParameters)
+	}
+	if r.hasStageVariables() {
+		dst = append(dst, `,"stageVariables":`...)
+		dst = appendStageVariables(dst, r, "")
 	}
 	encoded := false
 	if len(r.Body) > 0 {
@@ -43,6 +51,9 @@ func (b *Builder) appendV2(dst []byte, r *Request) []byte {
 
 // appendRouteKey appends "GET /users/{id}", "ANY /users/{id}" or "$default".
 func appendRouteKey(dst []byte, r *Request) []byte {
+	if r.Route.Path == gateway.DefaultRoute {
+		return append(dst, `"$default"`...)
+	}
 	if len(r.Route.Methods) > 0 {
 		dst = append(dst, '"')
 		dst = appendText(dst, r.HTTP.Method)
@@ -140,6 +151,7 @@ func appendDecoded(dst []byte, params map[string]string) []byte {
 
 func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
 	name, prefix := domain(r.HTTP.Host)
+	stage := Stage(r.API, true)
 	dst = append(dst, '{')
 	dst = appendMember(dst, "accountId", b.accountID)
 	dst = appendMember(dst, "apiId", APIID)
@@ -148,7 +160,9 @@ func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
 	dst = appendMember(dst, "domainPrefix", prefix)
 	dst = append(dst, `"http":{`...)
 	dst = appendMember(dst, "method", r.HTTP.Method)
-	dst = appendMember(dst, "path", r.Path)
+	dst = append(dst, `"path":`...)
+	dst = appendStagePath(dst, stage, r.Path)
+	dst = append(dst, ',')
 	dst = appendMember(dst, "protocol", r.HTTP.Proto)
 	dst = appendMember(dst, "sourceIp", r.SourceIP)
 	dst = appendMember(dst, "userAgent", first(r.HTTP.Header, "User-Agent"))
@@ -158,7 +172,7 @@ func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
 	dst = append(dst, `"routeKey":`...)
 	dst = appendRouteKey(dst, r)
 	dst = append(dst, ',')
-	dst = appendMember(dst, "stage", StageV2)
+	dst = appendMember(dst, "stage", stage)
 	dst = append(dst, `"time":"`...)
 	dst = r.Time.UTC().AppendFormat(dst, requestTimeFormat)
 	dst = append(dst, `","timeEpoch":`...)

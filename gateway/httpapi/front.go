@@ -20,6 +20,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 )
 
@@ -36,12 +37,13 @@ const (
 
 // front answers clients. One front serves all public listeners.
 type front struct {
-	routes  atomic.Pointer[route.Matcher]
+	routing atomic.Pointer[routing]
 	auth    *auth.Authenticator
 	events  *event.Builder
 	invoker Invoker
 	system  *echo.Echo
 	login   string
+	account string
 	metrics *metrics
 	log     *slog.Logger
 	access  *slog.Logger
@@ -49,6 +51,13 @@ type front struct {
 	buffers sync.Pool
 	// streamIdle ends a stream in which nothing moves.
 	streamIdle time.Duration
+}
+
+// routing is what routing.yml says: all of it is replaced at once.
+type routing struct {
+	matcher *route.Matcher
+	api     *gateway.API
+	replies *response.Set
 }
 
 // buffers are the memory that one request uses and gives back.
@@ -70,6 +79,8 @@ func newFront(o Options) *front {
 
 		streamIdle: cmp.Or(o.StreamIdle, streamIdle),
 	}
+	f.account = o.Events.AccountID()
+	f.routing.Store(&routing{api: &gateway.API{}, replies: response.Default()})
 	f.metrics = newMetrics(o.Registry, f.flights.count)
 	return f
 }
@@ -84,6 +95,7 @@ type exchange struct {
 	trace        string
 	path, query  string
 	sourceIP     string
+	routing      *routing
 	route        *gateway.Route
 	status       int
 	bytesIn      int
@@ -97,7 +109,7 @@ type exchange struct {
 // on returns the handler of one listener.
 func (f *front) on(scheme, port string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &exchange{w: w, r: r, scheme: scheme, port: port, start: time.Now(), ids: newIDs()}
+		x := &exchange{w: w, r: r, scheme: scheme, port: port, start: time.Now(), ids: newIDs(), routing: f.routing.Load()}
 		f.serve(x)
 		if x.broken {
 			// The one way to keep net/http from ending the answer properly.
@@ -126,17 +138,23 @@ func (f *front) serve(x *exchange) {
 		x.err = f.proxy(x)
 	}
 	if x.err != nil && x.status == 0 {
-		x.status, x.bytesOut = writeError(x.w, x.err)
+		f.writeError(x)
 	}
 }
 
 // proxy is the path of a call: match, authenticate, read, build, invoke, map, answer.
 func (f *front) proxy(x *exchange) error {
-	match, ok := f.match(x.r.Method, x.path)
+	match, ok := x.match()
 	if !ok {
 		return gateway.Errorf(gateway.CodeNoRoute, "no route for %s", x.r.Method)
 	}
 	x.route = match.Route
+	if x.route.HTTPAPI() {
+		// What HTTP APIs call the request's id, and what events say it is.
+		h := x.w.Header()
+		h["apigw-requestid"] = h["x-amzn-RequestId"]
+		delete(h, "x-amz-apigw-id")
+	}
 	caller, err := f.auth.Authenticate(x.route.Auth, x.r.Header)
 	if err != nil {
 		return err
@@ -180,17 +198,25 @@ func (f *front) proxy(x *exchange) error {
 }
 
 // match finds a route. ANY stands for the seven methods of API Gateway.
-func (f *front) match(method, path string) (route.Match, bool) {
-	switch method {
+func (x *exchange) match() (route.Match, bool) {
+	switch x.r.Method {
 	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, http.MethodOptions:
 	default:
 		return route.Match{}, false
 	}
-	m := f.routes.Load()
-	if m == nil {
+	if x.routing.matcher == nil {
 		return route.Match{}, false
 	}
-	return m.Match(method, path)
+	if x.routing.api.StageInURL {
+		below, ok := strings.CutPrefix(x.path, "/"+x.routing.api.Stage)
+		if !ok || below != "" && below[0] != '/' {
+			return route.Match{}, false
+		}
+		if x.path = below; x.path == "" {
+			x.path = "/"
+		}
+	}
+	return x.routing.matcher.Match(x.r.Method, x.path)
 }
 
 // failure makes sure that the route's timeout and the client's leaving are recognised, whatever they broke.
@@ -219,6 +245,7 @@ func (x *exchange) request(body []byte, parameters map[string]string, caller *ga
 		Query:             x.query,
 		Body:              body,
 		Route:             x.route,
+		API:               x.routing.api,
 		PathParameters:    parameters,
 		Caller:            caller,
 		RequestID:         x.ids.request,
@@ -265,7 +292,7 @@ func (f *front) finish(x *exchange) {
 		f.log.Error("panic while answering a request", "request_id", x.ids.request, "panic", p, "stack", string(debug.Stack()))
 		x.err = gateway.Errorf(gateway.CodeInternal, "panic: %v", p)
 		if x.status == 0 {
-			x.status, x.bytesOut = writeError(x.w, x.err)
+			f.writeError(x)
 		} else {
 			x.broken = true
 		}

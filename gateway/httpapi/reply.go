@@ -1,102 +1,63 @@
 package httpapi
 
 import (
-	"errors"
-	"math"
 	"net/http"
 	"strconv"
-	"time"
+	"strings"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/response"
 )
 
-// statusClientLeft stands in logs and metrics for a client that did not wait for its answer (as nginx has it).
-const statusClientLeft = 499
-
-// defaultRetryAfter is told with a 503 when nothing better is known.
-const defaultRetryAfter = time.Second
-
-// reply is an answer that the gateway makes itself.
-type reply struct {
-	status int
-	// kind is the header x-amzn-ErrorType.
-	kind string
-	body string
+// writeError answers x.err and notes what was answered.
+func (f *front) writeError(x *exchange) {
+	httpAPI := x.route != nil && x.route.HTTPAPI()
+	r := x.routing.replies.Reply(x.err, httpAPI, f.values(x, httpAPI))
+	h := x.w.Header()
+	for _, field := range r.Header {
+		setHeader(h, field)
+	}
+	h["Content-Length"] = []string{strconv.Itoa(len(r.Body))}
+	x.status, x.bytesOut = r.Status, len(r.Body)
+	x.w.WriteHeader(r.Status)
+	_, _ = x.w.Write([]byte(r.Body)) // a client that has gone needs no answer
 }
 
-// replyTo is the one place that turns an error code into an answer (design.md 9; the texts and error types are
-// aws-behaviour.md 3, where design.md 9 does not say otherwise).
-func replyTo(code gateway.Code) reply {
-	switch code {
-	case gateway.CodeUnauthorized, gateway.CodeTokenExpired:
-		return reply{http.StatusUnauthorized, "UnauthorizedException", `{"message":"Unauthorized"}`}
-	case gateway.CodeForbidden:
-		return reply{http.StatusForbidden, "ForbiddenException", `{"message":"Forbidden"}`}
-	case gateway.CodeAccessDenied:
-		return reply{http.StatusForbidden, "AccessDeniedException", `{"Message":"User is not authorized to access this resource"}`}
-	case gateway.CodeExplicitDeny:
-		return reply{http.StatusForbidden, "AccessDeniedException", `{"Message":"User is not authorized to access this resource with an explicit deny"}`}
-	case gateway.CodeAuthorizerFailure:
-		return reply{http.StatusInternalServerError, "AuthorizerFailureException", `{"message":null}`}
-	case gateway.CodeAuthorizerConfiguration:
-		return reply{http.StatusInternalServerError, "AuthorizerConfigurationException", `{"message":null}`}
-	case gateway.CodeNoRoute:
-		return reply{http.StatusNotFound, "NotFoundException", `{"message":"Not Found"}`}
-	case gateway.CodeFunction, gateway.CodeTransport:
-		return reply{http.StatusBadGateway, "InternalServerErrorException", `{"message": "Internal server error"}`}
-	case gateway.CodeIntegrationTimeout:
-		return reply{http.StatusGatewayTimeout, "InternalServerErrorException", `{"message": "Endpoint request timed out"}`}
-	case gateway.CodeThrottled, gateway.CodeRouteThrottled:
-		return reply{http.StatusTooManyRequests, "TooManyRequestsException", `{"message":"Too Many Requests"}`}
-	case gateway.CodeUnavailable:
-		return reply{http.StatusServiceUnavailable, "ServiceUnavailableException", `{"message":"Service Unavailable"}`}
-	case gateway.CodeTooLarge:
-		return reply{http.StatusRequestEntityTooLarge, "BadRequestException", `{"message": "Request Too Long"}`}
-	case gateway.CodeBodyTooLarge:
-		return reply{http.StatusRequestEntityTooLarge, "RequestTooLargeException", `HTTP content length exceeded 10485760 bytes.`}
-	case gateway.CodeHeaderTooLarge:
-		return reply{http.StatusRequestHeaderFieldsTooLarge, "BadRequestException", `{"message":"Request Header Fields Too Large"}`}
-	case gateway.CodeInvalid:
-		return reply{http.StatusBadRequest, "BadRequestException", `{"message": "Invalid request body"}`}
-	case gateway.CodeCanceled:
-		return reply{status: statusClientLeft}
-	default:
-		return reply{http.StatusInternalServerError, "InternalServerErrorException", `{"message": "Internal server error"}`}
+// setHeader sets a header in the spelling given, in place of one that differs in spelling.
+func setHeader(h http.Header, field gateway.ResponseHeader) {
+	for name := range h {
+		if strings.EqualFold(name, field.Name) {
+			delete(h, name)
+		}
+	}
+	h[field.Name] = []string{field.Value}
+	if field.Name != "Content-Type" && strings.EqualFold(field.Name, "Content-Type") {
+		h["Content-Type"] = nil // keeps net/http from guessing a second one
 	}
 }
 
-// writeError answers err and returns the status and the size of the body.
-func writeError(w http.ResponseWriter, err error) (status, size int) {
-	code := gateway.ErrorCode(err)
-	r := replyTo(code)
-	h := w.Header()
-	var e *gateway.Error
-	if errors.As(err, &e) && e.RetryAfter > 0 {
-		h.Set("Retry-After", seconds(e.RetryAfter))
-	} else if code == gateway.CodeUnavailable {
-		h.Set("Retry-After", seconds(defaultRetryAfter))
+// values are what the templates of gateway_responses can name.
+func (f *front) values(x *exchange, httpAPI bool) *response.Values {
+	stage := event.Stage(x.routing.api, httpAPI)
+	v := &response.Values{
+		RequestID:         x.ids.request,
+		ExtendedRequestID: x.ids.extended,
+		Path:              event.StagePath(stage, x.path),
+		Method:            x.r.Method,
+		Protocol:          x.r.Proto,
+		Host:              event.DomainName(x.r.Host),
+		SourceIP:          x.sourceIP,
+		UserAgent:         x.r.UserAgent(),
+		Authorization:     x.r.Header.Get("Authorization"),
+		Stage:             stage,
+		AccountID:         f.account,
+		APIID:             event.APIID,
+		Time:              x.start,
+		StageVariables:    x.routing.api.StageVariables,
 	}
-	if e != nil && e.Challenge != "" {
-		h["Www-Authenticate"] = []string{e.Challenge}
+	if x.route != nil {
+		v.ResourcePath = x.route.Path
 	}
-	if r.kind != "" {
-		h["x-amzn-ErrorType"] = []string{r.kind}
-	}
-	if code == gateway.CodeBodyTooLarge {
-		h.Set("Content-Type", "text/plain")
-	} else {
-		h.Set("Content-Type", "application/json")
-	}
-	if code == gateway.CodeCanceled {
-		h.Set("Connection", "close")
-	}
-	h.Set("Content-Length", strconv.Itoa(len(r.body)))
-	w.WriteHeader(r.status)
-	_, _ = w.Write([]byte(r.body)) // a client that has gone needs no answer
-	return r.status, len(r.body)
-}
-
-// seconds rounds up: a client that comes back too early is refused again.
-func seconds(d time.Duration) string {
-	return strconv.Itoa(int(math.Ceil(d.Seconds())))
+	return v
 }

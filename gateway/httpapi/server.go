@@ -20,6 +20,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 )
 
@@ -148,8 +149,11 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-// SetRoutes replaces all routes at once; requests that have matched already keep theirs.
-func (s *Server) SetRoutes(m *route.Matcher) { s.front.routes.Store(m) }
+// SetRoutes replaces all routes, what is set for all of them, and the answers that the gateway gives itself, at once; requests that
+// have begun keep theirs.
+func (s *Server) SetRoutes(m *route.Matcher, api *gateway.API, replies *response.Set) {
+	s.front.routing.Store(&routing{matcher: m, api: api, replies: replies})
+}
 
 // Serve begins to answer. A listener that fails later is reported by Failed.
 func (s *Server) Serve() {

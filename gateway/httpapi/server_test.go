@@ -27,6 +27,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 )
 
@@ -134,7 +135,7 @@ func mustOpen(t testing.TB, invoker httpapi.Invoker, change ...func(*httpapi.Opt
 		gateway.Route{Path: "/stream", Auth: gateway.AuthNone, Stream: true},
 		gateway.Route{Path: "/stream/fast", Auth: gateway.AuthNone, Stream: true, Timeout: 200 * time.Millisecond},
 		gateway.Route{Path: "/v2", Auth: gateway.AuthNone, Payload: gateway.PayloadV2},
-	))
+	), &gateway.API{}, response.Default())
 	s.Serve()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -235,7 +236,8 @@ func TestServer_Answers(t *testing.T) {
 			return gateway.Result{TimedOut: true}, nil
 		}, status: 502, kind: "InternalServerErrorException", text: internal},
 		{name: "wrong shape", invoke: returning(`"text"`), status: 502, kind: "InternalServerErrorException", text: internal},
-		{name: "wrong shape v2", path: "/v2", invoke: returning(`nope`), status: 502, kind: "InternalServerErrorException", text: internal},
+		{name: "wrong shape v2", path: "/v2", invoke: returning(`nope`), status: 500, text: `{"message":"Internal Server Error"}`},
+		{name: "route's timeout v2", path: "/v2", invoke: code(gateway.CodeIntegrationTimeout), status: 503, text: `{"message":"Service Unavailable"}`},
 		{name: "worker broke off", invoke: code(gateway.CodeTransport), status: 502, kind: "InternalServerErrorException", text: internal},
 		{name: "route's timeout", invoke: code(gateway.CodeIntegrationTimeout), status: 504, kind: "InternalServerErrorException", text: `{"message": "Endpoint request timed out"}`},
 		{name: "route's timeout, told by nobody", path: "/fast", invoke: func(ctx context.Context, _ *gateway.Function, _ gateway.Invocation) (gateway.Result, error) {
@@ -491,7 +493,7 @@ func TestServer_ClientLeaves_InvocationIsCancelled(t *testing.T) {
 func TestServer_SetRoutes_TakesEffectAtOnce(t *testing.T) {
 	b := mustOpen(t, returning(`{}`))
 	assert.Equal(t, 404, b.do("GET", "/new", nil, nil).status)
-	b.SetRoutes(mustRoutes(t, gateway.Route{Path: "/new", Auth: gateway.AuthNone}))
+	b.SetRoutes(mustRoutes(t, gateway.Route{Path: "/new", Auth: gateway.AuthNone}), &gateway.API{}, response.Default())
 	assert.Equal(t, 200, b.do("GET", "/new", nil, nil).status)
 	assert.Equal(t, 404, b.do("GET", "/open", nil, nil).status)
 }
@@ -564,7 +566,7 @@ func TestServer_Shutdown_BreaksWhatTakesTooLong(t *testing.T) {
 	}))
 	s, err := httpapi.Open(context.Background(), options)
 	require.NoError(t, err)
-	s.SetRoutes(mustRoutes(t, gateway.Route{Path: "/open", Auth: gateway.AuthNone}))
+	s.SetRoutes(mustRoutes(t, gateway.Route{Path: "/open", Auth: gateway.AuthNone}), &gateway.API{}, response.Default())
 	s.Serve()
 	left := make(chan struct{})
 	go func() {

@@ -5,6 +5,8 @@
 // no such method, the next one is tried, as HTTP APIs do ("the most-specific match" is of route and method: API
 // Gateway developer guide, Routes for HTTP APIs). No route for the method is no route at all.
 //
+// The route gateway.DefaultRoute takes what no other one does.
+//
 // Paths are matched as they came, undecoded: "%2F" is no slash. Trailing slashes are ignored, so "/users/" is
 // "/users", and a greedy parameter has none at its end (aws-behaviour.md 1). A parameter takes one segment that is
 // not empty, a greedy one takes at least one character.
@@ -21,6 +23,8 @@ import (
 // Matcher finds routes. It never changes and so is safe for concurrent use.
 type Matcher struct {
 	root node
+	// rest takes what nothing else does: the route gateway.DefaultRoute, nil for none.
+	rest *gateway.Route
 }
 
 // Match is what Matcher.Match found.
@@ -69,6 +73,13 @@ func New(routes []gateway.Route) (*Matcher, error) {
 }
 
 func (m *Matcher) add(r *gateway.Route) error {
+	if r.Path == gateway.DefaultRoute {
+		if m.rest != nil {
+			return errors.New("is given twice")
+		}
+		m.rest = r
+		return nil
+	}
 	t, err := ParseTemplate(r.Path)
 	if err != nil {
 		return err
@@ -149,13 +160,10 @@ func (m *Matcher) Match(method, escapedPath string) (Match, bool) {
 		if e := m.root.here.pick(method); e != nil {
 			return Match{Route: e.route}, true
 		}
-		return Match{}, false
+	} else if e := m.root.find(method, path[1:]); e != nil {
+		return Match{Route: e.route, PathParameters: e.parameters(path[1:])}, true
 	}
-	e := m.root.find(method, path[1:])
-	if e == nil {
-		return Match{}, false
-	}
-	return Match{Route: e.route, PathParameters: e.parameters(path[1:])}, true
+	return Match{Route: m.rest}, m.rest != nil
 }
 
 // find searches rest, which begins with a segment, below n. The tree has no cycle and a node belongs to one

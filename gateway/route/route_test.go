@@ -261,3 +261,21 @@ func BenchmarkMatch(b *testing.B) {
 		})
 	}
 }
+
+func TestMatcher_DefaultRoute_TakesTheRest(t *testing.T) {
+	m, err := route.New([]gateway.Route{{Path: "/a", Methods: []string{"GET"}}, {Path: gateway.DefaultRoute}, {Path: "/b/{x}"}})
+	require.NoError(t, err)
+	for _, tt := range []struct{ method, path, want string }{
+		{"GET", "/a", "/a"}, {"POST", "/a", gateway.DefaultRoute}, {"GET", "/", gateway.DefaultRoute}, {"GET", "/b", gateway.DefaultRoute},
+		{"GET", "/b/1", "/b/{x}"}, {"GET", "//", gateway.DefaultRoute},
+	} {
+		match, ok := m.Match(tt.method, tt.path)
+		require.True(t, ok, tt.path)
+		assert.Equal(t, tt.want, match.Route.Path, "%s %s", tt.method, tt.path)
+		if tt.want == gateway.DefaultRoute {
+			assert.Nil(t, match.PathParameters)
+		}
+	}
+	_, ok := m.Match("OPTIONS", "*")
+	assert.False(t, ok)
+}
