@@ -27,10 +27,12 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/functions"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
+	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/provision"
 	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
 // poolCloseTimeout bounds the destruction of the workers at the end, when the requests have ended already.
@@ -80,6 +82,7 @@ type App struct {
 	stores   *provision.Provisioner
 	// functions are those of the current configuration, for whoever calls them by name.
 	functions functions.Registry
+	lambda    *lambdaapi.API
 	http      *httpapi.Server
 	stopping  atomic.Bool
 }
@@ -104,8 +107,11 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 			httpapi.HealthPath:           "the gateway's health check",
 			httpapi.ContainerMetricsPath: "the containers' metrics",
 			// AWS: important notes for REST APIs.
-			"/ping":  "reserved for the health check of API Gateway",
-			"/sping": "reserved for the health check of API Gateway",
+			"/ping":                      "reserved for the health check of API Gateway",
+			"/sping":                     "reserved for the health check of API Gateway",
+			lambdaapi.PrefixInvoke:       "Lambda's API",
+			lambdaapi.PrefixInvokeAsync:  "Lambda's API",
+			lambdaapi.PrefixInvokeStream: "Lambda's API",
 		},
 		ResourcesPath:     s.ResourcesConfigPath,
 		ResourcesOptional: s.ResourcesOptional,
@@ -145,6 +151,9 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		Logger:          a.log,
 	})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
+	if a.lambda, err = lambdaAPI(s, invoker); err != nil {
+		return nil, err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(a.pool, invoker, a.stores)
 	options := httpapi.Options{
@@ -155,6 +164,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		Auth:         authenticator,
 		Events:       event.NewBuilder(s.AccountID),
 		Invoker:      invoker,
+		Lambda:       a.lambda,
 		Dependencies: a.dependencies(),
 		Pools:        a.pool.Snapshot,
 		Containers:   a.agent.Containers,
@@ -185,6 +195,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
+	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	a.http.Serve()
 	a.watcher.Start(a.apply)
@@ -206,6 +217,21 @@ func (a *App) dependencies() []httpapi.Dependency {
 		all = append(all, httpapi.Dependency{Name: "dynamodb", Check: a.stores.CheckDynamoDB})
 	}
 	return all
+}
+
+// lambdaAPI makes the data plane of Lambda's API.
+func lambdaAPI(s settings.Settings, invoker *invoke.Invoker) (*lambdaapi.API, error) {
+	keys, err := functionkeys.Open(s.FunctionKeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("FUNCTION_KEYS_FILE: %w", err)
+	}
+	access := make(map[string]string, len(s.LambdaAccessKeys))
+	for id, secret := range s.LambdaAccessKeys {
+		access[id] = string(secret)
+	}
+	return lambdaapi.New(lambdaapi.Options{
+		Invoker: invoker, Streamer: invoker, AccessKeys: access, FunctionKeys: keys, Region: s.Region, Account: s.AccountID,
+	}), nil
 }
 
 func store(s settings.Store) provision.Store {
@@ -242,6 +268,7 @@ func (a *App) apply(cfg *config.Config) error {
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
+	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	return nil
 }

@@ -28,6 +28,7 @@ import (
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/gateway/app"
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/sigv4"
 )
 
 // patience is for what must happen, however slow the machine.
@@ -145,6 +146,16 @@ func request(t *testing.T, method, url string, header http.Header, body string) 
 	return resp.StatusCode, resp.Header, string(text)
 }
 
+// invoke calls Lambda's API with the development key.
+func invoke(t *testing.T, url, function, body string) (int, http.Header, string) {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodPost, url+"/2015-03-31/functions/"+function+"/invocations", strings.NewReader(body))
+	require.NoError(t, err)
+	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: settings.DefaultStoreAccessKey, SecretAccessKey: settings.DefaultStoreSecretKey},
+		"us-east-1", "lambda", sigv4.HashPayload([]byte(body)), time.Now())
+	return request(t, r.Method, r.URL.String(), r.Header, body)
+}
+
 // TestApp_FromLoginToContainerAndBack runs the whole gateway against an agent that is not real.
 func TestApp_FromLoginToContainerAndBack(t *testing.T) {
 	agent, addr := mustAgent(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -194,12 +205,24 @@ func TestApp_FromLoginToContainerAndBack(t *testing.T) {
 	assert.JSONEq(t, `{"message":"Service Unavailable"}`, body)
 	assert.NotEmpty(t, header.Get("Retry-After"))
 
+	code, header, body = request(t, "POST", url+"/2015-03-31/functions/f/invocations", nil, `{"body":"invoked"}`)
+	assert.Equal(t, 403, code)
+	assert.JSONEq(t, `{"message":"Missing Authentication Token"}`, body)
+	code, header, body = invoke(t, url, "f", `{"body":"invoked"}`)
+	require.Equal(t, 200, code, body)
+	assert.JSONEq(t, `{"statusCode":200,"body":"invoked <nil> `+header.Get("x-amzn-RequestId")+`"}`, body)
+	assert.Contains(t, header.Get("X-Amzn-Trace-Id"), "Root=1-")
+	assert.Empty(t, header.Get("x-amz-apigw-id"))
+	code, header, _ = invoke(t, url, "broken", "{}")
+	assert.Equal(t, 409, code)
+	assert.Equal(t, "ResourceConflictException", header.Get("X-Amzn-Errortype"))
+
 	code, _, body = request(t, "GET", admin+"/readyz", nil, "")
 	assert.Equal(t, 200, code, body)
 	_, _, body = request(t, "GET", admin+"/pools", nil, "")
 	assert.Contains(t, body, `"name":"lambda-f-c0"`)
 	_, _, body = request(t, "GET", admin+"/metrics", nil, "")
-	for _, metric := range []string{"esb_requests_total", "esb_cold_starts_total", "esb_pool_workers", "esb_circuit_breaker_state", "go_goroutines"} {
+	for _, metric := range []string{"esb_requests_total", `route="lambda:Invoke"`, "esb_cold_starts_total", "esb_pool_workers", "esb_circuit_breaker_state", "go_goroutines"} {
 		assert.Contains(t, body, metric)
 	}
 

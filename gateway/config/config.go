@@ -40,7 +40,8 @@ type Options struct {
 	// IdleTimeout of functions that set none; 0 means 5 minutes.
 	IdleTimeout time.Duration
 	// ReservedPaths are the paths that the gateway serves itself, each with what serves it, for the message to
-	// whoever routes one: {"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)"}.
+	// whoever routes one: {"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)"}. One that ends with a slash stands for
+	// all that begin with it.
 	ReservedPaths map[string]string
 	// ResourcesPath is the file with tables and buckets, empty for none. ResourcesOptional says that the file need
 	// not be there.

@@ -32,7 +32,7 @@ func options() config.Options {
 	return config.Options{
 		LookupEnv:     lookup,
 		IdleTimeout:   5 * time.Minute,
-		ReservedPaths: map[string]string{"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)"},
+		ReservedPaths: map[string]string{"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)", "/2015-03-31/functions/": "Lambda's API"},
 	}
 }
 
@@ -340,6 +340,7 @@ func TestLoad_BadRouting_NamesFileLineAndKey(t *testing.T) {
 		{"no function", rt(path, method), "routing.yml:2: routes[0].function: is missing: the name of a function, or its definition"},
 		{"template", rt("path: /{p+}/x", method, function), `routing.yml:2: routes[0].path: segment 1 of "/{p+}/x": a greedy parameter must be the last segment`},
 		{"login", rt("path: /user/auth/ver1.0", method, function), "routing.yml:2: routes[0].path: /user/auth/ver1.0 is served by the gateway itself: the login (AUTH_ENDPOINT_PATH)"},
+		{"Lambda's API", rt("path: /2015-03-31/functions/{name}", method, function), "routing.yml:2: routes[0].path: /2015-03-31/functions/{name} is served by the gateway itself: Lambda's API"},
 		{"no methods", rt(path, "method: []", function), "routing.yml:3: routes[0].method: must not be an empty list: write ANY for every method"},
 		{"ANY in a list", rt(path, "method: [GET, ANY]", function), "routing.yml:3: routes[0].method[1]: must be ANY alone, or a list without it"},
 		{"method twice", rt(path, "method: [GET, get]", function), "routing.yml:3: routes[0].method[1]: GET is listed twice"},

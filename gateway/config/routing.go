@@ -172,9 +172,11 @@ func (r *routing) template(v value) (string, route.Template, bool) {
 		v.problemf("%v", err)
 		return path, t, false
 	}
-	if owner, taken := r.reserved[path]; taken {
-		v.problemf("%s is served by the gateway itself: %s", path, owner)
-		return path, t, false
+	for own, owner := range r.reserved {
+		if path == own || strings.HasSuffix(own, "/") && strings.HasPrefix(path, own) {
+			v.problemf("%s is served by the gateway itself: %s", path, owner)
+			return path, t, false
+		}
 	}
 	return path, t, true
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 )
@@ -42,6 +43,7 @@ type front struct {
 	events  *event.Builder
 	invoker Invoker
 	system  *echo.Echo
+	lambda  *lambdaapi.API
 	login   string
 	account string
 	metrics *metrics
@@ -72,6 +74,7 @@ func newFront(o Options) *front {
 		events:  o.Events,
 		invoker: o.Invoker,
 		system:  newSystem(o),
+		lambda:  o.Lambda,
 		login:   o.LoginPath,
 		log:     o.Logger,
 		access:  o.AccessLogger,
@@ -104,6 +107,8 @@ type exchange struct {
 	err          error
 	// broken says that the answer has begun and will never be whole.
 	broken bool
+	// operation and function are of a request to Lambda's API, which has no route.
+	operation, function string
 }
 
 // on returns the handler of one listener.
@@ -134,6 +139,8 @@ func (f *front) serve(x *exchange) {
 		x.err = gateway.Errorf(gateway.CodeHeaderTooLarge, "request line and headers exceed %d bytes", maxHeaderBytes)
 	case f.own(x.r.Method, x.path):
 		f.serveOwn(x)
+	case lambdaapi.Owns(x.path) && f.lambda != nil:
+		f.serveLambda(x)
 	default:
 		x.err = f.proxy(x)
 	}
@@ -326,6 +333,9 @@ func (f *front) finish(x *exchange) {
 	if x.route != nil {
 		add(slog.String("function", x.route.Function.Name))
 		add(slog.String("route", x.route.Path))
+	}
+	if x.function != "" {
+		add(slog.String("function", x.function))
 	}
 	if x.initDuration > 0 {
 		add(slog.Float64("init_ms", float64(x.initDuration.Microseconds())/1000))

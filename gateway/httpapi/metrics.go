@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts requests. The label route is the template, empty where none matched, so that a client cannot make
+// metrics counts requests. The label route is the template, the operation of a request to Lambda's API, empty where none matched, so that a client cannot make
 // new series.
 type metrics struct {
 	requests *prometheus.CounterVec
@@ -44,7 +44,7 @@ func newMetrics(r prometheus.Registerer, inFlight func() int) *metrics {
 }
 
 func (m *metrics) observe(x *exchange, duration time.Duration) {
-	name := ""
+	name := x.operation
 	if x.route != nil {
 		name = x.route.Path
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
+	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 )
 
 const (
@@ -92,6 +93,14 @@ func (f *front) serveOwn(x *exchange) {
 	w := &recorder{ResponseWriter: x.w}
 	f.system.ServeHTTP(w, x.r)
 	x.status, x.bytesOut, x.err = w.status, w.bytes, w.err
+}
+
+// serveLambda lets Lambda's API answer and takes note of what it answered.
+func (f *front) serveLambda(x *exchange) {
+	delete(x.w.Header(), "x-amz-apigw-id") // it is none of API Gateway's
+	out := f.lambda.Serve(lambdaapi.Call{W: x.w, R: x.r, Path: x.path, RequestID: x.ids.request, TraceID: x.trace, Start: x.start})
+	x.operation, x.function = out.Operation, out.Function
+	x.status, x.bytesIn, x.bytesOut, x.initDuration, x.err = out.Status, out.BytesIn, out.BytesOut, out.InitDuration, out.Err
 }
 
 // recorder remembers what an answer was.

@@ -19,6 +19,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
@@ -65,6 +66,8 @@ type Options struct {
 	Invoker   Invoker
 	// StreamIdle ends a stream in which nothing moves. Default: 5 minutes (AWS).
 	StreamIdle time.Duration
+	// Lambda answers the paths of Lambda's API; nil for none.
+	Lambda *lambdaapi.API
 	// Dependencies are asked by /readyz.
 	Dependencies []Dependency
 	// Pools answers /pools.

@@ -12,17 +12,23 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
 var (
-	regionPattern  = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
-	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern    = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+	accountPattern   = regexp.MustCompile(`^[0-9]{12}$`)
+	accessKeyPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{3,128}$`)
 	// pathPattern has no {}, so that the path cannot be taken for a route template.
 	pathPattern = regexp.MustCompile(`^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+$`)
 )
 
 // minJWTSecret is the least length of an HS256 key (RFC 7518, 3.2: at least the size of the hash).
 const minJWTSecret = 32
+
+// minAccessSecret is the least length of an access key's secret; AWS's have 40 characters.
+const minAccessSecret = 16
 
 // loader reads variables and collects what is wrong with them.
 type loader struct {
@@ -211,6 +217,32 @@ func (l *loader) level(name string, def slog.Level) slog.Level {
 		l.problemf("%s: must be DEBUG, INFO, WARN or ERROR, got %q", name, v)
 		return def
 	}
+}
+
+// accessKeys reads pairs of access key id and secret.
+func (l *loader) accessKeys(name, def string) map[string]Secret {
+	v := l.text(name, def)
+	if v == Off {
+		return nil
+	}
+	keys := make(map[string]Secret)
+	for i, pair := range strings.Split(v, ",") {
+		id, secret, ok := strings.Cut(strings.TrimSpace(pair), ":")
+		switch {
+		case !ok || !accessKeyPattern.MatchString(id):
+			// The text may be a secret.
+			l.problemf("%s: pair %d must be id:secret, with an id of 3 to 128 letters, digits, - and _", name, i+1)
+		case len(secret) < minAccessSecret:
+			l.problemf("%s: the secret of %s must have at least %d characters, has %d", name, id, minAccessSecret, len(secret))
+		case keys[id] != "":
+			l.problemf("%s: has %s twice", name, id)
+		case strings.HasPrefix(id, functionkeys.Prefix):
+			l.problemf("%s: %s begins with %s, as the functions' own keys do: choose another id", name, id, functionkeys.Prefix)
+		default:
+			keys[id] = Secret(secret)
+		}
+	}
+	return keys
 }
 
 func (l *loader) jwtSecret(name string) Secret {

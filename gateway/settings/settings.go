@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -81,6 +82,13 @@ type Settings struct {
 	AuthPass Secret
 	// AuthEndpointPath is the path that hands out tokens. AUTH_ENDPOINT_PATH; default "/user/auth/ver1.0".
 	AuthEndpointPath string
+	// LambdaAccessKeys are the secrets, by access key id, of those who may invoke every function through Lambda's API.
+	// LAMBDA_ACCESS_KEYS, a comma separated list of id:secret, or "off" for none; default the development credentials of
+	// the stores (DefaultStoreAccessKey), see there. Each function's own keys work besides, for what its invoke allows.
+	LambdaAccessKeys map[string]Secret
+	// FunctionKeysFile holds the secret from which the functions' own access keys are made. It is made once, mode 0600;
+	// the stores read it too. FUNCTION_KEYS_FILE; default function-keys in Home.
+	FunctionKeysFile string
 	// AllowInsecureDefaults permits the development credentials on any listener.
 	// ESB_ALLOW_INSECURE_DEFAULTS, true or false; default false.
 	AllowInsecureDefaults bool
@@ -208,6 +216,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		AuthUser:              l.text("AUTH_USER", DefaultAuthUser),
 		AuthPass:              Secret(l.text("AUTH_PASS", DefaultAuthPass)),
 		AuthEndpointPath:      l.urlPath("AUTH_ENDPOINT_PATH", "/user/auth/ver1.0"),
+		LambdaAccessKeys:      l.accessKeys("LAMBDA_ACCESS_KEYS", DefaultStoreAccessKey+":"+DefaultStoreSecretKey),
 		AllowInsecureDefaults: l.boolean("ESB_ALLOW_INSECURE_DEFAULTS", false),
 
 		IdleTimeout:            l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
@@ -230,6 +239,7 @@ func Load(getenv func(string) string) (Settings, error) {
 
 		ServiceLogMaxMB: l.integer("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
 	}
+	s.FunctionKeysFile = l.text("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
 	s.LogDir = l.text("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	l.checkTLSFiles(s)
 	l.checkAgent(s)
@@ -328,6 +338,11 @@ func (l *loader) checkDefaultSecrets(s Settings) {
 	}
 	if s.AuthPass == DefaultAuthPass {
 		secrets = append(secrets, "AUTH_PASS")
+	}
+	for _, secret := range s.LambdaAccessKeys {
+		if secret == DefaultStoreSecretKey && !slices.Contains(secrets, "LAMBDA_ACCESS_KEYS") {
+			secrets = append(secrets, "LAMBDA_ACCESS_KEYS")
+		}
 	}
 	if len(secrets) == 0 {
 		return

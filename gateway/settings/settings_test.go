@@ -25,6 +25,8 @@ func env(t *testing.T, kv ...string) func(string) string {
 		"X_API_KEY":      "own-api-key",
 		"AUTH_PASS":      "own-password",
 		"JWT_SECRET_KEY": strings.Repeat("k", 32),
+
+		"LAMBDA_ACCESS_KEYS": "AKIDOWN:own-lambda-secret-key",
 	}
 	for i := 0; i+1 < len(kv); i += 2 {
 		vars[kv[i]] = kv[i+1]
@@ -52,6 +54,8 @@ func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
 	assert.Equal(t, 0, s.MaxConcurrentStarts)
 	assert.Equal(t, 5, s.CircuitBreakerFailures)
 	assert.Equal(t, 200, s.StreamLimitMB)
+	assert.Equal(t, filepath.Join(s.Home, "function-keys"), s.FunctionKeysFile)
+	assert.Equal(t, map[string]settings.Secret{"AKIDOWN": "own-lambda-secret-key"}, s.LambdaAccessKeys)
 	assert.Equal(t, 10*time.Second, s.CircuitBreakerOpen)
 	assert.Equal(t, 30*time.Second, s.ShutdownGrace)
 	assert.Equal(t, "/etc/esb/resources.yml", s.ResourcesConfigPath)
@@ -119,6 +123,10 @@ func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
 		{"TLS_CERT_FILE", "/c", `TLS_KEY_FILE: is missing: TLS_CERT_FILE is set and needs its key; set both or neither`},
 		{"TLS_KEY_FILE", "/k", `TLS_CERT_FILE: is missing: TLS_KEY_FILE is set and needs its certificate; set both or neither`},
 		{"JWT_SECRET_KEY", "tooshort", `JWT_SECRET_KEY: must be at least 32 bytes, has 8`},
+		{"LAMBDA_ACCESS_KEYS", "a-secret-alone", `LAMBDA_ACCESS_KEYS: pair 1 must be id:secret, with an id of 3 to 128 letters, digits, - and _`},
+		{"LAMBDA_ACCESS_KEYS", "AKID:short", `LAMBDA_ACCESS_KEYS: the secret of AKID must have at least 16 characters, has 5`},
+		{"LAMBDA_ACCESS_KEYS", "ABC:0123456789abcdef,ABC:0123456789abcdef", `LAMBDA_ACCESS_KEYS: has ABC twice`},
+		{"LAMBDA_ACCESS_KEYS", "ASIAESBX:0123456789abcdef", `LAMBDA_ACCESS_KEYS: ASIAESBX begins with ASIAESB, as the functions' own keys do: choose another id`},
 		{"JWT_EXPIRES_DELTA", "1.5", `JWT_EXPIRES_DELTA: must be a whole number from 1 to 315360000, got "1.5"`},
 		{"AUTH_ENDPOINT_PATH", "login", `AUTH_ENDPOINT_PATH: must be a URL path such as /user/auth/ver1.0, without a slash at its end, got "login"`},
 		{"ESB_ALLOW_INSECURE_DEFAULTS", "yes", `ESB_ALLOW_INSECURE_DEFAULTS: must be true or false, got "yes"`},
@@ -166,26 +174,26 @@ func TestLoad_DefaultSecrets_DependOnWhoCanReachTheListener(t *testing.T) {
 		{name: "allowed", kv: []string{"ESB_ALLOW_INSECURE_DEFAULTS", "true"}},
 		{
 			name:    "all interfaces",
-			refused: `X_API_KEY, AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443", GATEWAY_HTTP_ADDR ":8000": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+			refused: `X_API_KEY, AUTH_PASS, LAMBDA_ACCESS_KEYS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443", GATEWAY_HTTP_ADDR ":8000": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
 		},
 		{
 			name:    "one of two secrets, one of two listeners",
-			kv:      []string{"X_API_KEY", "own", "GATEWAY_HTTPS_ADDR", "127.0.0.1:443,192.168.1.5:443", "GATEWAY_HTTP_ADDR", "off"},
+			kv:      []string{"X_API_KEY", "own", "LAMBDA_ACCESS_KEYS", "off", "GATEWAY_HTTPS_ADDR", "127.0.0.1:443,192.168.1.5:443", "GATEWAY_HTTP_ADDR", "off"},
 			refused: `AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR "192.168.1.5:443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
 		},
 		{
 			name:    "another address of the function network",
-			kv:      []string{"GATEWAY_HTTPS_ADDR", "10.88.0.2:443", "GATEWAY_HTTP_ADDR", "off", "X_API_KEY", "own"},
+			kv:      []string{"GATEWAY_HTTPS_ADDR", "10.88.0.2:443", "GATEWAY_HTTP_ADDR", "off", "X_API_KEY", "own", "LAMBDA_ACCESS_KEYS", "a-key:an-own-secret-of-it,other:a-longer-secret-of-it"},
 			refused: `AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR "10.88.0.2:443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
 		},
 		{
 			name:    "default written out",
-			kv:      []string{"X_API_KEY", settings.DefaultAPIKey, "AUTH_PASS", "own", "GATEWAY_HTTP_ADDR", "off"},
-			refused: `X_API_KEY: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+			kv:      []string{"X_API_KEY", settings.DefaultAPIKey, "AUTH_PASS", "own", "GATEWAY_HTTP_ADDR", "off", "LAMBDA_ACCESS_KEYS", "x-y:" + settings.DefaultStoreSecretKey},
+			refused: `X_API_KEY, LAMBDA_ACCESS_KEYS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			kv := append([]string{"X_API_KEY", "", "AUTH_PASS", ""}, c.kv...)
+			kv := append([]string{"X_API_KEY", "", "AUTH_PASS", "", "LAMBDA_ACCESS_KEYS", ""}, c.kv...)
 			_, err := settings.Load(env(t, kv...))
 			if c.refused == "" {
 				require.NoError(t, err)
@@ -243,6 +251,7 @@ func TestSettings_Printed_ShowNoSecret(t *testing.T) {
 	} {
 		assert.NotContains(t, printed, "own-api-key")
 		assert.NotContains(t, printed, "own-password")
+		assert.NotContains(t, printed, "own-lambda-secret")
 		assert.NotContains(t, printed, settings.DefaultStoreSecretKey)
 		assert.NotContains(t, printed, "kkkkkkkk")
 		assert.NotContains(t, printed, fmt.Sprintf("%x", "own-api-key"))

@@ -26,7 +26,7 @@ func TestLoad_NothingSet_ListensOnThisMachineOnly(t *testing.T) {
 }
 
 func TestLoad_OwnSecrets_ListensEverywhere(t *testing.T) {
-	s, err := Load(env(map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "mine too"}), "/src/esb")
+	s, err := Load(env(map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "mine too", "LAMBDA_ACCESS_KEYS": "off"}), "/src/esb")
 	require.NoError(t, err)
 	assert.False(t, s.Development)
 	assert.Equal(t, []string{":443"}, s.HTTPSAddrs)

@@ -338,7 +338,7 @@ func (s *Stack) failed(service string, child *process.Child, reason string) erro
 // concern are the beginnings of the names of variables that change what a service does.
 var concern = []string{
 	"AGENT_", "AUTH_", "AWS_", "CIRCUIT_BREAKER_", "CODE_", "CONTAINERD_", "CONTAINER_", "DYNAMODB_", "ESB_", "FUNCTION", "GATEWAY_", "HEARTBEAT_",
-	"IDLE_", "IMAGE_", "JWT_", "LOG_", "MAX_CONCURRENT_", "NETWORK_", "ORPHAN_", "REGISTRY_", "RESOURCES_", "ROUTING_", "S3_", "SERVICE_LOG_",
+	"IDLE_", "IMAGE_", "JWT_", "LAMBDA_", "LOG_", "MAX_CONCURRENT_", "NETWORK_", "ORPHAN_", "REGISTRY_", "RESOURCES_", "ROUTING_", "S3_", "SERVICE_LOG_",
 	"SHUTDOWN_", "TLS_", "VICTORIALOGS_", "X_API_KEY",
 }
 
@@ -405,7 +405,7 @@ func (s *Stack) hello() {
 		}
 	}
 	if now.Development {
-		s.console.Printf("\nIt listens on this machine only, because it uses development secrets. Set X_API_KEY and AUTH_PASS to offer it to the network.")
+		s.console.Printf("\nIt listens on this machine only, because it uses development secrets. Set X_API_KEY, AUTH_PASS and LAMBDA_ACCESS_KEYS to offer it to the network.")
 	}
 	s.console.Printf("\nAsk for a token, then call a function with one:\n")
 	login := s.login("-k")

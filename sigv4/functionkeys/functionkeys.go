@@ -20,9 +20,11 @@ import (
 	"github.com/edge-serverless-box/esb/sigv4"
 )
 
+// Prefix begins the ids of functions' access keys. AWS's ids of temporary keys begin with ASIA, and like those these have
+// 20 characters.
+const Prefix = "ASIAESB"
+
 const (
-	// prefix: AWS's ids of temporary keys begin with ASIA, and like those these have 20 characters.
-	prefix   = "ASIAESB"
 	idLength = 20
 	// minMaster is the shortest master secret in bytes.
 	minMaster = 32
@@ -91,7 +93,7 @@ func create(path string) error {
 
 // Of returns the credentials of a function. They are the same for ever.
 func (k *Keys) Of(function string) sigv4.Credentials {
-	id := prefix + base32.StdEncoding.EncodeToString(k.sum("id", function))[:idLength-len(prefix)]
+	id := Prefix + base32.StdEncoding.EncodeToString(k.sum("id", function))[:idLength-len(Prefix)]
 	secret, _ := k.Secret(id)
 	return sigv4.Credentials{
 		AccessKeyID: id, SecretAccessKey: secret,
@@ -102,7 +104,7 @@ func (k *Keys) Of(function string) sigv4.Credentials {
 
 // Secret returns the secret of an access key that has the form of a function's; it is a sigv4.Keys.
 func (k *Keys) Secret(accessKeyID string) (secret string, ok bool) {
-	if !strings.HasPrefix(accessKeyID, prefix) || len(accessKeyID) != idLength {
+	if !strings.HasPrefix(accessKeyID, Prefix) || len(accessKeyID) != idLength {
 		return "", false
 	}
 	// 30 bytes are 40 characters, as AWS's secrets have.
