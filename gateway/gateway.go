@@ -36,7 +36,9 @@ type Function struct {
 	Entrypoint       []string
 	Command          []string
 	WorkingDirectory string
-	Scaling          Scaling
+	// Freeze stops the function's processes between invocations, as AWS does; a request then waits for their thaw.
+	Freeze  bool
+	Scaling Scaling
 	// Invoke are the names of the functions that this one's own keys may invoke through the Invoke API; none by default.
 	Invoke []string
 	// Generation is a digest of everything a running container depends on (not of Scaling): containers of

@@ -197,8 +197,10 @@ func TestExtension_Internal_RegistersFromTheFunctionsProcess(t *testing.T) {
 func TestExtension_WorksOn_TheInvocationEndsWithIt(t *testing.T) {
 	done := filepath.Join(t.TempDir(), "done")
 	b := mustOpenBox(t, withExtensions(t, "slow", "slow "+done))
-	b.invoke("req-1", order{Do: "echo"}).reply(t) // the answer does not wait
-	b.client.CloseIdleConnections()               // on its connection the next request waits for the extension
+	first := b.invoke("req-1", order{Do: "echo"}) // the answer does not wait
+	first.reply(t)
+	assert.Equal(t, "working", first.Header.Get("X-Esb-Extensions"))
+	b.client.CloseIdleConnections() // on its connection the next request waits for the extension
 	require.Equal(t, `{"state":"busy"}`, b.health())
 	second := b.invokeAsync("req-2", order{Do: "echo"}, deadlineIn(10*time.Second))
 	b.wait("nothing", func(lines []line, _ []string) bool {
@@ -208,7 +210,8 @@ func TestExtension_WorksOn_TheInvocationEndsWithIt(t *testing.T) {
 		return true
 	})
 	require.NoError(t, os.WriteFile(done, nil, 0o600))
-	assert.Equal(t, 2, (<-second).reply(t).Count, "the next one begins when the extension has done")
+	answer := <-second
+	assert.Equal(t, 2, answer.reply(t).Count, "the next one begins when the extension has done")
 	b.waitReport("req-1")
 	b.waitReport("req-2")
 }

@@ -16,6 +16,7 @@ const (
 	bodyLimit = 30 * time.Second
 
 	headerReset     = "X-Esb-Sandbox-Reset"
+	headerWorking   = "X-Esb-Extensions"
 	headerLogResult = "X-Amz-Log-Result"
 )
 
@@ -25,6 +26,9 @@ func (s *Supervisor) serveWorker(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == invokePath && r.Method == http.MethodPost:
 		s.serveInvocation(w, r)
 	case r.URL.Path == "/health" && r.Method == http.MethodGet:
+		if r.URL.RawQuery == "flush=1" {
+			s.journal.flush(drainLimit)
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"state":"`+s.state()+"\"}\n")
 	case r.URL.Path == invokePath || r.URL.Path == "/health":
@@ -105,6 +109,9 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 	answered = true
 	s.busy.Store(false)
 	_ = control.SetWriteDeadline(time.Now().Add(bodyLimit))
+	if i := s.current(); late && i != nil && i.resting() != nil {
+		w.Header()[headerWorking] = []string{"working"}
+	}
 	writeOutcome(w, inv, &out, tail)
 	_ = control.Flush()
 	_ = control.SetWriteDeadline(time.Time{})

@@ -5,10 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -52,7 +55,10 @@ type Client struct {
 	health healthv1.HealthClient
 }
 
-var _ pool.Provisioner = (*Client)(nil)
+var (
+	_ pool.Provisioner = (*Client)(nil)
+	_ pool.Freezer     = (*Client)(nil)
+)
 
 type options struct {
 	tls    *tls.Config
@@ -197,6 +203,55 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 		Standby:     standby,
 		CreatedAt:   time.Now(),
 	}, nil
+}
+
+// Freeze implements pool.Freezer: it asks lambda-init whether the worker has nothing to do, and then the agent to freeze it.
+func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
+	if w.Interface != gateway.RIE {
+		state, err := workerState(ctx, w.Addr)
+		if err != nil {
+			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, err)
+		}
+		if state != "idle" {
+			return pool.ErrWorking
+		}
+	}
+	if _, err := c.agent.PauseContainer(ctx, &agentv1.PauseContainerRequest{ContainerId: w.ID}); err != nil {
+		return c.toError(err, "freezing container "+w.ID)
+	}
+	return nil
+}
+
+// workerState is the state that lambda-init tells (docs/lambda-init.md), once its log lines are written.
+func workerState(ctx context.Context, addr string) (string, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/health?flush=1", nil)
+	if err != nil {
+		return "", err
+	}
+	r.Close = true // its one connection is for invocations
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = res.Body.Close() }()
+	var health struct {
+		State string `json:"state"`
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<10)).Decode(&health); err != nil {
+		return "", fmt.Errorf("status %d: %w", res.StatusCode, err)
+	}
+	return health.State, nil
+}
+
+// Thaw implements pool.Freezer.
+func (c *Client) Thaw(ctx context.Context, workerID string) error {
+	if err := c.awaitConnection(ctx); err != nil {
+		return err
+	}
+	if _, err := c.agent.ResumeContainer(ctx, &agentv1.ResumeContainerRequest{ContainerId: workerID}); err != nil {
+		return c.toError(err, "thawing container "+workerID)
+	}
+	return nil
 }
 
 // addCode says which code a function has, when that is not in its image.

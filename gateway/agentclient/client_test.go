@@ -9,8 +9,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -42,6 +45,7 @@ type fakeAgent struct {
 	list      []*agentv1.ContainerInfo
 	err       error
 	deadline  time.Duration
+	paused    []string
 }
 
 func (a *fakeAgent) seen(ctx context.Context) {
@@ -65,6 +69,18 @@ func (a *fakeAgent) DestroyContainer(ctx context.Context, r *agentv1.DestroyCont
 func (a *fakeAgent) ListContainers(ctx context.Context, _ *agentv1.ListContainersRequest) (*agentv1.ListContainersResponse, error) {
 	a.seen(ctx)
 	return &agentv1.ListContainersResponse{Containers: a.list}, a.err
+}
+
+func (a *fakeAgent) PauseContainer(ctx context.Context, r *agentv1.PauseContainerRequest) (*agentv1.PauseContainerResponse, error) {
+	a.seen(ctx)
+	a.paused = append(a.paused, "pause "+r.GetContainerId())
+	return &agentv1.PauseContainerResponse{}, a.err
+}
+
+func (a *fakeAgent) ResumeContainer(ctx context.Context, r *agentv1.ResumeContainerRequest) (*agentv1.ResumeContainerResponse, error) {
+	a.seen(ctx)
+	a.paused = append(a.paused, "resume "+r.GetContainerId())
+	return &agentv1.ResumeContainerResponse{}, a.err
 }
 
 // serve starts a gRPC server of a on lis; its end is the test's, or stop's.
@@ -125,6 +141,33 @@ func TestClient_Start_SendsTheFunctionAndReturnsTheWorker(t *testing.T) {
 	assert.Equal(t, "req-1", r.GetRequestId())
 	assert.True(t, r.GetStandby())
 	assert.Positive(t, a.deadline, "every call has a deadline")
+}
+
+func TestClient_Freeze_AsksTheWorkerFirst(t *testing.T) {
+	a := &fakeAgent{}
+	c, _ := mustDial(t, a)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	state := "busy"
+	worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(t, "/health?flush=1", r.URL.String())
+		_, _ = io.WriteString(w, `{"state":"`+state+`"}`)
+	}))
+	defer worker.Close()
+	w := gateway.Worker{ID: "c1", Addr: worker.Listener.Addr().String(), Interface: gateway.Supervisor}
+	for _, state = range []string{"busy", "init", "standby"} {
+		require.ErrorIs(t, c.Freeze(ctx, w), pool.ErrWorking, state)
+	}
+	assert.Empty(t, a.paused)
+	state = "idle"
+	require.NoError(t, c.Freeze(ctx, w))
+	require.NoError(t, c.Thaw(ctx, "c1"))
+	require.NoError(t, c.Freeze(ctx, gateway.Worker{ID: "c2", Addr: "127.0.0.1:1", Interface: gateway.RIE}), "RIE has no state to tell")
+	assert.Equal(t, []string{"pause c1", "resume c1", "pause c2"}, a.paused)
+	a.err = status.Error(codes.NotFound, "gone")
+	require.Error(t, c.Thaw(ctx, "c1"))
+	w.Addr = "127.0.0.1:1"
+	require.ErrorContains(t, c.Freeze(ctx, w), "asking worker")
 }
 
 func TestClient_Errors_AreTheGateways(t *testing.T) {

@@ -141,6 +141,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		HeartbeatInterval:   s.HeartbeatInterval,
 		OrphanGrace:         s.OrphanGracePeriod,
 		MaxConcurrentStarts: s.MaxConcurrentStarts,
+		Freezer:             a.agent,
 		Logger:              a.log,
 	})
 	a.code = codewatch.Open(codewatch.Options{Poll: s.CodePoll, Objects: objects(s), Logger: a.log}, a.pool.Apply)

@@ -87,6 +87,7 @@ functions:
     scaling: {min_capacity: 1, max_capacity: 3, idle_timeout: 2.5, acquire_timeout: 10, queue: 0, standby: 2}
     runtime_interface: supervisor
     pull_policy: always
+    freeze: true
     entrypoint: [/bin/app]
     command: [app.handler, "2"]
     working_directory: /var/task
@@ -106,6 +107,7 @@ functions:
 	assert.Equal(t, gateway.Scaling{MinCapacity: 1, MaxCapacity: 3, IdleTimeout: 2500 * time.Millisecond,
 		AcquireTimeout: 10 * time.Second, Queue: 0, Standby: 2}, all.Scaling)
 	assert.Equal(t, "always", all.PullPolicy)
+	assert.True(t, all.Freeze)
 	assert.Equal(t, []string{"/bin/app"}, all.Entrypoint)
 	assert.Equal(t, []string{"app.handler", "2"}, all.Command)
 	assert.Equal(t, "/var/task", all.WorkingDirectory)
@@ -189,6 +191,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"fraction", one("timeout: 1.5"), `functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got "1.5"`},
 		{"list for a number", one("timeout: [3]"), "functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got a list"},
 		{"too big for an int", one("timeout: 99999999999999999999"), `functions.yml:4: functions.echo.timeout: must be a whole number of seconds, got "99999999999999999999"`},
+		{"not a truth value", one("freeze: often"), `functions.yml:4: functions.echo.freeze: must be true or false, got "often"`},
 		{"negative", one("scaling: {min_capacity: -1}"), "functions.yml:4: functions.echo.scaling.min_capacity: must be 0 to 1000, got -1"},
 		{"not a number", one("scaling: {idle_timeout: .nan}"), "functions.yml:4: functions.echo.scaling.idle_timeout: must be 1 to 604800 seconds, got .nan"},
 		{"unknown key", one("timeuot: 3"), "functions.yml:4: functions.echo.timeuot: is not a known key; did you mean timeout?"},
@@ -238,7 +241,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"min over max from defaults", "defaults:\n  scaling: {standby: 1}\nfunctions:\n  echo: {image: a, ReservedConcurrentExecutions: 0}\n", "functions.yml:4: functions.echo.scaling: min_capacity 0 and standby 1, together, must not be more than max_capacity 0 (what is not set here comes from defaults)"},
 		{"reserved and max differ", one("ReservedConcurrentExecutions: 2\nscaling: {max_capacity: 3}"), "functions.yml:4: functions.echo.ReservedConcurrentExecutions: is 2 and max_capacity on line 5 is 3: they mean the same; keep one"},
 		{"standby with rie", one("runtime_interface: rie\nscaling: {standby: 1}"), "functions.yml:5: functions.echo.scaling.standby: must be 0 with runtime_interface: rie: only lambda-init can stand by"},
-		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are environment, ephemeral_storage, memory_size, pull_policy, runtime_interface, scaling, timeout"},
+		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are environment, ephemeral_storage, freeze, memory_size, pull_policy, runtime_interface, scaling, timeout"},
 		{"functions as list", "functions: [a]\n", "functions.yml:1: functions: must be a mapping of keys to values, got a list"},
 		{"function as text", "functions: {echo: esb/echo}\n", `functions.yml:1: functions.echo: must be a mapping of keys to values, got "esb/echo"`},
 		{"top list", "- a\n", "functions.yml:1: must be a mapping of keys to values, got a list"},

@@ -64,6 +64,7 @@ type functionDefaults struct {
 	storage     int // MB
 	iface       gateway.RuntimeInterface
 	pullPolicy  string
+	freeze      bool
 }
 
 func codeDefaults(opts Options) functionDefaults {
@@ -193,6 +194,11 @@ func (o *object) defaults(def *functionDefaults) {
 			def.iface = gateway.RuntimeInterface(s)
 		}
 	}
+	if v, ok := o.get("freeze"); ok {
+		if on, ok := v.boolean(); ok {
+			def.freeze = on
+		}
+	}
 	if v, ok := o.get("pull_policy"); ok {
 		if s, ok := v.oneOf("always", "if_not_present", "never"); ok {
 			def.pullPolicy = s
@@ -212,6 +218,7 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 		MemoryMB:           def.memory,
 		EphemeralStorageMB: def.storage,
 		Interface:          def.iface,
+		Freeze:             def.freeze,
 		Scaling:            def.scaling,
 	}
 	given := 0
@@ -412,9 +419,11 @@ func generation(f *gateway.Function) string {
 		Command          []string
 		WorkingDirectory string
 		Code             *gateway.FunctionCode `json:",omitempty"` // without versions, which package codewatch adds
+		// A container does not know of it, but one that stands still must not stay so when it is switched off.
+		Freeze bool `json:",omitempty"`
 	}{
 		1, f.Name, f.Image, f.Environment, f.Timeout, f.MemoryMB, f.EphemeralStorageMB, f.Interface,
-		f.Entrypoint, f.Command, f.WorkingDirectory, f.Code,
+		f.Entrypoint, f.Command, f.WorkingDirectory, f.Code, f.Freeze,
 	})
 	if err != nil {
 		panic(fmt.Sprintf("config: digest of function %s: %v", f.Name, err)) // strings and numbers always encode

@@ -149,8 +149,14 @@ func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gatew
 func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, lease *pool.Lease, to *sink) (res gateway.Result, err error) {
 	w := lease.Worker()
 	fault := "invocation panicked"
+	var l *link
+	var working bool // extensions still are
 	defer func() {
-		if fault == "" {
+		switch {
+		case fault == "" && working:
+			go i.releaseLater(l, fn, lease)
+			return
+		case fault == "":
 			lease.Release()
 			return
 		}
@@ -161,7 +167,7 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gatewa
 		coldStarts.WithLabelValues(fn.Name).Inc()
 	}
 
-	l, _ := lease.Attachment().(*link)
+	l, _ = lease.Attachment().(*link)
 	if l == nil {
 		l = &link{addr: w.Addr, dial: i.dial}
 		lease.Attach(l)
@@ -206,12 +212,25 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gatewa
 		res, fault, err = interpretRIE(fn, inv, rep, elapsed)
 	} else {
 		res, fault, err = interpret(rep)
+		working = rep.header.Get(headerExtensions) != ""
 	}
 	var known *gateway.Error
 	if err != nil && !errors.As(err, &known) {
 		err = gateway.Errorf(gateway.CodeTransport, "function %s: worker %s at %s: %w", fn.Name, w.Name, w.Addr, err)
 	}
 	return res, err
+}
+
+// releaseLater gives a worker back when its extensions have done with the invocation that the function has answered: it is
+// free then, and no sooner. It ends with the lease, whose connection the pool closes when it takes the worker away.
+func (i *Invoker) releaseLater(l *link, fn *gateway.Function, lease *pool.Lease) {
+	if err := l.settle(time.Now().Add(fn.Timeout + guardMargin)); err != nil {
+		w := lease.Worker()
+		lease.Condemn("extensions did not end their work")
+		i.log.Warn("worker condemned", "function", fn.Name, "container_id", w.ID, "reason", "extensions did not end their work", "error", err.Error())
+		return
+	}
+	lease.Release()
 }
 
 func contextError(ctx context.Context, function string) *gateway.Error {
@@ -243,6 +262,7 @@ const (
 	headerReset         = "X-Esb-Sandbox-Reset"
 	headerInitDuration  = "X-Esb-Init-Duration-Ms"
 	headerLogResult     = "X-Amz-Log-Result"
+	headerExtensions    = "X-Esb-Extensions"
 )
 
 // interpret makes the result of what lambda-init answered (docs/lambda-init.md). fault, when not empty, is why the

@@ -83,6 +83,23 @@ func (l *link) roundTrip(ctx context.Context, guard time.Time, inv gateway.Invoc
 	return rep, err
 }
 
+// settle waits, at most until limit, until the worker has ended its last invocation: it serves one request after the other
+// on its connection.
+func (l *link) settle(limit time.Time) error {
+	conn, err := l.connect(context.Background(), limit)
+	if err != nil {
+		return err
+	}
+	if _, err = conn.Write([]byte("GET /health HTTP/1.1\r\nHost: " + l.addr + "\r\n\r\n")); err == nil {
+		var keep bool
+		if _, keep, err = readReply(l.in, nil); err == nil && keep {
+			return nil
+		}
+	}
+	l.drop(conn)
+	return err
+}
+
 // connect returns the connection to use, with guard as its deadline: the last one when it is still good, else a
 // new one.
 func (l *link) connect(ctx context.Context, guard time.Time) (net.Conn, error) {

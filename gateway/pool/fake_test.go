@@ -33,6 +33,11 @@ type box struct {
 	starts   []string // function names, in the order of the calls
 	stopped  []string
 	reasons  map[string]string
+	// frozen are the workers that stand still; thaws counts the calls. onFreeze runs without mu.
+	frozen   map[string]bool
+	thaws    int
+	onFreeze func(ctx context.Context, id string) error
+	onThaw   func() error
 	// digest is what every image has now.
 	digest string
 	// parallel and parallelPeak count the starts that run at the same time.
@@ -42,7 +47,7 @@ type box struct {
 func newBox() *box {
 	return &box{
 		containers: map[string]pool.Observed{}, standby: map[string]bool{}, starting: map[string]int{},
-		peak: map[string]int{}, reasons: map[string]string{},
+		peak: map[string]int{}, reasons: map[string]string{}, frozen: map[string]bool{},
 	}
 }
 
@@ -91,6 +96,41 @@ func (b *box) Stop(ctx context.Context, id string, _ time.Duration, reason strin
 		delete(b.containers, id)
 	}
 	return nil
+}
+
+func (b *box) Freeze(ctx context.Context, w gateway.Worker) error {
+	b.mu.Lock()
+	hook := b.onFreeze
+	b.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx, w.ID); err != nil {
+			return err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.frozen[w.ID] = true
+	return nil
+}
+
+func (b *box) Thaw(_ context.Context, id string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.thaws++
+	if b.onThaw != nil {
+		if err := b.onThaw(); err != nil {
+			return err
+		}
+	}
+	delete(b.frozen, id)
+	return nil
+}
+
+// isFrozen says whether a worker stands still, and how often one was thawed.
+func (b *box) isFrozen(id string) (frozen bool, thaws int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.frozen[id], b.thaws
 }
 
 func (b *box) List(context.Context) ([]pool.Observed, error) {

@@ -28,6 +28,13 @@ type worker struct {
 	// doomed, when not empty, is why it is destroyed instead of being given back.
 	doomed     string
 	attachment io.Closer
+
+	// freeze calls freezeNow; nil when that is not to come.
+	freeze *time.Timer
+	// freezing is closed when a freeze that is going on has ended; nil when there is none.
+	freezing chan struct{}
+	// frozen is true while its processes stand still; unsure, when a freeze has failed and may have worked.
+	frozen, unsure bool
 }
 
 // start is a container on its way: it holds a slot from the decision until the agent has answered.
@@ -102,7 +109,18 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 	}
 }
 
+// acquire lends a worker that runs.
 func (p *functionPool) acquire(ctx context.Context, requestID string) (*Lease, error) {
+	for {
+		l, err := p.take(ctx, requestID)
+		if l == nil || !l.cool || p.thaw(l) {
+			return l, err
+		}
+	}
+}
+
+// take lends a worker, which may be frozen.
+func (p *functionPool) take(ctx context.Context, requestID string) (*Lease, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx, p.name)
 	}
@@ -191,7 +209,8 @@ func (p *functionPool) lend(w *worker) *Lease {
 	w.phase, w.since = PhaseBusy, time.Now()
 	p.busy++
 	p.manager.leases.Add(1)
-	return &Lease{pool: p, worker: w, cold: !w.invoked, attachment: w.attachment}
+	p.disarmFreeze(w)
+	return &Lease{pool: p, worker: w, cold: !w.invoked, cool: w.frozen || w.unsure || w.freezing != nil, attachment: w.attachment}
 }
 
 // takeBack ends the lease of w; condemned says why w is not to be used again.
@@ -243,6 +262,7 @@ func (p *functionPool) give(w *worker) {
 	w.phase = PhaseIdle
 	p.idle = append(p.idle, w)
 	p.armPrune()
+	p.armFreeze(w, freezeDelay)
 }
 
 func (p *functionPool) answer(q *waiter, l *Lease, err error) {
@@ -499,6 +519,7 @@ func (p *functionPool) startFailed(s *start, cause error) {
 func (p *functionPool) destroy(w *worker, grace time.Duration, reason string) {
 	w.phase, w.since = PhaseStopping, time.Now()
 	p.stopping++
+	p.disarmFreeze(w)
 	attachment := w.attachment
 	w.attachment = nil
 	destroyed.WithLabelValues(p.name).Inc()
@@ -601,7 +622,10 @@ func (p *functionPool) state() State {
 		Waiting: p.waiters.Len(), Workers: make([]WorkerState, 0, len(p.workers)),
 	}
 	for _, w := range p.workers {
-		s.Workers = append(s.Workers, WorkerState{ID: w.info.ID, Name: w.info.Name, Addr: w.info.Addr, State: w.phase, Since: w.since})
+		if w.frozen && w.phase == PhaseIdle {
+			s.Frozen++
+		}
+		s.Workers = append(s.Workers, WorkerState{ID: w.info.ID, Name: w.info.Name, Addr: w.info.Addr, State: w.phase, Frozen: w.frozen, Since: w.since})
 	}
 	slices.SortFunc(s.Workers, func(a, b WorkerState) int { return a.Since.Compare(b.Since) })
 	return s

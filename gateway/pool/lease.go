@@ -13,6 +13,7 @@ type Lease struct {
 	pool       *functionPool
 	worker     *worker
 	cold       bool
+	cool       bool // must be thawed first
 	attachment io.Closer
 	ended      atomic.Bool
 }

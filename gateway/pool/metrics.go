@@ -20,11 +20,21 @@ var (
 		Name: "esb_containers_destroyed_total",
 		Help: "Containers whose destruction began.",
 	}, []string{"function"})
+	freezes = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_worker_freezes_total",
+		Help: "Idle workers that were frozen.",
+	}, []string{"function"})
+	thawDuration = promauto.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "esb_worker_thaw_seconds",
+		Help:    "Time a request waited until its frozen worker ran again.",
+		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .25, 1},
+	}, []string{"function"})
 	orphans = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "esb_orphans_destroyed_total",
 		Help: "Containers that no pool knew and that the janitor destroyed.",
 	})
 
+	frozenDesc  = prometheus.NewDesc("esb_pool_frozen", "Idle workers of a function that are frozen.", []string{"function"}, nil)
 	workersDesc = prometheus.NewDesc("esb_pool_workers", "Containers of a function by state.", []string{"function", "state"}, nil)
 	waitingDesc = prometheus.NewDesc("esb_pool_waiting", "Requests that wait for a worker of a function.", []string{"function"}, nil)
 )
@@ -33,6 +43,7 @@ var (
 func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
 	ch <- workersDesc
 	ch <- waitingDesc
+	ch <- frozenDesc
 }
 
 // Collect implements prometheus.Collector: the state of every pool at the moment of the scrape.
@@ -45,5 +56,6 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, float64(v.n), s.Function, v.state)
 		}
 		ch <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(s.Waiting), s.Function)
+		ch <- prometheus.MustNewConstMetric(frozenDesc, prometheus.GaugeValue, float64(s.Frozen), s.Function)
 	}
 }

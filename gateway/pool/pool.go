@@ -78,6 +78,8 @@ type Options struct {
 	// MaxConcurrentStarts bounds the starts that run at the same time, over all functions; starts that no
 	// request waits for use at most half of it. Default: twice the cores.
 	MaxConcurrentStarts int
+	// Freezer freezes the idle workers of functions that ask for it. Without one none is frozen.
+	Freezer Freezer
 	// Logger gets one line an event. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -277,16 +279,18 @@ const (
 
 // State describes the pool of one function at one moment.
 type State struct {
-	Function    string        `json:"function"`
-	Generation  string        `json:"generation"`
-	MaxCapacity int           `json:"max_capacity"`
-	Idle        int           `json:"idle"`
-	Busy        int           `json:"busy"`
-	Starting    int           `json:"starting"`
-	Standby     int           `json:"standby"`
-	Stopping    int           `json:"stopping"`
-	Waiting     int           `json:"waiting"`
-	Workers     []WorkerState `json:"workers"`
+	Function    string `json:"function"`
+	Generation  string `json:"generation"`
+	MaxCapacity int    `json:"max_capacity"`
+	// Idle counts the frozen ones too.
+	Idle     int           `json:"idle"`
+	Frozen   int           `json:"frozen"`
+	Busy     int           `json:"busy"`
+	Starting int           `json:"starting"`
+	Standby  int           `json:"standby"`
+	Stopping int           `json:"stopping"`
+	Waiting  int           `json:"waiting"`
+	Workers  []WorkerState `json:"workers"`
 }
 
 // WorkerState describes one worker.
@@ -295,6 +299,8 @@ type WorkerState struct {
 	Name  string `json:"name"`
 	Addr  string `json:"addr"`
 	State Phase  `json:"state"`
+	// Frozen is true while its processes stand still between two invocations.
+	Frozen bool `json:"frozen,omitempty"`
 	// Since is when it entered its state.
 	Since time.Time `json:"since"`
 }

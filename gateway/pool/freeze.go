@@ -1,0 +1,119 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// Freezer stops the processes of workers that have nothing to do, as AWS does between invocations, and lets them run
+// again; agentclient is the one of production.
+type Freezer interface {
+	// Freeze stops every process of a worker. It returns ErrWorking, and leaves the worker as it is, while its init is
+	// going on or extensions still work on the last invocation.
+	Freeze(ctx context.Context, w gateway.Worker) error
+	// Thaw lets them run again; a worker that is not frozen is no error.
+	Thaw(ctx context.Context, workerID string) error
+}
+
+// ErrWorking says that a worker that could be lent is still at work and must not be frozen.
+var ErrWorking = errors.New("the worker is still at work")
+
+const (
+	// freezeDelay is how long a worker is idle before it is frozen: a busy function's workers are never frozen between
+	// two requests, and lambda-init has written its log lines (it holds them for up to 10 ms).
+	freezeDelay = 50 * time.Millisecond
+	// freezeRetry is the pause before the next attempt when a worker was at work, freezeBackoff when the agent failed.
+	freezeRetry   = 100 * time.Millisecond
+	freezeBackoff = 5 * time.Second
+	// freezeTimeout bounds one call.
+	freezeTimeout = 5 * time.Second
+)
+
+// armFreeze has the idle worker w frozen after delay, when its function is one that is frozen. Callers hold mu.
+func (p *functionPool) armFreeze(w *worker, delay time.Duration) {
+	if !p.fn.Freeze || p.manager.opts.Freezer == nil || p.closed || w.frozen {
+		return
+	}
+	p.disarmFreeze(w)
+	p.manager.tasks.Add(1)
+	w.freeze = time.AfterFunc(delay, func() {
+		defer p.manager.tasks.Done()
+		p.freezeNow(w)
+	})
+}
+
+// disarmFreeze takes back what armFreeze has asked for. Callers hold mu.
+func (p *functionPool) disarmFreeze(w *worker) {
+	if w.freeze != nil && w.freeze.Stop() {
+		p.manager.tasks.Done()
+	}
+	w.freeze = nil
+}
+
+// freezeNow freezes w, unless it has been lent or given up meanwhile.
+func (p *functionPool) freezeNow(w *worker) {
+	p.mu.Lock()
+	w.freeze = nil
+	if w.phase != PhaseIdle || w.frozen || w.freezing != nil || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	w.freezing = done
+	p.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(p.manager.ctx, freezeTimeout)
+	defer cancel()
+	err := p.manager.opts.Freezer.Freeze(ctx, w.info)
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// A call that failed may have done its work all the same: whoever gets the worker thaws it.
+	w.frozen = !errors.Is(err, ErrWorking)
+	w.freezing = nil
+	close(done)
+	if err == nil {
+		freezes.WithLabelValues(p.name).Inc()
+		return
+	}
+	if w.phase != PhaseIdle {
+		return
+	}
+	pause := freezeRetry
+	if !errors.Is(err, ErrWorking) {
+		pause = freezeBackoff
+		w.frozen = false
+		w.unsure = true
+		p.manager.log.Warn("freezing a worker failed; trying again", "function", p.name, "container_id", w.info.ID, "error", err.Error())
+	}
+	p.armFreeze(w, pause)
+}
+
+// thaw makes the worker of l, which may be frozen, fit for its invocation. It returns false when that cannot be done; the
+// worker is condemned then.
+func (p *functionPool) thaw(l *Lease) bool {
+	w := l.worker
+	began := time.Now()
+	p.mu.Lock()
+	freezing := w.freezing
+	p.mu.Unlock()
+	// Not the request's context: a worker must not be lost because its client left in this moment.
+	ctx, cancel := context.WithTimeout(p.manager.ctx, freezeTimeout)
+	defer cancel()
+	if freezing != nil {
+		<-freezing // within freezeTimeout
+	}
+	if err := p.manager.opts.Freezer.Thaw(ctx, w.info.ID); err != nil {
+		p.manager.log.Warn("thawing a worker failed", "function", p.name, "container_id", w.info.ID, "error", err.Error())
+		l.Condemn("cannot be thawed")
+		return false
+	}
+	p.mu.Lock()
+	w.frozen, w.unsure = false, false
+	p.mu.Unlock()
+	thawDuration.WithLabelValues(p.name).Observe(time.Since(began).Seconds())
+	return true
+}
