@@ -9,6 +9,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.114.8
 	github.com/aws/smithy-go v1.28.8
 	github.com/edge-serverless-box/esb/api v0.0.0
+	github.com/edge-serverless-box/esb/sigv4 v0.0.0
 	github.com/google/nftables v0.3.0
 	github.com/stretchr/testify v1.12.1
 	github.com/vishvananda/netlink v1.3.1
@@ -42,3 +43,5 @@ require (
 )
 
 replace github.com/edge-serverless-box/esb/api => ../api
+
+replace github.com/edge-serverless-box/esb/sigv4 => ../sigv4

@@ -66,10 +66,12 @@ func Targets(group string) []Target {
 			own("gateway", "gateway", "./cmd/gateway", "gateway"),
 			own("functions", "esb-image", "./cmd/esb-image", "esb-image",
 				"cmd", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),
+			own("stores", "esb-relay", "./cmd/esb-relay", "esb-relay",
+				"cmd/esb-relay", "dockerrelay", "functionfront", "listen", "relay", "settings", "stores.go", "go.mod", "go.sum"),
 		}
 	case GroupStores:
 		targets := []Target{
-			own("stores", "stores", "./cmd/stores", "stores", "app", "child", "cmd", "dynamofront", "listen", "relay", "settings", "ttl", "stores.go", "go.mod", "go.sum"),
+			own("stores", "stores", "./cmd/stores", "stores", "app", "child", "cmd/stores", "dynamofront", "functionfront", "listen", "relay", "settings", "ttl", "stores.go", "go.mod", "go.sum"),
 			wrapper("victoria-logs", "stores/victorialogs", Target{
 				Packages: []string{"github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"},
 				Outputs:  []string{"victoria-logs"},

@@ -104,11 +104,16 @@ func (k *Keys) Of(function string) sigv4.Credentials {
 
 // Secret returns the secret of an access key that has the form of a function's; it is a sigv4.Keys.
 func (k *Keys) Secret(accessKeyID string) (secret string, ok bool) {
-	if !strings.HasPrefix(accessKeyID, Prefix) || len(accessKeyID) != idLength {
+	if !IsID(accessKeyID) {
 		return "", false
 	}
 	// 30 bytes are 40 characters, as AWS's secrets have.
 	return base64.StdEncoding.EncodeToString(k.sum("secret", accessKeyID)[:30]), true
+}
+
+// IsID says whether an access key has the form of a function's.
+func IsID(accessKeyID string) bool {
+	return strings.HasPrefix(accessKeyID, Prefix) && len(accessKeyID) == idLength
 }
 
 func (k *Keys) sum(purpose, text string) []byte {

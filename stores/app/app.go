@@ -26,6 +26,7 @@ import (
 	"github.com/edge-serverless-box/esb/stores"
 	"github.com/edge-serverless-box/esb/stores/child"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
+	"github.com/edge-serverless-box/esb/stores/functionfront"
 	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/relay"
 	"github.com/edge-serverless-box/esb/stores/settings"
@@ -49,8 +50,9 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 		log.Info("stores have stopped")
 	}()
 	// Addresses first: one that is taken is known before anything has been started.
+	functions := functionfront.NewKeyFile(s.FunctionKeysFile, log)
 	for i, name := range which {
-		r := &store{name: name, settings: s, log: log}
+		r := &store{name: name, settings: s, log: log, functions: functions}
 		running[i] = r
 		if err := r.listen(ctx); err != nil {
 			return err
@@ -91,6 +93,8 @@ type store struct {
 	log      *slog.Logger
 	api, ui  []net.Listener
 	process  *child.Child
+	// functions are the keys of functions.
+	functions *functionfront.KeyFile
 	// closers end what has been started, the last one first.
 	closers []func() error
 }
@@ -140,17 +144,40 @@ func (r *store) start(ctx context.Context) error {
 		return err
 	}
 	r.closers = append(r.closers, r.process.Close)
+	r.serve()
+	return nil
+}
+
+// serve serves the listeners.
+func (r *store) serve() {
 	dial := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 0) }
-	if r.name != stores.DB {
+	switch r.name {
+	case stores.Logs, stores.Registry:
 		r.closers = append(r.closers, relay.Start(r.api, dial, r.log).Close)
+	case stores.S3:
+		keys := r.settings.S3Keys
+		r.closers = append(r.closers, functionfront.Start(r.api, functionfront.Options{
+			Service: functionfront.S3, Keys: r.functions.Secret, Dial: dial, Logger: r.log,
+			Store: sigv4.Credentials{AccessKeyID: keys.Access, SecretAccessKey: string(keys.Secret)},
+		}).Close)
 		if len(r.ui) > 0 {
 			dialUI := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 1) }
 			r.closers = append(r.closers, relay.Start(r.ui, dialUI, r.log).Close)
 		}
-		return nil
+	case stores.DB:
+		r.serveDynamoDB(dial)
 	}
-	keys := r.settings.DynamoDBKeys
-	verifier := sigv4.NewVerifier("dynamodb", sigv4.OneKey(keys.Access, string(keys.Secret)))
+}
+
+// serveDynamoDB serves dynoxide, which takes anybody's signature.
+func (r *store) serveDynamoDB(dial func(context.Context) (net.Conn, error)) {
+	one := sigv4.OneKey(r.settings.DynamoDBKeys.Access, string(r.settings.DynamoDBKeys.Secret))
+	verifier := sigv4.NewVerifier("dynamodb", func(id string) (string, bool) {
+		if secret, ok := r.functions.Secret(id); ok {
+			return secret, true
+		}
+		return one(id)
+	})
 	r.closers = append(r.closers, dynamofront.Start(r.api, verifier, dial, r.log).Close)
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	client := dynamodb.New(dynamodb.Options{
@@ -160,7 +187,6 @@ func (r *store) start(ctx context.Context) error {
 	})
 	r.closers = append(r.closers, func() error { transport.CloseIdleConnections(); return nil })
 	r.closers = append(r.closers, ttl.Start(client, r.settings.TTLInterval, r.log).Close)
-	return nil
 }
 
 // config says how the store's process is run.

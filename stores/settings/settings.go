@@ -58,6 +58,9 @@ type Settings struct {
 	// DynamoDBKeys (DYNAMODB_ACCESS_KEY, DYNAMODB_SECRET_KEY; default the development credentials) are the keys of the
 	// DynamoDB API.
 	DynamoDBKeys Keys
+	// FunctionKeysFile (FUNCTION_KEYS_FILE, default <ESB_HOME>/function-keys) is the master secret of the functions' own
+	// keys, with which they may use S3 and the DynamoDB API. The gateway makes the file; it need not be there yet.
+	FunctionKeysFile string
 	// Region (AWS_REGION, default us-east-1) is the region of S3.
 	Region string
 	// LogsRetentionDays (VICTORIALOGS_RETENTION_DAYS, default 7) is how long log lines are kept.
@@ -107,6 +110,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		LogLevel:          r.level("LOG_LEVEL", "INFO"),
 	}
 	s.DataDir = r.path("ESB_DATA_DIR", filepath.Join(s.Home, "data"))
+	s.FunctionKeysFile = r.path("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
 	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	s.S3Addrs = r.addrs("S3_ADDR", s.local(9000))
 	s.S3UIAddrs = r.addrs("S3_UI_ADDR", "127.0.0.1:9001")

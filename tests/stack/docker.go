@@ -87,7 +87,7 @@ func (d *docker) override(env []string) (string, error) {
 	return fmt.Sprintf(`services:
   gateway: {environment: %[1]s}
   agent: {environment: %[1]s}
-  relay: {environment: {ESB_SUBNET: %[2]q, ESB_RELAY_PORTS: "%[3]d %[5]d %[6]d"}}
+  relay: {environment: {ESB_SUBNET: %[2]q, ESB_RELAY_S3_PORT: "%[3]d", ESB_RELAY_DYNAMODB_PORT: "%[5]d", ESB_RELAY_PORTS: "%[6]d"}}
   s3: {ports: !override ["127.0.0.1:%[3]d:9000", "127.0.0.1:%[4]d:9001"]}
   db: {ports: !override ["127.0.0.1:%[5]d:8000"]}
   logs: {ports: !override ["127.0.0.1:%[6]d:9428"]}

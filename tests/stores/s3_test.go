@@ -7,9 +7,11 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"strings"
@@ -24,6 +26,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/sigv4/sigv4test"
 )
 
 // partSize is the least size of a part that is not the last (S3: 5 MiB).
@@ -41,7 +45,7 @@ func newS3Client(at target) *s3.Client {
 	return s3.New(s3.Options{
 		BaseEndpoint: aws.String(at.endpoint),
 		Region:       at.region,
-		Credentials:  credentials.NewStaticCredentialsProvider(at.accessKey, at.secretKey, ""),
+		Credentials:  credentials.NewStaticCredentialsProvider(at.accessKey, at.secretKey, at.sessionToken),
 		UsePathStyle: true,
 		// An answer that is an error by design must not be asked for again.
 		RetryMaxAttempts: 1,
@@ -50,9 +54,13 @@ func newS3Client(at target) *s3.Client {
 
 func TestS3(t *testing.T) {
 	at, gaps := s3Target(t)
-	store := &s3Store{Client: newS3Client(at), target: at}
-	store.bucket = store.mustMakeBucket(t)
-	perform(t, store, gaps, s3Checks())
+	for who, at := range at.callers() {
+		t.Run(who, func(t *testing.T) {
+			store := &s3Store{Client: newS3Client(at), target: at}
+			store.bucket = store.mustMakeBucket(t)
+			perform(t, store, gaps, s3Checks())
+		})
+	}
 }
 
 func s3Checks() []check[*s3Store] {
@@ -507,9 +515,41 @@ func s3Checks() []check[*s3Store] {
 			require.Equal(t, http.StatusOK, status, body)
 			assert.Equal(t, "by link", s.mustGet(t, "dropped"))
 		}},
+		{"body in signed chunks is taken", func(t testing.TB, s *s3Store) {
+			data := bytes.Repeat([]byte("0123456789"), 20_001)
+			sum := crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
+			checksum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum))
+			for _, trailer := range []string{"", "x-amz-checksum-crc32c"} {
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.target.endpoint+"/"+s.bucket+"/chunks"+trailer, nil)
+				require.NoError(t, err)
+				sigv4test.SignChunks(r, s.target.credentials(), s.target.region, data, 65536, trailer, checksum)
+				res, err := http.DefaultClient.Do(r)
+				require.NoError(t, err)
+				answer, err := io.ReadAll(res.Body)
+				require.NoError(t, err)
+				require.NoError(t, res.Body.Close())
+				require.Equal(t, http.StatusOK, res.StatusCode, "%s", answer)
+				assert.Equal(t, string(data), s.mustGet(t, "chunks"+trailer))
+			}
+		}},
+		{"body in chunks that somebody has changed is refused", func(t testing.TB, s *s3Store) {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.target.endpoint+"/"+s.bucket+"/changed", nil)
+			require.NoError(t, err)
+			sigv4test.SignChunks(r, s.target.credentials(), s.target.region, bytes.Repeat([]byte("x"), 100_000), 65536, "", "")
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			body[90_000] ^= 1
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			res, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			assert.Equal(t, http.StatusForbidden, res.StatusCode)
+			_, err = s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String("changed")})
+			require.Error(t, err, "nothing of it may stay")
+		}},
 		{"wrong secret is refused", func(t testing.TB, s *s3Store) {
 			wrong := s.target
-			wrong.secretKey += "x"
+			wrong.secretKey, wrong.sessionToken = wrong.secretKey+"x", ""
 			_, err := newS3Client(wrong).ListBuckets(t.Context(), &s3.ListBucketsInput{})
 			requireCode(t, err, "SignatureDoesNotMatch")
 		}},

@@ -1,0 +1,101 @@
+package dockerrelay_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
+	"github.com/edge-serverless-box/esb/stores/dockerrelay"
+)
+
+func load(vars map[string]string) (dockerrelay.Settings, error) {
+	return dockerrelay.Load(func(name string) string { return vars[name] })
+}
+
+func TestLoad_Defaults_AreThoseOfTheCompose(t *testing.T) {
+	s, err := load(nil)
+	require.NoError(t, err)
+	assert.Equal(t, "10.88.0.1", s.Box.String())
+	assert.Equal(t, []any{9000, 8001, []int{9428}}, []any{s.S3Port, s.DynamoDBPort, s.Ports})
+	assert.Equal(t, "esb-dev-access", s.S3.AccessKeyID)
+	assert.Empty(t, s.Extra)
+}
+
+func TestLoad_WhatIsWrong_IsNamed(t *testing.T) {
+	_, err := load(map[string]string{"ESB_SUBNET": "10.88.0.1/16", "ESB_RELAY_S3_PORT": "x", "ESB_RELAY_PORTS": "1 0", "ESB_RELAY_EXTRA": "9000"})
+	for _, want := range []string{
+		`ESB_RELAY_S3_PORT: must be a port, got "x"`, `ESB_RELAY_PORTS: must be a port, got "0"`,
+		`ESB_RELAY_EXTRA: must be a list of address:port, got "9000"`, `ESB_SUBNET: must be a network such as 10.88.0.0/16, got "10.88.0.1/16"`,
+	} {
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+// The box's address is one of loopback here; the stores are on 127.0.0.1, at the same ports, as Docker publishes them.
+func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
+	ports := map[string]string{}
+	for _, store := range []string{"s3", "dynamodb", "logs"} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if store != "logs" {
+				signature, err := sigv4.NewVerifier(store, sigv4.OneKey("esb-dev-access", "own-secret")).Verify(r, nil)
+				_, _ = fmt.Fprintf(w, "%s %s %v", store, signature.AccessKeyID, err)
+				return
+			}
+			_, _ = fmt.Fprintf(w, "%s %s", store, r.Header.Get("Authorization"))
+		}))
+		t.Cleanup(server.Close)
+		_, ports[store], _ = net.SplitHostPort(server.Listener.Addr().String())
+	}
+	keysFile := filepath.Join(t.TempDir(), "function-keys")
+	keys, err := functionkeys.Open(keysFile)
+	require.NoError(t, err)
+	s, err := load(map[string]string{
+		"ESB_SUBNET": "127.88.0.0/16", "ESB_RELAY_S3_PORT": ports["s3"], "ESB_RELAY_DYNAMODB_PORT": ports["dynamodb"], "ESB_RELAY_PORTS": ports["logs"],
+		"ESB_RELAY_EXTRA": "127.88.0.2:" + ports["s3"], "FUNCTION_KEYS_FILE": keysFile, "S3_SECRET_KEY": "own-secret", "DYNAMODB_SECRET_KEY": "own-secret",
+	})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- dockerrelay.Run(ctx, s, slog.New(slog.DiscardHandler)) }()
+
+	ask := func(addr, service string) (string, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/", nil)
+		require.NoError(t, err)
+		sigv4.Sign(r, keys.Of("f"), "us-east-1", service, sigv4.HashPayload(nil), time.Now())
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = res.Body.Close() }()
+		body, err := io.ReadAll(res.Body)
+		return string(body), err
+	}
+	for _, c := range []struct{ addr, service, want string }{
+		{"127.88.0.1:" + ports["s3"], "s3", "s3 esb-dev-access <nil>"},
+		{"127.88.0.1:" + ports["dynamodb"], "dynamodb", "dynamodb esb-dev-access <nil>"},
+		{"127.88.0.1:" + ports["logs"], "logs", "logs AWS4-HMAC-SHA256 Credential=ASIAESB"},
+		{"127.88.0.2:" + ports["s3"], "s3", "s3  UnrecognizedClientException"},
+	} {
+		var got string
+		require.Eventually(t, func() bool {
+			var err error
+			got, err = ask(c.addr, c.service)
+			return err == nil
+		}, 10*time.Second, 10*time.Millisecond)
+		assert.Contains(t, got, c.want)
+	}
+	stop()
+	require.NoError(t, <-ended)
+}

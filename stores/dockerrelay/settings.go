@@ -1,0 +1,78 @@
+package dockerrelay
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/stores/settings"
+)
+
+// Settings of the relay. Each store is at the same port of 127.0.0.1 as the relay listens on.
+type Settings struct {
+	// Box is the box's address, the first one of the function network (ESB_SUBNET, default 10.88.0.0/16).
+	Box netip.Addr
+	// S3Port (ESB_RELAY_S3_PORT, default 9000) and DynamoDBPort (ESB_RELAY_DYNAMODB_PORT, default 8001) are the stores that
+	// functions use with keys of their own.
+	S3Port, DynamoDBPort int
+	// Ports (ESB_RELAY_PORTS, separated by spaces, default 9428) are what else is offered there.
+	Ports []int
+	// Extra (ESB_RELAY_EXTRA, separated by spaces) are more listeners, "address:port", on which nothing is checked.
+	Extra []string
+	// FunctionKeysFile (FUNCTION_KEYS_FILE, default /var/lib/esb/function-keys) is the master secret of the functions' keys.
+	FunctionKeysFile string
+	// S3 and DynamoDB are the keys that the stores know (S3_ACCESS_KEY, S3_SECRET_KEY, DYNAMODB_ACCESS_KEY,
+	// DYNAMODB_SECRET_KEY; default the development credentials).
+	S3, DynamoDB sigv4.Credentials
+}
+
+// Load reads and checks all settings; getenv is usually os.Getenv. The error names every variable that is wrong.
+func Load(getenv func(string) string) (Settings, error) {
+	var errs []error
+	text := func(name, fallback string) string {
+		if v := strings.TrimSpace(getenv(name)); v != "" {
+			return v
+		}
+		return fallback
+	}
+	port := func(name, value string) int {
+		n, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || n == 0 {
+			errs = append(errs, fmt.Errorf("%s: must be a port, got %q", name, value))
+		}
+		return int(n)
+	}
+	s := Settings{
+		S3Port:           port("ESB_RELAY_S3_PORT", text("ESB_RELAY_S3_PORT", "9000")),
+		DynamoDBPort:     port("ESB_RELAY_DYNAMODB_PORT", text("ESB_RELAY_DYNAMODB_PORT", "8001")),
+		FunctionKeysFile: text("FUNCTION_KEYS_FILE", "/var/lib/esb/function-keys"),
+		S3: sigv4.Credentials{
+			AccessKeyID:     text("S3_ACCESS_KEY", settings.DefaultAccessKey),
+			SecretAccessKey: text("S3_SECRET_KEY", settings.DefaultSecretKey),
+		},
+		DynamoDB: sigv4.Credentials{
+			AccessKeyID:     text("DYNAMODB_ACCESS_KEY", settings.DefaultAccessKey),
+			SecretAccessKey: text("DYNAMODB_SECRET_KEY", settings.DefaultSecretKey),
+		},
+		Extra: strings.Fields(getenv("ESB_RELAY_EXTRA")),
+	}
+	for _, value := range strings.Fields(text("ESB_RELAY_PORTS", "9428")) {
+		s.Ports = append(s.Ports, port("ESB_RELAY_PORTS", value))
+	}
+	for _, addr := range s.Extra {
+		if host, _, err := net.SplitHostPort(addr); err != nil || net.ParseIP(host) == nil {
+			errs = append(errs, fmt.Errorf("ESB_RELAY_EXTRA: must be a list of address:port, got %q", addr))
+		}
+	}
+	subnet := text("ESB_SUBNET", "10.88.0.0/16")
+	prefix, err := netip.ParsePrefix(subnet)
+	if err != nil || prefix.Masked() != prefix {
+		errs = append(errs, fmt.Errorf("ESB_SUBNET: must be a network such as 10.88.0.0/16, got %q", subnet))
+	}
+	s.Box = prefix.Addr().Next()
+	return s, errors.Join(errs...)
+}

@@ -1,0 +1,386 @@
+package functionfront_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
+	"github.com/edge-serverless-box/esb/sigv4/sigv4test"
+	"github.com/edge-serverless-box/esb/stores/functionfront"
+)
+
+const master = "0123456789abcdef0123456789abcdef"
+
+var (
+	storeKey = sigv4.Credentials{AccessKeyID: "store", SecretAccessKey: "store-secret"}
+	log      = slog.New(slog.DiscardHandler)
+)
+
+// seen is a request that has reached the store.
+type seen struct {
+	method, uri, host, body string
+	header                  http.Header
+	length                  int64
+	// who signed it, and whether that was right.
+	key     string
+	refused error
+	payload string
+	bodyErr error
+}
+
+// store is a store that knows one key.
+type store struct {
+	mu   sync.Mutex
+	seen []seen
+}
+
+func (s *store) last(t *testing.T) seen {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.NotEmpty(t, s.seen)
+	return s.seen[len(s.seen)-1]
+}
+
+func (s *store) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.seen)
+}
+
+// mustOpen returns the address of a front before a store that answers 200, and the functions' keys.
+func mustOpen(t *testing.T, service functionfront.Service) (string, *store, *functionkeys.Keys) {
+	t.Helper()
+	keys, err := functionkeys.New([]byte(master))
+	require.NoError(t, err)
+	backend := &store{}
+	verifier := sigv4.NewVerifier(string(service), sigv4.OneKey(storeKey.AccessKeyID, storeKey.SecretAccessKey))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got := seen{method: r.Method, uri: r.RequestURI, host: r.Host, header: r.Header.Clone(), length: r.ContentLength}
+		var signature sigv4.Signature
+		if service == functionfront.S3 {
+			signature, got.refused = verifier.VerifyHead(r)
+		}
+		body, err := io.ReadAll(r.Body)
+		if service == functionfront.DynamoDB {
+			signature, got.refused = verifier.Verify(r, body)
+		}
+		got.body, got.bodyErr, got.key, got.payload = string(body), err, signature.AccessKeyID, signature.Payload
+		backend.mu.Lock()
+		backend.seen = append(backend.seen, got)
+		backend.mu.Unlock()
+		if service == functionfront.DynamoDB {
+			w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+			_, _ = io.WriteString(w, `{}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	front := functionfront.Start([]net.Listener{listener}, functionfront.Options{
+		Service: service, Keys: keys.Secret, Store: storeKey, Logger: log,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
+		},
+	})
+	t.Cleanup(func() { require.NoError(t, front.Close()) })
+	return "http://" + listener.Addr().String(), backend, keys
+}
+
+func client(endpoint string, c sigv4.Credentials) *s3.Client {
+	return s3.New(s3.Options{
+		Region: "eu-west-1", BaseEndpoint: aws.String(endpoint), UsePathStyle: true, RetryMaxAttempts: 1,
+		Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, c.SessionToken),
+	})
+}
+
+func TestS3_SDKWithAFunctionsKey_ReachesTheStoreWithTheStoresKey(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	c := client(endpoint, keys.Of("f"))
+	_, err := c.PutObject(t.Context(), &s3.PutObjectInput{
+		Bucket: aws.String("b"), Key: aws.String("a/two words+ü(1).txt"), Body: strings.NewReader("hello"),
+		Metadata: map[string]string{"name": "value"}, ContentType: aws.String("text/plain"),
+	})
+	require.NoError(t, err)
+	got := backend.last(t)
+	require.NoError(t, got.refused)
+	assert.Equal(t, "store", got.key)
+	assert.Equal(t, "hello", got.body)
+	assert.Equal(t, int64(5), got.length)
+	assert.Equal(t, strings.TrimPrefix(endpoint, "http://"), got.host, "the store sees the host that the client called")
+	assert.Equal(t, "value", got.header.Get("X-Amz-Meta-Name"))
+	assert.Empty(t, got.header.Get("X-Amz-Security-Token"))
+	assert.NotContains(t, got.header.Get("Authorization"), "ASIAESB")
+
+	_, err = c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("b"), Key: aws.String("k"), VersionId: aws.String("a/b+c d")})
+	require.NoError(t, err)
+	require.NoError(t, backend.last(t).refused)
+	_, err = c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("b"), Prefix: aws.String("e2e/ü ")})
+	require.NoError(t, err)
+	require.NoError(t, backend.last(t).refused)
+	_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("b"), Key: aws.String("k")})
+	require.NoError(t, err)
+	require.NoError(t, backend.last(t).refused)
+}
+
+func TestS3_OtherKeys_PassUntouched(t *testing.T) {
+	endpoint, backend, _ := mustOpen(t, functionfront.S3)
+	_, err := client(endpoint, storeKey).PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("b"), Key: aws.String("k"), Body: strings.NewReader("x")})
+	require.NoError(t, err)
+	require.NoError(t, backend.last(t).refused)
+	_, err = client(endpoint, sigv4.Credentials{AccessKeyID: "other", SecretAccessKey: "other"}).GetObject(t.Context(),
+		&s3.GetObjectInput{Bucket: aws.String("b"), Key: aws.String("k")})
+	require.NoError(t, err, "the store decides, and this one answers everybody")
+	assert.Contains(t, backend.last(t).header.Get("Authorization"), "Credential=other/")
+	require.Error(t, backend.last(t).refused)
+
+	// As it stands on the wire, without a signature too.
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, endpoint+"/b//k%2F+%20?a=%zz;b&delete", nil)
+	require.NoError(t, err)
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	assert.Equal(t, "/b//k%2F+%20?a=%zz;b&delete", backend.last(t).uri)
+}
+
+func TestS3_Presigned_IsSignedAgainUntilItExpires(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	presigned, err := s3.NewPresignClient(client(endpoint, keys.Of("f"))).PresignPutObject(t.Context(),
+		&s3.PutObjectInput{Bucket: aws.String("b"), Key: aws.String("k ü")}, s3.WithPresignExpires(time.Minute))
+	require.NoError(t, err)
+	do := func(target string) *http.Response {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, target, strings.NewReader("data"))
+		require.NoError(t, err)
+		for name, values := range presigned.SignedHeader {
+			if name != "Host" {
+				r.Header[name] = values
+			}
+		}
+		res, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = res.Body.Close() })
+		return res
+	}
+	assert.Equal(t, http.StatusOK, do(presigned.URL).StatusCode)
+	got := backend.last(t)
+	require.NoError(t, got.refused)
+	assert.Equal(t, "data", got.body)
+	query, err := url.ParseQuery(got.uri[strings.Index(got.uri, "?")+1:])
+	require.NoError(t, err)
+	assert.Equal(t, "60", query.Get("X-Amz-Expires"))
+	assert.False(t, query.Has("X-Amz-Security-Token"))
+
+	res := do(strings.Replace(presigned.URL, "X-Amz-Expires=60", "X-Amz-Expires=61", 1))
+	assert.Equal(t, http.StatusForbidden, res.StatusCode)
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	assert.Contains(t, string(body), "<Code>SignatureDoesNotMatch</Code>")
+	assert.Equal(t, 1, backend.count())
+}
+
+func TestS3_BadSignatures_AreRefusedAsByS3(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	right := keys.Of("f")
+	for _, c := range []struct {
+		name, code string
+		key        sigv4.Credentials
+	}{
+		{"wrong secret", "SignatureDoesNotMatch", sigv4.Credentials{AccessKeyID: right.AccessKeyID, SecretAccessKey: "wrong"}},
+	} {
+		_, err := client(endpoint, c.key).GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("b"), Key: aws.String("k")})
+		var api smithy.APIError
+		require.ErrorAs(t, err, &api, c.name)
+		assert.Equal(t, c.code, api.ErrorCode(), c.name)
+	}
+	assert.Zero(t, backend.count())
+}
+
+func TestS3_BodyIsNotWhatWasSigned_IsRefused(t *testing.T) {
+	endpoint, _, keys := mustOpen(t, functionfront.S3)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", strings.NewReader("other"))
+	require.NoError(t, err)
+	sigv4.Sign(r, keys.Of("f"), "eu-west-1", "s3", sigv4.HashPayload([]byte("right")), time.Now())
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusBadRequest, res.StatusCode)
+	assert.Contains(t, string(body), "<Code>XAmzContentSHA256Mismatch</Code>")
+}
+
+func TestS3_SignedChunks_AreCheckedAndPassedOnDecoded(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	for _, size := range []int{0, 1, 8192, 8193, 65536, 65537, 3*65536 + 7} {
+		for _, trailer := range []string{"", "x-amz-checksum-crc32c"} {
+			data := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", nil)
+			require.NoError(t, err)
+			r.Header.Set("Content-Encoding", "gzip")
+			sigv4test.SignChunks(r, keys.Of("f"), "eu-west-1", data, 8192, trailer, "sOO8/Q==")
+			res, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			require.Equal(t, http.StatusOK, res.StatusCode, "%d %s", size, trailer)
+			got := backend.last(t)
+			require.NoError(t, got.refused)
+			require.NoError(t, got.bodyErr)
+			assert.Equal(t, int64(len(got.body)), got.length)
+			if trailer == "" {
+				assert.Equal(t, sigv4.UnsignedPayload, got.payload)
+				assert.Equal(t, string(data), got.body)
+				assert.Equal(t, "gzip", got.header.Get("Content-Encoding"))
+				assert.Empty(t, got.header.Get("X-Amz-Decoded-Content-Length"))
+				continue
+			}
+			assert.Equal(t, sigv4.StreamingUnsignedTrailer, got.payload)
+			assert.Equal(t, strconv.Itoa(size), got.header.Get("X-Amz-Decoded-Content-Length"))
+			assert.Equal(t, string(data), unchunk(t, got.body, "x-amz-checksum-crc32c:sOO8/Q=="))
+		}
+	}
+}
+
+// unchunk decodes chunks without signatures and checks what follows them.
+func unchunk(t *testing.T, body, trailer string) string {
+	t.Helper()
+	var data strings.Builder
+	for {
+		line, rest, ok := strings.Cut(body, "\r\n")
+		require.True(t, ok)
+		size, err := strconv.ParseInt(line, 16, 64)
+		require.NoError(t, err)
+		if size == 0 {
+			require.Equal(t, trailer+"\r\n\r\n", rest)
+			return data.String()
+		}
+		data.WriteString(rest[:size])
+		require.Equal(t, "\r\n", rest[size:size+2])
+		body = rest[size+2:]
+	}
+}
+
+func TestS3_BadChunks_AreRefused_AndTheStoreNeverHasAll(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	data := bytes.Repeat([]byte("x"), 300_000)
+	for _, trailer := range []string{"", "x-amz-checksum-crc32c"} {
+		for _, at := range []int{1000, 299_000} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", nil)
+			require.NoError(t, err)
+			r.Header.Set("Content-Encoding", "gzip")
+			sigv4test.SignChunks(r, keys.Of("f"), "eu-west-1", data, 8192, trailer, "sOO8/Q==")
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			body[at] ^= 1
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			before := backend.count()
+			res, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			answer, err := io.ReadAll(res.Body)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			assert.Equal(t, http.StatusForbidden, res.StatusCode)
+			assert.Contains(t, string(answer), "<Code>SignatureDoesNotMatch</Code>")
+			// The store sees the end of the connection before the end of the body.
+			require.Eventually(t, func() bool { return backend.count() > before }, 10*time.Second, time.Millisecond)
+			require.Error(t, backend.last(t).bodyErr)
+		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", nil)
+	require.NoError(t, err)
+	sigv4test.SignChunks(r, keys.Of("f"), "eu-west-1", data, 8192, "x-amz-other", "1")
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	assert.Equal(t, http.StatusNotImplemented, res.StatusCode)
+}
+
+func TestDynamoDB_SDKWithAFunctionsKey_ReachesTheStoreWithTheStoresKey(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t, functionfront.DynamoDB)
+	call := func(c sigv4.Credentials) error {
+		_, err := dynamodb.New(dynamodb.Options{
+			Region: "eu-west-1", BaseEndpoint: aws.String(endpoint), RetryMaxAttempts: 1,
+			Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, c.SessionToken),
+		}).ListTables(t.Context(), &dynamodb.ListTablesInput{})
+		return err
+	}
+	require.NoError(t, call(keys.Of("f")))
+	got := backend.last(t)
+	require.NoError(t, got.refused)
+	assert.Equal(t, "store", got.key)
+	assert.Empty(t, got.header.Get("X-Amz-Security-Token"))
+	require.NoError(t, call(sigv4.Credentials{AccessKeyID: "other", SecretAccessKey: "other"}), "the store decides")
+
+	wrong := keys.Of("f")
+	wrong.SecretAccessKey = "wrong"
+	var api smithy.APIError
+	require.ErrorAs(t, call(wrong), &api)
+	assert.Equal(t, "InvalidSignatureException", api.ErrorCode())
+	assert.Equal(t, 2, backend.count())
+}
+
+func TestFront_StoreIsGone_SDKsMayTryAgain(t *testing.T) {
+	for service, status := range map[functionfront.Service]int{functionfront.S3: http.StatusServiceUnavailable, functionfront.DynamoDB: http.StatusInternalServerError} {
+		handler := functionfront.Handler(functionfront.Options{
+			Service: service, Keys: sigv4.OneKey("", ""), Store: storeKey, Logger: log,
+			Dial: func(context.Context) (net.Conn, error) { return nil, errors.New("refused") },
+		})
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		assert.Equal(t, status, w.Code)
+		assert.NotContains(t, w.Body.String(), "refused", "clients see no internals")
+	}
+}
+
+func TestKeyFile_IsReadWhenItIsThere_AndAgainWhenItHasChanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "function-keys")
+	file := functionfront.NewKeyFile(path, log)
+	of := func(master string) sigv4.Credentials {
+		keys, err := functionkeys.New([]byte(master))
+		require.NoError(t, err)
+		return keys.Of("f")
+	}
+	has := func(c sigv4.Credentials) func() bool {
+		return func() bool {
+			secret, ok := file.Secret(c.AccessKeyID)
+			return ok && secret == c.SecretAccessKey
+		}
+	}
+	assert.False(t, has(of(master))())
+	write := func(text string) {
+		require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
+		require.NoError(t, os.Rename(path+".new", path))
+	}
+	write(master + "\n")
+	require.Eventually(t, has(of(master)), 10*time.Second, 10*time.Millisecond)
+	other := strings.ToUpper(master)
+	write(other)
+	require.Eventually(t, has(of(other)), 10*time.Second, 10*time.Millisecond)
+	assert.False(t, has(of(master))())
+	require.NoError(t, os.Remove(path))
+	assert.True(t, has(of(other))(), "what was read stays")
+	_, ok := file.Secret("AKIAIOSFODNN7EXAMPLE")
+	assert.False(t, ok)
+}
