@@ -93,13 +93,50 @@ func (b *Builder) appendAuthorizerEventV2(dst []byte, r *Request, arn string, id
 	return append(dst, '}')
 }
 
-// QueryValue returns the first value of a query parameter, decoded; ok is false when there is none. raw is without the
-// question mark.
-func QueryValue(raw, name string) (value string, ok bool) {
-	for _, p := range parseQuery(raw).params {
-		if p.name == name {
-			return p.value, true
+// IdentityValue returns what r has at an identity source: all values of a header or query parameter, with commas between
+// them, so that no two requests that an authorizer can tell apart look the same. It is empty when there is none.
+func (b *Builder) IdentityValue(r *Request, s gateway.IdentitySource) string {
+	switch s.Kind {
+	case gateway.IdentityHeader:
+		if s.Name == "Host" {
+			return r.HTTP.Host
 		}
+		return strings.Join(r.HTTP.Header[s.Name], ",")
+	case gateway.IdentityQuery:
+		q := parseQuery(r.Query)
+		var values []string
+		for at := q.find(s.Name); at >= 0; at = q.params[at].next {
+			values = append(values, q.params[at].value)
+		}
+		return strings.Join(values, ",")
 	}
-	return "", false
+	switch s.Name {
+	case "httpMethod":
+		return r.HTTP.Method
+	case "identity.sourceIp":
+		return r.SourceIP
+	case "path":
+		return r.Path
+	case "resourcePath":
+		return r.Route.Path
+	case "routeKey":
+		return strings.Join(r.Route.Methods, ",") + " " + r.Route.Path
+	case "stage":
+		return stage(r.Route)
+	}
+	return ""
+}
+
+// ResourceARN is what a policy names to allow or deny r (AWS: arn:aws:execute-api:region:account:api/stage/METHOD/path). The
+// path has no slash at its end, as the routes that it is matched with, so that a policy cannot be passed by with one.
+func (b *Builder) ResourceARN(region string, r *Request) string {
+	return "arn:aws:execute-api:" + region + ":" + b.accountID + ":" + APIID + "/" + stage(r.Route) + "/" + r.HTTP.Method + "/" +
+		strings.TrimPrefix(strings.TrimRight(r.Path, "/"), "/")
+}
+
+func stage(route *gateway.Route) string {
+	if route.Payload == gateway.PayloadV2 {
+		return StageV2
+	}
+	return StageV1
 }

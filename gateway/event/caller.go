@@ -26,6 +26,9 @@ func appendAuthorizerV1(dst []byte, c *gateway.Caller) []byte {
 	case c.Kind == gateway.AuthFunction:
 		dst = append(dst, `"authorizer":{`...)
 		for _, v := range c.Context {
+			if v.Name == "principalId" || v.Name == "integrationLatency" {
+				continue // the gateway's own
+			}
 			dst = appendString(dst, v.Name)
 			dst = append(dst, ':')
 			dst = appendString(dst, v.Text)
