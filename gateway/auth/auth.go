@@ -3,14 +3,17 @@
 package auth
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,6 +56,8 @@ type Options struct {
 	Expires time.Duration
 	// Region is named by the claim iss, as Cognito does.
 	Region string
+	// Issuers check the tokens of others; nil for none.
+	Issuers *Issuers
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -67,6 +72,8 @@ type Authenticator struct {
 	issuer   string
 	now      func() time.Time
 	verified *cache
+	issuers  *Issuers
+	apiKeys  atomic.Pointer[[]namedKey]
 }
 
 // New checks the options. The error names what is wrong, never a secret.
@@ -90,6 +97,7 @@ func New(o Options) (*Authenticator, error) {
 		issuer:   "https://cognito-idp." + o.Region + ".amazonaws.com/" + o.Region + "_esbedgebox",
 		now:      o.Now,
 		verified: newCache(cacheSize),
+		issuers:  o.Issuers,
 	}
 	if a.now == nil {
 		a.now = time.Now
@@ -173,25 +181,9 @@ func (a *Authenticator) issue(user string) (string, error) {
 	return string(signed), nil
 }
 
-// Authenticate checks what a route of that kind asks for. The caller is nil for AuthNone. Its error has
-// CodeUnauthorized without a good token (AWS: 401), CodeForbidden without the API key (AWS: 403).
+// Authenticate checks what a route of that kind asks for when it says no more: AuthJWT for a token of the box's own.
 func (a *Authenticator) Authenticate(kind gateway.AuthKind, header http.Header) (*gateway.Caller, error) {
-	switch kind {
-	case gateway.AuthNone:
-		return nil, nil
-	case gateway.AuthAPIKey:
-		key := header.Get("X-Api-Key")
-		if !a.APIKeyValid(key) {
-			return nil, gateway.Errorf(gateway.CodeForbidden, "x-api-key is missing or wrong")
-		}
-		return &gateway.Caller{Kind: gateway.AuthAPIKey, APIKey: key}, nil
-	default:
-		values := header["Authorization"]
-		if len(values) != 1 {
-			return nil, gateway.Errorf(gateway.CodeUnauthorized, "want one Authorization header, got %d", len(values))
-		}
-		return a.verify(bearer(values[0]))
-	}
+	return a.Admit(context.Background(), &gateway.Route{Auth: kind}, header)
 }
 
 // bearer takes the scheme away, if there is one: Cognito authorizers take bare tokens too.
@@ -202,11 +194,10 @@ func bearer(value string) string {
 	return strings.TrimSpace(value)
 }
 
-// verify checks a token, or finds it in the cache of those that were checked in the last minute.
+// verify checks a token of the box's own, or finds it in the cache of those that were checked in the last minute.
 func (a *Authenticator) verify(token string) (*gateway.Caller, error) {
-	// The dots refuse JSON serialisations, which jwx reads too.
-	if len(token) > maxTokenBytes || strings.Count(token, ".") != 2 || strings.HasPrefix(token, "{") {
-		return nil, gateway.Errorf(gateway.CodeUnauthorized, "not a token")
+	if !compact(token) {
+		return nil, refuse("the token is malformed", nil)
 	}
 	now := a.now()
 	key := sha256.Sum256([]byte(token))
@@ -222,18 +213,16 @@ func (a *Authenticator) verify(token string) (*gateway.Caller, error) {
 		jwt.WithRequiredClaim(jwt.ExpirationKey),
 		jwt.WithClaimValue("token_use", tokenUse),
 	)
+	if errors.Is(err, jwt.ErrTokenExpired()) {
+		return nil, errExpired
+	}
 	if err != nil {
-		return nil, gateway.Errorf(gateway.CodeUnauthorized, "token refused: %w", err)
+		return nil, refuse("the token is invalid", err)
 	}
 	if !now.Before(parsed.Expiration()) {
-		return nil, gateway.Errorf(gateway.CodeUnauthorized, "token refused: expired")
+		return nil, errExpired
 	}
-	caller := &gateway.Caller{Kind: gateway.AuthJWT, Claims: claims(parsed)}
-	for _, c := range caller.Claims {
-		if c.Name == "cognito:username" {
-			caller.Username = c.Value
-		}
-	}
+	caller := newCaller(parsed)
 	until := now.Add(cacheTTL)
 	if parsed.Expiration().Before(until) {
 		until = parsed.Expiration()
@@ -247,15 +236,33 @@ func claims(token jwt.Token) []gateway.Claim {
 	members := token.PrivateClaims()
 	list := make([]gateway.Claim, 0, len(members)+8)
 	for name, value := range members {
-		list = append(list, gateway.Claim{Name: name, Value: claimText(value)})
+		list = append(list, newClaim(name, value))
 	}
 	for _, name := range []string{jwt.AudienceKey, jwt.ExpirationKey, jwt.IssuedAtKey, jwt.IssuerKey, jwt.JwtIDKey, jwt.NotBeforeKey, jwt.SubjectKey} {
 		if value, ok := token.Get(name); ok {
-			list = append(list, gateway.Claim{Name: name, Value: claimText(value)})
+			list = append(list, newClaim(name, value))
 		}
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	return list
+}
+
+// newClaim writes a list of texts as REST APIs do, "a,b", and as HTTP APIs do, "[a b]".
+func newClaim(name string, value any) gateway.Claim {
+	texts, isList := value.([]string)
+	if list, ok := value.([]any); ok {
+		isList = true
+		for _, v := range list {
+			texts = append(texts, claimText(v))
+		}
+	}
+	switch {
+	case !isList:
+		return gateway.Claim{Name: name, Value: claimText(value)}
+	case name == jwt.AudienceKey && len(texts) == 1: // a text in most tokens; jwx makes it a list
+		return gateway.Claim{Name: name, Value: texts[0]}
+	}
+	return gateway.Claim{Name: name, Value: strings.Join(texts, ","), HTTP: "[" + strings.Join(texts, " ") + "]"}
 }
 
 func claimText(value any) string {
@@ -268,8 +275,6 @@ func claimText(value any) string {
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	case bool:
 		return strconv.FormatBool(v)
-	case []string:
-		return strings.Join(v, ",")
 	}
 	text, err := json.Marshal(value)
 	if err != nil {

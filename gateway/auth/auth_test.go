@@ -168,7 +168,11 @@ func TestAuthenticate_Tokens(t *testing.T) {
 				assert.Equal(t, "user", caller.Username)
 				return
 			}
-			assert.Equal(t, gateway.CodeUnauthorized, gateway.ErrorCode(err))
+			want := gateway.CodeUnauthorized
+			if tt.name == "expired" {
+				want = gateway.CodeTokenExpired
+			}
+			assert.Equal(t, want, gateway.ErrorCode(err))
 			assert.Nil(t, caller)
 		})
 	}
@@ -189,7 +193,7 @@ func TestAuthenticate_CachedTokenExpires(t *testing.T) {
 	assert.NotSame(t, first, third, "after a minute it is")
 	c.now = c.now.Add(39 * time.Second)
 	_, err = a.Authenticate(gateway.AuthJWT, token)
-	assert.Equal(t, gateway.CodeUnauthorized, gateway.ErrorCode(err), "at its exp, cached or not")
+	assert.Equal(t, gateway.CodeTokenExpired, gateway.ErrorCode(err), "at its exp, cached or not")
 }
 
 func TestAuthenticate_OtherKinds(t *testing.T) {
