@@ -20,6 +20,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway/agentclient"
 	"github.com/edge-serverless-box/esb/gateway/auth"
+	"github.com/edge-serverless-box/esb/gateway/authorizer"
 	"github.com/edge-serverless-box/esb/gateway/codewatch"
 	"github.com/edge-serverless-box/esb/gateway/config"
 	"github.com/edge-serverless-box/esb/gateway/devca"
@@ -83,8 +84,11 @@ type App struct {
 	// functions are those of the current configuration, for whoever calls them by name.
 	functions functions.Registry
 	lambda    *lambdaapi.API
-	http      *httpapi.Server
-	stopping  atomic.Bool
+	// issuers and authorizers guard routes.
+	issuers     *auth.Issuers
+	authorizers *authorizer.Authorizers
+	http        *httpapi.Server
+	stopping    atomic.Bool
 }
 
 // Open starts a gateway. When a step fails, the earlier ones are undone.
@@ -123,7 +127,9 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.RoutingConfigPath, err)
 	}
+	a.issuers = auth.OpenIssuers(auth.IssuersOptions{Dir: filepath.Join(s.Home, "jwks"), Logger: a.log})
 	authenticator, err := auth.New(auth.Options{
+		Issuers:  a.issuers,
 		APIKey:   string(s.APIKey),
 		User:     s.AuthUser,
 		Password: string(s.AuthPass),
@@ -151,6 +157,8 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		StreamLimit:     int64(s.StreamLimitMB) << 20,
 		Logger:          a.log,
 	})
+	events := event.NewBuilder(s.AccountID)
+	a.authorizers = authorizer.New(authorizer.Options{Invoker: invoker, Events: events, Region: s.Region, Logger: a.log})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
 	if a.lambda, err = lambdaAPI(s, invoker); err != nil {
 		return nil, err
@@ -163,9 +171,10 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		AdminAddr:    s.AdminAddr,
 		LoginPath:    s.AuthEndpointPath,
 		Auth:         authenticator,
-		Events:       event.NewBuilder(s.AccountID),
+		Events:       events,
 		Invoker:      invoker,
 		Lambda:       a.lambda,
+		Authorizers:  a.authorizers,
 		Dependencies: a.dependencies(),
 		Pools:        a.pool.Snapshot,
 		Containers:   a.agent.Containers,
@@ -190,6 +199,9 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		options.TLS = source.TLSConfig()
 	}
 	if a.http, err = httpapi.Open(ctx, options); err != nil {
+		return nil, err
+	}
+	if err := a.guard(cfg); err != nil {
 		return nil, err
 	}
 	// Nothing can fail from here on: only now may containers start.
@@ -266,11 +278,26 @@ func (a *App) apply(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
 	}
+	if err := a.guard(cfg); err != nil {
+		return err
+	}
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
 	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
+	return nil
+}
+
+// guard makes what guards the routes of cfg current, before the routes are. It changes nothing when it fails.
+func (a *App) guard(cfg *config.Config) error {
+	if err := a.issuers.Apply(cfg.Access.Issuers); err != nil {
+		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
+	}
+	if err := a.authorizers.Apply(cfg.Routes); err != nil {
+		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
+	}
+	a.http.SetAccess(cfg.Access, cfg.Routes)
 	return nil
 }
 
@@ -315,6 +342,12 @@ func (a *App) undo(ctx context.Context) error {
 	}
 	if a.stores != nil {
 		a.stores.Close()
+	}
+	if a.authorizers != nil {
+		a.authorizers.Close()
+	}
+	if a.issuers != nil {
+		a.issuers.Close()
 	}
 	if a.pool != nil {
 		closing, cancel := context.WithTimeout(ctx, poolCloseTimeout)

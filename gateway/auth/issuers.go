@@ -68,9 +68,11 @@ type Issuers struct {
 	log *slog.Logger
 	now func() time.Time
 
-	// mu lets one Apply run at a time.
-	mu sync.Mutex
-	// current are the issuers by what routes hold; the map never changes once it is stored.
+	// mu lets one Apply run at a time, and guards specs, those of the last one.
+	mu    sync.Mutex
+	specs []*gateway.Issuer
+	// current are the issuers by what routes hold, those of the routes before too, for the requests that were matched with
+	// them; the map never changes once it is stored.
 	current atomic.Pointer[map[*gateway.Issuer]*issuer]
 }
 
@@ -151,6 +153,12 @@ func (i *Issuers) Apply(specs []*gateway.Issuer) error {
 	for _, s := range fresh {
 		s.start()
 	}
+	for _, spec := range i.specs {
+		if s := old[spec]; kept[s] {
+			next[spec] = s
+		}
+	}
+	i.specs = specs
 	i.current.Store(&next)
 	for _, s := range old {
 		if !kept[s] {
@@ -166,7 +174,7 @@ func (i *Issuers) Close() {
 	defer i.mu.Unlock()
 	if p := i.current.Load(); p != nil {
 		for _, s := range *p {
-			s.close()
+			s.close() // twice does no harm
 		}
 	}
 	i.current.Store(nil)

@@ -42,7 +42,7 @@ var errExpired = &refusal{description: "the token has expired", expired: true}
 // Admit checks what a route without an authorizer asks for. The caller is nil for AuthNone. ctx bounds the wait for an
 // issuer's keys. Its errors have
 //
-//   - CodeUnauthorized, or CodeTokenExpired, without a good token (AWS: 401), and for a route with payload 2.0 the challenge of
+//   - CodeUnauthorized, or CodeTokenExpired, without a good token (AWS: 401), and for a route of an HTTP API the challenge of
 //     HTTP APIs;
 //   - CodeForbidden without a good API key, or when a token has none of the scopes (AWS: 403);
 //   - CodeUnavailable when there are no keys to check the token with.
@@ -67,7 +67,7 @@ func (a *Authenticator) Admit(ctx context.Context, route *gateway.Route, header 
 			code = gateway.CodeTokenExpired
 		}
 		e := gateway.Errorf(code, "token refused: %w", err)
-		if route.Payload == gateway.PayloadV2 {
+		if route.HTTPAPI() {
 			e.Challenge = challenge("", "invalid_token", r.description)
 			if len(header["Authorization"]) == 0 {
 				e.Challenge = "Bearer"
@@ -78,7 +78,7 @@ func (a *Authenticator) Admit(ctx context.Context, route *gateway.Route, header 
 	if p := route.Tokens; p != nil && len(p.Scopes) > 0 &&
 		!slices.ContainsFunc(p.Scopes, func(s string) bool { return slices.Contains(caller.Scopes, s) }) {
 		e := gateway.Errorf(gateway.CodeForbidden, "token has none of the scopes %s", strings.Join(p.Scopes, " "))
-		if route.Payload == gateway.PayloadV2 {
+		if route.HTTPAPI() {
 			e.Challenge = challenge(strings.Join(p.Scopes, " "), "insufficient_scope", "the token has none of the scopes that the route needs")
 		}
 		return nil, e

@@ -132,7 +132,7 @@ func same(a, b *gateway.Authorizer) bool {
 //
 //   - CodeUnauthorized: an identity source is missing or a token has the wrong form, and the function was not asked; or it
 //     asked for a 401.
-//   - CodeAccessDenied, CodeExplicitDeny: the answer does not allow the request; CodeForbidden for a route with payload 2.0 (AWS: HTTP APIs).
+//   - CodeAccessDenied, CodeExplicitDeny: the answer does not allow the request; CodeForbidden for a route of an HTTP API.
 //   - CodeAuthorizerFailure: the function failed. CodeAuthorizerConfiguration: its answer has a wrong shape.
 //   - those of Invoker.Invoke when there was no worker or no time for it.
 func (a *Authorizers) Authorize(ctx context.Context, r *event.Request) (*gateway.Caller, error) {
@@ -160,7 +160,7 @@ func (a *Authorizers) authorize(ctx context.Context, spec *gateway.Authorizer, r
 	}
 	switch v := d.on(arn); {
 	case v == allow:
-	case r.Route.Payload == gateway.PayloadV2:
+	case r.Route.HTTPAPI():
 		return nil, "deny", gateway.Errorf(gateway.CodeForbidden, "authorizer %s denies %s", spec.Name, arn)
 	case v == explicitDeny:
 		return nil, "deny", gateway.Errorf(gateway.CodeExplicitDeny, "authorizer %s denies %s", spec.Name, arn)

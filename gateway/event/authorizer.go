@@ -122,7 +122,7 @@ func (b *Builder) IdentityValue(r *Request, s gateway.IdentitySource) string {
 	case "routeKey":
 		return strings.Join(r.Route.Methods, ",") + " " + r.Route.Path
 	case "stage":
-		return stage(r.Route)
+		return Stage(r.API, r.Route.HTTPAPI())
 	}
 	return ""
 }
@@ -130,13 +130,6 @@ func (b *Builder) IdentityValue(r *Request, s gateway.IdentitySource) string {
 // ResourceARN is what a policy names to allow or deny r (AWS: arn:aws:execute-api:region:account:api/stage/METHOD/path). The
 // path has no slash at its end, as the routes that it is matched with, so that a policy cannot be passed by with one.
 func (b *Builder) ResourceARN(region string, r *Request) string {
-	return "arn:aws:execute-api:" + region + ":" + b.accountID + ":" + APIID + "/" + stage(r.Route) + "/" + r.HTTP.Method + "/" +
+	return "arn:aws:execute-api:" + region + ":" + b.accountID + ":" + APIID + "/" + Stage(r.API, r.Route.HTTPAPI()) + "/" + r.HTTP.Method + "/" +
 		strings.TrimPrefix(strings.TrimRight(r.Path, "/"), "/")
-}
-
-func stage(route *gateway.Route) string {
-	if route.Payload == gateway.PayloadV2 {
-		return StageV2
-	}
-	return StageV1
 }

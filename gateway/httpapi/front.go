@@ -23,6 +23,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
+	"github.com/edge-serverless-box/esb/gateway/throttle"
 )
 
 // Limits of a request.
@@ -51,6 +52,10 @@ type front struct {
 	access  *slog.Logger
 	flights flights
 	buffers sync.Pool
+	// api is what guards all routes together, limits the tokens of throttles.
+	api         atomic.Pointer[gateway.Access]
+	limits      throttle.Set
+	authorizers Authorizers
 	// streamIdle ends a stream in which nothing moves.
 	streamIdle time.Duration
 }
@@ -73,6 +78,9 @@ func newFront(o Options) *front {
 		auth:    o.Auth,
 		events:  o.Events,
 		invoker: o.Invoker,
+
+		authorizers: o.Authorizers,
+
 		system:  newSystem(o),
 		lambda:  o.Lambda,
 		login:   o.LoginPath,
@@ -104,7 +112,9 @@ type exchange struct {
 	bytesIn      int
 	bytesOut     int
 	initDuration time.Duration
-	err          error
+	// authorizing is how long the Lambda authorizer took.
+	authorizing time.Duration
+	err         error
 	// broken says that the answer has begun and will never be whole.
 	broken bool
 	// operation and function are of a request to Lambda's API, which has no route.
@@ -138,6 +148,7 @@ func (f *front) serve(x *exchange) {
 	case headerBytes(x.r) > maxHeaderBytes:
 		x.err = gateway.Errorf(gateway.CodeHeaderTooLarge, "request line and headers exceed %d bytes", maxHeaderBytes)
 	case f.own(x.r.Method, x.path):
+		f.withDefaultCORS(x)
 		f.serveOwn(x)
 	case lambdaapi.Owns(x.path) && f.lambda != nil:
 		f.serveLambda(x)
@@ -152,7 +163,11 @@ func (f *front) serve(x *exchange) {
 // proxy is the path of a call: match, authenticate, read, build, invoke, map, answer.
 func (f *front) proxy(x *exchange) error {
 	match, ok := x.match()
+	if x.r.Method == http.MethodOptions && f.preflight(x, match.Route) {
+		return nil
+	}
 	if !ok {
+		f.withDefaultCORS(x)
 		return gateway.Errorf(gateway.CodeNoRoute, "no route for %s", x.r.Method)
 	}
 	x.route = match.Route
@@ -162,7 +177,8 @@ func (f *front) proxy(x *exchange) error {
 		h["apigw-requestid"] = h["x-amzn-RequestId"]
 		delete(h, "x-amz-apigw-id")
 	}
-	caller, err := f.auth.Authenticate(x.route.Auth, x.r.Header)
+	x.withCORS(x.route.CORS)
+	caller, err := f.admit(x, match.PathParameters)
 	if err != nil {
 		return err
 	}
@@ -185,7 +201,7 @@ func (f *front) proxy(x *exchange) error {
 		}
 		return err
 	}
-	ctx, cancel := context.WithTimeout(x.r.Context(), x.route.Timeout)
+	ctx, cancel := context.WithTimeout(x.r.Context(), x.budget())
 	defer cancel()
 	result, err := f.invoker.Invoke(ctx, x.route.Function, gateway.Invocation{RequestID: x.ids.request, TraceID: x.trace, Payload: buf.event})
 	if err != nil {

@@ -64,6 +64,8 @@ type Options struct {
 	Auth      *auth.Authenticator
 	Events    *event.Builder
 	Invoker   Invoker
+	// Authorizers decide about routes with a Lambda authorizer; nil for none.
+	Authorizers Authorizers
 	// StreamIdle ends a stream in which nothing moves. Default: 5 minutes (AWS).
 	StreamIdle time.Duration
 	// Lambda answers the paths of Lambda's API; nil for none.

@@ -24,7 +24,7 @@ var errStreamIdle = errors.New("nothing moved in the stream")
 // stream invokes the route's function and passes its answer on while it arrives. An error before the first byte has an
 // answer of its own; after it, the connection is broken, so that no client takes the answer for whole.
 func (f *front) stream(x *exchange, inv gateway.Invocation) error {
-	ctx, cancel := context.WithTimeout(x.r.Context(), x.route.Timeout)
+	ctx, cancel := context.WithTimeout(x.r.Context(), x.budget())
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
