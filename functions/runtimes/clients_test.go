@@ -3,6 +3,7 @@ package runtimes
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -29,6 +30,13 @@ type report struct {
 	path      string
 	errorType string
 	body      string
+	stream    *stream // of an answer that streamed
+}
+
+// stream is what an answer that streams has besides.
+type stream struct {
+	contentType          string
+	errorType, errorBody string // of the trailers
 }
 
 // runtimeAPI is a Runtime API that hands out what next holds and collects what the client reports.
@@ -36,6 +44,7 @@ type runtimeAPI struct {
 	server  *httptest.Server
 	next    chan invocation
 	reports chan report
+	pieces  chan string   // of answers that stream, as they come
 	idle    chan struct{} // receives once for each GET next
 	status  int           // of answers to POSTs; 0 means 202
 
@@ -51,7 +60,7 @@ type invocation struct {
 
 func mustServeRuntimeAPI(t *testing.T) *runtimeAPI {
 	t.Helper()
-	api := &runtimeAPI{next: make(chan invocation, 8), reports: make(chan report, 8), idle: make(chan struct{}, 64), conns: map[string]bool{}}
+	api := &runtimeAPI{next: make(chan invocation, 8), reports: make(chan report, 8), pieces: make(chan string, 64), idle: make(chan struct{}, 64), conns: map[string]bool{}}
 	n := 0
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", func(w http.ResponseWriter, r *http.Request) {
@@ -84,11 +93,31 @@ func mustServeRuntimeAPI(t *testing.T) *runtimeAPI {
 		}
 	})
 	mux.HandleFunc("POST /2018-06-01/runtime/", func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
+		streams := r.Header.Get("Lambda-Runtime-Function-Response-Mode") == "streaming"
+		var body []byte
+		var err error
+		for piece := make([]byte, 64<<10); err == nil; {
+			var n int
+			n, err = r.Body.Read(piece)
+			body = append(body, piece[:n]...)
+			if streams && n > 0 {
+				select {
+				case api.pieces <- string(piece[:n]):
+				default: // the test counts what it looks at
+				}
+			}
+		}
+		if err != io.EOF {
 			return
 		}
+		var trailing *stream
+		if streams {
+			document, _ := base64.StdEncoding.DecodeString(r.Trailer.Get("Lambda-Runtime-Function-Error-Body"))
+			trailing = &stream{contentType: r.Header.Get("Content-Type"),
+				errorType: r.Trailer.Get("Lambda-Runtime-Function-Error-Type"), errorBody: string(document)}
+		}
 		api.reports <- report{
+			stream:    trailing,
 			path:      strings.TrimPrefix(r.URL.Path, "/2018-06-01/runtime"),
 			errorType: r.Header.Get("Lambda-Runtime-Function-Error-Type"),
 			body:      string(body),

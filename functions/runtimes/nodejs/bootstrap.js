@@ -6,6 +6,7 @@
 // The handler is the first argument (the image's CMD, as in AWS's images), else $_HANDLER; its module is searched in
 // $LAMBDA_TASK_ROOT (/var/task). Handlers may be async, return a value, or call back; modules may be CommonJS or ES
 // modules. Messages and error types are those of AWS's own Node.js client (aws-lambda-nodejs-runtime-interface-client).
+// A handler that awslambda.streamifyResponse made answers piece by piece (AWS: "Response streaming").
 //
 // It speaks HTTP on a plain socket: loading node:http costs 4 ms of every cold start, and its Agent hides whether a
 // waiting connection keeps the event loop alive, which callbackWaitsForEmptyEventLoop depends on.
@@ -13,10 +14,18 @@
 const fs = require('fs');
 const net = require('net');
 const path = require('path');
+const { Writable } = require('stream'); // node:net has loaded it already
 
 const API = '/2018-06-01/runtime';
 const BEFORE_EXIT = 'The Lambda runtime client detected an unexpected Node.js exit code. This is most commonly caused by a '
   + 'Promise that was never settled. For more information, see https://nodejs.org/docs/latest/api/process.html#exit-codes';
+
+// How AWS's client marks a handler that streams; other tools look for the same symbols.
+const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
+const HIGH_WATER_MARK = Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark');
+const PRELUDE_TYPE = 'application/vnd.awslambda.http-integration-response';
+// A server reads trailers of 4 KB at most (Go's net/http), both of them together.
+const TRAILER_LIMIT = 3000;
 
 // Fault is a failure of the runtime rather than of the handler, with AWS's name for it.
 class Fault extends Error {
@@ -67,6 +76,44 @@ class RuntimeApi {
       if (!reused) throw error;
       return this.exchange(message);
     }
+  }
+
+  // openStream begins an answer that streams. It returns a promise of the Runtime API's word on the whole of it.
+  openStream(id, contentType) {
+    const answer = this.exchange(Buffer.from(`POST ${API}/invocation/${id}/response HTTP/1.1\r\nHost: ${this.address}\r\n`
+      + `User-Agent: esb-nodejs\r\nContent-Type: ${contentType}\r\nLambda-Runtime-Function-Response-Mode: streaming\r\n`
+      + 'Transfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n', 'latin1'));
+    this.socket.unref(); // what waits for the next piece is the handler's business
+    return answer;
+  }
+
+  // writePiece calls back when the piece has left: the handler waits for a Runtime API that takes it slowly.
+  writePiece(data, callback) {
+    const { socket } = this;
+    if (socket === null) {
+      callback(new Error('the Runtime API closed the connection'));
+      return;
+    }
+    socket.cork();
+    socket.write(`${data.length.toString(16)}\r\n`, 'latin1');
+    socket.write(data);
+    socket.write('\r\n', 'latin1', callback);
+    socket.uncork();
+  }
+
+  // closeStream ends a stream, with error, as describe made it, in its trailers.
+  closeStream(error) {
+    if (this.socket === null) return;
+    this.socket.ref();
+    let trailers = '';
+    if (error) {
+      const encode = (e) => Buffer.from(JSON.stringify(e)).toString('base64');
+      let body = encode(error);
+      if (body.length > TRAILER_LIMIT) body = encode({ ...error, errorMessage: error.errorMessage.slice(0, 500), trace: [] });
+      const type = String(error.errorType).replace(/[^\x20-\x7e]/g, '?').slice(0, 200);
+      trailers = `Lambda-Runtime-Function-Error-Type: ${type}\r\nLambda-Runtime-Function-Error-Body: ${body}\r\n`;
+    }
+    this.socket.write(`0\r\n${trailers}\r\n`, 'latin1');
   }
 
   exchange(message) {
@@ -161,6 +208,99 @@ class AnswerReader {
     }
   }
 }
+
+// ResponseStream is what a handler that streams writes to.
+class ResponseStream extends Writable {
+  constructor(api, id, highWaterMark) {
+    super({ highWaterMark });
+    this.api = api;
+    this.id = id;
+    this.type = 'application/octet-stream';
+    this.answer = null; // a promise, from the first byte on
+    this.on('error', () => {}); // the invocation sees it too; without a listener it would end the process
+  }
+
+  setContentType(type) {
+    if (this.answer) throw new Fault('Runtime.InvalidStreamingOperation', 'Cannot set content-type, too late.');
+    if (/[^\t\x20-\x7e]/.test(type)) throw new Fault('Runtime.InvalidStreamingOperation', 'A content-type must be printable ASCII.');
+    this.type = String(type);
+  }
+
+  write(chunk, ...rest) {
+    return super.write(ResponseStream.plain(chunk), ...rest);
+  }
+
+  end(chunk, ...rest) {
+    return typeof chunk === 'function' || chunk === undefined || chunk === null
+      ? super.end(chunk, ...rest)
+      : super.end(ResponseStream.plain(chunk), ...rest);
+  }
+
+  // plain makes JSON of what is neither text nor bytes, as AWS does.
+  static plain(chunk) {
+    return typeof chunk === 'string' || chunk instanceof Uint8Array ? chunk : JSON.stringify(chunk);
+  }
+
+  _write(chunk, encoding, callback) {
+    const data = this.answer ? chunk : Buffer.concat([this.begin(), chunk]);
+    if (data.length === 0) callback(); // an empty chunk would be the last one
+    else this.api.writePiece(data, callback);
+  }
+
+  _final(callback) {
+    const finish = (error) => {
+      if (error) {
+        callback(error);
+        return;
+      }
+      this.api.closeStream();
+      this.answer.then(() => callback(), callback);
+    };
+    if (this.answer) finish();
+    else this._write(Buffer.alloc(0), undefined, finish);
+  }
+
+  // begin sends the head of the answer, and returns what stands before the first byte (HttpResponseStream.from).
+  begin() {
+    this.answer = this.api.openStream(this.id, this.type);
+    this.answer.catch((error) => this.destroy(error));
+    const before = [];
+    this._onBeforeFirstWrite?.((chunk) => before.push(Buffer.from(chunk)));
+    return Buffer.concat(before);
+  }
+
+  // fail ends the stream with error, which describe made.
+  async fail(error) {
+    this.destroy();
+    if (!this.answer) {
+      await this.api.fail(`/invocation/${this.id}/error`, error);
+      return;
+    }
+    this.api.closeStream(error);
+    await this.answer.catch(() => {});
+  }
+}
+
+// What AWS gives to the functions of its Node.js runtimes as a global.
+globalThis.awslambda = {
+  streamifyResponse(handler, options) {
+    handler[STREAMING] = 'response';
+    if (options?.highWaterMark !== undefined) handler[HIGH_WATER_MARK] = Number(options.highWaterMark);
+    return handler;
+  },
+  HttpResponseStream: class HttpResponseStream {
+    // from makes an HTTP answer of a stream: metadata is {statusCode, headers, multiValueHeaders, cookies}.
+    static from(stream, metadata) {
+      stream.setContentType(PRELUDE_TYPE);
+      const prelude = JSON.stringify(metadata);
+      stream._onBeforeFirstWrite = (write) => {
+        write(prelude);
+        write(new Uint8Array(8));
+      };
+      return stream;
+    }
+  },
+};
 
 // describe makes AWS's error object of anything that was thrown.
 function describe(error) {
@@ -293,6 +433,59 @@ function invoke(handler, { headers, body }) {
   });
 }
 
+// runStream runs one invocation of a handler that streams, until both the handler and its stream have ended.
+function runStream(handler, { headers, body }, out) {
+  return new Promise((resolve, reject) => {
+    let returned = false;
+    const settle = (error) => {
+      process.removeListener('beforeExit', onIdle);
+      if (error !== undefined) reject(error);
+      else resolve();
+    };
+    const onIdle = () => settle(new Fault('Runtime.NodeJsExit', returned
+      ? 'The handler has returned and never ended its response stream: call responseStream.end()' : BEFORE_EXIT));
+    process.once('beforeExit', onIdle);
+    out.once('error', (error) => settle(error));
+    out.once('finish', () => { if (returned) settle(); });
+    let event;
+    try {
+      event = JSON.parse(body.toString());
+    } catch (error) {
+      settle(new Fault('Runtime.UnmarshalError', `Unable to unmarshal input: ${error.message}`));
+      return;
+    }
+    try {
+      const result = handler(event, out, contextOf(headers, () => {}));
+      if (typeof result?.then !== 'function') {
+        throw new Fault('Runtime.MalformedStreamingHandler', 'Streaming does not support non-async handlers.');
+      }
+      result.then(() => {
+        returned = true;
+        if (out.writableFinished) settle();
+      }, (error) => settle(error ?? new Error(String(error))));
+    } catch (error) {
+      settle(error ?? new Error(String(error)));
+    }
+  });
+}
+
+// answerStream runs an invocation of a handler that streams, and reports how it failed.
+async function answerStream(api, handler, invocation, id) {
+  const out = new ResponseStream(api, id, handler[HIGH_WATER_MARK]);
+  let answer;
+  try {
+    await runStream(handler, invocation, out);
+    answer = await out.answer;
+  } catch (error) {
+    const described = describe(error);
+    logError('Invoke Error', described);
+    // Nobody can be told of what went wrong behind the end of the stream.
+    if (!out.writableFinished) await out.fail(described);
+    return;
+  }
+  if (answer.status >= 300) process.stderr.write(`ERROR\tthe stream was refused with status ${answer.status}: ${answer.body}\n`);
+}
+
 // serialise makes the body of an answer; what JSON cannot express is an error, undefined is null.
 function serialise(value) {
   try {
@@ -341,6 +534,10 @@ async function main() {
     where = `/invocation/${id}/error`;
     if (trace) process.env._X_AMZN_TRACE_ID = trace;
     else delete process.env._X_AMZN_TRACE_ID;
+    if (handler[STREAMING] === 'response') {
+      await answerStream(api, handler, invocation, id);
+      continue;
+    }
     let body;
     try {
       body = serialise(await invoke(handler, invocation));
