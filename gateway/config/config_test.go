@@ -449,8 +449,10 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"POST /api/dynamodb":        "esb/lambda-dynamodb:latest",
 		"POST /api/hello-python":    "esb/lambda-hello-python:latest",
 		"POST /api/hello-node":      "esb/lambda-hello-node:latest",
+		"GET /api/stream":           "esb/lambda-stream:latest",
+		"GET /api/stream-node":      "esb/lambda-stream-node:latest",
 	}, found)
-	assert.Len(t, c.Functions, 8)
+	assert.Len(t, c.Functions, 10)
 	assert.Len(t, c.Resources.Tables, 2)
 	assert.Len(t, c.Resources.Buckets, 1)
 }
