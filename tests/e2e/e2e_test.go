@@ -77,6 +77,8 @@ func runWithBox(m *testing.M) (code int, err error) {
 		RoutingConfig:   routingFile,
 		ResourcesConfig: filepath.Join(config, "resources.yml"),
 		Images:          images,
+		// For the stream of 1 GB.
+		Env: []string{"GATEWAY_STREAM_LIMIT_MB=2048"},
 	})
 	if err != nil {
 		return 1, err

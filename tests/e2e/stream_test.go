@@ -1,0 +1,202 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// openStream asks for a stream and returns its head; the body is the caller's to read.
+func openStream(t *testing.T, ctx context.Context, base, path string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	client := http.Client{Transport: box.HTTP.Transport} // without a limit of time
+	res, err := client.Do(req)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = res.Body.Close() })
+	return res
+}
+
+// TestStream_ChunksArriveWhileTheFunctionRuns: the function writes its next line only when this test, which has read the
+// one before, has put an object into S3 for it.
+func TestStream_ChunksArriveWhileTheFunctionRuns(t *testing.T) {
+	for name, base := range map[string]string{"http": box.HTTPURL, "https": box.HTTPSURL} {
+		t.Run(name, func(t *testing.T) {
+			res := openStream(t, t.Context(), base, "/api/stream?chunks=3&wait=esb-files%2Fstream-"+name)
+			require.Equal(t, http.StatusOK, res.StatusCode)
+			assert.Equal(t, "text/plain; charset=utf-8", res.Header.Get("Content-Type"))
+			assert.Equal(t, "yes", res.Header.Get("X-Stream"))
+			assert.Equal(t, "stream=1", res.Header.Get("Set-Cookie"))
+			assert.NotEmpty(t, res.Header.Get("x-amzn-RequestId"))
+			lines := bufio.NewReader(res.Body)
+			for i := 1; i <= 3; i++ {
+				line, err := lines.ReadString('\n')
+				require.NoError(t, err)
+				assert.Equal(t, fmt.Sprintf("chunk %d of 3\n", i), line)
+				if i < 3 {
+					put := box.Post(t, "/api/s3", token, fmt.Sprintf(`{"action":"put","bucket":"esb-files","key":"stream-%s-%d","body":"go"}`, name, i))
+					require.Equal(t, http.StatusOK, put.Status, "%s", put.Body)
+				}
+			}
+			_, err := lines.ReadByte()
+			assert.ErrorIs(t, err, io.EOF)
+		})
+	}
+}
+
+func TestStream_Node_StreamifyResponse(t *testing.T) {
+	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-node?chunks=3&pause_ms=1")
+	assert.Equal(t, http.StatusOK, res.StatusCode)
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	assert.Equal(t, "chunk 1 of 3\nchunk 2 of 3\nchunk 3 of 3\n", string(body))
+}
+
+func TestStream_WithoutPrelude_IsTheBodyOfA200(t *testing.T) {
+	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream?chunks=1&prelude=no")
+	assert.Equal(t, http.StatusOK, res.StatusCode)
+	assert.Equal(t, "text/plain; charset=utf-8", res.Header.Get("Content-Type"))
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	assert.Equal(t, "chunk 1 of 1\n", string(body))
+}
+
+// TestStream_RouteThatDoesNotStream: prelude and body together are no result of a proxy integration.
+func TestStream_RouteThatDoesNotStream(t *testing.T) {
+	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-whole?chunks=1")
+	assert.Equal(t, http.StatusBadGateway, res.StatusCode)
+}
+
+func TestStream_FailureInTheMiddle_BreaksTheAnswer(t *testing.T) {
+	for _, fail := range []string{"error", "exit", "panic"} {
+		t.Run(fail, func(t *testing.T) {
+			res := openStream(t, t.Context(), box.HTTPURL, "/api/stream?chunks=1&fail="+fail)
+			assert.Equal(t, http.StatusOK, res.StatusCode, "the failure came later")
+			body, err := io.ReadAll(res.Body)
+			assert.Error(t, err, "an answer that is not whole must not look so")
+			assert.Equal(t, "chunk 1 of 1\n", string(body))
+		})
+	}
+	t.Run("timeout", func(t *testing.T) {
+		res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-short?chunks=1&fail=hang")
+		body, err := io.ReadAll(res.Body)
+		assert.Error(t, err)
+		assert.Equal(t, "chunk 1 of 1\n", string(body))
+		box.RequireLogged(t, "stream-short", "Task timed out after 2.00 seconds")
+	})
+	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream?chunks=1")
+	_, err := io.Copy(io.Discard, res.Body)
+	assert.NoError(t, err, "the function lives on, in whatever process")
+}
+
+// TestStream_ClientLeaves_FreesTheWorker: the one worker of the function hangs for a client that has gone.
+func TestStream_ClientLeaves_FreesTheWorker(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	res := openStream(t, ctx, box.HTTPURL, "/api/stream-single?chunks=1&fail=hang")
+	_, err := io.ReadFull(res.Body, make([]byte, len("chunk 1 of 1\n")))
+	require.NoError(t, err)
+	before := box.Containers(t, "stream-single")
+	require.Len(t, before, 1)
+	leave()
+	stack.Eventually(t, func() bool {
+		for _, c := range box.Containers(t, "stream-single") {
+			if c.GetContainerId() == before[0].GetContainerId() {
+				return false
+			}
+		}
+		return true
+	}, "the container must go with its client")
+	again := openStream(t, t.Context(), box.HTTPURL, "/api/stream-single?chunks=1")
+	body, err := io.ReadAll(again.Body)
+	require.NoError(t, err)
+	assert.Equal(t, "chunk 1 of 1\n", string(body))
+}
+
+// TestStream_OneGigabyte_NeedsNoMemory counts and hashes a stream of 1 GB, and looks at the most memory that gateway and
+// lambda-init ever had.
+func TestStream_OneGigabyte_NeedsNoMemory(t *testing.T) {
+	if box.Way != stack.Native {
+		t.Skip("the processes of a box in Docker are not this machine's to look at")
+	}
+	const size, room = 1 << 30, 32 << 20
+	expected := make(chan []byte, 1)
+	go func() {
+		sum, piece := sha256.New(), bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+		for range size / len(piece) {
+			_, _ = sum.Write(piece)
+		}
+		expected <- sum.Sum(nil)
+	}()
+	warm := openStream(t, t.Context(), box.HTTPURL, "/api/stream-big?bytes=1000000")
+	_, err := io.Copy(io.Discard, warm.Body)
+	require.NoError(t, err)
+	pids := map[string]int{
+		"gateway":     findProcess(t, filepath.Join(box.BinDir, "gateway"), "ESB_HOME="+box.Home),
+		"lambda-init": findProcess(t, "/run/esb/lambda-init", "AWS_LAMBDA_FUNCTION_NAME=stream-big"),
+	}
+	before := make(map[string]int)
+	for name, pid := range pids {
+		before[name] = peakMemory(t, pid)
+	}
+	sum := sha256.New()
+	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-big?bytes="+strconv.Itoa(size))
+	n, err := io.Copy(sum, res.Body)
+	require.NoError(t, err)
+	assert.EqualValues(t, size, n)
+	assert.Equal(t, <-expected, sum.Sum(nil))
+	for name, pid := range pids {
+		peak := peakMemory(t, pid)
+		t.Logf("%s: at most %d MiB before the stream, %d MiB after it", name, before[name]>>20, peak>>20)
+		assert.Less(t, peak-before[name], room, name)
+	}
+}
+
+// findProcess returns the one process that runs program with variable in its environment.
+func findProcess(t *testing.T, program, variable string) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	require.NoError(t, err)
+	var found []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		command, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		env, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		first, _, _ := strings.Cut(string(command), "\x00")
+		if first == program && strings.Contains("\x00"+string(env), "\x00"+variable+"\x00") {
+			found = append(found, pid)
+		}
+	}
+	require.Len(t, found, 1, "%s with %s", program, variable)
+	return found[0]
+}
+
+// peakMemory is VmHWM of a process, in bytes.
+func peakMemory(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	_, rest, ok := strings.Cut(string(status), "VmHWM:")
+	require.True(t, ok)
+	kb, err := strconv.Atoi(strings.Fields(rest)[0])
+	require.NoError(t, err)
+	return kb << 10
+}
