@@ -5,6 +5,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
@@ -38,7 +39,7 @@ func (f *front) stream(x *exchange, inv gateway.Invocation) error {
 	result, err := f.invoker.InvokeStream(ctx, x.route.Function, inv, s)
 	x.initDuration = result.InitDuration
 	switch {
-	case err != nil && errors.Is(context.Cause(ctx), errStreamIdle):
+	case err != nil && (s.stuck || errors.Is(context.Cause(ctx), errStreamIdle)):
 		err = gateway.Errorf(gateway.CodeIntegrationTimeout, "for %v: %w", f.streamIdle, errStreamIdle)
 	case err != nil:
 		err = f.failure(ctx, x, err)
@@ -60,6 +61,8 @@ type answerStream struct {
 	contentType string
 	// started says that status and headers are on their way, bodyless that the answer has no body whatever comes.
 	started, bodyless bool
+	// stuck says that the client has taken nothing for too long.
+	stuck bool
 	// last is when the client must have taken everything.
 	last time.Time
 	// idle is put off for idleAfter by every piece.
@@ -104,13 +107,19 @@ func (s *answerStream) Write(p []byte) (int, error) {
 		n, err := s.x.w.Write(body)
 		s.x.bytesOut += n
 		if err != nil {
-			return 0, err
+			return 0, s.untaken(err)
 		}
 	}
 	if err := s.control.Flush(); err != nil {
-		return 0, err
+		return 0, s.untaken(err)
 	}
 	return len(p), nil
+}
+
+// untaken notes whether the client took too long; net/http makes it look like one that has left.
+func (s *answerStream) untaken(err error) error {
+	s.stuck = s.stuck || errors.Is(err, os.ErrDeadlineExceeded)
+	return err
 }
 
 // start sends status and headers.
