@@ -117,19 +117,11 @@ func variables(ctx context.Context, s *stack.Stack) (map[string]string, error) {
 	}, nil
 }
 
-func setRouting(config, profile string) error {
-	data, err := os.ReadFile(filepath.Join("testdata", profile+".yml"))
-	if err != nil {
-		return fmt.Errorf("profile: %w", err)
-	}
-	return os.WriteFile(filepath.Join(config, "routing.yml"), data, 0o644)
-}
-
 // mustUse gives the box another routing file. The functions stay, and so do their warm containers.
 func mustUse(t *testing.T, b *Box, profile string) {
 	t.Helper()
 	require.NoError(t, setRouting(filepath.Join(b.Home, "config"), profile))
-	answer, err := b.Do(t.Context(), http.MethodPost, b.AdminURL+"/reload", "", nil)
+	answer, err := b.reload(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, answer.Status, "%s", bytes.TrimSpace(answer.Body))
 }

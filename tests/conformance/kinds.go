@@ -3,7 +3,11 @@ package conformance
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/edge-serverless-box/esb/tests/stack"
@@ -23,6 +27,7 @@ type Runner func(ctx context.Context, b *Box, c *Case) ([]string, error)
 // kinds has a runner for each kind. A part with a protocol of its own adds a line here and a file beside this one.
 var kinds = map[string]Runner{
 	kindHTTP: runHTTP,
+	"reload": runReload,
 }
 
 // runHTTP sends each step's request as it stands and compares what the function saw (event.json: the answer's body is the event,
@@ -40,6 +45,56 @@ func runHTTP(ctx context.Context, b *Box, c *Case) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+// runReload gives the box routing.yml of the case and compares what the operator is told by POST /reload (response.json); then
+// the profile is the box's routing again.
+func runReload(ctx context.Context, b *Box, c *Case) (differences []string, err error) {
+	file, err := c.Read(Step{}, "routing.yml")
+	if err != nil {
+		return nil, err
+	}
+	want, err := c.Read(Step{}, fileResponse)
+	if err != nil {
+		return nil, err
+	}
+	if file == nil || want == nil {
+		return nil, fmt.Errorf("a case of kind reload needs routing.yml and %s", fileResponse)
+	}
+	config := filepath.Join(b.Home, "config")
+	defer func() {
+		restoreErr := setRouting(config, c.Profile)
+		if restoreErr == nil {
+			var answer Response
+			if answer, restoreErr = b.reload(ctx); restoreErr == nil && answer.Status != http.StatusOK {
+				restoreErr = fmt.Errorf("the profile %s is refused: %s", c.Profile, answer.Body)
+			}
+		}
+		err = errors.Join(err, restoreErr)
+	}()
+	if err := os.WriteFile(filepath.Join(config, "routing.yml"), file, 0o644); err != nil {
+		return nil, err
+	}
+	answer, err := b.reload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return (&Matcher{Vars: b.Vars}).Response(want, answer), nil
+}
+
+// reload asks the gateway to read its configuration again.
+func (b *Box) reload(ctx context.Context) (Response, error) {
+	answer, err := b.Do(ctx, http.MethodPost, b.AdminURL+"/reload", "", nil)
+	return Response{Status: answer.Status, Body: answer.Body}, err
+}
+
+// setRouting makes a profile the routing file in a box's folder of configuration.
+func setRouting(config, profile string) error {
+	data, err := os.ReadFile(filepath.Join("testdata", profile+".yml"))
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	return os.WriteFile(filepath.Join(config, "routing.yml"), data, 0o644)
 }
 
 func runStep(ctx context.Context, b *Box, c *Case, s Step, m *Matcher) ([]string, error) {

@@ -59,8 +59,17 @@ func send(ctx context.Context, addr string, secure bool, method string, request 
 	return response, nil
 }
 
-// receive reads one answer and keeps the spelling of its header.
+// receive reads one answer, past interim ones (100 Continue), and keeps the spelling of its header.
 func receive(r *bufio.Reader, method string) (Response, error) {
+	for {
+		response, err := receiveOne(r, method)
+		if err != nil || response.Status >= http.StatusOK {
+			return response, err
+		}
+	}
+}
+
+func receiveOne(r *bufio.Reader, method string) (Response, error) {
 	var head bytes.Buffer
 	var response Response
 	for {
