@@ -39,9 +39,11 @@ type Function struct {
 	// Freeze stops the function's processes between invocations, as AWS does; a request then waits for their thaw.
 	Freeze  bool
 	Scaling Scaling
+	// Async is for its asynchronous invocations.
+	Async Async
 	// Invoke are the names of the functions that this one's own keys may invoke through the Invoke API; none by default.
 	Invoke []string
-	// Generation is a digest of everything a running container depends on (not of Scaling): containers of
+	// Generation is a digest of everything a running container depends on (not of Scaling and Async): containers of
 	// another generation are drained, never used again.
 	Generation string
 }

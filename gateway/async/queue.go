@@ -1,0 +1,570 @@
+// Package async keeps the events of asynchronous invocations until they have been handled: it accepts an event when it
+// is durable in NATS JetStream, runs the function with it, tries again as AWS does, and brings what failed to the
+// dead-letter queue and the outcome to the function's destination (docs/async.md).
+//
+// JetStream is the durable log and no more: an event stays one message in a stream until nothing is left to be done about
+// it, and every change of its state is a new message that replaces the old one. When what is tried lives in an index in
+// memory, which follows the streams and is read from them at the start. JetStream's own redelivery is not used: it
+// counts throttles as tries, and its acknowledgement deadline would have to outlast every function. So there is no
+// deadline here that could run an event twice; only an end of the process between a run and the note of it does.
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+const (
+	// MaxPayload is the largest event in bytes (AWS: 1 MB since 2025-10, Lambda quotas, asynchronous invocation payload).
+	MaxPayload = 1 << 20
+	// overhead is what an event counts towards the limit besides its bytes, so that the limit bounds the index too.
+	overhead = 512
+	// removers is how many handled events are removed from the streams at the same time.
+	removers = 2 * shards
+	// sizeHeader has the size of a body that is left out (NATS JetStream, headers-only consumers).
+	sizeHeader = "Nats-Msg-Size"
+)
+
+// Invoker runs functions; invoke.Invoker is the one of production.
+type Invoker interface {
+	Invoke(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error)
+}
+
+// Objects stores records in S3.
+type Objects interface {
+	// Put makes an object of JSON.
+	Put(ctx context.Context, bucket, key string, body []byte) error
+}
+
+// Options of a Queue.
+type Options struct {
+	// Dir is the folder of the embedded server. Not used with URL.
+	Dir string
+	// URL of a NATS cluster with JetStream (ESB_NATS_URL), empty for the embedded server. CredentialsFile, CAFile, CertFile
+	// and KeyFile belong to it; each may be empty.
+	URL, CredentialsFile, CAFile, CertFile, KeyFile string
+	// Replicas of the streams in a cluster (ESB_NATS_REPLICAS).
+	Replicas int
+	// Prefix begins the names of streams and subjects (ESB_NATS_PREFIX). One box alone may use a prefix in a cluster.
+	Prefix string
+	// MaxBytes bounds the events (ASYNC_MAX_MB), DeadMaxBytes the dead letters (ASYNC_DEAD_LETTER_MAX_MB).
+	MaxBytes, DeadMaxBytes int64
+	// DeadRetention is how long dead letters are kept (ASYNC_DEAD_LETTER_RETENTION_DAYS); 0 is for ever.
+	DeadRetention time.Duration
+	// RetryBase is the wait before the second try; the third waits twice as long (ASYNC_RETRY_BASE_SECONDS).
+	RetryBase time.Duration
+	// Region and AccountID are for the ARNs in records.
+	Region, AccountID string
+	Invoker           Invoker
+	// Objects takes the records for S3; nil when the box has no object store.
+	Objects Objects
+	Logger  *slog.Logger
+}
+
+// Queue takes events and sees to them. Open starts it, Close ends it.
+type Queue struct {
+	opts  Options
+	log   *slog.Logger
+	store *store
+
+	// ctx is the context of runs and deliveries; it ends when Close has waited long enough.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// feed is the context of what follows the streams and looks after the store.
+	feed     context.Context
+	stopFeed context.CancelFunc
+	// tasks are the events in flight, followers what runs until Close, removing the removers.
+	tasks, followers, removing sync.WaitGroup
+	handled                    chan entry
+
+	// bytes is what the events in the index count, and those that are being stored.
+	bytes atomic.Int64
+	turn  atomic.Uint32
+	// broken is why the streams cannot be used yet.
+	broken atomic.Pointer[error]
+	// deadRefused is why the last dead letter could not be stored, nil when it could.
+	deadRefused atomic.Pointer[error]
+	// poster delivers records over HTTP.
+	poster *http.Client
+
+	// mu guards what follows, and the lanes.
+	mu        sync.Mutex
+	functions map[string]*gateway.Function
+	runs      map[string]*lane
+	outcomes  map[string]*lane
+	// loaded is true when the index has everything that the streams had at the start; quiet when nothing starts any more.
+	loaded, quiet bool
+	closed        bool
+}
+
+// Open starts a Queue without functions: events wait until Apply names theirs. The embedded server's streams have been
+// read when it returns; a cluster may be out of reach, and then events are refused until it is there.
+func Open(ctx context.Context, opts Options) (*Queue, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	s, err := openStore(opts, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	q := &Queue{
+		opts: opts, log: opts.Logger, store: s,
+		functions: map[string]*gateway.Function{}, runs: map[string]*lane{}, outcomes: map[string]*lane{},
+		handled: make(chan entry, 256),
+		poster:  &http.Client{CheckRedirect: noRedirects, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: deliveries, IdleConnTimeout: time.Minute}},
+	}
+	q.ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	q.feed, q.stopFeed = context.WithCancel(context.WithoutCancel(ctx))
+	q.setBroken(errors.New("the streams are not set up yet"))
+	for range removers {
+		q.removing.Go(q.remove)
+	}
+	q.followers.Go(func() { s.watch(q.feed) })
+	if opts.URL != "" {
+		q.followers.Go(q.attach)
+		return q, nil
+	}
+	if err := q.load(ctx); err != nil {
+		return nil, errors.Join(err, q.Close(ctx))
+	}
+	return q, nil
+}
+
+// attach loads the streams of a cluster as soon as it can be reached.
+func (q *Queue) attach() {
+	for n := 1; ; n++ {
+		err := q.load(q.feed)
+		if err == nil || q.feed.Err() != nil {
+			return
+		}
+		q.setBroken(err)
+		q.log.Error("queue of asynchronous events not available", "error", err.Error(), "failures", n)
+		select {
+		case <-q.feed.Done():
+			return
+		case <-time.After(min(pause(n), 15*time.Second)):
+		}
+	}
+}
+
+func (q *Queue) setBroken(err error) { q.broken.Store(&err) }
+
+// load sets the streams up, reads them into the index, and follows them from then on.
+func (q *Queue) load(ctx context.Context) error {
+	if err := q.store.setUp(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	n, err := q.readAll(ctx)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.loaded = true
+	var none error
+	q.broken.Store(&none)
+	q.pumpAll()
+	q.log.Info("queue of asynchronous events open", "events", n, "bytes", q.bytes.Load(), "duration_ms", time.Since(began).Milliseconds(), "embedded", q.opts.URL == "")
+	return nil
+}
+
+// readAll follows the streams and returns how many events they had, when these are in the index. After an error nothing
+// follows them and the index is empty.
+func (q *Queue) readAll(ctx context.Context) (n int, err error) {
+	feed, stop := context.WithCancel(q.feed)
+	var following sync.WaitGroup
+	defer func() {
+		if err == nil {
+			// They end with feed.
+			q.followers.Go(func() {
+				following.Wait()
+				stop()
+			})
+			return
+		}
+		stop()
+		following.Wait()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.runs, q.outcomes = map[string]*lane{}, map[string]*lane{}
+		q.bytes.Store(0)
+	}()
+	readers := make([]*reader, shards)
+	for i := range readers {
+		if readers[i], err = q.read(ctx, feed, &following, i); err != nil {
+			return 0, err
+		}
+	}
+	for i, r := range readers {
+		select {
+		case <-r.caughtUp:
+		case <-ctx.Done():
+			return 0, fmt.Errorf("read the events of stream %d: %w", i, ctx.Err())
+		}
+		n += r.first
+	}
+	return n, nil
+}
+
+// reader follows one stream into the index.
+type reader struct {
+	q     *Queue
+	shard int
+	// last is the sequence number that was read last; upTo that of the stream at the start. first is how many events there
+	// were then.
+	last, upTo uint64
+	first      int
+	// early are the events of before upTo, until all have been read and it is known which of them were replaced.
+	early    map[uint64]indexed
+	caughtUp chan struct{}
+}
+
+type indexed struct {
+	entry
+	function string
+	outcome  bool
+	replaces uint64
+}
+
+// read follows a stream until feed ends.
+func (q *Queue) read(ctx, feed context.Context, followers *sync.WaitGroup, shard int) (*reader, error) {
+	stream := q.store.shard(shard)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the stream %d: %w", shard, err)
+	}
+	r := &reader{q: q, shard: shard, upTo: info.State.LastSeq, early: map[uint64]indexed{}, caughtUp: make(chan struct{})}
+	if info.State.Msgs == 0 {
+		r.settle()
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy, HeadersOnly: true})
+	if err != nil {
+		return nil, fmt.Errorf("follow the stream %d: %w", shard, err)
+	}
+	following, err := consumer.Consume(r.take, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+		q.log.Debug("following a stream", "shard", shard, "error", err.Error())
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("follow the stream %d: %w", shard, err)
+	}
+	followers.Go(func() {
+		<-feed.Done()
+		following.Stop()
+		<-following.Closed()
+	})
+	return r, nil
+}
+
+// take puts a message of the stream into the index.
+func (r *reader) take(m jetstream.Msg) {
+	meta, err := m.Metadata()
+	if err != nil || meta.Sequence.Stream <= r.last {
+		return // delivered again
+	}
+	r.last = meta.Sequence.Stream
+	x := r.index(m, r.last)
+	if r.early == nil {
+		r.q.add(x)
+		return
+	}
+	r.early[x.seq] = x
+	if r.last >= r.upTo || meta.NumPending == 0 {
+		r.settle()
+	}
+}
+
+func (r *reader) index(m jetstream.Msg, seq uint64) indexed {
+	subject := m.Subject()
+	x := indexed{function: subject[strings.LastIndexByte(subject, '.')+1:]}
+	x.seq, x.shard = seq, uint8(r.shard)
+	size, _ := strconv.Atoi(m.Headers().Get(sizeHeader))
+	x.size = int32(size + len(m.Headers().Get(stateHeader)) + overhead)
+	s, err := parseState(nats.Header(m.Headers()))
+	if err != nil {
+		// It is looked at when its turn comes, and buried there.
+		r.q.log.Error("event without a readable state", "shard", r.shard, "seq", seq, "function", x.function)
+		return x
+	}
+	x.accepted, x.due, x.replaces, x.outcome = s.Accepted, s.Due, s.Replaces, s.Outcome != nil
+	return x
+}
+
+// settle ends the first reading: the events that a later message replaces, and that the last process had no time to
+// remove, are removed now.
+func (r *reader) settle() {
+	for _, x := range r.early {
+		if old, ok := r.early[x.replaces]; ok && x.replaces < x.seq {
+			old.replaced(r)
+		}
+	}
+	r.first = len(r.early)
+	for _, x := range r.early {
+		r.q.add(x)
+	}
+	r.early = nil
+	close(r.caughtUp)
+}
+
+func (x indexed) replaced(r *reader) {
+	delete(r.early, x.seq)
+	r.q.bytes.Add(int64(x.size)) // as add does: remove takes it off
+	r.q.handled <- x.entry
+}
+
+func (q *Queue) add(x indexed) {
+	q.bytes.Add(int64(x.size))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lane(x.function, x.outcome)
+	l.add(x.entry)
+	l.pump()
+}
+
+// lane returns a function's lane. Callers hold mu.
+func (q *Queue) lane(function string, outcomes bool) *lane {
+	lanes := q.runs
+	if outcomes {
+		lanes = q.outcomes
+	}
+	l := lanes[function]
+	if l == nil {
+		l = &lane{q: q, function: function, outcomes: outcomes, running: map[key]int64{}}
+		lanes[function] = l
+	}
+	return l
+}
+
+// Apply makes functions the current ones; their events run with them from the next try on. Those of a function that is
+// not there wait for it until they are too old.
+func (q *Queue) Apply(functions map[string]*gateway.Function) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.functions = functions
+	for _, l := range q.runs {
+		l.unthrottled() // what refused them may be mended
+		l.oldestEnds = 1
+	}
+	q.pumpAll()
+}
+
+func (q *Queue) pumpAll() {
+	for _, lanes := range []map[string]*lane{q.runs, q.outcomes} {
+		for _, l := range lanes {
+			l.pump()
+		}
+	}
+}
+
+// maxAge of a function's events. Callers hold mu.
+func (q *Queue) maxAge(function string) time.Duration {
+	if fn := q.functions[function]; fn != nil && fn.Async.MaxAge > 0 {
+		return fn.Async.MaxAge
+	}
+	return gateway.MaxAsyncAge
+}
+
+// Enqueue stores an event of fn and returns nil when it is durable: from then on it is run at least once, with the
+// current fn, under the request id of inv. ctx bounds nothing but its values: a caller who leaves must not make it
+// unclear whether the event was taken. The errors, all *gateway.Error:
+//
+//   - CodeTooLarge: the payload is over MaxPayload. CodeInvalid: a header of the invocation could not be passed on.
+//   - CodeUnavailable: the queue is full, or the store is down. The event may have been stored all the same when the
+//     store did not answer.
+func (q *Queue) Enqueue(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) error {
+	began := time.Now()
+	s := state{RequestID: inv.RequestID, TraceID: inv.TraceID, ClientContext: inv.ClientContext, Accepted: began.UnixMilli()}
+	if err := q.enqueue(ctx, fn.Name, s, inv.Payload); err != nil {
+		refused.WithLabelValues(fn.Name, string(gateway.ErrorCode(err))).Inc()
+		return err
+	}
+	accepted.WithLabelValues(fn.Name).Inc()
+	enqueueTime.Observe(time.Since(began).Seconds())
+	return nil
+}
+
+func (q *Queue) enqueue(ctx context.Context, function string, s state, body []byte, options ...jetstream.PublishOpt) error {
+	if s.Outcome == nil && len(body) > MaxPayload {
+		return gateway.Errorf(gateway.CodeTooLarge, "function %s: asynchronous event of %d bytes, at most %d are allowed", function, len(body), MaxPayload)
+	}
+	for _, text := range []string{s.RequestID, s.TraceID, s.ClientContext} {
+		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return gateway.Errorf(gateway.CodeInvalid, "function %s: request id, trace id or client context holds a control character", function)
+		}
+	}
+	if err := *q.broken.Load(); err != nil {
+		return unavailable(function, err)
+	}
+	if err := q.store.space(); err != nil {
+		return unavailable(function, err)
+	}
+	// It is counted while it is stored, and again by whoever reads it back from the stream.
+	size := int64(len(body) + overhead)
+	defer q.bytes.Add(-size)
+	if q.bytes.Add(size) > q.opts.MaxBytes {
+		return unavailable(function, fmt.Errorf("the queue is full: its events count %d MB already (ASYNC_MAX_MB)", q.opts.MaxBytes>>20))
+	}
+	shard := int(q.turn.Add(1) % shards)
+	m, err := message(q.eventSubject(shard, function), s, body)
+	if err != nil {
+		return err
+	}
+	if _, err := q.store.publish(context.WithoutCancel(ctx), m, options...); err != nil {
+		storeErrors.Inc()
+		q.log.Error("event not stored", "function", function, "request_id", s.RequestID, "error", err.Error())
+		return unavailable(function, err)
+	}
+	return nil
+}
+
+func unavailable(function string, err error) *gateway.Error {
+	e := gateway.Errorf(gateway.CodeUnavailable, "function %s: the asynchronous event cannot be stored: %w", function, err)
+	e.RetryAfter = time.Second
+	return e
+}
+
+// Check is an error when events cannot be taken, for readiness.
+func (q *Queue) Check(ctx context.Context) error {
+	if err := *q.broken.Load(); err != nil {
+		return err
+	}
+	if err := q.store.check(ctx); err != nil {
+		return err
+	}
+	if q.bytes.Load() >= q.opts.MaxBytes {
+		return fmt.Errorf("the queue is full (ASYNC_MAX_MB is %d): events are refused", q.opts.MaxBytes>>20)
+	}
+	return nil
+}
+
+// Notes are what an operator should know though the queue works.
+func (q *Queue) Notes() []string {
+	notes := q.store.notes()
+	if err := q.deadRefused.Load(); err != nil {
+		notes = append(notes, fmt.Sprintf("dead letters cannot be stored, and their events stay in the queue: %v (purge or replay some, or raise ASYNC_DEAD_LETTER_MAX_MB)", *err))
+	}
+	return notes
+}
+
+// FunctionState is what waits for one function.
+type FunctionState struct {
+	Function string `json:"function"`
+	// Configured is false when functions.yml has no such function (any more): its events wait for it.
+	Configured bool `json:"configured"`
+	// Backlog waits for a run, a retry included; InFlight runs; Outcomes are ended events whose dead letter or record is
+	// still to be put away; DeadLetters are in the dead-letter queue.
+	Backlog     int    `json:"backlog"`
+	InFlight    int    `json:"in_flight"`
+	Outcomes    int    `json:"outcomes"`
+	DeadLetters uint64 `json:"dead_letters"`
+	// Oldest is when the oldest event that has not ended was accepted.
+	Oldest *time.Time `json:"oldest,omitempty"`
+	// PausedUntil is when the next run is tried after a throttle.
+	PausedUntil *time.Time `json:"paused_until,omitempty"`
+}
+
+// backlog is the state of the index.
+func (q *Queue) backlog() map[string]FunctionState {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	states := make(map[string]FunctionState, len(q.functions))
+	for name := range q.functions {
+		states[name] = FunctionState{Function: name, Configured: true}
+	}
+	for name, l := range q.runs {
+		s := states[name]
+		s.Function = name
+		s.Backlog, s.InFlight = len(l.waiting)+len(l.expired), len(l.running)
+		oldest := int64(0)
+		older := func(at int64) {
+			if at > 0 && (oldest == 0 || at < oldest) {
+				oldest = at
+			}
+		}
+		for _, e := range l.waiting {
+			older(e.accepted)
+		}
+		for _, e := range l.expired {
+			older(e.accepted)
+		}
+		for _, at := range l.running {
+			older(at)
+		}
+		if oldest > 0 {
+			at := time.UnixMilli(oldest).UTC()
+			s.Oldest = &at
+		}
+		if !l.resumeAt.IsZero() && s.Backlog > 0 {
+			at := l.resumeAt.UTC()
+			s.PausedUntil = &at
+		}
+		states[name] = s
+	}
+	for name, l := range q.outcomes {
+		s := states[name]
+		s.Function = name
+		s.Outcomes = len(l.waiting) + len(l.running)
+		states[name] = s
+	}
+	for name, s := range states {
+		if !s.Configured && s.Backlog+s.InFlight+s.Outcomes == 0 {
+			delete(states, name)
+		}
+	}
+	return states
+}
+
+// Quiesce lets no more events start; Enqueue goes on to store them, for the next process.
+func (q *Queue) Quiesce() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.quiet = true
+	q.pumpAll()
+}
+
+// Close ends the Queue. What is in flight has until ctx ends; then it is broken off and stays in the queue as if it had
+// not been tried. It returns when everything that the Queue started has ended.
+func (q *Queue) Close(ctx context.Context) error {
+	q.Quiesce()
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return nil
+	}
+	q.closed = true
+	q.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		q.tasks.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		q.cancel()
+		<-done
+	}
+	q.cancel()
+	q.stopFeed()
+	q.followers.Wait()
+	close(q.handled)
+	q.removing.Wait()
+	q.poster.CloseIdleConnections()
+	q.store.close()
+	return nil
+}

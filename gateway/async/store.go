@@ -1,0 +1,353 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// shards is how many streams take events, by turns. One stream writes and syncs one message after the other; the
+	// syncs of several run at the same time, which the disk takes together (measured: 4 times the events a second of
+	// one stream, and no more with 8).
+	shards = 4
+	// maxMessage is the largest message: an event (1 MB), an answer (6 MB), and their state.
+	maxMessage = 8 << 20
+	// updateRoom is what a stream holds above the limit for new events: states that replace older ones for a moment.
+	updateRoom = 256 << 20
+	// minFree is the free space on the disk below which no more events are taken. JetStream closes down on a full disk.
+	minFree = 64 << 20
+	// startTimeout bounds the start of the embedded server, and one set-up of the streams.
+	startTimeout = 60 * time.Second
+	// requestTimeout bounds one exchange with JetStream.
+	requestTimeout = 20 * time.Second
+	// watchInterval is how often the embedded server is looked after.
+	watchInterval = 5 * time.Second
+	// dedupWindow is how long a repeated state, after an exchange without an answer, is recognised.
+	dedupWindow = 2 * time.Minute
+)
+
+// store is JetStream, embedded or a cluster, and the streams in it.
+type store struct {
+	opts Options
+	log  *slog.Logger
+
+	lock   *os.File       // of the embedded server's folder
+	server *server.Server // nil for a cluster
+	config *server.JetStreamConfig
+	conn   *nats.Conn
+	js     jetstream.JetStream
+
+	// mu guards the streams, nil until they have been set up, and damaged.
+	mu      sync.RWMutex
+	events  [shards]jetstream.Stream
+	dead    jetstream.Stream
+	damaged []string
+}
+
+// openStore starts the embedded server, or connects to the cluster, which need not be reachable yet.
+func openStore(opts Options, log *slog.Logger) (_ *store, err error) {
+	s := &store{opts: opts, log: log}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if opts.URL == "" {
+		if err := s.startServer(); err != nil {
+			return nil, err
+		}
+		s.conn, err = nats.Connect("", nats.InProcessServer(s.server), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+		if err != nil {
+			return nil, fmt.Errorf("connect to the embedded queue: %w", err)
+		}
+	} else if s.conn, err = dialCluster(opts, log); err != nil {
+		return nil, err
+	}
+	if s.js, err = jetstream.New(s.conn, jetstream.WithDefaultTimeout(requestTimeout)); err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return s, nil
+}
+
+func dialCluster(opts Options, log *slog.Logger) (*nats.Conn, error) {
+	options := []nats.Option{
+		nats.Name("esb gateway"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(time.Second),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Error("NATS connection lost", "error", err.Error())
+			}
+		}),
+		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("NATS connected", "url", c.ConnectedUrlRedacted()) }),
+	}
+	if opts.CredentialsFile != "" {
+		options = append(options, nats.UserCredentials(opts.CredentialsFile))
+	}
+	if opts.CAFile != "" {
+		options = append(options, nats.RootCAs(opts.CAFile))
+	}
+	if opts.CertFile != "" {
+		options = append(options, nats.ClientCert(opts.CertFile, opts.KeyFile))
+	}
+	conn, err := nats.Connect(opts.URL, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS (ESB_NATS_URL): %w", err)
+	}
+	return conn, nil
+}
+
+func (s *store) startServer() error {
+	if err := os.MkdirAll(s.opts.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of the queue: %w", err)
+	}
+	// Two servers on one folder would spoil it.
+	lock, err := os.OpenFile(filepath.Join(s.opts.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the lock of the queue: %w", err)
+	}
+	s.lock = lock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("lock the queue in %s: another gateway uses it: %w", s.opts.Dir, err)
+	}
+	if err := s.runServer(); err != nil {
+		return err
+	}
+	lost, err := s.unreadable()
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	// A stream whose description cannot be read is left out by JetStream, and a new one would be made on its files.
+	// The box is unattended: it goes on with an empty stream, and keeps the files.
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+	for _, name := range lost {
+		kept := filepath.Join(s.opts.Dir, "damaged", name+"-"+time.Now().UTC().Format("20060102T150405.000"))
+		if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
+			return fmt.Errorf("make the folder for damaged streams: %w", err)
+		}
+		if err := os.Rename(s.streamDir(name), kept); err != nil {
+			return fmt.Errorf("set the damaged stream %s aside: %w", name, err)
+		}
+		s.log.Error("stream of asynchronous events is damaged and was set aside", "stream", name, "kept", kept)
+		s.note("stream " + name + " was damaged; its files are in " + kept)
+	}
+	return s.runServer()
+}
+
+func (s *store) runServer() error {
+	srv, err := server.NewServer(&server.Options{
+		ServerName: "esb", DontListen: true, NoSigs: true, DisableJetStreamBanner: true,
+		JetStream: true, StoreDir: s.opts.Dir, SyncAlways: true,
+		JetStreamMaxStore:  shards*(s.opts.MaxBytes+updateRoom) + s.opts.DeadMaxBytes,
+		JetStreamMaxMemory: 32 << 20,
+		MaxPayload:         maxMessage,
+	})
+	if err != nil {
+		return fmt.Errorf("make the embedded NATS server: %w", err)
+	}
+	s.server = srv
+	srv.SetLoggerV2(serverLog{s.log}, false, false, false)
+	srv.Start()
+	if !srv.ReadyForConnections(startTimeout) || !srv.JetStreamEnabled() {
+		return fmt.Errorf("the embedded NATS server did not start on %s within %v: see the log", s.opts.Dir, startTimeout)
+	}
+	s.config = srv.JetStreamConfig()
+	return nil
+}
+
+func (s *store) streamDir(name string) string {
+	return filepath.Join(s.opts.Dir, "jetstream", "$G", "streams", name)
+}
+
+// unreadable are the streams that have files and that the server has not read.
+func (s *store) unreadable() ([]string, error) {
+	state, err := s.server.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
+	if err != nil {
+		return nil, fmt.Errorf("ask the embedded NATS server for its streams: %w", err)
+	}
+	read := make(map[string]bool)
+	for _, account := range state.AccountDetails {
+		for _, stream := range account.Streams {
+			read[stream.Name] = true
+		}
+	}
+	var lost []string
+	for _, name := range s.names() {
+		if _, err := os.Stat(s.streamDir(name)); err == nil && !read[name] {
+			lost = append(lost, name)
+		}
+	}
+	return lost, nil
+}
+
+func (s *store) names() []string {
+	names := []string{s.deadName()}
+	for i := range shards {
+		names = append(names, s.eventName(i))
+	}
+	return names
+}
+
+func (s *store) eventName(shard int) string { return fmt.Sprintf("%s-event-%d", s.opts.Prefix, shard) }
+func (s *store) deadName() string           { return s.opts.Prefix + "-dead" }
+
+// setUp makes the streams that are missing and gives the others their limits.
+func (s *store) setUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if most := s.conn.MaxPayload(); most > 0 && most < maxMessage {
+		return fmt.Errorf("the NATS server takes messages of %d bytes only: set its max_payload to at least %d", most, maxMessage)
+	}
+	config := jetstream.StreamConfig{
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
+		Replicas: max(1, s.opts.Replicas), AllowDirect: true, Duplicates: dedupWindow,
+	}
+	var events [shards]jetstream.Stream
+	for i := range shards {
+		c := config
+		c.Name, c.Description = s.eventName(i), "esb: events of asynchronous invocations"
+		c.Subjects = []string{fmt.Sprintf("%s.event.%d.*", s.opts.Prefix, i)}
+		c.MaxBytes = s.opts.MaxBytes + updateRoom
+		stream, err := s.js.CreateOrUpdateStream(ctx, c)
+		if err != nil {
+			return fmt.Errorf("make the stream %s: %w", c.Name, err)
+		}
+		events[i] = stream
+	}
+	c := config
+	c.Name, c.Description = s.deadName(), "esb: dead letters of asynchronous invocations"
+	c.Subjects = []string{s.opts.Prefix + ".dead.*"}
+	c.MaxBytes, c.MaxAge = s.opts.DeadMaxBytes, s.opts.DeadRetention
+	if c.MaxAge > 0 && c.MaxAge < c.Duplicates {
+		c.Duplicates = c.MaxAge
+	}
+	dead, err := s.js.CreateOrUpdateStream(ctx, c)
+	if err != nil {
+		return fmt.Errorf("make the stream %s: %w", c.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events, s.dead = events, dead
+	return nil
+}
+
+func (s *store) shard(i int) jetstream.Stream {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.events[i]
+}
+
+func (s *store) deadLetters() jetstream.Stream {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.dead
+}
+
+func (s *store) note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged = append(s.damaged, text)
+}
+
+func (s *store) notes() []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return append([]string(nil), s.damaged...)
+}
+
+// publish returns when the message is durable, and the sequence number that it has.
+func (s *store) publish(ctx context.Context, m *nats.Msg, options ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	// Without an answer nobody knows whether it was stored: whoever calls decides about a second try.
+	return s.js.PublishMsg(ctx, m, append(options, jetstream.WithRetryAttempts(0))...)
+}
+
+// check says whether events can be stored.
+func (s *store) check(ctx context.Context) error {
+	if !s.conn.IsConnected() {
+		return fmt.Errorf("no connection to NATS: %s", strings.ToLower(s.conn.Status().String()))
+	}
+	if s.server != nil {
+		if !s.server.JetStreamEnabled() {
+			return errors.New("JetStream has closed down, as it does on a full disk: see the log")
+		}
+		return s.space()
+	}
+	if _, err := s.js.AccountInfo(ctx); err != nil {
+		return fmt.Errorf("ask JetStream: %w", err)
+	}
+	return nil
+}
+
+// space is an error when the disk of the embedded server is almost full.
+func (s *store) space() error {
+	if s.server == nil {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.opts.Dir, &fs); err != nil {
+		return fmt.Errorf("ask for the free space of %s: %w", s.opts.Dir, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < minFree {
+		return fmt.Errorf("the disk of %s has only %d MB left: no events are taken below %d MB", s.opts.Dir, free>>20, minFree>>20)
+	}
+	return nil
+}
+
+// watch brings JetStream back after it has closed down for want of disk space, until ctx ends.
+func (s *store) watch(ctx context.Context) {
+	if s.server == nil {
+		return
+	}
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s.server.JetStreamEnabled() || s.space() != nil {
+			continue
+		}
+		s.log.Warn("JetStream has closed down: starting it again")
+		if err := s.server.EnableJetStream(s.config); err != nil {
+			s.log.Error("JetStream does not start", "error", err.Error())
+		}
+	}
+}
+
+func (s *store) close() {
+	if s.conn != nil {
+		s.conn.Close()
+	}
+	if s.server != nil {
+		s.server.Shutdown()
+		s.server.WaitForShutdown()
+	}
+	if s.lock != nil {
+		_ = s.lock.Close() // and so the lock ends
+	}
+}
+
+// serverLog takes the embedded server's log: what it notices goes to debug.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf("nats: "+format, v...)) }
+func (l serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf("nats: "+format, v...)) }
+func (l serverLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf("nats: "+format, v...)) }
+func (l serverLog) Fatalf(format string, v ...any)  { l.log.Error(fmt.Sprintf("nats: "+format, v...)) }
+func (l serverLog) Debugf(format string, v ...any)  {}
+func (l serverLog) Tracef(format string, v ...any)  {}
