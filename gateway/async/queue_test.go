@@ -314,8 +314,12 @@ func TestQueue_HTTPDestination_IsTriedAgain_AndARefusalIsFinal(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	q := mustOpen(t, options(t.TempDir(), newInvoker()))
-	f := function("f", func(f *gateway.Function) { f.Async.OnSuccess = &gateway.Destination{URL: server.URL + "/hook?token=secret"} })
-	g := function("g", func(f *gateway.Function) { f.Async.OnSuccess = &gateway.Destination{URL: server.URL + "/never?token=secret"} })
+	f := function("f", func(f *gateway.Function) {
+		f.Async.OnSuccess = &gateway.Destination{URL: server.URL + "/hook?token=secret"}
+	})
+	g := function("g", func(f *gateway.Function) {
+		f.Async.OnSuccess = &gateway.Destination{URL: server.URL + "/never?token=secret"}
+	})
 	apply(q, f, g)
 	enqueue(t, q, f, "r1", `{"a":1}`)
 	enqueue(t, q, g, "r2", `{"a":2}`)

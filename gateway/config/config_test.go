@@ -196,6 +196,16 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"not a number", one("scaling: {idle_timeout: .nan}"), "functions.yml:4: functions.echo.scaling.idle_timeout: must be 1 to 604800 seconds, got .nan"},
 		{"unknown key", one("timeuot: 3"), "functions.yml:4: functions.echo.timeuot: is not a known key; did you mean timeout?"},
 		{"AWS's spelling", one("MemorySize: 256"), "functions.yml:4: functions.echo.MemorySize: is not a known key; did you mean memory_size?"},
+		{"async: retries", one("async: {retries: 3}"), "functions.yml:4: functions.echo.async.retries: must be 0 to 2, got 3"},
+		{"async: age", one("async: {max_age: 59}"), "functions.yml:4: functions.echo.async.max_age: must be 60 to 21600 seconds, got 59"},
+		{"async: concurrency", one("async: {concurrency: 0}"), "functions.yml:4: functions.echo.async.concurrency: must be 1 to 1000, got 0"},
+		{"async: no function", one("async: {on_success: ecko}"), "functions.yml:4: functions.echo.async.on_success: there is no function ecko; did you mean echo?"},
+		{"async: itself", one("async: {on_failure: echo}"), "functions.yml:4: functions.echo.async.on_failure: is the function itself, which would go on for ever"},
+		{"async: destination", one("async: {on_failure: 'sqs://q'}"), `functions.yml:4: functions.echo.async.on_failure: must be the name of a function, s3://bucket/prefix, or an http or https URL, got "sqs://q"`},
+		{"async: bucket", one("async: {on_failure: 's3://No/x'}"), `functions.yml:4: functions.echo.async.on_failure: must name a bucket of 3 to 63 lower-case letters, digits, dots and dashes after s3://, got "No"`},
+		{"async: URL", one("async: {on_failure: 'https://a:b@c'}"), "functions.yml:4: functions.echo.async.on_failure: must be a URL without user, password and fragment"},
+		{"async: lost", one("async: {dead_letter: false}"), "functions.yml:4: functions.echo.async.dead_letter: must not be false without on_failure: failed events would be lost"},
+		{"async: unknown key", one("async: {retrys: 1}"), "functions.yml:4: functions.echo.async.retrys: is not a known key; did you mean retries?"},
 		{"invoke: unknown", one("invoke: [echo, ecko]"), "functions.yml:4: functions.echo.invoke[1]: there is no function ecko; did you mean echo?"},
 		{"invoke: twice", one("invoke:\n- echo\n- echo"), "functions.yml:6: functions.echo.invoke[1]: names echo twice"},
 		{"invoke: no list", one("invoke: echo"), `functions.yml:4: functions.echo.invoke: must be a list, got "echo"`},
@@ -241,7 +251,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"min over max from defaults", "defaults:\n  scaling: {standby: 1}\nfunctions:\n  echo: {image: a, ReservedConcurrentExecutions: 0}\n", "functions.yml:4: functions.echo.scaling: min_capacity 0 and standby 1, together, must not be more than max_capacity 0 (what is not set here comes from defaults)"},
 		{"reserved and max differ", one("ReservedConcurrentExecutions: 2\nscaling: {max_capacity: 3}"), "functions.yml:4: functions.echo.ReservedConcurrentExecutions: is 2 and max_capacity on line 5 is 3: they mean the same; keep one"},
 		{"standby with rie", one("runtime_interface: rie\nscaling: {standby: 1}"), "functions.yml:5: functions.echo.scaling.standby: must be 0 with runtime_interface: rie: only lambda-init can stand by"},
-		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are environment, ephemeral_storage, freeze, memory_size, pull_policy, runtime_interface, scaling, timeout"},
+		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are async, environment, ephemeral_storage, freeze, memory_size, pull_policy, runtime_interface, scaling, timeout"},
 		{"functions as list", "functions: [a]\n", "functions.yml:1: functions: must be a mapping of keys to values, got a list"},
 		{"function as text", "functions: {echo: esb/echo}\n", `functions.yml:1: functions.echo: must be a mapping of keys to values, got "esb/echo"`},
 		{"top list", "- a\n", "functions.yml:1: must be a mapping of keys to values, got a list"},
@@ -493,4 +503,24 @@ func TestLoad_Invoke_MayNameFunctionsOfBothFiles(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"inline", "a"}, cfg.Functions["a"].Invoke)
 	assert.Equal(t, []string{"a"}, cfg.Functions["inline"].Invoke)
+}
+
+func TestLoad_Async(t *testing.T) {
+	cfg, err := load(t, `
+defaults:
+  async: {retries: 1, on_failure: "s3://failed/box"}
+functions:
+  a: {image: a}
+  b:
+    image: b
+    async: {retries: 0, max_age: 60, concurrency: 2, on_success: a, on_failure: "https://host/hook", dead_letter: false}
+`, "routes: []\n")
+	require.NoError(t, err)
+	assert.Equal(t, gateway.Async{Retries: 1, MaxAge: 6 * time.Hour, OnFailure: &gateway.Destination{Bucket: "failed", Prefix: "box/"}, DeadLetter: true}, cfg.Functions["a"].Async)
+	assert.Equal(t, gateway.Async{MaxAge: time.Minute, Concurrency: 2, OnSuccess: &gateway.Destination{Function: "a"}, OnFailure: &gateway.Destination{URL: "https://host/hook"}}, cfg.Functions["b"].Async)
+	for _, d := range []gateway.Destination{{Function: "a"}, {Bucket: "failed", Prefix: "box/"}, {Bucket: "failed"}, {URL: "https://host/hook"}} {
+		again, err := gateway.ParseDestination(d.String())
+		require.NoError(t, err)
+		assert.Equal(t, d, again)
+	}
 }

@@ -65,6 +65,7 @@ type functionDefaults struct {
 	iface       gateway.RuntimeInterface
 	pullPolicy  string
 	freeze      bool
+	async       gateway.Async
 }
 
 func codeDefaults(opts Options) functionDefaults {
@@ -80,6 +81,7 @@ func codeDefaults(opts Options) functionDefaults {
 		storage:    minStorage,
 		iface:      gateway.Supervisor,
 		pullPolicy: "if_not_present",
+		async:      gateway.Async{Retries: gateway.MaxAsyncRetries, MaxAge: gateway.MaxAsyncAge, DeadLetter: true},
 	}
 }
 
@@ -189,6 +191,9 @@ func (o *object) defaults(def *functionDefaults) {
 			def.storage = n
 		}
 	}
+	if v, ok := o.get("async"); ok {
+		def.async = v.async(def.async)
+	}
 	if v, ok := o.get("runtime_interface"); ok {
 		if s, ok := v.oneOf(string(gateway.Supervisor), string(gateway.RIE)); ok {
 			def.iface = gateway.RuntimeInterface(s)
@@ -220,6 +225,7 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 		Interface:          def.iface,
 		Freeze:             def.freeze,
 		Scaling:            def.scaling,
+		Async:              def.async,
 	}
 	given := 0
 	if v, ok := o.fields["scaling"]; ok {
@@ -277,6 +283,7 @@ func (o *object) together(f *gateway.Function) {
 		}
 		s.Standby = 0 // from defaults, which are for all functions
 	}
+	o.checkAsync(f)
 	if s.MinCapacity+s.Standby > s.MaxCapacity {
 		o.doc.problemf(line, join(o.key, "scaling"),
 			"min_capacity %d and standby %d, together, must not be more than max_capacity %d (what is not set here comes from defaults)",

@@ -20,6 +20,7 @@ var (
 	regionPattern    = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
 	accountPattern   = regexp.MustCompile(`^[0-9]{12}$`)
 	accessKeyPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{3,128}$`)
+	prefixPattern    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 	// pathPattern has no {}, so that the path cannot be taken for a route template.
 	pathPattern = regexp.MustCompile(`^(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+$`)
 )
@@ -109,8 +110,11 @@ func (l *loader) duration(name string, unit time.Duration, def, least, most floa
 }
 
 func unitName(unit time.Duration) string {
-	if unit == time.Minute {
+	switch unit {
+	case time.Minute:
 		return "minutes"
+	case 24 * time.Hour:
+		return "days"
 	}
 	return "seconds"
 }
@@ -185,6 +189,22 @@ func (l *loader) endpoint(name, def string) string {
 		return ""
 	}
 	return strings.TrimSuffix(v, "/")
+}
+
+// natsURL reads the URLs of a NATS cluster. They may hold a password, so that no message shows them.
+func (l *loader) natsURL(name string) Secret {
+	v := l.getenv(name)
+	if v == "" || v == Off {
+		return ""
+	}
+	for part := range strings.SplitSeq(v, ",") {
+		u, err := url.Parse(strings.TrimSpace(part))
+		if err != nil || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) || u.Hostname() == "" || (u.Path != "" && u.Path != "/") {
+			l.problemf("%s: must be a comma separated list of URLs such as nats://host:4222 or tls://user:password@host:4222", name)
+			return ""
+		}
+	}
+	return Secret(v)
 }
 
 func (l *loader) subnet(name, def string) netip.Prefix {

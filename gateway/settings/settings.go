@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -121,6 +122,9 @@ type Settings struct {
 	// SHUTDOWN_GRACE_SECONDS; default 30.
 	ShutdownGrace time.Duration
 
+	// Async is for the queue of asynchronous invocations (docs/async.md).
+	Async Async
+
 	// S3 is the box's object store, which readiness asks and where buckets are made.
 	S3 Store
 	// DynamoDB is the box's DynamoDB store, which readiness asks and where tables are made.
@@ -142,6 +146,41 @@ type Settings struct {
 	ServiceLogMaxMB int
 	// LogLevel is the least level that is logged. LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO.
 	LogLevel slog.Level
+}
+
+// Async says where the events of asynchronous invocations are kept, and for how long.
+type Async struct {
+	// NATSURL is a NATS cluster with JetStream that keeps the events, one or more URLs with commas between:
+	// "nats://user:password@host:4222". Its max_payload must be at least 8 MB. ESB_NATS_URL; without it the gateway keeps
+	// them itself, in the folder async of Home.
+	NATSURL Secret
+	// NATSCredentials is a credentials file (JWT and key) for NATSURL. ESB_NATS_CREDENTIALS; default none.
+	NATSCredentials string
+	// NATSTLS are the PEM files for tls:// URLs: the CA of the servers, and the gateway's own certificate and key where they
+	// ask for one. ESB_NATS_CA; ESB_NATS_CERT and ESB_NATS_KEY, both or neither. Default: the system's CAs, no certificate.
+	NATSTLS NATSTLS
+	// NATSReplicas is how many servers of the cluster keep each event. ESB_NATS_REPLICAS, 1 to 5; default 1.
+	NATSReplicas int
+	// NATSPrefix begins the names of the streams and subjects. Two boxes on one cluster need one each, or both run each
+	// event. ESB_NATS_PREFIX; default "esb-async".
+	NATSPrefix string
+	// MaxMB bounds the events in the queue, in MB (1048576 bytes); each counts 512 bytes besides its own. A full queue
+	// refuses events. ASYNC_MAX_MB; default 1024.
+	MaxMB int
+	// DeadLetterMaxMB bounds the dead-letter queue likewise. A failed event that it has no room for stays in the queue.
+	// ASYNC_DEAD_LETTER_MAX_MB; default 256.
+	DeadLetterMaxMB int
+	// DeadLetterRetention is when a dead letter is dropped; 0 is never. ASYNC_DEAD_LETTER_RETENTION_DAYS; default 14 (the
+	// longest of an AWS SQS queue).
+	DeadLetterRetention time.Duration
+	// RetryBase is how long an event waits for its second try after the function failed; for the third it waits twice as
+	// long. ASYNC_RETRY_BASE_SECONDS; default 60 (AWS).
+	RetryBase time.Duration
+}
+
+// NATSTLS names PEM files; each is empty when not set.
+type NATSTLS struct {
+	CAFile, CertFile, KeyFile string
 }
 
 // AgentTLS names the PEM files of the mutual TLS between gateway and agent: all three or none.
@@ -229,6 +268,18 @@ func Load(getenv func(string) string) (Settings, error) {
 		StreamLimitMB:          l.integer("GATEWAY_STREAM_LIMIT_MB", 200, 1, 1<<20),
 		ShutdownGrace:          l.duration("SHUTDOWN_GRACE_SECONDS", time.Second, 30, 0, 3600),
 
+		Async: Async{
+			NATSURL:             l.natsURL("ESB_NATS_URL"),
+			NATSCredentials:     l.text("ESB_NATS_CREDENTIALS", ""),
+			NATSTLS:             NATSTLS{l.text("ESB_NATS_CA", ""), l.text("ESB_NATS_CERT", ""), l.text("ESB_NATS_KEY", "")},
+			NATSReplicas:        l.integer("ESB_NATS_REPLICAS", 1, 1, 5),
+			NATSPrefix:          l.matching("ESB_NATS_PREFIX", "esb-async", prefixPattern, "1 to 32 letters, digits, dashes and underscores"),
+			MaxMB:               l.integer("ASYNC_MAX_MB", 1024, 16, 1<<20),
+			DeadLetterMaxMB:     l.integer("ASYNC_DEAD_LETTER_MAX_MB", 256, 16, 1<<20),
+			DeadLetterRetention: l.duration("ASYNC_DEAD_LETTER_RETENTION_DAYS", 24*time.Hour, 14, 0, 3650),
+			RetryBase:           l.duration("ASYNC_RETRY_BASE_SECONDS", time.Second, 60, 0.01, 3600),
+		},
+
 		S3:       l.store("S3", "http://127.0.0.1:9000"),
 		DynamoDB: l.store("DYNAMODB", "http://127.0.0.1:8001"),
 
@@ -243,6 +294,7 @@ func Load(getenv func(string) string) (Settings, error) {
 	s.LogDir = l.text("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	l.checkTLSFiles(s)
 	l.checkAgent(s)
+	l.checkNATS(s.Async)
 	l.checkListeners(s)
 	l.checkDefaultSecrets(s)
 	if len(l.problems) > 0 {
@@ -297,6 +349,33 @@ func (l *loader) checkAgent(s Settings) {
 	case len(set) == 0 && s.AgentAddr != "" && !loopback(s.AgentAddr):
 		l.problemf("AGENT_GRPC_ADDR: %q is not on loopback and so needs mutual TLS: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA",
 			s.AgentAddr)
+	}
+}
+
+// checkNATS finds settings of a cluster that there is none for, and files that cannot be read.
+func (l *loader) checkNATS(a Async) {
+	for _, f := range []struct{ name, path string }{
+		{"ESB_NATS_CREDENTIALS", a.NATSCredentials}, {"ESB_NATS_CA", a.NATSTLS.CAFile},
+		{"ESB_NATS_CERT", a.NATSTLS.CertFile}, {"ESB_NATS_KEY", a.NATSTLS.KeyFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if a.NATSURL == "" && !l.failed("ESB_NATS_URL") {
+			l.problemf("%s: is for a NATS cluster: set ESB_NATS_URL too", f.name)
+			continue
+		}
+		if file, err := os.Open(f.path); err != nil {
+			l.problemf("%s: %v", f.name, err)
+		} else {
+			_ = file.Close()
+		}
+	}
+	if (a.NATSTLS.CertFile == "") != (a.NATSTLS.KeyFile == "") {
+		l.problemf("ESB_NATS_CERT, ESB_NATS_KEY: set both or neither")
+	}
+	if a.NATSURL == "" && a.NATSReplicas > 1 && !l.failed("ESB_NATS_URL") {
+		l.problemf("ESB_NATS_REPLICAS: is for a NATS cluster: set ESB_NATS_URL too")
 	}
 }
 
