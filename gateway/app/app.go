@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edge-serverless-box/esb/gateway/agentclient"
+	"github.com/edge-serverless-box/esb/gateway/async"
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/authorizer"
 	"github.com/edge-serverless-box/esb/gateway/codewatch"
@@ -81,6 +82,7 @@ type App struct {
 	pool     *pool.Manager
 	code     *codewatch.Watcher
 	stores   *provision.Provisioner
+	async    *async.Queue
 	// functions are those of the current configuration, for whoever calls them by name.
 	functions functions.Registry
 	lambda    *lambdaapi.API
@@ -160,11 +162,14 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	events := event.NewBuilder(s.AccountID)
 	a.authorizers = authorizer.New(authorizer.Options{Invoker: invoker, Events: events, Region: s.Region, Logger: a.log})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
-	if a.lambda, err = lambdaAPI(s, invoker); err != nil {
+	if a.async, err = openQueue(ctx, s, invoker, a.log); err != nil {
+		return nil, err
+	}
+	if a.lambda, err = lambdaAPI(s, invoker, a.async); err != nil {
 		return nil, err
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(a.pool, invoker, a.stores)
+	registry.MustRegister(a.pool, invoker, a.stores, a.async)
 	options := httpapi.Options{
 		HTTPSAddrs:   s.HTTPSAddrs,
 		HTTPAddrs:    s.HTTPAddrs,
@@ -179,6 +184,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		Pools:        a.pool.Snapshot,
 		Containers:   a.agent.Containers,
 		Reload:       a.Reload,
+		Async:        a.async,
 		Registry:     registry,
 		// The counters of pool and invoke, and those of the Go runtime.
 		Gatherer:     prometheus.DefaultGatherer,
@@ -208,6 +214,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
+	a.async.Apply(cfg.Functions)
 	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	a.http.Serve()
@@ -221,6 +228,7 @@ func (a *App) dependencies() []httpapi.Dependency {
 	all := []httpapi.Dependency{
 		{Name: "agent", Check: a.agent.Health},
 		{Name: "gateway", Check: a.running},
+		{Name: "async", Check: a.async.Check, Notes: a.async.Notes},
 		{Name: "resources", Check: a.stores.CheckResources, Notes: a.stores.Notes},
 	}
 	if a.settings.S3.Endpoint != "" {
@@ -233,7 +241,7 @@ func (a *App) dependencies() []httpapi.Dependency {
 }
 
 // lambdaAPI makes the data plane of Lambda's API.
-func lambdaAPI(s settings.Settings, invoker *invoke.Invoker) (*lambdaapi.API, error) {
+func lambdaAPI(s settings.Settings, invoker *invoke.Invoker, queue *async.Queue) (*lambdaapi.API, error) {
 	keys, err := functionkeys.Open(s.FunctionKeysFile)
 	if err != nil {
 		return nil, fmt.Errorf("FUNCTION_KEYS_FILE: %w", err)
@@ -243,7 +251,7 @@ func lambdaAPI(s settings.Settings, invoker *invoke.Invoker) (*lambdaapi.API, er
 		access[id] = string(secret)
 	}
 	return lambdaapi.New(lambdaapi.Options{
-		Invoker: invoker, Streamer: invoker, AccessKeys: access, FunctionKeys: keys, Region: s.Region, Account: s.AccountID,
+		Invoker: invoker, Streamer: invoker, Queue: queue, AccessKeys: access, FunctionKeys: keys, Region: s.Region, Account: s.AccountID,
 	}), nil
 }
 
@@ -257,6 +265,28 @@ func objects(s settings.Settings) codewatch.Objects {
 		return nil
 	}
 	return codewatch.NewS3(s.S3.Endpoint, s.Region, s.S3.AccessKey, string(s.S3.SecretKey))
+}
+
+// openQueue opens the queue of asynchronous invocations.
+func openQueue(ctx context.Context, s settings.Settings, invoker *invoke.Invoker, log *slog.Logger) (*async.Queue, error) {
+	options := async.Options{
+		Dir: filepath.Join(s.Home, "async"),
+		URL: string(s.Async.NATSURL), CredentialsFile: s.Async.NATSCredentials,
+		CAFile: s.Async.NATSTLS.CAFile, CertFile: s.Async.NATSTLS.CertFile, KeyFile: s.Async.NATSTLS.KeyFile,
+		Replicas: s.Async.NATSReplicas, Prefix: s.Async.NATSPrefix,
+		MaxBytes: int64(s.Async.MaxMB) << 20, DeadMaxBytes: int64(s.Async.DeadLetterMaxMB) << 20,
+		DeadRetention: s.Async.DeadLetterRetention, RetryBase: s.Async.RetryBase,
+		Region: s.Region, AccountID: s.AccountID,
+		Invoker: invoker, Logger: log,
+	}
+	if s.S3.Endpoint != "" {
+		options.Objects = async.NewS3(s.S3.Endpoint, s.Region, s.S3.AccessKey, string(s.S3.SecretKey))
+	}
+	q, err := async.Open(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("open the queue of asynchronous invocations: %w", err)
+	}
+	return q, nil
 }
 
 func dialAgent(s settings.Settings) (*agentclient.Client, error) {
@@ -284,6 +314,7 @@ func (a *App) apply(cfg *config.Config) error {
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
+	a.async.Apply(cfg.Functions)
 	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	return nil
@@ -315,18 +346,21 @@ func (a *App) running(context.Context) error {
 	return nil
 }
 
-// Close stops the gateway: no more requests are accepted, those in flight have SHUTDOWN_GRACE_SECONDS, then the
-// pools destroy their workers. It returns when everything has ended.
+// Close stops the gateway: no more requests are accepted and no more events begin, those in flight have
+// SHUTDOWN_GRACE_SECONDS together, then events go back to the queue and the pools destroy their workers. It returns when
+// everything has ended.
 func (a *App) Close(ctx context.Context) error {
 	a.stopping.Store(true)
 	a.log.Info("gateway stops", "grace_s", a.settings.ShutdownGrace.Seconds())
 	grace, cancel := context.WithTimeout(ctx, a.settings.ShutdownGrace)
 	defer cancel()
+	a.async.Quiesce()
 	err := a.http.Shutdown(grace)
 	if err != nil {
 		a.log.Warn("requests in flight were broken at the stop", "error", err.Error())
 	}
-	err = a.undo(ctx)
+	// After the requests, which may have brought the last events.
+	err = errors.Join(a.async.Close(grace), a.undo(ctx))
 	a.log.Info("gateway stopped")
 	return err
 }
@@ -339,6 +373,10 @@ func (a *App) undo(ctx context.Context) error {
 	}
 	if a.code != nil {
 		errs = append(errs, a.code.Close())
+	}
+	if a.async != nil {
+		// Closed already but when Open failed, and then nothing is in flight.
+		errs = append(errs, a.async.Close(ctx))
 	}
 	if a.stores != nil {
 		a.stores.Close()

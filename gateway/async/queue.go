@@ -443,18 +443,15 @@ func (q *Queue) Check(ctx context.Context) error {
 	if err := *q.broken.Load(); err != nil {
 		return err
 	}
-	if err := q.store.check(ctx); err != nil {
-		return err
-	}
-	if q.bytes.Load() >= q.opts.MaxBytes {
-		return fmt.Errorf("the queue is full (ASYNC_MAX_MB is %d): events are refused", q.opts.MaxBytes>>20)
-	}
-	return nil
+	return q.store.check(ctx)
 }
 
 // Notes are what an operator should know though the queue works.
 func (q *Queue) Notes() []string {
 	notes := q.store.notes()
+	if n := q.bytes.Load(); n >= q.opts.MaxBytes/10*9 {
+		notes = append(notes, fmt.Sprintf("the queue is almost full: its events count %d MB of %d, and then events are refused (ASYNC_MAX_MB)", n>>20, q.opts.MaxBytes>>20))
+	}
 	if err := q.deadRefused.Load(); err != nil {
 		notes = append(notes, fmt.Sprintf("dead letters cannot be stored, and their events stay in the queue: %v (purge or replay some, or raise ASYNC_DEAD_LETTER_MAX_MB)", *err))
 	}

@@ -66,6 +66,7 @@ func TestLoad_ImageAlone_GetsTheDefaults(t *testing.T) {
 		Name: "echo", Image: "esb/echo:latest", PullPolicy: "if_not_present", Timeout: 3 * time.Second,
 		MemoryMB: 128, EphemeralStorageMB: 512, Interface: gateway.Supervisor, Generation: f.Generation,
 		Scaling: gateway.Scaling{MaxCapacity: 10, IdleTimeout: 5 * time.Minute, AcquireTimeout: 30 * time.Second, Queue: 100},
+		Async:   gateway.Async{Retries: 2, MaxAge: 6 * time.Hour, DeadLetter: true},
 	}
 	assert.Equal(t, want, f)
 }

@@ -66,6 +66,9 @@ func newAdmin(o Options) *echo.Echo {
 		}
 		return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
 	})
+	if o.Async != nil {
+		asyncAdmin(e, o.Async)
+	}
 	gatherers := prometheus.Gatherers{o.Registry}
 	if o.Gatherer != nil {
 		gatherers = append(gatherers, o.Gatherer)

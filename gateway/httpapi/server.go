@@ -78,6 +78,8 @@ type Options struct {
 	Containers func(ctx context.Context) ([]gateway.Container, error)
 	// Reload answers POST /reload; its error is shown to the operator.
 	Reload func() error
+	// Async answers the admin endpoints below /async; nil for none.
+	Async AsyncQueue
 	// Registry takes the server's metrics; /metrics shows them and Gatherer's.
 	Registry *prometheus.Registry
 	// Gatherer has further metrics; nil for none.

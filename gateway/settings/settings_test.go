@@ -58,6 +58,7 @@ func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
 	assert.Equal(t, map[string]settings.Secret{"AKIDOWN": "own-lambda-secret-key"}, s.LambdaAccessKeys)
 	assert.Equal(t, 10*time.Second, s.CircuitBreakerOpen)
 	assert.Equal(t, 30*time.Second, s.ShutdownGrace)
+	assert.Equal(t, settings.Async{NATSReplicas: 1, NATSPrefix: "esb-async", MaxMB: 1024, DeadLetterMaxMB: 256, DeadLetterRetention: 14 * 24 * time.Hour, RetryBase: time.Minute}, s.Async)
 	assert.Equal(t, "/etc/esb/resources.yml", s.ResourcesConfigPath)
 	assert.True(t, s.ResourcesOptional)
 	dev := settings.Store{Endpoint: "http://127.0.0.1:9000", AccessKey: settings.DefaultStoreAccessKey, SecretKey: settings.DefaultStoreSecretKey}
@@ -119,6 +120,14 @@ func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
 		{"GATEWAY_ADMIN_ADDR", "nowhere", `GATEWAY_ADMIN_ADDR: must be host:port, such as 127.0.0.1:9443, or off, got "nowhere"`},
 		{"AGENT_GRPC_ADDR", "off", `AGENT_GRPC_ADDR: must be host:port, such as 127.0.0.1:50051, got "off"`},
 		{"AGENT_GRPC_ADDR", "10.0.0.7:50051", `AGENT_GRPC_ADDR: "10.0.0.7:50051" is not on loopback and so needs mutual TLS: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA`},
+		{"ESB_NATS_URL", "http://host:4222", "ESB_NATS_URL: must be a comma separated list of URLs such as nats://host:4222 or tls://user:password@host:4222"},
+		{"ESB_NATS_CA", "/ca.pem", "ESB_NATS_CA: is for a NATS cluster: set ESB_NATS_URL too"},
+		{"ESB_NATS_REPLICAS", "3", "ESB_NATS_REPLICAS: is for a NATS cluster: set ESB_NATS_URL too"},
+		{"ESB_NATS_REPLICAS", "6", `ESB_NATS_REPLICAS: must be a whole number from 1 to 5, got "6"`},
+		{"ESB_NATS_PREFIX", "a.b", `ESB_NATS_PREFIX: must be 1 to 32 letters, digits, dashes and underscores, got "a.b"`},
+		{"ASYNC_MAX_MB", "1", `ASYNC_MAX_MB: must be a whole number from 16 to 1048576, got "1"`},
+		{"ASYNC_RETRY_BASE_SECONDS", "0", `ASYNC_RETRY_BASE_SECONDS: must be a number of seconds from 0.01 to 3600, got "0"`},
+		{"ASYNC_DEAD_LETTER_RETENTION_DAYS", "-1", `ASYNC_DEAD_LETTER_RETENTION_DAYS: must be a number of days from 0 to 3650, got "-1"`},
 		{"AGENT_TLS_CERT", "/c", `AGENT_TLS_KEY, AGENT_TLS_CA: missing beside AGENT_TLS_CERT: mutual TLS with the agent needs all three or none`},
 		{"TLS_CERT_FILE", "/c", `TLS_KEY_FILE: is missing: TLS_CERT_FILE is set and needs its key; set both or neither`},
 		{"TLS_KEY_FILE", "/k", `TLS_CERT_FILE: is missing: TLS_KEY_FILE is set and needs its certificate; set both or neither`},
@@ -257,4 +266,20 @@ func TestSettings_Printed_ShowNoSecret(t *testing.T) {
 		assert.NotContains(t, printed, fmt.Sprintf("%x", "own-api-key"))
 		assert.Contains(t, printed, "redacted")
 	}
+}
+
+func TestLoad_NATS_CredentialsAreSecret_AndFilesMustBeThere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "creds")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	s, err := settings.Load(env(t, "ESB_NATS_URL", "nats://u:hush@a:4222, tls://b", "ESB_NATS_CREDENTIALS", file, "ESB_NATS_REPLICAS", "3", "ASYNC_RETRY_BASE_SECONDS", "0.5"))
+	require.NoError(t, err)
+	assert.Equal(t, "nats://u:hush@a:4222, tls://b", string(s.Async.NATSURL))
+	assert.NotContains(t, fmt.Sprintf("%+v", s), "hush")
+	assert.Equal(t, 3, s.Async.NATSReplicas)
+	assert.Equal(t, 500*time.Millisecond, s.Async.RetryBase)
+	_, err = settings.Load(env(t, "ESB_NATS_URL", "nats://a", "ESB_NATS_CREDENTIALS", file+"x", "ESB_NATS_CERT", file))
+	assert.ErrorContains(t, err, "ESB_NATS_CREDENTIALS: open "+file+"x: no such file")
+	assert.ErrorContains(t, err, "ESB_NATS_CERT, ESB_NATS_KEY: set both or neither")
+	_, err = settings.Load(env(t, "ESB_NATS_URL", "nats://u:hush@"))
+	assert.NotContains(t, err.Error(), "hush")
 }
