@@ -450,9 +450,9 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		found[strings.Join(r.Methods, ",")+" "+r.Path] = r.Function.Image
 	}
 	assert.Equal(t, map[string]string{
-		"POST /api/echo":            "esb/lambda-echo:latest",
-		" /api/event":               "esb/lambda-event:latest",
-		" /api/event/{proxy+}":      "esb/lambda-event:latest",
+		"POST /api/echo": "esb/lambda-echo:latest",
+		" /api/event":    "esb/lambda-event:latest",
+		" /api/v2/event": "esb/lambda-event:latest", " /api/event/{proxy+}": "esb/lambda-event:latest",
 		"POST /api/respond":         "esb/lambda-respond:latest",
 		"POST /api/chaos":           "esb/lambda-chaos:latest",
 		"POST /api/chaos/impatient": "esb/lambda-chaos:latest",

@@ -126,6 +126,18 @@ func TestMap_V1_Base64(t *testing.T) {
 	}
 }
 
+// TestMap_HTTPV1 is format 1.0 in an HTTP API (aws-behaviour.md 4).
+func TestMap_HTTPV1(t *testing.T) {
+	route := &gateway.Route{Payload: gateway.PayloadV1, API: gateway.APITypeHTTP}
+	got, err := mapResult(route, `{"statusCode":201,"multiValueHeaders":{"A":["1","2"]},"isBase64Encoded":true,"body":"aGk=","extra":{"statusCode":1}}`, "text/html")
+	require.NoError(t, err)
+	assert.Equal(t, mapped{201, []string{"A: 1", "A: 2", "Content-Type: text/plain; charset=utf-8"}, "hi"}, got)
+	for _, payload := range []string{`{"body":"x"}`, `"text"`, `3`, `null`, `{}`, `{`, `{"statusCode":"x"}`, `{"statusCode":null}`} {
+		_, err := mapResult(route, payload, "")
+		assert.Equal(t, gateway.CodeFunction, gateway.ErrorCode(err), payload)
+	}
+}
+
 // TestMap_V2 is aws-behaviour.md 4.
 func TestMap_V2(t *testing.T) {
 	text := "Content-Type: text/plain; charset=utf-8"
@@ -171,8 +183,9 @@ func FuzzMap(f *testing.F) {
 			IsBase64Encoded bool    `json:"isBase64Encoded"`
 		}
 		checkable := valid && json.Unmarshal(payload, &reference) == nil && strings.Count(string(payload), "ody") == 1
-		for _, version := range []gateway.PayloadVersion{gateway.PayloadV1, gateway.PayloadV2} {
-			route := &gateway.Route{Payload: version, BinaryMediaTypes: []string{"image/*"}}
+		for _, route := range []*gateway.Route{{Payload: gateway.PayloadV1}, {Payload: gateway.PayloadV2}, {Payload: gateway.PayloadV1, API: gateway.APITypeHTTP}} {
+			version := route.Payload + " " + gateway.PayloadVersion(route.API)
+			route.BinaryMediaTypes = []string{"image/*"}
 			a, err := event.Map(route, append([]byte(nil), payload...), accept)
 			if err != nil {
 				continue
@@ -183,7 +196,14 @@ func FuzzMap(f *testing.F) {
 			if a.Status < 200 || a.Status > 599 {
 				t.Fatalf("%s: status %d", version, a.Status)
 			}
-			if version == gateway.PayloadV1 && checkable && reference.Body != nil && !reference.IsBase64Encoded &&
+			for _, h := range a.Header {
+				for _, v := range h.Values {
+					if strings.ContainsAny(h.Name+v, "\r\n\x00") {
+						t.Fatalf("%s: header %q: %q would split the answer", version, h.Name, v)
+					}
+				}
+			}
+			if route.Payload == gateway.PayloadV1 && checkable && reference.Body != nil && !reference.IsBase64Encoded &&
 				strings.ToValidUTF8(string(a.Body), "\ufffd") != strings.ToValidUTF8(*reference.Body, "\ufffd") && !strings.Contains(*reference.Body, "\ufffd") {
 				t.Fatalf("body %q, want %q", a.Body, *reference.Body)
 			}

@@ -228,25 +228,6 @@ func decoded(t *testing.T, r *event.Request) map[string]json.RawMessage {
 	return e
 }
 
-func FuzzBuilder_AlwaysValidJSON(f *testing.F) {
-	f.Add("/a/b", "x=1&x=%ff", "X-A", "v", []byte("body"), true)
-	f.Add("/", "%%%&&==", "Cookie", "a=b; c", []byte("\xff\x00\""), false)
-	f.Fuzz(func(t *testing.T, path, query, name, value string, body []byte, v2 bool) {
-		r := mustRequest(t, "testdata/v1-bare")
-		r.Path, r.Query, r.Body = path, query, body
-		r.HTTP.Header[name] = append(r.HTTP.Header[name], value, query)
-		r.PathParameters = map[string]string{name: value}
-		r.HTTP.Host = value
-		if v2 {
-			r.Route.Payload = gateway.PayloadV2
-		}
-		e := event.NewBuilder("123456789012").Append(nil, r)
-		if !json.Valid(e) {
-			t.Fatalf("not JSON: %s", e)
-		}
-	})
-}
-
 // TestBuilder_BareEventAllocatesNothing keeps reflection and maps off the path of every request.
 func TestBuilder_BareEventAllocatesNothing(t *testing.T) {
 	r := mustRequest(t, "testdata/v1-bare")
