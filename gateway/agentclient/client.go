@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -53,6 +54,8 @@ type Client struct {
 	conn   *grpc.ClientConn
 	agent  agentv1.AgentServiceClient
 	health healthv1.HealthClient
+	// env is what containers get over their function's environment; nil for nothing.
+	env func(function string) map[string]string
 }
 
 var (
@@ -63,6 +66,7 @@ var (
 type options struct {
 	tls    *tls.Config
 	dialer func(context.Context, string) (net.Conn, error)
+	env    func(function string) map[string]string
 }
 
 // Option changes how Dial connects.
@@ -93,6 +97,14 @@ func WithMutualTLS(certFile, keyFile, caFile string) Option {
 func WithDialer(dial func(ctx context.Context, addr string) (net.Conn, error)) Option {
 	return func(o *options) error {
 		o.dialer = dial
+		return nil
+	}
+}
+
+// WithEnvironment gives every container variables of its function's over those that functions.yml says.
+func WithEnvironment(env func(function string) map[string]string) Option {
+	return func(o *options) error {
+		o.env = env
 		return nil
 	}
 }
@@ -133,7 +145,7 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent at %s: %w", addr, err)
 	}
-	return &Client{addr: addr, conn: conn, agent: agentv1.NewAgentServiceClient(conn), health: healthv1.NewHealthClient(conn)}, nil
+	return &Client{addr: addr, conn: conn, agent: agentv1.NewAgentServiceClient(conn), health: healthv1.NewHealthClient(conn), env: o.env}, nil
 }
 
 // Close ends the connection; calls that run fail.
@@ -158,6 +170,16 @@ func (c *Client) Health(ctx context.Context) error {
 	return nil
 }
 
+func (c *Client) environment(fn *gateway.Function) map[string]string {
+	if c.env == nil {
+		return fn.Environment
+	}
+	env := make(map[string]string, len(fn.Environment)+3)
+	maps.Copy(env, fn.Environment)
+	maps.Copy(env, c.env(fn.Name))
+	return env
+}
+
 // Start implements pool.Provisioner.
 func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, requestID string) (gateway.Worker, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -168,7 +190,7 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 	request := &agentv1.EnsureContainerRequest{
 		FunctionName:       fn.Name,
 		Image:              fn.Image,
-		Env:                fn.Environment,
+		Env:                c.environment(fn),
 		MemorySizeMb:       uint32(fn.MemoryMB),
 		TimeoutSeconds:     uint32(math.Ceil(fn.Timeout.Seconds())),
 		RuntimeInterface:   runtimeInterface(fn.Interface),

@@ -103,11 +103,12 @@ func serve(t *testing.T, a *fakeAgent, lis net.Listener, opts ...grpc.ServerOpti
 	return h, stop
 }
 
-func mustDial(t *testing.T, a *fakeAgent) (*agentclient.Client, *health.Server) {
+func mustDial(t *testing.T, a *fakeAgent, options ...agentclient.Option) (*agentclient.Client, *health.Server) {
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
 	h, _ := serve(t, a, lis)
-	c, err := agentclient.Dial("agent:50051", agentclient.WithDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	options = append(options, agentclient.WithDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	c, err := agentclient.Dial("agent:50051", options...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, c.Close()) })
 	return c, h
@@ -141,6 +142,17 @@ func TestClient_Start_SendsTheFunctionAndReturnsTheWorker(t *testing.T) {
 	assert.Equal(t, "req-1", r.GetRequestId())
 	assert.True(t, r.GetStandby())
 	assert.Positive(t, a.deadline, "every call has a deadline")
+}
+
+func TestClient_Start_GivesTheFunctionsOwnVariables(t *testing.T) {
+	a := &fakeAgent{info: &agentv1.WorkerInfo{Id: "c1", IpAddress: "10.88.0.5", Port: 8080}}
+	c, _ := mustDial(t, a, agentclient.WithEnvironment(func(function string) map[string]string {
+		return map[string]string{"AWS_ACCESS_KEY_ID": "of " + function}
+	}))
+	_, err := c.Start(t.Context(), echo, false, "req-1")
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"TABLE": "items", "AWS_ACCESS_KEY_ID": "of lambda-echo"}, a.ensured.GetEnv())
+	assert.Len(t, echo.Environment, 1, "the configuration stays as it is")
 }
 
 func TestClient_Freeze_AsksTheWorkerFirst(t *testing.T) {

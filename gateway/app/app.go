@@ -142,7 +142,11 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	if err != nil {
 		return nil, err
 	}
-	if a.agent, err = dialAgent(s); err != nil {
+	keys, err := functionkeys.Open(s.FunctionKeysFile)
+	if err != nil {
+		return nil, fmt.Errorf("FUNCTION_KEYS_FILE: %w", err)
+	}
+	if a.agent, err = dialAgent(s, keys); err != nil {
 		return nil, err
 	}
 	a.pool = pool.Open(a.agent, pool.Options{
@@ -165,9 +169,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	if a.async, err = openQueue(ctx, s, invoker, a.log); err != nil {
 		return nil, err
 	}
-	if a.lambda, err = lambdaAPI(s, invoker, a.async); err != nil {
-		return nil, err
-	}
+	a.lambda = lambdaAPI(s, invoker, a.async, keys)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(a.pool, invoker, a.stores, a.async)
 	options := httpapi.Options{
@@ -241,18 +243,14 @@ func (a *App) dependencies() []httpapi.Dependency {
 }
 
 // lambdaAPI makes the data plane of Lambda's API.
-func lambdaAPI(s settings.Settings, invoker *invoke.Invoker, queue *async.Queue) (*lambdaapi.API, error) {
-	keys, err := functionkeys.Open(s.FunctionKeysFile)
-	if err != nil {
-		return nil, fmt.Errorf("FUNCTION_KEYS_FILE: %w", err)
-	}
+func lambdaAPI(s settings.Settings, invoker *invoke.Invoker, queue *async.Queue, keys *functionkeys.Keys) *lambdaapi.API {
 	access := make(map[string]string, len(s.LambdaAccessKeys))
 	for id, secret := range s.LambdaAccessKeys {
 		access[id] = string(secret)
 	}
 	return lambdaapi.New(lambdaapi.Options{
 		Invoker: invoker, Streamer: invoker, Queue: queue, AccessKeys: access, FunctionKeys: keys, Region: s.Region, Account: s.AccountID,
-	}), nil
+	})
 }
 
 func store(s settings.Store) provision.Store {
@@ -289,8 +287,16 @@ func openQueue(ctx context.Context, s settings.Settings, invoker *invoke.Invoker
 	return q, nil
 }
 
-func dialAgent(s settings.Settings) (*agentclient.Client, error) {
+func dialAgent(s settings.Settings, keys *functionkeys.Keys) (*agentclient.Client, error) {
 	var options []agentclient.Option
+	if s.FunctionKeys {
+		options = append(options, agentclient.WithEnvironment(func(function string) map[string]string {
+			key := keys.Of(function)
+			return map[string]string{
+				"AWS_ACCESS_KEY_ID": key.AccessKeyID, "AWS_SECRET_ACCESS_KEY": key.SecretAccessKey, "AWS_SESSION_TOKEN": key.SessionToken,
+			}
+		}))
+	}
 	if s.AgentTLS.Enabled() {
 		options = append(options, agentclient.WithMutualTLS(s.AgentTLS.CertFile, s.AgentTLS.KeyFile, s.AgentTLS.CAFile))
 	}

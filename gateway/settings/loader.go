@@ -67,6 +67,20 @@ func (l *loader) urlPath(name, def string) string {
 	return l.matching(name, def, pathPattern, "a URL path such as "+def+", without a slash at its end")
 }
 
+func (l *loader) onOff(name string, def bool) bool {
+	switch v := l.getenv(name); v {
+	case "":
+		return def
+	case "on":
+		return true
+	case Off:
+		return false
+	default:
+		l.problemf("%s: must be on or off, got %q", name, v)
+		return def
+	}
+}
+
 func (l *loader) boolean(name string, def bool) bool {
 	v := l.getenv(name)
 	if v == "" {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,6 +91,11 @@ type Settings struct {
 	// FunctionKeysFile holds the secret from which the functions' own access keys are made. It is made once, mode 0600;
 	// the stores read it too. FUNCTION_KEYS_FILE; default function-keys in Home.
 	FunctionKeysFile string
+	// FunctionKeys says that functions get access keys of their own, in AWS_ACCESS_KEY_ID and its like, with which they use
+	// the box's stores and Lambda's API. Stores elsewhere do not know these keys: without them functions get the agent's
+	// FUNCTION_ACCESS_KEY, for which LAMBDA_ACCESS_KEYS has to have an entry if functions are to call functions.
+	// FUNCTION_KEYS, on or off; default on, off where S3_ENDPOINT or DYNAMODB_ENDPOINT leads to another machine.
+	FunctionKeys bool
 	// AllowInsecureDefaults permits the development credentials on any listener.
 	// ESB_ALLOW_INSECURE_DEFAULTS, true or false; default false.
 	AllowInsecureDefaults bool
@@ -291,6 +297,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		ServiceLogMaxMB: l.integer("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
 	}
 	s.FunctionKeysFile = l.text("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
+	s.FunctionKeys = l.onOff("FUNCTION_KEYS", s.ownStore(s.S3) && s.ownStore(s.DynamoDB))
 	s.LogDir = l.text("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	l.checkTLSFiles(s)
 	l.checkAgent(s)
@@ -454,6 +461,12 @@ func (s Settings) local(addr string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && s.Subnet.IsValid() && ip.Unmap() == s.BoxAddr()
+}
+
+// ownStore says whether a store is on this box, or there is none.
+func (s Settings) ownStore(store Store) bool {
+	u, err := url.Parse(store.Endpoint)
+	return store.Endpoint == "" || err == nil && s.local(net.JoinHostPort(u.Hostname(), "0"))
 }
 
 func loopback(addr string) bool {

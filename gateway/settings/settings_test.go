@@ -55,6 +55,7 @@ func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
 	assert.Equal(t, 5, s.CircuitBreakerFailures)
 	assert.Equal(t, 200, s.StreamLimitMB)
 	assert.Equal(t, filepath.Join(s.Home, "function-keys"), s.FunctionKeysFile)
+	assert.True(t, s.FunctionKeys)
 	assert.Equal(t, map[string]settings.Secret{"AKIDOWN": "own-lambda-secret-key"}, s.LambdaAccessKeys)
 	assert.Equal(t, 10*time.Second, s.CircuitBreakerOpen)
 	assert.Equal(t, 30*time.Second, s.ShutdownGrace)
@@ -282,4 +283,24 @@ func TestLoad_NATS_CredentialsAreSecret_AndFilesMustBeThere(t *testing.T) {
 	assert.ErrorContains(t, err, "ESB_NATS_CERT, ESB_NATS_KEY: set both or neither")
 	_, err = settings.Load(env(t, "ESB_NATS_URL", "nats://u:hush@"))
 	assert.NotContains(t, err.Error(), "hush")
+}
+
+func TestLoad_FunctionKeys_AreOffWhereAStoreIsElsewhere(t *testing.T) {
+	for _, c := range []struct {
+		vars []string
+		want bool
+	}{
+		{[]string{"S3_ENDPOINT", "http://10.88.0.1:9000", "DYNAMODB_ENDPOINT", "off"}, true},
+		{[]string{"S3_ENDPOINT", "http://localhost:9000"}, true},
+		{[]string{"S3_ENDPOINT", "https://s3.eu-west-1.amazonaws.com"}, false},
+		{[]string{"DYNAMODB_ENDPOINT", "http://192.0.2.1:8000"}, false},
+		{[]string{"DYNAMODB_ENDPOINT", "http://192.0.2.1:8000", "FUNCTION_KEYS", "on"}, true},
+		{[]string{"FUNCTION_KEYS", "off"}, false},
+	} {
+		s, err := settings.Load(env(t, append([]string{"GATEWAY_HTTPS_ADDR", "127.0.0.1:443", "GATEWAY_HTTP_ADDR", "off"}, c.vars...)...))
+		require.NoError(t, err, c.vars)
+		assert.Equal(t, c.want, s.FunctionKeys, c.vars)
+	}
+	_, err := settings.Load(env(t, "GATEWAY_HTTPS_ADDR", "127.0.0.1:443", "GATEWAY_HTTP_ADDR", "off", "FUNCTION_KEYS", "yes"))
+	require.EqualError(t, err, `FUNCTION_KEYS: must be on or off, got "yes"`)
 }
