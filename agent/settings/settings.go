@@ -79,8 +79,8 @@ type Settings struct {
 	// AWS_ENDPOINT_URL_LAMBDA.
 	FunctionLambdaEndpoint string
 	// FunctionAccessKey and FunctionSecretKey (FUNCTION_ACCESS_KEY, FUNCTION_SECRET_KEY; default S3_ACCESS_KEY and
-	// S3_SECRET_KEY) are the credentials of functions, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. SDKs have one pair for all
-	// services: give the stores the same one.
+	// S3_SECRET_KEY) are the credentials of functions, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, to which the gateway gives
+	// no keys of their own (its FUNCTION_KEYS is off). SDKs have one pair for all services: give the stores the same one.
 	FunctionAccessKey string
 	FunctionSecretKey Secret
 	// CodeCacheMB (CODE_CACHE_MB, default 2048) bounds the unpacked code under <ESB_HOME>/code that no container uses; what
