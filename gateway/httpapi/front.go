@@ -47,6 +47,8 @@ type front struct {
 	lambda  *lambdaapi.API
 	login   string
 	account string
+	// plain is what holds before there are routes, and for the gateway's own endpoints at all times.
+	plain   *routing
 	metrics *metrics
 	log     *slog.Logger
 	access  *slog.Logger
@@ -91,7 +93,8 @@ func newFront(o Options) *front {
 		streamIdle: cmp.Or(o.StreamIdle, streamIdle),
 	}
 	f.account = o.Events.AccountID()
-	f.routing.Store(&routing{api: &gateway.API{}, replies: response.Default()})
+	f.plain = &routing{api: &gateway.API{}, replies: response.Default()}
+	f.routing.Store(f.plain)
 	f.metrics = newMetrics(o.Registry, f.flights.count)
 	return f
 }

@@ -87,6 +87,7 @@ func login(c echo.Context, o Options) error {
 
 // serveOwn lets Echo answer and takes note of what it answered.
 func (f *front) serveOwn(x *exchange) {
+	x.routing = f.plain // gateway_responses are about the API, the login answers as design.md 7 has it
 	control := http.NewResponseController(x.w)
 	_ = control.SetReadDeadline(x.start.Add(readBodyTimeout)) // not every ResponseWriter of a test can
 	defer func() { _ = control.SetReadDeadline(time.Time{}) }()

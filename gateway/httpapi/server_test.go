@@ -707,3 +707,36 @@ func BenchmarkServer_WarmRequest(b *testing.B) {
 		_ = resp.Body.Close()
 	}
 }
+
+// TestServer_GatewayResponses_AreOfTheAPI: what routing.yml says changes the answers of the API, not those of the login.
+func TestServer_GatewayResponses_AreOfTheAPI(t *testing.T) {
+	b := mustOpen(t, returning(`"wrong shape"`))
+	body := `{"m":$context.error.messageString,"p":"$context.path","r":"$context.resourcePath"}`
+	api := &gateway.API{Stage: "dev", StageInURL: true, Responses: gateway.Responses{
+		Set: gateway.ResponsesAWSREST,
+		Custom: map[string]gateway.Response{
+			"DEFAULT_4XX": {Status: 418, Body: &body, Header: []gateway.ResponseHeader{{Name: "RETRY-AFTER", Value: "7"}}},
+			"DEFAULT_5XX": {Body: &body},
+		},
+	}}
+	replies, err := response.New(api.Responses)
+	require.NoError(t, err)
+	b.SetRoutes(mustRoutes(t, gateway.Route{Path: "/a", Auth: gateway.AuthNone}, gateway.Route{Path: "/key", Auth: gateway.AuthAPIKey}), api, replies)
+
+	got := b.do("GET", "/dev/nowhere", nil, nil)
+	assert.Equal(t, 418, got.status)
+	assert.JSONEq(t, `{"m":"Missing Authentication Token","p":"/dev/nowhere","r":""}`, got.body)
+	assert.Equal(t, "MissingAuthenticationTokenException", got.header.Get("x-amzn-ErrorType"))
+	assert.Equal(t, []string{"7"}, got.header.Values("Retry-After"))
+	got = b.do("GET", "/dev/a", nil, nil)
+	assert.Equal(t, 502, got.status)
+	assert.JSONEq(t, `{"m":"Internal server error","p":"/dev/a","r":"/a"}`, got.body)
+	assert.Equal(t, 418, b.do("GET", "/a", nil, nil).status, "the URL has no stage")
+	assert.Equal(t, 418, b.do("GET", "/devil/a", nil, nil).status, "another word with the stage at its beginning")
+	assert.Equal(t, 418, b.do("GET", "/dev/key", nil, nil).status)
+
+	got = b.do("POST", loginPath, nil, strings.NewReader(`{"AuthParameters":{"USERNAME":"user","PASSWORD":"pass"}}`))
+	assert.Equal(t, 401, got.status)
+	assert.Equal(t, `{"message":"Unauthorized"}`, got.body)
+	assert.Empty(t, got.header.Get("Retry-After"))
+}
