@@ -26,6 +26,8 @@ const (
 	stageHTTP = "$default"
 	// APIID is the id of the box's API.
 	APIID = "esbedgebox"
+	// Protocol is what events say, whatever the client speaks: AWS's front ends take HTTP/2 and show HTTP/1.1.
+	Protocol = "HTTP/1.1"
 	// deploymentID is the same for all events: a configuration has no number.
 	deploymentID = "esb001"
 )

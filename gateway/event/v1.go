@@ -176,7 +176,7 @@ func (b *Builder) appendContextV1(dst []byte, r *Request) []byte {
 	dst = append(dst, `"path":`...)
 	dst = appendStagePath(dst, stage, r.Path)
 	dst = append(dst, ',')
-	dst = appendMember(dst, "protocol", r.HTTP.Proto)
+	dst = appendMember(dst, "protocol", Protocol)
 	dst = appendMember(dst, "requestId", r.RequestID)
 	dst = append(dst, `"requestTime":"`...)
 	dst = r.Time.UTC().AppendFormat(dst, requestTimeFormat)

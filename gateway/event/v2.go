@@ -163,7 +163,7 @@ func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
 	dst = append(dst, `"path":`...)
 	dst = appendStagePath(dst, stage, r.Path)
 	dst = append(dst, ',')
-	dst = appendMember(dst, "protocol", r.HTTP.Proto)
+	dst = appendMember(dst, "protocol", Protocol)
 	dst = appendMember(dst, "sourceIp", r.SourceIP)
 	dst = appendMember(dst, "userAgent", first(r.HTTP.Header, "User-Agent"))
 	dst = closeWith(dst, '}')

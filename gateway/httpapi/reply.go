@@ -45,7 +45,7 @@ func (f *front) values(x *exchange, httpAPI bool) *response.Values {
 		ExtendedRequestID: x.ids.extended,
 		Path:              event.StagePath(stage, x.path),
 		Method:            x.r.Method,
-		Protocol:          x.r.Proto,
+		Protocol:          event.Protocol,
 		Host:              event.DomainName(x.r.Host),
 		SourceIP:          x.sourceIP,
 		UserAgent:         x.r.UserAgent(),

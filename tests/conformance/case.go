@@ -46,7 +46,7 @@ type Case struct {
 // Step is one request and what is expected of it. Its files begin with "<name>." when it has a name.
 type Step struct {
 	Name string `yaml:"name"`
-	// Scheme is http (default) or https.
+	// Scheme is https, or h2 for HTTP/2; empty for plain HTTP/1.1.
 	Scheme string `yaml:"scheme"`
 	// Path is posted to when there is no request.http; "/respond" when empty.
 	Path string `yaml:"path"`

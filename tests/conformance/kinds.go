@@ -47,6 +47,20 @@ func runHTTP(ctx context.Context, b *Box, c *Case) ([]string, error) {
 	return all, nil
 }
 
+// exchange sends a request in one of the ways that a step may name.
+func (b *Box) exchange(ctx context.Context, scheme, method string, request []byte) (Response, error) {
+	secure := strings.TrimPrefix(b.HTTPSURL, "https://")
+	switch scheme {
+	case "":
+		return send(ctx, strings.TrimPrefix(b.HTTPURL, "http://"), false, method, request)
+	case "https":
+		return send(ctx, secure, true, method, request)
+	case "h2":
+		return sendHTTP2(ctx, secure, request)
+	}
+	return Response{}, fmt.Errorf("scheme %q: there are https and h2, and HTTP without", scheme)
+}
+
 // runReload gives the box routing.yml of the case and compares what the operator is told by POST /reload (response.json); then
 // the profile is the box's routing again.
 func runReload(ctx context.Context, b *Box, c *Case) (differences []string, err error) {
@@ -114,11 +128,7 @@ func runStep(ctx context.Context, b *Box, c *Case, s Step, m *Matcher) ([]string
 		return nil, err
 	}
 	method, request := compose([]byte(m.Expand(string(file))), body)
-	addr, secure := strings.TrimPrefix(b.HTTPURL, "http://"), false
-	if s.Scheme == "https" {
-		addr, secure = strings.TrimPrefix(b.HTTPSURL, "https://"), true
-	}
-	response, err := send(ctx, addr, secure, method, request)
+	response, err := b.exchange(ctx, s.Scheme, method, request)
 	if err != nil {
 		return nil, err
 	}

@@ -59,6 +59,39 @@ func send(ctx context.Context, addr string, secure bool, method string, request 
 	return response, nil
 }
 
+// sendHTTP2 sends the same request over HTTP/2, where names of headers have no spelling: the answer's are canonical.
+func sendHTTP2(ctx context.Context, addr string, request []byte) (Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeLimit)
+	defer cancel()
+	r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(request)))
+	if err != nil {
+		return Response{}, fmt.Errorf("read the request: %w", err)
+	}
+	r = r.WithContext(ctx)
+	r.RequestURI, r.URL.Scheme, r.URL.Host = "", "https", addr
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the box's development CA
+		ForceAttemptHTTP2: true,
+	}
+	defer transport.CloseIdleConnections()
+	answer, err := transport.RoundTrip(r)
+	if err != nil {
+		return Response{}, err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if answer.ProtoMajor != 2 {
+		return Response{}, fmt.Errorf("the answer came over %s", answer.Proto)
+	}
+	response := Response{Status: answer.StatusCode}
+	for name, values := range answer.Header {
+		for _, v := range values {
+			response.Header = append(response.Header, HeaderLine{name, v})
+		}
+	}
+	response.Body, err = io.ReadAll(answer.Body)
+	return response, err
+}
+
 // receive reads one answer, past interim ones (100 Continue), and keeps the spelling of its header.
 func receive(r *bufio.Reader, method string) (Response, error) {
 	for {
