@@ -109,6 +109,10 @@ func (i *instance) startExtensions() {
 		close(i.registered)
 	}
 	i.mu.Unlock()
+	if len(files) > 0 {
+		i.telemetry.begin()
+		i.telemetry.initStart(i.cfg)
+	}
 	for n, file := range files {
 		e := &extension{name: filepath.Base(file), external: true, state: extensionStarted, events: make(chan []byte, 2), exited: make(chan struct{})}
 		i.mu.Lock()
@@ -301,6 +305,7 @@ func (i *instance) takeLeave(reason string) {
 				i.signal(syscall.SIGKILL)
 			}
 		}
+		i.telemetry.flush()
 		event := append([]byte(`{"eventType":"SHUTDOWN","shutdownReason":"`+reason+`","deadlineMs":`), strconv.FormatInt(end.UnixMilli(), 10)...)
 		event = append(event, '}')
 		for _, e := range all {
@@ -354,7 +359,7 @@ func (i *instance) kill(e *extension) {
 	}
 }
 
-// extensionLines are what AWS logs about each extension at the end of an init phase.
+// extensionLines are what AWS logs about each extension at the end of an init phase; subscribers are told too.
 func (i *instance) extensionLines() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -368,6 +373,7 @@ func (i *instance) extensionLines() []string {
 			events = append(events, "SHUTDOWN")
 		}
 		line := "EXTENSION\tName: " + e.name + "\tState: " + string(e.state) + "\tEvents: [" + strings.Join(events, ",") + "]"
+		i.telemetry.extensionState(e.name, string(e.state), e.errorType, events)
 		if e.errorType != "" {
 			line += "\tError Type: " + e.errorType
 		}

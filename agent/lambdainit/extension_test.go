@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -52,6 +53,8 @@ func runExtension(name, mode, arg string) int {
 		return 3
 	case "shutdown-only":
 		events = `{"events":["SHUTDOWN"]}`
+	case "telemetry":
+		events = `{"events":["SHUTDOWN"]}`
 	case "nothing":
 		events = `{"events":[]}`
 	case "misuse":
@@ -72,6 +75,8 @@ func runExtension(name, mode, arg string) int {
 	fmt.Println("registered:", resp.StatusCode, body)
 	id := resp.Header.Get("Lambda-Extension-Identifier")
 	switch mode {
+	case "telemetry":
+		subscribe(id)
 	case "env":
 		fmt.Println("environment:", strings.Join(os.Environ(), " "))
 	case "misuse":
@@ -111,6 +116,45 @@ func runExtension(name, mode, arg string) int {
 			}
 		}
 	}
+}
+
+// subscribe has the telemetry printed, one event a line.
+func subscribe(id string) {
+	put := func(path, body string) {
+		req, err := http.NewRequest(http.MethodPut, "http://"+os.Getenv("AWS_LAMBDA_RUNTIME_API")+path, strings.NewReader(body))
+		if err != nil {
+			panic(err)
+		}
+		req.Header.Set("Lambda-Extension-Identifier", id)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		text, _ := io.ReadAll(resp.Body)
+		fmt.Println("subscribe:", resp.StatusCode, string(text))
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		_ = http.Serve(lis, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			var events []json.RawMessage
+			if err := json.NewDecoder(r.Body).Decode(&events); err != nil {
+				fmt.Println("bad telemetry:", err)
+			}
+			for _, e := range events {
+				fmt.Println("telemetry:", string(e))
+			}
+		}))
+	}()
+	_, port, _ := net.SplitHostPort(lis.Addr().String())
+	destination := `"destination":{"protocol":"HTTP","URI":"http://sandbox.localdomain:` + port + `/x"}`
+	put("/2022-07-01/telemetry", `{"types":["everything"],`+destination+`}`)
+	put("/2022-07-01/telemetry", `{"types":["platform"],"buffering":{"timeoutMs":1},`+destination+`}`)
+	put("/2022-07-01/telemetry", `{"types":["platform"],"destination":{"protocol":"HTTP","URI":"http://example.com:1"}}`)
+	put("/2022-07-01/telemetry", `{"schemaVersion":"2022-12-13","types":["platform","function"],"buffering":{"timeoutMs":25},`+destination+`}`)
 }
 
 // withExtensions makes a folder of extensions: name, and mode with an argument.
@@ -316,4 +360,30 @@ func TestExtensionAPI_Misuse_IsRefusedAsAWSDoes(t *testing.T) {
 	} {
 		assert.Contains(t, b.waitExtension("probe", what).Message, `"errorType":"`+errorType+`"`, what)
 	}
+}
+
+func TestTelemetry_SubscriberGetsWhatHappens(t *testing.T) {
+	b := mustOpenBox(t, withExtensions(t, "probe", "telemetry"), withStart("slow-init"))
+	trace := "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+	b.invoke("req-1", order{Do: "log", Text: "hello \"telemetry\"\n"}, "X-Amzn-Trace-Id: "+trace).reply(t)
+	b.waitReport("req-1")
+	for _, want := range []string{
+		`subscribe: 400 {"errorMessage":"types: must be platform, function or extension, got \"everything\"","errorType":"ValidationError"}`,
+		`subscribe: 400 {"errorMessage":"buffering.timeoutMs: must be 25 to 30000, got 1"`,
+		`subscribe: 400 {"errorMessage":"destination.URI: must be http://sandbox.localdomain:<port>`,
+		`subscribe: 200 OK`,
+		`"type":"platform.initStart","record":{"initializationType":"on-demand","phase":"init","functionName":"test","functionVersion":"$LATEST"}}`,
+		`"type":"platform.telemetrySubscription","record":{"name":"probe","state":"Subscribed","types":["platform","function"]}}`,
+		`"type":"function","record":"slow init done"}`,
+		`"type":"platform.initReport","record":{"initializationType":"on-demand","phase":"init","status":"success","metrics":{"durationMs":`,
+		`"type":"platform.extension","record":{"name":"probe","state":"Ready","events":["SHUTDOWN"]}}`,
+		`"type":"platform.start","record":{"requestId":"req-1","version":"$LATEST","tracing":{"type":"X-Amzn-Trace-Id","value":"` + trace + `"}}}`,
+		`"type":"function","record":"hello \"telemetry\""}`,
+		`"type":"platform.runtimeDone","record":{"requestId":"req-1","status":"success","metrics":{"durationMs":`,
+		`"type":"platform.report","record":{"requestId":"req-1","status":"success","metrics":{"durationMs":`,
+	} {
+		b.waitLine("extension", want)
+	}
+	require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
+	<-b.ended
 }

@@ -106,6 +106,10 @@ func (f *function) serve() {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	payload, err := io.ReadAll(resp.Body)
+	if resp.StatusCode == http.StatusForbidden {
+		time.Sleep(time.Millisecond) // an answer that broke off has not been seen to yet
+		return
+	}
 	if err != nil || resp.StatusCode != http.StatusOK {
 		panic(fmt.Sprint("next: ", resp.StatusCode, err))
 	}

@@ -45,6 +45,7 @@ type instance struct {
 	env       []string // of the function's process
 	server    *http.Server
 	serving   chan struct{}
+	telemetry *telemetry
 	// background counts the goroutines that watch extensions.
 	background sync.WaitGroup
 
@@ -98,6 +99,7 @@ func startInstance(cfg *Config, procs *processes, j *journal) (*instance, error)
 		cfg:        cfg,
 		processes:  procs,
 		journal:    j,
+		telemetry:  &telemetry{stop: make(chan struct{})},
 		startedAt:  time.Now(),
 		serving:    make(chan struct{}),
 		registered: make(chan struct{}),
@@ -119,6 +121,7 @@ func startInstance(cfg *Config, procs *processes, j *journal) (*instance, error)
 		defer close(i.serving)
 		_ = i.server.Serve(listener)
 	}()
+	j.setTap(i.telemetry)
 	i.startExtensions()
 	return i, nil
 }
@@ -194,6 +197,7 @@ func (i *instance) close(reason string) bool {
 	}
 	<-i.serving
 	i.background.Wait()
+	i.telemetry.close()
 	return dead
 }
 

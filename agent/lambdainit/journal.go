@@ -61,8 +61,10 @@ type journal struct {
 	closed  bool
 	lost    int
 	scope   scope
-	tailOn  bool
-	tail    []byte
+	// tap is told what function and extensions write; nil when nobody wants to know.
+	tap    *telemetry
+	tailOn bool
+	tail   []byte
 }
 
 func openJournal(out io.Writer, function, container string) *journal {
@@ -178,6 +180,13 @@ func (j *journal) end() []byte {
 	return j.tail
 }
 
+// setTap sets who is told what function and extensions write, nil for nobody.
+func (j *journal) setTap(t *telemetry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.tap = t
+}
+
 // function writes one line of the function's output, or of that of the named extension. It waits while the queue is full,
 // until stop is closed; the line is lost then.
 func (j *journal) function(stream, extension string, line []byte, stop <-chan struct{}) {
@@ -192,6 +201,13 @@ func (j *journal) function(stream, extension string, line []byte, stop <-chan st
 			return
 		}
 		j.mu.Lock()
+	}
+	class := classFunction
+	if extension != "" {
+		class = classExtension
+	}
+	if j.tap != nil {
+		j.tap.line(class, string(line))
 	}
 	if extension == "" {
 		j.appendLine(s, typeFunction, "INFO", stream, string(line), nil)

@@ -27,6 +27,10 @@ func (i *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			i.serveExtensions(w, r, call)
 			return
 		}
+		if r.URL.Path == telemetryPath || r.URL.Path == logsPath {
+			i.serveTelemetry(w, r)
+			return
+		}
 		http.NotFound(w, r)
 		return
 	}

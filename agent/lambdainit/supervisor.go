@@ -183,6 +183,8 @@ func (s *Supervisor) current() *instance {
 func (s *Supervisor) state() string {
 	i := s.current()
 	switch {
+	case i == nil && s.busy.Load():
+		return "busy"
 	case i == nil:
 		return "standby"
 	case !i.initialised():
@@ -265,7 +267,9 @@ func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
 				e.err, again = err, false
 			}
 		case <-i.ready:
+			i.telemetry.initDone(i.readyAt.Sub(i.startedAt))
 			s.tellExtensions(i)
+			i.telemetry.settle()
 			s.tell(notifyInitOK)
 			return i, nil
 		case <-i.failed:
@@ -348,6 +352,7 @@ func (s *Supervisor) discard(i *instance, reason string) {
 	if !i.close(reason) {
 		s.fault("A process of the function cannot be killed: it waits in the kernel")
 	}
+	s.journal.setTap(nil)
 	s.mu.Lock()
 	s.instance = nil
 	s.mu.Unlock()
@@ -388,6 +393,9 @@ func (s *Supervisor) start(inv *invocation) {
 		return
 	}
 	inv.begun = true
+	if i := s.current(); i != nil {
+		i.telemetry.start(inv, s.cfg.Version)
+	}
 	s.journal.platform(typeStart, "INFO", "START RequestId: "+inv.id+" Version: "+s.cfg.Version, nil)
 }
 
@@ -550,6 +558,7 @@ func (s *Supervisor) awaitExtensions(inv *invocation, out *outcome) {
 	if i == nil || out.started.IsZero() {
 		return
 	}
+	i.telemetry.runtimeDone(inv, out)
 	rested := i.resting()
 	if rested == nil {
 		return
@@ -600,6 +609,9 @@ func (s *Supervisor) conclude(inv *invocation, out *outcome) []byte {
 		s.fault(out.fault)
 	}
 	s.journal.platform(typeEnd, "INFO", "END RequestId: "+inv.id, nil)
+	if i := s.current(); i != nil && !out.started.IsZero() {
+		i.telemetry.report(inv, out, s.cfg.MemoryMB, s.memory.peak())
+	}
 	message, figures := out.report(inv, s.cfg.MemoryMB, s.memory.peak())
 	s.journal.platform(typeReport, "INFO", message, figures)
 	if out.reset != "" {

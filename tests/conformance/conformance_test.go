@@ -79,6 +79,7 @@ func mustBox(t *testing.T) *Box {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(config, name), data, 0o644))
 	}
+	require.NoError(t, addProbe(config))
 	b := &Box{}
 	require.NoError(t, setRouting(config, DefaultProfile))
 	s, err := stack.Prepare(home, stack.Options{

@@ -26,8 +26,9 @@ type Runner func(ctx context.Context, b *Box, c *Case) ([]string, error)
 
 // kinds has a runner for each kind. A part with a protocol of its own adds a line here and a file beside this one.
 var kinds = map[string]Runner{
-	kindHTTP: runHTTP,
-	"reload": runReload,
+	kindHTTP:        runHTTP,
+	kindEnvironment: runEnvironment,
+	"reload":        runReload,
 }
 
 // runHTTP sends each step's request as it stands and compares what the function saw (event.json: the answer's body is the event,

@@ -1,0 +1,412 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// kindEnvironment is section 6: what a function sees of its surroundings. `with: {check: name}` names one of environmentChecks.
+const kindEnvironment = "environment"
+
+// environmentLimit bounds a wait for what must happen.
+const environmentLimit = 60 * time.Second
+
+// handlers are the zip functions of section 6 that are no program of ours.
+var handlers = map[string]string{
+	"probe-python/app.py": `import json, os
+def handler(event, context):
+    return {"statusCode": 200, "body": json.dumps({"Env": dict(os.environ)})}
+`,
+	"probe-node/index.js": `exports.handler = async () => ({ statusCode: 200, body: JSON.stringify({ Env: process.env }) });
+`,
+}
+
+// addProbe puts the code of section 6's functions beside functions.yml.
+func addProbe(config string) error {
+	root, err := stack.RepositoryRoot()
+	if err != nil {
+		return err
+	}
+	folder := filepath.Join(config, "probe")
+	extensions := filepath.Join(config, "probe-layer", "extensions")
+	for _, dir := range []string{folder, extensions} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	program, err := stack.BuildProgram(root, folder, "./tests/conformance/probe", "-ldflags", "-s -w")
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(program, filepath.Join(folder, "bootstrap")); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(filepath.Join(folder, "bootstrap"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(extensions, "watcher"), data, 0o755); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(handlers)) {
+		if err := os.MkdirAll(filepath.Join(config, filepath.Dir(name)), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(config, name), []byte(handlers[name]), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probed is what the probe reports (probe/main.go).
+type probed struct {
+	PID, Count      int
+	Env             map[string]string
+	Headers         http.Header
+	NoFile, NProc   uint64
+	TmpMB           uint64
+	Marker          bool
+	Events, Notes   []string
+	Ticks           int
+	GapMS           int64
+	CPUMS, WallMS   int64
+	requestID       string
+	status          int
+	body            string
+	traceID         string
+	sentAt, heardAt time.Time
+}
+
+// examination is one case of section 6 while it runs.
+type examination struct {
+	ctx      context.Context
+	box      *Box
+	findings []string
+	err      error
+}
+
+// environmentChecks are the cases of section 6, by name.
+var environmentChecks = map[string]func(*examination){
+	"variables": func(x *examination) {
+		got := x.ask("/probe", "report", 0)
+		day := time.Now().UTC().Format("2006/01/02")
+		for name, want := range map[string]string{
+			"AWS_REGION": `[a-z]{2}-[a-z]+-\d`, "AWS_DEFAULT_REGION": regexp.QuoteMeta(got.Env["AWS_REGION"]),
+			"AWS_LAMBDA_FUNCTION_NAME": "probe", "AWS_LAMBDA_FUNCTION_VERSION": `\$LATEST`, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
+			"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/probe",
+			"AWS_LAMBDA_LOG_STREAM_NAME": `(` + day + `|\d{4}/\d\d/\d\d)/\[\$LATEST\][0-9a-f]{32}`, "AWS_LAMBDA_RUNTIME_API": `[0-9.]+:\d+`,
+			"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "AWS_XRAY_DAEMON_ADDRESS": `[0-9.]+:2000`, "_AWS_XRAY_DAEMON_ADDRESS": `[0-9.]+`,
+			"_AWS_XRAY_DAEMON_PORT": "2000", "LAMBDA_TASK_ROOT": "/var/task", "LAMBDA_RUNTIME_DIR": "/var/runtime", "LANG": `en_US\.UTF-8`,
+			"TZ": ":UTC", "PATH": `/.*/opt/bin`, "LD_LIBRARY_PATH": `.*/var/task:/var/task/lib:/opt/lib`, "_HANDLER": "probe.handler",
+		} {
+			x.check(regexp.MustCompile("^(?:"+want+")$").MatchString(got.Env[name]), "%s is %q, want %s", name, got.Env[name], want)
+		}
+	},
+	"credentials": func(x *examination) {
+		got := x.ask("/probe", "report", 0)
+		for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+			x.check(got.Env[name] != "", "%s is not there", name)
+		}
+	},
+	"execution-environment": func(x *examination) {
+		for path, want := range map[string]string{"/probe": "", "/probe-python": "AWS_Lambda_python3.11", "/probe-node": "AWS_Lambda_nodejs24.x"} {
+			got := x.ask(path, "report", 0)
+			value, is := got.Env["AWS_EXECUTION_ENV"]
+			x.check(value == want && is == (want != ""), "%s: AWS_EXECUTION_ENV is %q (%t), want %q", path, value, is, want)
+		}
+	},
+	"trace-variable": func(x *examination) {
+		for _, path := range []string{"/probe-python", "/probe-node"} {
+			first, second := x.ask(path, "report", 0), x.ask(path, "report", 0)
+			for _, r := range []probed{first, second} {
+				x.check(wholeTrace.MatchString(r.Env["_X_AMZN_TRACE_ID"]), "%s: _X_AMZN_TRACE_ID is %q", path, r.Env["_X_AMZN_TRACE_ID"])
+			}
+			x.check(first.Env["_X_AMZN_TRACE_ID"] != second.Env["_X_AMZN_TRACE_ID"], "%s: the trace id stays the same", path)
+		}
+	},
+	"trace-rules": func(x *examination) {
+		root, parent := "1-5759e988-bd862e3fe1be46a994272793", "53995c3f42cd8ad8"
+		for sent, want := range map[string]string{
+			"":                                   `Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0`,
+			"Self=1-2;Parent=" + parent:          `Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0(;Self=1-2)?`,
+			"Root=" + root:                       `Root=` + root + `;Parent=[0-9a-f]{16};Sampled=0`,
+			"Root=" + root + ";Parent=" + parent: `Root=` + root + `;Parent=` + parent + `;Sampled=1`,
+			"Root=" + root + ";Parent=" + parent + ";Sampled=0;Lineage=a:1": `Root=` + root + `;Parent=` + parent + `;Sampled=0;Lineage=a:1`,
+			"Root=" + root + ";Sampled=1":                                   `Root=` + root + `;Parent=[0-9a-f]{16};Sampled=1`,
+		} {
+			got := x.ask("/probe", "report", 0, "X-Amzn-Trace-Id", sent).Headers.Get("Lambda-Runtime-Trace-Id")
+			x.check(regexp.MustCompile("^"+want+"$").MatchString(got), "sent %q: the function gets %q, want %s", sent, got, want)
+		}
+	},
+	"next-headers": func(x *examination) {
+		got := x.ask("/probe", "report", 0)
+		h := got.Headers
+		x.check(h.Get("Lambda-Runtime-Aws-Request-Id") == got.requestID, "request id %q, the client's is %q", h.Get("Lambda-Runtime-Aws-Request-Id"), got.requestID)
+		x.check(regexp.MustCompile(`^arn:aws:lambda:`+got.Env["AWS_REGION"]+`:\d{12}:function:probe$`).MatchString(h.Get("Lambda-Runtime-Invoked-Function-Arn")),
+			"ARN %q", h.Get("Lambda-Runtime-Invoked-Function-Arn"))
+		ms, err := strconv.ParseInt(h.Get("Lambda-Runtime-Deadline-Ms"), 10, 64)
+		due := time.UnixMilli(ms)
+		// The function's timeout is 10 s, from a moment between question and answer on.
+		x.check(err == nil && !due.Before(got.sentAt.Add(10*time.Second-2*time.Millisecond)) && !due.After(got.heardAt.Add(10*time.Second+time.Millisecond)),
+			"deadline %s, asked at %s", due, got.sentAt)
+		x.check(wholeTrace.MatchString(h.Get("Lambda-Runtime-Trace-Id")), "trace id %q", h.Get("Lambda-Runtime-Trace-Id"))
+		for _, name := range []string{"Lambda-Runtime-Client-Context", "Lambda-Runtime-Cognito-Identity", "Lambda-Runtime-Aws-Tenant-Id"} {
+			x.check(h.Get(name) == "", "%s is %q, though the caller has none", name, h.Get(name))
+		}
+	},
+	"limits": func(x *examination) {
+		got := x.ask("/probe", "report", 0)
+		x.check(got.NoFile == 1024, "RLIMIT_NOFILE is %d", got.NoFile)
+		x.check(got.NProc == 1024, "RLIMIT_NPROC is %d", got.NProc)
+		x.check(got.TmpMB == 600, "/tmp has %d MB, want the 600 of ephemeral_storage", got.TmpMB)
+		x.check(x.ask("/probe-half", "report", 0).TmpMB == 512, "/tmp has not AWS's 512 MB where functions.yml says nothing")
+	},
+	"memory-and-cpu": func(x *examination) {
+		got := x.ask("/probe-half", "burn", 600)
+		x.check(got.WallMS >= 600 && got.CPUMS*100 <= got.WallMS*75, "with 885 MB, half a CPU, it got %d ms in %d ms", got.CPUMS, got.WallMS)
+		list := x.containers("probe-half")
+		if len(list) != 1 {
+			x.check(false, "%d containers", len(list))
+			return
+		}
+		m, err := x.box.Agent.GetContainerMetrics(x.ctx, &agentv1.GetContainerMetricsRequest{ContainerId: list[0].GetContainerId()})
+		x.fail(err)
+		x.check(m.GetMemoryLimitBytes() == 885<<20, "its memory limit is %d bytes", m.GetMemoryLimitBytes())
+	},
+	"configuration-limits": func(x *examination) {
+		base := "functions:\n  f: {code: ./probe, runtime: provided.al2023, "
+		for keys, want := range map[string]string{
+			"memory_size: 127":         "128 to 10240",
+			"memory_size: 10241":       "128 to 10240",
+			"ephemeral_storage: 511":   "512 to 10240",
+			"ephemeral_storage: 10241": "512 to 10240",
+			"timeout: 0":               "1 to 900",
+			"timeout: 901":             "1 to 900",
+			"environment: {A: " + strings.Repeat("x", 4096) + "}": "4096 bytes",
+			"layers: [./a, ./b, ./c, ./d, ./e, ./f]":              "5",
+		} {
+			x.refused(base+keys+"}\n", want)
+		}
+	},
+	"default-timeout": func(x *examination) {
+		x.check(x.ask("/probe-plain", "sleep", 3500).status == http.StatusBadGateway, "3.5 s are not over the default timeout of 3 s")
+		x.logged("probe-plain", "Task timed out after 3.00 seconds")
+	},
+	"reset": func(x *examination) {
+		x.ask("/probe-reset", "mark", 0)
+		before := x.ask("/probe-reset", "report", 0)
+		x.check(x.ask("/probe-reset", "exit", 0).status == http.StatusBadGateway, "a process that exits is no 502")
+		after := x.ask("/probe-reset", "report", 0)
+		x.check(after.Marker, "/tmp is lost")
+		x.check(before.Count > 1 && after.Count == 1, "globals are kept: invocation %d, then %d", before.Count, after.Count)
+		x.check(after.Env["AWS_LAMBDA_LOG_STREAM_NAME"] == before.Env["AWS_LAMBDA_LOG_STREAM_NAME"], "it is another sandbox")
+		x.logged("probe-reset", "Runtime exited with error: exit status 3")
+	},
+	"runtime-answers": func(x *examination) {
+		got := x.ask("/probe", "misuse", 0)
+		for _, want := range []string{
+			`other id: 400 {"errorMessage":"Invalid request ID","errorType":"InvalidRequestID"}`,
+			`next while running: 403 {"errorMessage":"State transition from Running to Ready failed for runtime. Error: State transition is not allowed","errorType":"InvalidStateTransition"}`,
+			`init error while running: 403`,
+			`restore next: 404`, `restore error: 404`, // as on AWS without SnapStart
+		} {
+			x.check(slices.ContainsFunc(got.Notes, func(n string) bool { return strings.HasPrefix(n, want) }), "%q is not among %q", want, got.Notes)
+		}
+		x.noted("/probe", `response: 202 {"status":"OK"}`)
+	},
+	"response-too-large": func(x *examination) {
+		x.check(x.ask("/probe", "big", 0).status == http.StatusBadGateway, "an answer over 6 MB is no 502")
+		x.noted("/probe", `big: 413 {"errorMessage":"Exceeded maximum allowed payload size (6291556 bytes).","errorType":"RequestEntityTooLarge"}`)
+	},
+	"error": func(x *examination) {
+		x.check(x.ask("/probe", "error", 0).status == http.StatusBadGateway, "a failed function is no 502")
+		x.noted("/probe", `error: 202 {"status":"OK"}`)
+		x.logged("probe", "Status: error\tError Type: Probe.Told")
+	},
+	"init-error": func(x *examination) {
+		x.check(x.ask("/probe-init-error", "report", 0).status == http.StatusBadGateway, "a failed init is no 502")
+		x.logged("probe-init-error", "Status: error\tError Type: Probe.NoInit")
+	},
+	"streaming": func(x *examination) {
+		got := x.ask("/probe", "stream", 0)
+		x.check(got.status == http.StatusOK && got.body == "streamed", "answer %d %q", got.status, got.body)
+		x.noted("/probe", `stream: 202 {"status":"OK"}`)
+		x.check(x.ask("/probe", "stream-error", 0).status == http.StatusBadGateway, "an error in the trailers is no 502")
+	},
+	"init-limit": func(x *examination) {
+		began := time.Now()
+		got := x.ask("/probe-slow", "report", 0)
+		x.check(got.status == http.StatusOK && got.Count == 1, "answer %d, invocation %d", got.status, got.Count)
+		x.check(time.Since(began) >= 10*time.Second, "the first init had %s, not 10 s", time.Since(began))
+		x.logged("probe-slow", "Phase: init\tStatus: timeout")
+	},
+	"log-lines": func(x *examination) {
+		got := x.ask("/probe", "report", 0)
+		lines := x.logged("probe", "REPORT RequestId: "+got.requestID)
+		for _, want := range []string{
+			`^START RequestId: ` + got.requestID + ` Version: \$LATEST$`,
+			`^END RequestId: ` + got.requestID + `$`,
+			`^REPORT RequestId: ` + got.requestID + `\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 1769 MB\tMax Memory Used: \d+ MB\t(Init Duration: \d+\.\d\d ms\t)?$`,
+		} {
+			re := regexp.MustCompile(want)
+			x.check(slices.ContainsFunc(lines, func(l stack.LogLine) bool { return re.MatchString(l.Message) }), "no line is %s", want)
+		}
+	},
+	"extension": func(x *examination) {
+		x.ask("/probe-extended", "report", 0)
+		got := x.ask("/probe-extended", "report", 0)
+		for _, want := range []string{
+			`register 200 {"functionName":"probe-extended","functionVersion":"$LATEST","handler":"probe.handler","accountId":"`,
+			`event 200 {"eventType":"INVOKE","deadlineMs":` + got.Headers.Get("Lambda-Runtime-Deadline-Ms") + `,"requestId":"` + got.requestID + `"`,
+		} {
+			x.eventually("an event of the extension: "+want, func() bool {
+				return slices.ContainsFunc(x.lines("probe-extended"), func(l stack.LogLine) bool {
+					return l.Type == "extension" && strings.HasPrefix(l.Message, want)
+				})
+			})
+		}
+		x.logged("probe-extended", "EXTENSION\tName: watcher\tState: Ready\tEvents: [INVOKE,SHUTDOWN]")
+		// Idle for its idle_timeout, it is spun down.
+		x.logged("probe-extended", `"shutdownReason":"spindown"`)
+	},
+	"extension-timeout": func(x *examination) {
+		x.check(x.ask("/probe-extended", "sleep", 5000).status == http.StatusBadGateway, "a timeout is no 502")
+		x.logged("probe-extended", `"shutdownReason":"timeout"`)
+		x.logged("probe-extended", "Task timed out after 2.00 seconds")
+	},
+	"telemetry": func(x *examination) {
+		got := x.ask("/probe-extended", "report", 0)
+		x.check(slices.ContainsFunc(got.Events, func(e string) bool { return strings.HasPrefix(e, "telemetry 20") }), "the subscription was refused: %q", got.Events)
+	},
+	"frozen": func(x *examination) {
+		first := x.ask("/probe-frozen", "tick", 0)
+		x.eventually("the container is frozen", func() bool {
+			list := x.containers("probe-frozen")
+			return len(list) == 1 && list[0].GetStatus() == agentv1.ContainerStatus_PAUSED
+		})
+		time.Sleep(time.Second) // for which it must not tick
+		got := x.ask("/probe-frozen", "tick", 0)
+		x.check(got.PID == first.PID && got.Count == first.Count+1, "it is another process")
+		x.check(got.GapMS >= 900, "the longest time without a tick of its background thread is %d ms", got.GapMS)
+	},
+	"not-frozen": func(x *examination) {
+		first := x.ask("/probe-reset", "tick", 0)
+		x.eventually("ticks between two invocations", func() bool {
+			return x.ask("/probe-reset", "tick", 0).Ticks > first.Ticks+100
+		})
+		list := x.containers("probe-reset")
+		x.check(len(list) == 1 && list[0].GetStatus() == agentv1.ContainerStatus_RUNNING, "it is frozen, though nobody said so")
+	},
+}
+
+// wholeTrace is a trace id with all three parts, which SDKs accept.
+var wholeTrace = regexp.MustCompile(`^Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=[01]$`)
+
+func runEnvironment(ctx context.Context, b *Box, c *Case) ([]string, error) {
+	check := environmentChecks[c.With["check"]]
+	if check == nil {
+		return nil, fmt.Errorf("with.check: there is no check %q, there are %s", c.With["check"], slices.Sorted(maps.Keys(environmentChecks)))
+	}
+	x := &examination{ctx: ctx, box: b}
+	check(x)
+	return x.findings, x.err
+}
+
+func (x *examination) check(ok bool, format string, args ...any) {
+	if !ok {
+		x.findings = append(x.findings, fmt.Sprintf(format, args...))
+	}
+}
+
+// fail keeps the first error.
+func (x *examination) fail(err error) {
+	if x.err == nil {
+		x.err = err
+	}
+}
+
+// ask has the probe behind path do something; what it reports is empty unless it answers 200.
+func (x *examination) ask(path, do string, ms int, header ...string) probed {
+	sent := time.Now()
+	answer, err := x.box.Do(x.ctx, http.MethodPost, x.box.HTTPURL+path, "", fmt.Appendf(nil, `{"do":%q,"ms":%d}`, do, ms),
+		append(header, "Content-Type", "application/json")...)
+	x.fail(err)
+	r := probed{}
+	if answer.Status == http.StatusOK {
+		_ = json.Unmarshal(answer.Body, &r) // what is no report is looked at as body
+	}
+	r.status, r.body, r.sentAt, r.heardAt = answer.Status, string(answer.Body), sent, time.Now()
+	r.requestID, r.traceID = answer.Header.Get("X-Amzn-Requestid"), answer.Header.Get("X-Amzn-Trace-Id")
+	return r
+}
+
+// noted asks what the Runtime API answered to the probe's last call.
+func (x *examination) noted(path, want string) {
+	got := x.ask(path, "report", 0)
+	x.check(slices.Contains(got.Notes, want), "%q is not among %q", want, got.Notes)
+}
+
+func (x *examination) eventually(what string, holds func() bool) {
+	for until := time.Now().Add(environmentLimit); ; time.Sleep(100 * time.Millisecond) {
+		switch {
+		case x.err != nil || holds():
+			return
+		case time.Now().After(until):
+			x.check(false, "waited in vain: %s", what)
+			return
+		}
+	}
+}
+
+func (x *examination) lines(function string) []stack.LogLine {
+	lines, err := x.box.Query(x.ctx, fmt.Sprintf("function:=%q", function))
+	x.fail(err)
+	return lines
+}
+
+// logged waits for a line of the function with text in it and returns all its lines.
+func (x *examination) logged(function, text string) (lines []stack.LogLine) {
+	x.eventually(fmt.Sprintf("%s logs %q", function, text), func() bool {
+		lines = x.lines(function)
+		return slices.ContainsFunc(lines, func(l stack.LogLine) bool { return strings.Contains(l.Message, text) })
+	})
+	return lines
+}
+
+func (x *examination) containers(function string) []*agentv1.ContainerInfo {
+	list, err := x.box.Agent.ListContainers(x.ctx, &agentv1.ListContainersRequest{FunctionName: function})
+	x.fail(err)
+	return list.GetContainers()
+}
+
+// refused shows the gateway another functions.yml, which it must not take, and gives it its own back.
+func (x *examination) refused(functions, want string) {
+	file := filepath.Join(x.box.Home, "config", "functions.yml")
+	own, err := os.ReadFile(file)
+	x.fail(err)
+	if x.err != nil {
+		return
+	}
+	x.fail(os.WriteFile(file, []byte(functions), 0o644))
+	answer, err := x.box.Do(x.ctx, http.MethodPost, x.box.AdminURL+"/reload", "", nil)
+	x.fail(err)
+	x.check(answer.Status == http.StatusUnprocessableEntity && strings.Contains(string(answer.Body), want),
+		"%.60q: reload answers %d %.300s, want a problem with %q", functions, answer.Status, answer.Body, want)
+	x.fail(os.WriteFile(file, own, 0o644))
+	_, err = x.box.Do(x.ctx, http.MethodPost, x.box.AdminURL+"/reload", "", nil)
+	x.fail(err)
+}
