@@ -208,7 +208,7 @@ func TestEnvironment_AWSVariables(t *testing.T) {
 	}
 	runtime := func(name string) func(*specInput) {
 		return func(in *specInput) {
-			in.image.Env = append(in.image.Env, "AWS_EXECUTION_ENV=AWS_Lambda_image")
+			in.image.Env = append(in.image.Env, "AWS_EXECUTION_ENV=AWS_Lambda_image", "LANG=C.UTF-8")
 			in.spec.Code = &agent.FunctionCode{Runtime: name, Handler: "app.handler"}
 		}
 	}
@@ -225,6 +225,8 @@ func TestEnvironment_AWSVariables(t *testing.T) {
 		got, _ := value(runtime(name), "AWS_EXECUTION_ENV")
 		assert.Equal(t, want, got)
 	}
+	got, _ := value(runtime("python3.12"), "LANG")
+	assert.Equal(t, "en_US.UTF-8", got)
 	_, ok := value(runtime("provided.al2023"), "AWS_EXECUTION_ENV")
 	assert.False(t, ok, "provided runtimes have none")
 	assert.Regexp(t, `^2026/01/02/\[\$LATEST\][0-9a-f]{32}$`, logStream(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))

@@ -12,6 +12,9 @@ import (
 // initLimitMS is what lambda-init gives the init phase (AWS: 10 s, Lambda developer guide, "Execution environment").
 const initLimitMS = 10_000
 
+// lang is AWS's LANG.
+const lang = "en_US.UTF-8"
+
 // Where AWS has its X-Ray daemon (recorded). SDKs send datagrams there; here nobody listens, and they notice nothing.
 const (
 	xrayHost = "169.254.100.1"
@@ -31,7 +34,7 @@ const (
 func environment(in specInput) []string {
 	env := map[string]string{
 		"PATH":                     "/usr/local/bin:/usr/bin:/bin:/opt/bin",
-		"LANG":                     "en_US.UTF-8",
+		"LANG":                     lang,
 		"TZ":                       ":UTC",
 		"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
 		"AWS_XRAY_DAEMON_ADDRESS":  xrayHost + ":" + xrayPort,
@@ -44,6 +47,9 @@ func environment(in specInput) []string {
 	for _, kv := range in.image.Env {
 		k, v, _ := strings.Cut(kv, "=")
 		env[k] = v
+	}
+	if in.spec.Code != nil {
+		env["LANG"] = lang // whatever locale the box's base images have
 	}
 	taskRoot, runtimeDir := env["LAMBDA_TASK_ROOT"], env["LAMBDA_RUNTIME_DIR"]
 	maps.Copy(env, in.spec.Env)

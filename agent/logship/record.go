@@ -58,7 +58,7 @@ func appendRecords(b []byte, line []byte, o origin, when time.Time, request stri
 	} else {
 		text = message(fields)
 		delete(fields, "message")
-		if string(fields["type"]) == `"function"` {
+		if kind := string(fields["type"]); kind == `"function"` || kind == `"extension"` {
 			if level := levelOf(text); level != "" {
 				set(fields, "level", level)
 			}
@@ -109,7 +109,7 @@ func parse(text string, o origin) map[string]json.RawMessage {
 	}
 	if o.job == jobLambda {
 		kind, name := str(fields["type"]), str(fields["container_name"])
-		if (kind != "function" && !strings.HasPrefix(kind, "platform.")) || (name != "" && name != o.container) {
+		if (kind != "function" && kind != "extension" && !strings.HasPrefix(kind, "platform.")) || (name != "" && name != o.container) {
 			return nil // a JSON line of a function behind RIE
 		}
 		return fields

@@ -29,6 +29,11 @@ func TestAppendRecords_EveryKindOfLineBecomesARecord(t *testing.T) {
 			origin: container,
 			want:   `{"time":"2026-01-02T03:04:05.123456789Z","level":"INFO","type":"function","message":"hi \"you\"","function":"f","request_id":"r1","trace_id":"1-2-3","stream":"stdout"` + tags + `}`,
 		},
+		"an extension's": {
+			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"extension","message":"[ERROR] hi"` + members + `,"stream":"stdout","extension":"e"}`,
+			origin: container,
+			want:   `{"time":"2026-01-02T03:04:05Z","level":"ERROR","type":"extension","message":"[ERROR] hi","function":"f","request_id":"r1","trace_id":"1-2-3","stream":"stdout","extension":"e"` + tags + `}`,
+		},
 		"function's JSON stays a message and gives the level": {
 			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"function","message":"{\"level\":\"warning\",\"job\":\"x\"}"` + members + `}`,
 			origin: container,

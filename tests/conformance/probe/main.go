@@ -68,7 +68,7 @@ func main() {
 	case "slow-once":
 		if _, err := os.Stat(markerFile); err != nil {
 			mark()
-			select {}
+			time.Sleep(time.Hour)
 		}
 	}
 	for {
