@@ -10,8 +10,9 @@ import (
 const apiKeyID = "esbapikey1"
 
 // appendAuthorizerV1 appends requestContext.authorizer of the REST format with the comma behind it, or nothing
-// (aws-behaviour.md 1: a Cognito authorizer's claims, all strings, or a Lambda authorizer's context as strings).
-func appendAuthorizerV1(dst []byte, c *gateway.Caller) []byte {
+// (aws-behaviour.md 1: a Cognito authorizer's claims, all strings, or a Lambda authorizer's context as strings). HTTP APIs have
+// the token's scopes beside the claims (API Gateway developer guide, Lambda proxy integrations for HTTP APIs).
+func appendAuthorizerV1(dst []byte, route *gateway.Route, c *gateway.Caller) []byte {
 	switch {
 	case c == nil:
 		return dst
@@ -21,6 +22,10 @@ func appendAuthorizerV1(dst []byte, c *gateway.Caller) []byte {
 		if c.Username != "" {
 			dst = append(dst, `,"cognito:username":`...)
 			dst = appendString(dst, c.Username)
+		}
+		if route.HTTPAPI() {
+			dst = append(dst, `,"scopes":`...)
+			dst = appendScopes(dst, route, c)
 		}
 		return append(dst, '}', ',')
 	case c.Kind == gateway.AuthFunction:
@@ -90,15 +95,7 @@ func appendAuthorizerV2(dst []byte, route *gateway.Route, c *gateway.Caller) []b
 		}
 		dst = closeWith(dst, '}')
 		dst = append(dst, `,"scopes":`...)
-		if route.Tokens == nil || len(route.Tokens.Scopes) == 0 {
-			return append(dst, "null}},"...)
-		}
-		dst = append(dst, '[')
-		for _, s := range c.Scopes {
-			dst = appendString(dst, s)
-			dst = append(dst, ',')
-		}
-		dst = closeWith(dst, ']')
+		dst = appendScopes(dst, route, c)
 		return append(dst, "}},"...)
 	case c.Kind == gateway.AuthFunction:
 		dst = append(dst, `"authorizer":{"lambda":{`...)
@@ -112,4 +109,17 @@ func appendAuthorizerV2(dst []byte, route *gateway.Route, c *gateway.Caller) []b
 		return append(dst, '}', ',')
 	}
 	return dst
+}
+
+// appendScopes appends the token's scopes, or null for a route that asks for none.
+func appendScopes(dst []byte, route *gateway.Route, c *gateway.Caller) []byte {
+	if route.Tokens == nil || len(route.Tokens.Scopes) == 0 {
+		return append(dst, "null"...)
+	}
+	dst = append(dst, '[')
+	for _, s := range c.Scopes {
+		dst = appendString(dst, s)
+		dst = append(dst, ',')
+	}
+	return closeWith(dst, ']')
 }

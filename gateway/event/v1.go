@@ -155,7 +155,7 @@ func (b *Builder) appendContextV1(dst []byte, r *Request) []byte {
 	dst = append(dst, '{')
 	dst = appendMember(dst, "accountId", b.accountID)
 	dst = appendMember(dst, "apiId", APIID)
-	dst = appendAuthorizerV1(dst, r.Caller)
+	dst = appendAuthorizerV1(dst, r.Route, r.Caller)
 	dst = appendMember(dst, "deploymentId", deploymentID)
 	dst = appendMember(dst, "domainName", name)
 	dst = appendMember(dst, "domainPrefix", prefix)
