@@ -29,7 +29,7 @@ func (f *front) stream(x *exchange, inv gateway.Invocation) error {
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	s := &answerStream{x: x, control: http.NewResponseController(x.w), last: x.start.Add(x.route.Timeout + streamGrace)}
+	s := &answerStream{x: x, control: http.NewResponseController(x.w), last: time.Now().Add(x.budget() + streamGrace)}
 	// The server's own deadline for writing does not know of streams.
 	_ = s.control.SetWriteDeadline(s.last)
 	s.idle = time.AfterFunc(f.streamIdle, func() { end(errStreamIdle) })
