@@ -80,6 +80,9 @@ type bare struct{ io.ReadCloser }
 // ContentType is asked for by aws-lambda-go.
 func (bare) ContentType() string { return "text/plain; charset=utf-8" }
 
+// MarshalJSON refuses: aws-lambda-go streams a reader only when it is no JSON.
+func (bare) MarshalJSON() ([]byte, error) { return nil, errors.New("a stream is no JSON") }
+
 func (f *function) handle(ctx context.Context, request events.APIGatewayProxyRequest) (io.Reader, error) {
 	o, err := parse(request.QueryStringParameters)
 	if err != nil {
