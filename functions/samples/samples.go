@@ -46,6 +46,7 @@ func all() []sample {
 		{name: "lambda-echo", base: golang},
 		{name: "lambda-event", base: golang},
 		{name: "lambda-respond", base: golang},
+		{name: "lambda-authorizer", base: golang},
 		{name: "lambda-chaos", base: golang},
 		{name: "lambda-stream", base: golang},
 		{name: "lambda-s3", base: golang},
