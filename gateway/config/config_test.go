@@ -463,7 +463,7 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"GET /api/stream":           "esb/lambda-stream:latest",
 		"GET /api/stream-node":      "esb/lambda-stream-node:latest",
 	}, found)
-	assert.Len(t, c.Functions, 10)
+	assert.Len(t, c.Functions, 11)
 	assert.Len(t, c.Resources.Tables, 2)
 	assert.Len(t, c.Resources.Buckets, 1)
 }

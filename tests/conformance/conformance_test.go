@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/tests/issuer"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -81,7 +83,7 @@ func mustBox(t *testing.T) *Box {
 	}
 	require.NoError(t, addProbe(config))
 	b := &Box{}
-	require.NoError(t, setRouting(config, DefaultProfile))
+	require.NoError(t, setRouting(config, DefaultProfile, nil))
 	s, err := stack.Prepare(home, stack.Options{
 		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   filepath.Join(config, "routing.yml"),
@@ -97,6 +99,12 @@ func mustBox(t *testing.T) *Box {
 	require.NoError(t, s.Up(t.Context()))
 	b.Vars, err = variables(t.Context(), s)
 	require.NoError(t, err)
+	idp, err := issuer.Open()
+	require.NoError(t, err)
+	t.Cleanup(idp.Stop)
+	more, err := credentials(s, b.Vars["token"], idp)
+	require.NoError(t, err)
+	maps.Copy(b.Vars, more)
 	return b
 }
 
@@ -121,7 +129,7 @@ func variables(ctx context.Context, s *stack.Stack) (map[string]string, error) {
 // mustUse gives the box another routing file. The functions stay, and so do their warm containers.
 func mustUse(t *testing.T, b *Box, profile string) {
 	t.Helper()
-	require.NoError(t, setRouting(filepath.Join(b.Home, "config"), profile))
+	require.NoError(t, setRouting(filepath.Join(b.Home, "config"), profile, b.Vars))
 	answer, err := b.reload(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, answer.Status, "%s", bytes.TrimSpace(answer.Body))

@@ -78,7 +78,7 @@ func runReload(ctx context.Context, b *Box, c *Case) (differences []string, err 
 	}
 	config := filepath.Join(b.Home, "config")
 	defer func() {
-		restoreErr := setRouting(config, c.Profile)
+		restoreErr := setRouting(config, c.Profile, b.Vars)
 		if restoreErr == nil {
 			var answer Response
 			if answer, restoreErr = b.reload(ctx); restoreErr == nil && answer.Status != http.StatusOK {
@@ -103,13 +103,14 @@ func (b *Box) reload(ctx context.Context) (Response, error) {
 	return Response{Status: answer.Status, Body: answer.Body}, err
 }
 
-// setRouting makes a profile the routing file in a box's folder of configuration.
-func setRouting(config, profile string) error {
+// setRouting makes a profile the routing file in a box's folder of configuration, with {{issuer}} replaced.
+func setRouting(config, profile string, vars map[string]string) error {
 	data, err := os.ReadFile(filepath.Join("testdata", profile+".yml"))
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}
-	return os.WriteFile(filepath.Join(config, "routing.yml"), data, 0o644)
+	text := strings.ReplaceAll(string(data), "{{issuer}}", vars["issuer"])
+	return os.WriteFile(filepath.Join(config, "routing.yml"), []byte(text), 0o644)
 }
 
 func runStep(ctx context.Context, b *Box, c *Case, s Step, m *Matcher) ([]string, error) {
