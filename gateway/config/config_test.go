@@ -446,7 +446,11 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 	require.NoError(t, err)
 	found := make(map[string]string)
 	for _, r := range c.Routes {
-		assert.Equal(t, gateway.AuthJWT, r.Auth, r.Path)
+		want := gateway.AuthJWT
+		if strings.HasSuffix(r.Path, "/guarded") {
+			want = gateway.AuthFunction
+		}
+		assert.Equal(t, want, r.Auth, r.Path)
 		found[strings.Join(r.Methods, ",")+" "+r.Path] = r.Function.Image
 	}
 	assert.Equal(t, map[string]string{
@@ -460,10 +464,12 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"POST /api/dynamodb":        "esb/lambda-dynamodb:latest",
 		"POST /api/hello-python":    "esb/lambda-hello-python:latest",
 		"POST /api/hello-node":      "esb/lambda-hello-node:latest",
+		"GET /api/guarded":          "esb/lambda-event:latest",
+		"GET /api/v2/guarded":       "esb/lambda-event:latest",
 		"GET /api/stream":           "esb/lambda-stream:latest",
 		"GET /api/stream-node":      "esb/lambda-stream-node:latest",
 	}, found)
-	assert.Len(t, c.Functions, 11)
+	assert.Len(t, c.Functions, 12)
 	assert.Len(t, c.Resources.Tables, 2)
 	assert.Len(t, c.Resources.Buckets, 1)
 }
