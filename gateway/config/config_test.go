@@ -461,6 +461,7 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"POST /api/chaos":           "esb/lambda-chaos:latest",
 		"POST /api/chaos/impatient": "esb/lambda-chaos:latest",
 		"POST /api/s3":              "esb/lambda-s3:latest",
+		"POST /api/watched":         "",
 		"POST /api/dynamodb":        "esb/lambda-dynamodb:latest",
 		"POST /api/hello-python":    "esb/lambda-hello-python:latest",
 		"POST /api/hello-node":      "esb/lambda-hello-node:latest",
