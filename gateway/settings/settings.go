@@ -61,7 +61,8 @@ type Settings struct {
 	ResourcesConfigPath string
 	// ResourcesOptional is true when RESOURCES_CONFIG_PATH is not set.
 	ResourcesOptional bool
-	// Home is the folder of what the gateway keeps: the development CA and the key that signs tokens.
+	// Home is the folder of what the gateway keeps: the development CA, the key that signs tokens, and (jwks) the keys of issuers,
+	// with which their tokens can be checked without a network.
 	// ESB_HOME; default "/var/lib/esb".
 	Home string
 
