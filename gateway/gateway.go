@@ -43,9 +43,24 @@ type Function struct {
 	Async Async
 	// Invoke are the names of the functions that this one's own keys may invoke through the Invoke API; none by default.
 	Invoke []string
-	// Generation is a digest of everything a running container depends on (not of Scaling and Async): containers of
+	// Schedules call the function at times.
+	Schedules []Schedule
+	// Generation is a digest of everything a running container depends on (not of Scaling, Async and Schedules): containers of
 	// another generation are drained, never used again.
 	Generation string
+}
+
+// Schedule calls its function asynchronously at times (AWS: an EventBridge rule with the function as target).
+type Schedule struct {
+	// Name is the rule's, unique on the box.
+	Name string
+	// Expression is AWS's, "rate(5 minutes)" or "cron(0 18 ? * MON-FRI *)" (package schedule).
+	Expression string
+	// Timezone of a cron expression, a name of the IANA database; empty is UTC.
+	Timezone string
+	// Input is the event, JSON; nil is EventBridge's scheduled event.
+	Input   []byte
+	Enabled bool
 }
 
 // FunctionCode is a function's code apart from an image (AWS: package type Zip).

@@ -48,6 +48,8 @@ var reservedEnvironment = map[string]bool{
 type functionSet struct {
 	defaults  functionDefaults
 	functions map[string]*gateway.Function
+	// schedules says where the schedule of each name is.
+	schedules map[string]string
 	// declared has the line of every function of the file, the refused ones too, so that a route to one of
 	// those is no second problem.
 	declared map[string]int
@@ -90,6 +92,7 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 	set := &functionSet{
 		defaults:  codeDefaults(opts),
 		functions: make(map[string]*gateway.Function),
+		schedules: make(map[string]string),
 		declared:  make(map[string]int),
 		docs:      []*document{d},
 	}
@@ -116,7 +119,9 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 					continue // reported by object
 				}
 				if fo, ok := entry.object(); ok {
-					set.functions[name] = fo.function(name, set.defaults)
+					f := fo.function(name, set.defaults)
+					set.functions[name] = f
+					set.claimSchedules(fo, f)
 				}
 			}
 		}
@@ -255,6 +260,7 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 			f.WorkingDirectory = s
 		}
 	}
+	f.Schedules = o.schedules(name)
 	o.close()
 	// The rules between keys, only when each key is right by itself.
 	if len(o.doc.problems) == before {

@@ -311,6 +311,7 @@ func (r *routing) function(v value, index int) *gateway.Function {
 	r.inline[name] = container.line
 	r.set.declared[name] = container.line
 	r.set.functions[name] = f
+	r.set.claimSchedules(o, f)
 	return f
 }
 

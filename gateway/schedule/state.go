@@ -1,0 +1,71 @@
+package schedule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
+)
+
+// stateVersion is that of the file's format.
+const stateVersion = 1
+
+// stateFile is the content of the file on disk.
+type stateFile struct {
+	Version   int               `json:"version"`
+	Schedules map[string]record `json:"schedules"`
+}
+
+// record is what must outlive a restart about one schedule.
+type record struct {
+	// Function, Expression and Timezone are those that the times belong to: a schedule that says something else is new.
+	Function   string `json:"function"`
+	Expression string `json:"expression"`
+	Timezone   string `json:"timezone,omitempty"`
+	// Since is when the schedule was first seen; a rate counts from it.
+	Since time.Time `json:"since"`
+	// Last is the last tick that the queue has accepted, Since when there is none.
+	Last time.Time `json:"last"`
+	// Rewound counts in place of Last while the clock stands far before Last: the last tick that ran since the clock was
+	// set back, or when that was noticed. Zero otherwise.
+	Rewound time.Time `json:"rewound,omitzero"`
+}
+
+func (r record) same(other record) bool {
+	return r.Function == other.Function && r.Expression == other.Expression && r.Timezone == other.Timezone
+}
+
+// readState reads the file; no file is an empty state. A file that cannot be understood is put aside: an unattended box
+// goes on without it.
+func readState(path string) (_ map[string]record, broken error, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the times of schedules: %w", err)
+	}
+	var state stateFile
+	if broken = json.Unmarshal(data, &state); broken == nil && state.Version != stateVersion {
+		broken = fmt.Errorf("its version is %d, this gateway writes %d", state.Version, stateVersion)
+	}
+	if broken == nil {
+		return state.Schedules, nil, nil
+	}
+	if err := os.Rename(path, path+".broken"); err != nil {
+		return nil, nil, fmt.Errorf("put the broken file of schedules aside: %w", err)
+	}
+	return nil, broken, nil
+}
+
+func writeState(path string, records map[string]record) error {
+	data, err := json.MarshalIndent(stateFile{Version: stateVersion, Schedules: records}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the times of schedules: %w", err)
+	}
+	return atomicfile.Write(path, append(data, '\n'), 0o600)
+}
