@@ -33,6 +33,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/provision"
 	"github.com/edge-serverless-box/esb/gateway/route"
+	"github.com/edge-serverless-box/esb/gateway/schedule"
 	"github.com/edge-serverless-box/esb/gateway/settings"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
@@ -83,6 +84,8 @@ type App struct {
 	code     *codewatch.Watcher
 	stores   *provision.Provisioner
 	async    *async.Queue
+	// schedules brings events to async.
+	schedules *schedule.Scheduler
 	// functions are those of the current configuration, for whoever calls them by name.
 	functions functions.Registry
 	lambda    *lambdaapi.API
@@ -169,6 +172,11 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	if a.async, err = openQueue(ctx, s, invoker, a.log); err != nil {
 		return nil, err
 	}
+	if a.schedules, err = schedule.Open(schedule.Options{
+		Path: filepath.Join(s.Home, "schedules.json"), Region: s.Region, AccountID: s.AccountID, Queue: a.async, Logger: a.log,
+	}); err != nil {
+		return nil, err
+	}
 	a.lambda = lambdaAPI(s, invoker, a.async, keys)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(a.pool, invoker, a.stores, a.async)
@@ -187,6 +195,7 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		Containers:   a.agent.Containers,
 		Reload:       a.Reload,
 		Async:        a.async,
+		Schedules:    a.schedules.Snapshot,
 		Registry:     registry,
 		// The counters of pool and invoke, and those of the Go runtime.
 		Gatherer:     prometheus.DefaultGatherer,
@@ -211,6 +220,9 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	}
 	if err := a.guard(cfg); err != nil {
 		return nil, err
+	}
+	if err := a.schedules.Apply(cfg.Functions); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.FunctionsConfigPath, err)
 	}
 	// Nothing can fail from here on: only now may containers start.
 	a.stores.Apply(cfg.Resources)
@@ -317,6 +329,9 @@ func (a *App) apply(cfg *config.Config) error {
 	if err := a.guard(cfg); err != nil {
 		return err
 	}
+	if err := a.schedules.Apply(cfg.Functions); err != nil {
+		return fmt.Errorf("%s: %w", a.settings.FunctionsConfigPath, err)
+	}
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)
 	a.functions.Set(cfg.Functions)
@@ -360,13 +375,13 @@ func (a *App) Close(ctx context.Context) error {
 	a.log.Info("gateway stops", "grace_s", a.settings.ShutdownGrace.Seconds())
 	grace, cancel := context.WithTimeout(ctx, a.settings.ShutdownGrace)
 	defer cancel()
+	err := a.schedules.Close()
 	a.async.Quiesce()
-	err := a.http.Shutdown(grace)
-	if err != nil {
-		a.log.Warn("requests in flight were broken at the stop", "error", err.Error())
+	if broken := a.http.Shutdown(grace); broken != nil {
+		a.log.Warn("requests in flight were broken at the stop", "error", broken.Error())
 	}
 	// After the requests, which may have brought the last events.
-	err = errors.Join(a.async.Close(grace), a.undo(ctx))
+	err = errors.Join(err, a.async.Close(grace), a.undo(ctx))
 	a.log.Info("gateway stopped")
 	return err
 }
@@ -379,6 +394,10 @@ func (a *App) undo(ctx context.Context) error {
 	}
 	if a.code != nil {
 		errs = append(errs, a.code.Close())
+	}
+	if a.schedules != nil {
+		// Before the queue, to which it brings events; closed already but when Open failed.
+		errs = append(errs, a.schedules.Close())
 	}
 	if a.async != nil {
 		// Closed already but when Open failed, and then nothing is in flight.

@@ -69,6 +69,11 @@ func newAdmin(o Options) *echo.Echo {
 	if o.Async != nil {
 		asyncAdmin(e, o.Async)
 	}
+	if o.Schedules != nil {
+		e.GET("/schedules", func(c echo.Context) error {
+			return c.JSON(http.StatusOK, map[string]any{"schedules": o.Schedules()})
+		})
+	}
 	gatherers := prometheus.Gatherers{o.Registry}
 	if o.Gatherer != nil {
 		gatherers = append(gatherers, o.Gatherer)

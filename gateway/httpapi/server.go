@@ -23,6 +23,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
+	"github.com/edge-serverless-box/esb/gateway/schedule"
 )
 
 // Times and sizes of a client's connection. They are no settings: they bound what one client can hold.
@@ -80,6 +81,8 @@ type Options struct {
 	Reload func() error
 	// Async answers the admin endpoints below /async; nil for none.
 	Async AsyncQueue
+	// Schedules answers /schedules; nil for none.
+	Schedules func() []schedule.State
 	// Registry takes the server's metrics; /metrics shows them and Gatherer's.
 	Registry *prometheus.Registry
 	// Gatherer has further metrics; nil for none.
