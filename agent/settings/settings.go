@@ -46,7 +46,7 @@ type Settings struct {
 	// Bridge (ESB_BRIDGE, default esb0, at most 15 characters) is the bridge of that network; it also names the cgroup
 	// and the folder of this stack, so two stacks on one machine need two.
 	Bridge string
-	// MTU (ESB_MTU, default 0) of function networks in bytes; 0 takes that of the link with the default route.
+	// MTU (ESB_MTU, default 0) is that of function networks in bytes; 0 takes that of the link with the default route.
 	MTU int
 	// DNS (ESB_DNS, comma-separated IPv4 addresses; default the host's nameservers that are not loopback) are the
 	// nameservers of function containers.
@@ -125,7 +125,7 @@ type Settings struct {
 	// MetricsAddr (AGENT_METRICS_ADDR, default off) is where GET /metrics has the agent's counters of shipped and dropped log
 	// lines, for Prometheus. It needs no credentials: it must be a loopback address.
 	MetricsAddr string
-	// LogLevel (LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO) of the agent's own log.
+	// LogLevel (LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO) is that of the agent's own log.
 	LogLevel slog.Level
 }
 

@@ -116,7 +116,7 @@ type Settings struct {
 	// MaxConcurrentStarts bounds the containers that start at the same time, over all functions.
 	// MAX_CONCURRENT_STARTS; default 0, which means twice the number of CPUs.
 	MaxConcurrentStarts int
-	// CircuitBreakerFailures in a row, of the infrastructure and not of the function itself, open a
+	// CircuitBreakerFailures is how many failures in a row, of the infrastructure and not of the function itself, open a
 	// function's circuit. CIRCUIT_BREAKER_FAILURES; default 5.
 	CircuitBreakerFailures int
 	// CircuitBreakerOpen is how long a circuit stays open before one request probes it.

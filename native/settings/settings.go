@@ -71,11 +71,11 @@ type Settings struct {
 	Bridge string
 	// AgentRunDir (ESB_RUN_DIR) holds the agent's sockets, whose paths must be short. Default: /run/esb/<bridge>.
 	AgentRunDir string
-	// FunctionsConfig (FUNCTIONS_CONFIG_PATH). Default: functions/functions.yml in the repository.
+	// FunctionsConfig (FUNCTIONS_CONFIG_PATH) is the file of the functions. Default: functions/functions.yml in the repository.
 	FunctionsConfig string
-	// RoutingConfig (ROUTING_CONFIG_PATH). Default: functions/routing.yml in the repository.
+	// RoutingConfig (ROUTING_CONFIG_PATH) is the file of the routes. Default: functions/routing.yml in the repository.
 	RoutingConfig string
-	// ResourcesConfig (RESOURCES_CONFIG_PATH). Default: functions/resources.yml in the repository.
+	// ResourcesConfig (RESOURCES_CONFIG_PATH) is the file of tables and buckets. Default: functions/resources.yml in the repository.
 	ResourcesConfig string
 	// HostPorts (FUNCTION_HOST_PORTS) are the ports of the box that functions may reach. Default: the real ports of the
 	// gateway and of the stores; 9000, 8001 and 9428 for stores that are not the native ones.
@@ -84,8 +84,8 @@ type Settings struct {
 	DataDir string
 	// S3Addrs (S3_ADDR), S3UIAddrs (S3_UI_ADDR), DynamoDBAddrs (DYNAMODB_ADDR), LogsAddrs (VICTORIALOGS_ADDR) and RegistryAddrs
 	// (REGISTRY_ADDR) are where the native stores listen, comma-separated lists of host:port; "off" does without that
-	// one, and is the default where an endpoint of another store is given. ESB_STORES=off does without all of them.
-	// Defaults: ports 9000, 8001 and 9428 of 127.0.0.1 and of the box's own address on the function network; 127.0.0.1:9001
+	// one, and is the default where an endpoint of another store is given. ESB_STORES, on or off; off does without all of them.
+	// Defaults: on; ports 9000, 8001 and 9428 of 127.0.0.1 and of the box's own address on the function network; 127.0.0.1:9001
 	// and 127.0.0.1:5010.
 	S3Addrs, S3UIAddrs, DynamoDBAddrs, LogsAddrs, RegistryAddrs []string
 	// S3Endpoint (S3_ENDPOINT), DynamoDBEndpoint (DYNAMODB_ENDPOINT) and LogsURL (VICTORIALOGS_URL) are where the services
@@ -100,7 +100,7 @@ type Settings struct {
 	// StartTimeout (ESB_START_TIMEOUT_SECONDS) is how long a service may take to become ready. Default: 60 s.
 	StartTimeout time.Duration
 	// APIKey (X_API_KEY), User (AUTH_USER) and Password (AUTH_PASS) of the auth endpoint, for the printed
-	// example; AuthPath (AUTH_ENDPOINT_PATH) is where it is. Defaults: design.md 7.
+	// example; AuthPath (AUTH_ENDPOINT_PATH) is where it is. Defaults: the gateway's.
 	APIKey, User, Password, AuthPath string
 	// Development is true when a secret is a development default and nobody has said
 	// ESB_ALLOW_INSECURE_DEFAULTS=true.

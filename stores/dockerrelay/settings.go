@@ -14,7 +14,7 @@ import (
 
 // Settings of the relay. Each store is at the same port of 127.0.0.1 as the relay listens on.
 type Settings struct {
-	// Box is the box's address, the first one of the function network (ESB_SUBNET, default 10.88.0.0/16).
+	// Box (ESB_SUBNET, the function network; default 10.88.0.0/16) is the box's address, the first one of the network.
 	Box netip.Addr
 	// S3Port (ESB_RELAY_S3_PORT, default 9000) and DynamoDBPort (ESB_RELAY_DYNAMODB_PORT, default 8001) are the stores that
 	// functions use with keys of their own.
@@ -25,8 +25,8 @@ type Settings struct {
 	Extra []string
 	// FunctionKeysFile (FUNCTION_KEYS_FILE, default /var/lib/esb/function-keys) is the master secret of the functions' keys.
 	FunctionKeysFile string
-	// S3 and DynamoDB are the keys that the stores know (S3_ACCESS_KEY, S3_SECRET_KEY, DYNAMODB_ACCESS_KEY,
-	// DYNAMODB_SECRET_KEY; default the development credentials).
+	// S3 and DynamoDB (S3_ACCESS_KEY, S3_SECRET_KEY, DYNAMODB_ACCESS_KEY, DYNAMODB_SECRET_KEY; default the development
+	// credentials) are the keys that the stores know.
 	S3, DynamoDB sigv4.Credentials
 }
 

@@ -70,7 +70,7 @@ type Settings struct {
 	// TTLInterval (DYNAMODB_TTL_INTERVAL_SECONDS, default 60) is the pause between two searches for expired items in
 	// the tables that have TTL switched on.
 	TTLInterval time.Duration
-	// LogLevel (LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO) of this program's own log.
+	// LogLevel (LOG_LEVEL: DEBUG, INFO, WARN or ERROR; default INFO) is that of this program's own log.
 	LogLevel slog.Level
 }
 
