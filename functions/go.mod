@@ -4,6 +4,8 @@ go 1.26.0
 
 require github.com/aws/aws-lambda-go v1.55.1
 
+require github.com/aws/aws-sdk-go-v2/service/lambda v1.114.2
+
 require (
 	github.com/aws/aws-sdk-go-v2 v1.47.7
 	github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream v1.7.26 // indirect

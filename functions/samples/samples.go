@@ -51,6 +51,7 @@ func all() []sample {
 		{name: "lambda-stream", base: golang},
 		{name: "lambda-s3", base: golang},
 		{name: "lambda-dynamodb", base: golang},
+		{name: "lambda-invoke", base: golang},
 		{name: "lambda-hello-python", base: runtimes.Python, handler: "handler.handler"},
 		{name: "lambda-hello-node", base: runtimes.NodeJS, handler: "index.handler"},
 		{name: "lambda-stream-node", base: runtimes.NodeJS, handler: "index.handler"},
