@@ -82,6 +82,7 @@ func mustBox(t *testing.T) *Box {
 		require.NoError(t, os.WriteFile(filepath.Join(config, name), data, 0o644))
 	}
 	require.NoError(t, addProbe(config))
+	require.NoError(t, os.CopyFS(filepath.Join(config, "python"), os.DirFS(filepath.Join("testdata", "python"))))
 	b := &Box{}
 	require.NoError(t, setRouting(config, DefaultProfile, nil))
 	s, err := stack.Prepare(home, stack.Options{

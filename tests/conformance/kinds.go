@@ -29,6 +29,7 @@ var kinds = map[string]Runner{
 	kindHTTP:        runHTTP,
 	kindEnvironment: runEnvironment,
 	"reload":        runReload,
+	kindInvoke:      runInvoke,
 }
 
 // runHTTP sends each step's request as it stands and compares what the function saw (event.json: the answer's body is the event,
