@@ -22,13 +22,13 @@ func prepareNative(s *Stack, opts Options) (driver, error) {
 		return nil, fmt.Errorf("build native/cmd/esb: %w\n%s", err, out)
 	}
 	own := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-	// Functions reach the stores at the box's address.
+	// Functions reach the stores and the Invoke API at the box's address.
 	shared := func(port int) string { return fmt.Sprintf("127.0.0.1:%d,%s:%d", port, s.Box, port) }
 	n.env = append(os.Environ(),
 		"ESB_HOME="+s.Home,
 		"ESB_BIN_DIR="+s.BinDir,
 		"GATEWAY_HTTPS_ADDR="+own(s.ports.https),
-		"GATEWAY_HTTP_ADDR="+own(s.ports.http),
+		"GATEWAY_HTTP_ADDR="+shared(s.ports.http),
 		"GATEWAY_ADMIN_ADDR="+own(s.ports.admin),
 		"AGENT_GRPC_ADDR="+own(s.ports.agent),
 		"S3_ADDR="+shared(s.ports.s3),
