@@ -322,7 +322,7 @@ func (s *Supervisor) startInstance() (*instance, error) {
 	}
 	s.instance = i
 	s.watchers.Go(func() {
-		what := ""
+		var what string
 		select {
 		case <-i.exited:
 			what = "The function's process ended between invocations: " + exitMessage(i.status)
