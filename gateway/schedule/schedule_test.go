@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,7 +76,7 @@ type box struct {
 	t      *testing.T
 	path   string
 	queue  *queue
-	offset time.Duration // of the wall clock
+	offset atomic.Int64 // of the wall clock, nanoseconds
 	log    *bytes.Buffer
 }
 
@@ -88,7 +89,7 @@ func (b *box) open() *schedule.Scheduler {
 	s, err := schedule.Open(schedule.Options{
 		Path: b.path, Region: "eu-central-1", AccountID: "123456789012", Queue: b.queue,
 		Logger: slog.New(slog.NewJSONHandler(b.log, nil)),
-		Now:    func() time.Time { return time.Now().Add(b.offset) },
+		Now:    func() time.Time { return time.Now().Add(time.Duration(b.offset.Load())) },
 	})
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() { require.NoError(b.t, s.Close()) })
@@ -222,9 +223,9 @@ func TestScheduler_StateLost_TheSameTickHasTheSameRequestID(t *testing.T) {
 func TestScheduler_QueueRefuses_TheTickIsTriedAgain_AndLaterTicksBecomeOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
-		open := false
+		var open atomic.Bool
 		b.queue.fail = func(int) error {
-			if open {
+			if open.Load() {
 				return nil
 			}
 			return gateway.Errorf(gateway.CodeUnavailable, "disk full")
@@ -237,7 +238,7 @@ func TestScheduler_QueueRefuses_TheTickIsTriedAgain_AndLaterTicksBecomeOne(t *te
 		require.Len(t, states, 1)
 		assert.Equal(t, "disk full", states[0].Problem)
 		sleep(5 * time.Minute)
-		open = true
+		open.Store(true)
 		sleep(70 * time.Second)
 		calls := b.queue.taken()
 		require.NotEmpty(t, calls)
@@ -321,7 +322,7 @@ func TestScheduler_ClockSetForward_IsNoticed(t *testing.T) {
 		s := b.open()
 		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
 		sleep(time.Second)
-		b.offset = 30 * time.Hour
+		b.offset.Store(int64(30 * time.Hour))
 		sleep(10 * time.Second)
 		assert.Equal(t, []string{"01-02 06:00:00"}, eventTimes(t, b.queue.taken()))
 		require.NoError(t, s.Close())
@@ -335,7 +336,7 @@ func TestScheduler_ClockSetBackALittle_RunsNoTickTwice(t *testing.T) {
 		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
 		sleep(time.Hour + time.Minute)
 		require.Len(t, b.queue.taken(), 1)
-		b.offset = -10 * time.Minute
+		b.offset.Store(int64(-10 * time.Minute))
 		sleep(30 * time.Minute)
 		assert.Empty(t, b.queue.taken())
 		sleep(45 * time.Minute)
@@ -354,7 +355,7 @@ func TestScheduler_ClockSetBackFar_GoesOn_AndRunsNothingTwiceWhenItIsRightAgain(
 		require.Equal(t, []string{"01-01 06:00:00"}, eventTimes(t, b.queue.taken()))
 		require.NoError(t, s.Close())
 
-		b.offset = -20 * 365 * 24 * time.Hour
+		b.offset.Store(int64(-20 * 365 * 24 * time.Hour))
 		s = b.open()
 		require.NoError(t, s.Apply(one("cron(0 6 * * ? *)")))
 		sleep(time.Minute)
@@ -363,7 +364,7 @@ func TestScheduler_ClockSetBackFar_GoesOn_AndRunsNothingTwiceWhenItIsRightAgain(
 		assert.Len(t, b.queue.taken(), 1, "days go on")
 		require.NoError(t, s.Close())
 
-		b.offset = -24*time.Hour + time.Minute
+		b.offset.Store(int64(-24*time.Hour + time.Minute))
 		s = b.open()
 		require.NoError(t, s.Apply(one("cron(0 6 * * ? *)")))
 		sleep(time.Minute)
