@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -465,24 +464,33 @@ func TestInvokeWithResponseStream(t *testing.T) {
 
 // TestServe_SlowFunction_OutlivesTheServersLimit: a server that ends every answer after a moment does not end these.
 func TestServe_SlowFunction_OutlivesTheServersLimit(t *testing.T) {
-	const limit = 50 * time.Millisecond
-	api := lambdaapi.New(lambdaapi.Options{Invoker: slow(4 * limit), AccessKeys: map[string]string{accessKey: secretKey}, Region: "us-east-1", Account: account})
+	const limit = 2 * time.Second // a TLS handshake has to end within it
+	api := lambdaapi.New(lambdaapi.Options{Invoker: slow(limit + limit/2), AccessKeys: map[string]string{accessKey: secretKey}, Region: "us-east-1", Account: account})
 	api.SetFunctions(map[string]*gateway.Function{"echo": {Name: "echo"}})
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		api.Serve(lambdaapi.Call{W: w, R: r, Path: r.URL.Path, Start: time.Now()})
-	}))
-	server.Config.WriteTimeout = limit
-	server.Start()
-	defer server.Close()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/2015-03-31/functions/echo/invocations", nil)
-	require.NoError(t, err)
-	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: accessKey, SecretAccessKey: secretKey}, "us-east-1", "lambda", sigv4.HashPayload(nil), time.Now())
-	answer, err := http.DefaultClient.Do(r)
-	require.NoError(t, err)
-	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(answer.Body)
-	require.NoError(t, err)
-	assert.True(t, json.Valid(body))
+	for name, start := range map[string]func(*httptest.Server){
+		"HTTP/1.1": func(s *httptest.Server) { s.Start() },
+		"HTTP/2.0": func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				api.Serve(lambdaapi.Call{W: w, R: r, Path: r.URL.Path, Start: time.Now()})
+			}))
+			server.Config.WriteTimeout = limit
+			start(server)
+			defer server.Close()
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/2015-03-31/functions/echo/invocations", nil)
+			require.NoError(t, err)
+			sigv4.Sign(r, sigv4.Credentials{AccessKeyID: accessKey, SecretAccessKey: secretKey}, "us-east-1", "lambda", sigv4.HashPayload(nil), time.Now())
+			answer, err := server.Client().Do(r)
+			require.NoError(t, err)
+			defer func() { _ = answer.Body.Close() }()
+			body, err := io.ReadAll(answer.Body)
+			require.NoError(t, err)
+			assert.Equal(t, `"done"`, string(body))
+			assert.Equal(t, name, answer.Proto)
+		})
+	}
 }
 
 type slow time.Duration
