@@ -62,6 +62,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// Challenge, when not empty, is told to the client as WWW-Authenticate.
 	Challenge string
+	// Busy marks a CodeUnavailable whose cause is that all workers that max_capacity allows are at work (AWS: throttled).
+	Busy bool
 	// Permanent marks a start failure that trying again cannot cure (image missing, bad configuration).
 	Permanent bool
 	cause     error

@@ -68,16 +68,17 @@ func refusalOf(err error) *refusal {
 	if !errors.As(err, &e) {
 		e = gateway.Errorf(gateway.CodeInternal, "%w", err)
 	}
-	switch e.Code {
-	case gateway.CodeThrottled, gateway.CodeRouteThrottled:
+	throttled := e.Code == gateway.CodeThrottled || e.Code == gateway.CodeRouteThrottled || e.Code == gateway.CodeUnavailable && e.Busy
+	switch {
+	case throttled:
 		return &refusal{status: http.StatusTooManyRequests, kind: "TooManyRequestsException", user: true, message: "Rate Exceeded.",
 			reason: "ReservedFunctionConcurrentInvocationLimitExceeded", retryAfter: max(e.RetryAfter, time.Second)}
-	case gateway.CodeTooLarge:
+	case e.Code == gateway.CodeTooLarge:
 		return &refusal{status: http.StatusRequestEntityTooLarge, kind: "RequestTooLargeException", user: true,
 			message: "The request payload exceeded the Invoke request body JSON input quota."}
-	case gateway.CodeInvalid:
+	case e.Code == gateway.CodeInvalid:
 		return errContent("The request could not be handed to the function.").(*refusal)
-	case gateway.CodeCanceled:
+	case e.Code == gateway.CodeCanceled:
 		return &refusal{status: statusClientLeft}
 	}
 	if e.Permanent {

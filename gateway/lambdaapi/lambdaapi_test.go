@@ -344,6 +344,8 @@ func TestInvoke_Signatures_DecideWhoIsAsking(t *testing.T) {
 func TestInvoke_Errors_BecomeExceptions(t *testing.T) {
 	permanent := gateway.Errorf(gateway.CodeUnavailable, "image x cannot be had from 10.88.0.1")
 	permanent.Permanent = true
+	busy := gateway.Errorf(gateway.CodeUnavailable, "no worker in time")
+	busy.Busy = true
 	later := gateway.Errorf(gateway.CodeThrottled, "queue full")
 	later.RetryAfter = 1500 * time.Millisecond
 	const service = `{"Type":"Service","Message":"An error occurred and the request cannot be processed."}`
@@ -356,6 +358,7 @@ func TestInvoke_Errors_BecomeExceptions(t *testing.T) {
 		body   string
 	}{
 		"throttled":   {gateway.Errorf(gateway.CodeThrottled, "max_capacity 0"), 429, "TooManyRequestsException", "1", throttled},
+		"all busy":    {busy, 429, "TooManyRequestsException", "1", throttled},
 		"come later":  {later, 429, "TooManyRequestsException", "2", throttled},
 		"unavailable": {gateway.Errorf(gateway.CodeUnavailable, "agent at 127.0.0.1 is down"), 500, "ServiceException", "", service},
 		"permanent":   {permanent, 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed"}`},

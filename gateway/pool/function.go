@@ -179,6 +179,9 @@ func (p *functionPool) take(ctx context.Context, requestID string) (*Lease, erro
 	case <-timer.C:
 		err := gateway.Errorf(gateway.CodeUnavailable, "no worker for function %s within its acquire_timeout of %s", p.name, sc.AcquireTimeout)
 		err.RetryAfter = time.Second
+		p.mu.Lock()
+		err.Busy = p.busy >= sc.MaxCapacity
+		p.mu.Unlock()
 		return nil, p.leave(q, err)
 	}
 }

@@ -792,3 +792,23 @@ func TestManager_Close_SaysWhatIsLeftOver(t *testing.T) {
 		assert.ErrorContains(t, m.Close(t.Context()), "1 containers")
 	})
 }
+
+func TestPool_AcquireTimeout_SaysWhetherAllWorkersAreAtWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MaxCapacity: 1, Queue: 1, AcquireTimeout: time.Second})
+		slowOne := function("slow", gateway.Scaling{MaxCapacity: 1, Queue: 1, AcquireTimeout: time.Second})
+		m := mustOpen(t, b, pool.Options{}, fn, slowOne)
+		lease := mustAcquire(t, m, fn)
+		var e *gateway.Error
+		require.ErrorAs(t, (<-acquireLater(t.Context(), m, fn)).err, &e)
+		assert.Equal(t, gateway.CodeUnavailable, e.Code)
+		assert.True(t, e.Busy)
+		lease.Release()
+
+		b.setStart(slow(time.Minute))
+		require.ErrorAs(t, (<-acquireLater(t.Context(), m, slowOne)).err, &e)
+		assert.Equal(t, gateway.CodeUnavailable, e.Code)
+		assert.False(t, e.Busy)
+	})
+}
