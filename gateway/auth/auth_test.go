@@ -214,12 +214,13 @@ func TestAuthenticate_OtherKinds(t *testing.T) {
 	assert.Equal(t, gateway.CodeUnauthorized, gateway.ErrorCode(err), "an unknown kind is closed, not open")
 }
 
-func BenchmarkAuthenticate(b *testing.B) {
+func BenchmarkAdmit(b *testing.B) {
 	a, _ := mustNew(b)
 	header := authorization("Bearer " + mustLogin(b, a))
+	route := &gateway.Route{Auth: gateway.AuthJWT}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := a.Authenticate(gateway.AuthJWT, header); err != nil {
+		if _, err := a.Admit(b.Context(), route, header); err != nil {
 			b.Fatal(err)
 		}
 	}

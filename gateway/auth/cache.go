@@ -10,7 +10,7 @@ import (
 )
 
 // cache remembers verified tokens, least recently used first out. Checking a signature and its claims costs many
-// times what the look-up does (BenchmarkAuthenticate). It is keyed by hash, so that it holds no token.
+// times what the look-up does (BenchmarkAdmit). It is keyed by hash, so that it holds no token.
 type cache struct {
 	size int
 

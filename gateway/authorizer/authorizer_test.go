@@ -337,3 +337,19 @@ func TestAuthorize_Panic_IsAnError(t *testing.T) {
 	_, err := b.Authorize(context.Background(), b.request("GET", token))
 	assert.Equal(t, gateway.CodeInternal, gateway.ErrorCode(err))
 }
+
+func BenchmarkAuthorize_Cached(b *testing.B) {
+	spec := &gateway.Authorizer{Name: "bench", Function: &gateway.Function{Name: "guard"}, Type: gateway.AuthorizerRequest,
+		Payload: gateway.PayloadV1, Cache: time.Minute, Identity: byAuthorization}
+	a := authorizer.New(authorizer.Options{Invoker: answering(allowAll), Events: event.NewBuilder("123456789012"), Region: "us-east-1", Logger: slog.Default()})
+	defer a.Close()
+	bench := &bench{route: &gateway.Route{Path: "/users/{id}", Auth: gateway.AuthFunction, Authorizer: spec}}
+	require.NoError(b, a.Apply([]gateway.Route{*bench.route}))
+	r := bench.request("GET", token)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := a.Authorize(context.Background(), r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
