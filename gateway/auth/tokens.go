@@ -113,7 +113,7 @@ func (a *Authenticator) token(ctx context.Context, policy *gateway.TokenPolicy, 
 	if err := decodePart(payload, &claims); err != nil {
 		return nil, refuse("the token is malformed", err)
 	}
-	var err error = refuse("the token does not have a valid issuer", nil)
+	err := refuse("the token does not have a valid issuer", nil)
 	if policy.Own && claims.Issuer == a.issuer {
 		return a.verify(token)
 	}

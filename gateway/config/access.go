@@ -539,7 +539,7 @@ func (v value) throttle(id string) *gateway.Throttle {
 func (r *routing) routeCORS(o *object, rt *gateway.Route) {
 	c, own := r.access.CORS, false
 	if v, ok := o.get("cors"); ok {
-		c, own = v.cors(), true
+		c = v.cors()
 		if own = v.node.Kind != yaml.MappingNode; !own {
 			_, listed := fieldOf(v, "allow_methods")
 			own = !listed
