@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -43,9 +45,9 @@ type store struct {
 	opts Options
 	log  *slog.Logger
 
-	lock   *os.File       // of the embedded server's folder
-	server *server.Server // nil for a cluster
-	config *server.JetStreamConfig
+	lock *os.File // of the embedded server's folder
+	// server is nil for a cluster. watch puts another in its place.
+	server atomic.Pointer[server.Server]
 	conn   *nats.Conn
 	js     jetstream.JetStream
 
@@ -68,7 +70,7 @@ func openStore(opts Options, log *slog.Logger) (_ *store, err error) {
 		if err := s.startServer(); err != nil {
 			return nil, err
 		}
-		s.conn, err = nats.Connect("", nats.InProcessServer(s.server), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+		s.conn, err = nats.Connect("", nats.InProcessServer(s), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 		if err != nil {
 			return nil, fmt.Errorf("connect to the embedded queue: %w", err)
 		}
@@ -129,8 +131,7 @@ func (s *store) startServer() error {
 	}
 	// A stream whose description cannot be read is left out by JetStream, and a new one would be made on its files.
 	// The box is unattended: it goes on with an empty stream, and keeps the files.
-	s.server.Shutdown()
-	s.server.WaitForShutdown()
+	s.stopServer()
 	for _, name := range lost {
 		kept := filepath.Join(s.opts.Dir, "damaged", name+"-"+time.Now().UTC().Format("20060102T150405.000"))
 		if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
@@ -156,15 +157,24 @@ func (s *store) runServer() error {
 	if err != nil {
 		return fmt.Errorf("make the embedded NATS server: %w", err)
 	}
-	s.server = srv
+	s.server.Store(srv)
 	srv.SetLoggerV2(serverLog{s.log}, false, false, false)
 	srv.Start()
 	if !srv.ReadyForConnections(startTimeout) || !srv.JetStreamEnabled() {
 		return fmt.Errorf("the embedded NATS server did not start on %s within %v: see the log", s.opts.Dir, startTimeout)
 	}
-	s.config = srv.JetStreamConfig()
 	return nil
 }
+
+func (s *store) stopServer() {
+	if srv := s.server.Load(); srv != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	}
+}
+
+// InProcessConn implements nats.InProcessConnProvider: a connection that was lost is made to the server of then.
+func (s *store) InProcessConn() (net.Conn, error) { return s.server.Load().InProcessConn() }
 
 func (s *store) streamDir(name string) string {
 	return filepath.Join(s.opts.Dir, "jetstream", "$G", "streams", name)
@@ -172,7 +182,7 @@ func (s *store) streamDir(name string) string {
 
 // unreadable are the streams that have files and that the server has not read.
 func (s *store) unreadable() ([]string, error) {
-	state, err := s.server.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
+	state, err := s.server.Load().Jsz(&server.JSzOptions{Accounts: true, Streams: true})
 	if err != nil {
 		return nil, fmt.Errorf("ask the embedded NATS server for its streams: %w", err)
 	}
@@ -279,8 +289,8 @@ func (s *store) check(ctx context.Context) error {
 	if !s.conn.IsConnected() {
 		return fmt.Errorf("no connection to NATS: %s", strings.ToLower(s.conn.Status().String()))
 	}
-	if s.server != nil {
-		if !s.server.JetStreamEnabled() {
+	if srv := s.server.Load(); srv != nil {
+		if !srv.JetStreamEnabled() {
 			return errors.New("JetStream has closed down, as it does on a full disk: see the log")
 		}
 		return s.space()
@@ -293,7 +303,7 @@ func (s *store) check(ctx context.Context) error {
 
 // space is an error when the disk of the embedded server is almost full.
 func (s *store) space() error {
-	if s.server == nil {
+	if s.server.Load() == nil {
 		return nil
 	}
 	var fs unix.Statfs_t
@@ -308,7 +318,7 @@ func (s *store) space() error {
 
 // watch brings JetStream back after it has closed down for want of disk space, until ctx ends.
 func (s *store) watch(ctx context.Context) {
-	if s.server == nil {
+	if s.server.Load() == nil {
 		return
 	}
 	tick := time.NewTicker(watchInterval)
@@ -319,11 +329,12 @@ func (s *store) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if s.server.JetStreamEnabled() || s.space() != nil {
+		if s.server.Load().JetStreamEnabled() || s.space() != nil {
 			continue
 		}
 		s.log.Warn("JetStream has closed down: starting it again")
-		if err := s.server.EnableJetStream(s.config); err != nil {
+		s.stopServer()
+		if err := s.runServer(); err != nil {
 			s.log.Error("JetStream does not start", "error", err.Error())
 		}
 	}
@@ -333,10 +344,7 @@ func (s *store) close() {
 	if s.conn != nil {
 		s.conn.Close()
 	}
-	if s.server != nil {
-		s.server.Shutdown()
-		s.server.WaitForShutdown()
-	}
+	s.stopServer()
 	if s.lock != nil {
 		_ = s.lock.Close() // and so the lock ends
 	}
