@@ -123,7 +123,8 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	q := &Queue{
 		opts: opts, log: opts.Logger, store: s,
 		functions: map[string]*gateway.Function{}, runs: map[string]*lane{}, outcomes: map[string]*lane{},
-		handled: make(chan entry, 256),
+		// Without a buffer: an event that waits for its removal would run twice after a crash.
+		handled: make(chan entry),
 		poster:  &http.Client{CheckRedirect: noRedirects, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: deliveries, IdleConnTimeout: time.Minute}},
 	}
 	q.ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
