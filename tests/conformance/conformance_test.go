@@ -89,6 +89,8 @@ func mustBox(t *testing.T) *Box {
 		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   filepath.Join(config, "routing.yml"),
 		ResourcesConfig: filepath.Join(config, "resources.yml"),
+		// Seconds in place of minutes.
+		Env: []string{"ASYNC_RETRY_BASE_SECONDS=1"},
 	})
 	require.NoError(t, err)
 	b.Stack = s

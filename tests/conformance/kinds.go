@@ -28,6 +28,7 @@ type Runner func(ctx context.Context, b *Box, c *Case) ([]string, error)
 var kinds = map[string]Runner{
 	kindHTTP:        runHTTP,
 	kindEnvironment: runEnvironment,
+	kindAsync:       runAsync,
 	"reload":        runReload,
 	kindInvoke:      runInvoke,
 }
