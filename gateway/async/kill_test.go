@@ -102,7 +102,7 @@ func TestQueue_Killed_LosesNothing(t *testing.T) {
 		assert.Error(t, cmd.Wait(), "it was killed")
 	}
 	cmd, out := start("")
-	for out.Scan() { //nolint:revive // prints nothing
+	for out.Scan() { // prints nothing
 	}
 	require.NoError(t, cmd.Wait())
 

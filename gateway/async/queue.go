@@ -21,7 +21,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/edge-serverless-box/esb/gateway"
@@ -296,7 +295,7 @@ func (r *reader) index(m jetstream.Msg, seq uint64) indexed {
 	x.seq, x.shard = seq, uint8(r.shard)
 	size, _ := strconv.Atoi(m.Headers().Get(sizeHeader))
 	x.size = int32(size + len(m.Headers().Get(stateHeader)) + overhead)
-	s, err := parseState(nats.Header(m.Headers()))
+	s, err := parseState(m.Headers())
 	if err != nil {
 		// It is looked at when its turn comes, and buried there.
 		r.q.log.Error("event without a readable state", "shard", r.shard, "seq", seq, "function", x.function)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -223,6 +224,17 @@ func mustKill(t *testing.T, box *stack.Stack) {
 		}
 	}
 	require.Equal(t, 1, killed)
+	// Its threads end one after the other, and the last one frees the addresses.
+	for _, url := range []string{box.HTTPURL, box.HTTPSURL, box.AdminURL} {
+		_, addr, _ := strings.Cut(url, "://")
+		stack.Eventually(t, func() bool {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return false
+			}
+			return assert.NoError(t, l.Close())
+		}, "%s must become free", addr)
+	}
 }
 
 func mustWrite(t *testing.T, name, text string) string {
