@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
+	awscredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/edge-serverless-box/esb/sigv4"
@@ -237,7 +237,7 @@ func (b *Box) settled(ctx context.Context, function string) error {
 func (b *Box) records(ctx context.Context, function, id string) ([][]byte, error) {
 	client := s3.New(s3.Options{
 		BaseEndpoint: aws.String(b.S3URL), Region: "us-east-1", UsePathStyle: true,
-		Credentials: credentials.NewStaticCredentialsProvider("esb-dev-access", "esb-dev-secret-change-in-production", ""),
+		Credentials: awscredentials.NewStaticCredentialsProvider("esb-dev-access", "esb-dev-secret-change-in-production", ""),
 	})
 	prefix := function + "/aws/lambda/async/" + function + "/"
 	list, err := client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String(recordsBucket), Prefix: aws.String(function + "/")})
