@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -96,5 +97,12 @@ func (d *disturbed) compareWarm(t *testing.T) {
 		return took[rounds/2]
 	}
 	plain, frozen := median("/chaos"), median("/echo")
+	metrics, err := d.Do(t.Context(), "GET", d.AdminURL+"/metrics", "", nil)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(metrics.Body)) {
+		if strings.HasPrefix(line, "esb_worker_thaw_seconds_") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
 	t.Logf("warm request after a pause, median of %d: %s, of a frozen worker %s, so the thaw adds %s", rounds, plain, frozen, frozen-plain)
 }
