@@ -32,6 +32,8 @@ type Supervisor struct {
 
 	// busy is true from the acceptance of an invocation until its answer is on its way.
 	busy atomic.Bool
+	// initialising is true while the init at start goes on.
+	initialising atomic.Bool
 	// turn is held by whoever drives the function process: an invocation until its last log line is written, the
 	// init at start, the clean-up after an exit. It guards initSpent, oomKills and the replacement of instance.
 	turn chan struct{}
@@ -96,6 +98,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.tell(notifyReady)
 	if !s.cfg.Standby {
 		s.turn <- struct{}{}
+		s.initialising.Store(true)
 		s.watchers.Go(s.initAtOnce)
 	}
 	served := make(chan error, 1)
@@ -185,6 +188,8 @@ func (s *Supervisor) state() string {
 	switch {
 	case i == nil && s.busy.Load():
 		return "busy"
+	case i == nil && s.initialising.Load():
+		return "init"
 	case i == nil:
 		return "standby"
 	case !i.initialised():
@@ -228,6 +233,7 @@ type initError struct {
 func (s *Supervisor) initAtOnce() {
 	defer func() { <-s.turn }()
 	_, failed := s.init(s.cfg.InitLimit)
+	s.initialising.Store(false)
 	if failed == nil {
 		return
 	}

@@ -234,7 +234,8 @@ func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 		if err != nil {
 			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, err)
 		}
-		if state != "idle" {
+		// On standby no process runs: it ended by itself, and nothing could start one but a request.
+		if state != "idle" && state != "standby" {
 			return pool.ErrWorking
 		}
 	}

@@ -25,7 +25,8 @@ const (
 	// freezeDelay is how long a worker is idle before it is frozen: a busy function's workers are never frozen between
 	// two requests, and lambda-init has written its log lines (it holds them for up to 10 ms).
 	freezeDelay = 50 * time.Millisecond
-	// freezeRetry is the pause before the next attempt when a worker was at work, freezeBackoff when the agent failed.
+	// freezeRetry is the pause before the next attempt when a worker was at work, doubled each time up to freezeBackoff,
+	// which is the pause when the agent failed.
 	freezeRetry   = 100 * time.Millisecond
 	freezeBackoff = 5 * time.Second
 	// freezeTimeout bounds one call.
@@ -82,7 +83,8 @@ func (p *functionPool) freezeNow(w *worker) {
 	if w.phase != PhaseIdle {
 		return
 	}
-	pause := freezeRetry
+	pause := min(freezeRetry<<min(w.freezeTries, 10), freezeBackoff)
+	w.freezeTries++
 	if !errors.Is(err, ErrWorking) {
 		pause = freezeBackoff
 		w.frozen = false

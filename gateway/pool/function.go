@@ -31,6 +31,8 @@ type worker struct {
 
 	// freeze calls freezeNow; nil when that is not to come.
 	freeze *time.Timer
+	// freezeTries counts attempts that found it at work since it was lent.
+	freezeTries int
 	// freezing is closed when a freeze that is going on has ended; nil when there is none.
 	freezing chan struct{}
 	// frozen is true while its processes stand still; unsure, when a freeze has failed and may have worked.
@@ -213,6 +215,7 @@ func (p *functionPool) lend(w *worker) *Lease {
 	p.busy++
 	p.manager.leases.Add(1)
 	p.disarmFreeze(w)
+	w.freezeTries = 0
 	return &Lease{pool: p, worker: w, cold: !w.invoked, cool: w.frozen || w.unsure || w.freezing != nil, attachment: w.attachment}
 }
 
