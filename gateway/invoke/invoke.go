@@ -185,7 +185,7 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gatewa
 	rep, err := l.roundTrip(ctx, began.Add(limit), inv, began.Add(fn.Timeout), to)
 	elapsed := time.Since(began)
 	if err != nil {
-		if res, why, out, ok := i.streamFailed(ctx, fn, inv, to, err, elapsed); ok {
+		if res, why, out := i.streamFailed(ctx, fn, inv, to, err, elapsed); why != "" {
 			fault = why
 			return res, out
 		}

@@ -139,22 +139,22 @@ func (s *sink) refused(ctx context.Context, function string) error {
 	return gateway.Errorf(gateway.CodeCanceled, "function %s: its caller did not take the result: %w", function, s.err)
 }
 
-// streamFailed is what came of a stream that did not get to its end. ok is false when it says nothing special.
-func (i *Invoker) streamFailed(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink, err error, elapsed time.Duration) (res gateway.Result, fault string, out error, ok bool) {
+// streamFailed is what came of a stream that did not get to its end. An empty fault says nothing special came of it.
+func (i *Invoker) streamFailed(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink, err error, elapsed time.Duration) (res gateway.Result, fault string, out error) {
 	switch {
 	case to == nil || !to.begun:
-		return res, "", nil, false
+		return res, "", nil
 	case to.err != nil:
 		out = to.refused(ctx, fn.Name)
-		return res, "caller did not take the stream: " + string(gateway.ErrorCode(out)), out, true
+		return res, "caller did not take the stream: " + string(gateway.ErrorCode(out)), out
 	case errors.Is(err, errStreamTooLong):
 		return functionError("Function.ResponseSizeTooLarge",
-			"Response payload size exceeded maximum allowed payload size ("+strconv.FormatInt(to.limit, 10)+" bytes)."), "stream over the limit", nil, true
+			"Response payload size exceeded maximum allowed payload size ("+strconv.FormatInt(to.limit, 10)+" bytes)."), "stream over the limit", nil
 	case ctx.Err() == nil && elapsed >= fn.Timeout:
 		// lambda-init ended the function, but its caller took the stream too slowly to read the trailers.
-		return timedOut(fn, inv), "function timeout in the middle of a stream", nil, true
+		return timedOut(fn, inv), "function timeout in the middle of a stream", nil
 	}
-	return res, "", nil, false
+	return res, "", nil
 }
 
 // interpretTrailer completes the result of a stream by its trailers.

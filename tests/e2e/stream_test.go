@@ -21,7 +21,7 @@ import (
 )
 
 // openStream asks for a stream and returns its head; the body is the caller's to read.
-func openStream(t *testing.T, ctx context.Context, base, path string) *http.Response {
+func openStream(ctx context.Context, t *testing.T, base, path string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func openStream(t *testing.T, ctx context.Context, base, path string) *http.Resp
 func TestStream_ChunksArriveWhileTheFunctionRuns(t *testing.T) {
 	for name, base := range map[string]string{"http": box.HTTPURL, "https": box.HTTPSURL} {
 		t.Run(name, func(t *testing.T) {
-			res := openStream(t, t.Context(), base, "/api/stream?chunks=3&wait=esb-files%2Fstream-"+name)
+			res := openStream(t.Context(), t, base, "/api/stream?chunks=3&wait=esb-files%2Fstream-"+name)
 			require.Equal(t, http.StatusOK, res.StatusCode)
 			assert.Equal(t, "text/plain; charset=utf-8", res.Header.Get("Content-Type"))
 			assert.Equal(t, "yes", res.Header.Get("X-Stream"))
@@ -61,7 +61,7 @@ func TestStream_ChunksArriveWhileTheFunctionRuns(t *testing.T) {
 }
 
 func TestStream_Node_StreamifyResponse(t *testing.T) {
-	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-node?chunks=3&pause_ms=1")
+	res := openStream(t.Context(), t, box.HTTPURL, "/api/stream-node?chunks=3&pause_ms=1")
 	assert.Equal(t, http.StatusOK, res.StatusCode)
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
@@ -69,7 +69,7 @@ func TestStream_Node_StreamifyResponse(t *testing.T) {
 }
 
 func TestStream_WithoutPrelude_IsTheBodyOfA200(t *testing.T) {
-	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream?chunks=1&prelude=no")
+	res := openStream(t.Context(), t, box.HTTPURL, "/api/stream?chunks=1&prelude=no")
 	assert.Equal(t, http.StatusOK, res.StatusCode)
 	assert.Equal(t, "text/plain; charset=utf-8", res.Header.Get("Content-Type"))
 	body, err := io.ReadAll(res.Body)
@@ -79,14 +79,14 @@ func TestStream_WithoutPrelude_IsTheBodyOfA200(t *testing.T) {
 
 // TestStream_RouteThatDoesNotStream: prelude and body together are no result of a proxy integration.
 func TestStream_RouteThatDoesNotStream(t *testing.T) {
-	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-whole?chunks=1")
+	res := openStream(t.Context(), t, box.HTTPURL, "/api/stream-whole?chunks=1")
 	assert.Equal(t, http.StatusBadGateway, res.StatusCode)
 }
 
 func TestStream_FailureInTheMiddle_BreaksTheAnswer(t *testing.T) {
 	for _, fail := range []string{"error", "exit", "panic"} {
 		t.Run(fail, func(t *testing.T) {
-			res := openStream(t, t.Context(), box.HTTPURL, "/api/stream?chunks=1&fail="+fail)
+			res := openStream(t.Context(), t, box.HTTPURL, "/api/stream?chunks=1&fail="+fail)
 			assert.Equal(t, http.StatusOK, res.StatusCode, "the failure came later")
 			body, err := io.ReadAll(res.Body)
 			assert.Error(t, err, "an answer that is not whole must not look so")
@@ -94,13 +94,13 @@ func TestStream_FailureInTheMiddle_BreaksTheAnswer(t *testing.T) {
 		})
 	}
 	t.Run("timeout", func(t *testing.T) {
-		res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-short?chunks=1&fail=hang")
+		res := openStream(t.Context(), t, box.HTTPURL, "/api/stream-short?chunks=1&fail=hang")
 		body, err := io.ReadAll(res.Body)
 		assert.Error(t, err)
 		assert.Equal(t, "chunk 1 of 1\n", string(body))
 		box.RequireLogged(t, "stream-short", "Task timed out after 2.00 seconds")
 	})
-	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream?chunks=1")
+	res := openStream(t.Context(), t, box.HTTPURL, "/api/stream?chunks=1")
 	_, err := io.Copy(io.Discard, res.Body)
 	assert.NoError(t, err, "the function lives on, in whatever process")
 }
@@ -108,7 +108,7 @@ func TestStream_FailureInTheMiddle_BreaksTheAnswer(t *testing.T) {
 // TestStream_ClientLeaves_FreesTheWorker: the one worker of the function hangs for a client that has gone.
 func TestStream_ClientLeaves_FreesTheWorker(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
-	res := openStream(t, ctx, box.HTTPURL, "/api/stream-single?chunks=1&fail=hang")
+	res := openStream(ctx, t, box.HTTPURL, "/api/stream-single?chunks=1&fail=hang")
 	_, err := io.ReadFull(res.Body, make([]byte, len("chunk 1 of 1\n")))
 	require.NoError(t, err)
 	before := box.Containers(t, "stream-single")
@@ -122,7 +122,7 @@ func TestStream_ClientLeaves_FreesTheWorker(t *testing.T) {
 		}
 		return true
 	}, "the container must go with its client")
-	again := openStream(t, t.Context(), box.HTTPURL, "/api/stream-single?chunks=1")
+	again := openStream(t.Context(), t, box.HTTPURL, "/api/stream-single?chunks=1")
 	body, err := io.ReadAll(again.Body)
 	require.NoError(t, err)
 	assert.Equal(t, "chunk 1 of 1\n", string(body))
@@ -143,7 +143,7 @@ func TestStream_OneGigabyte_NeedsNoMemory(t *testing.T) {
 		}
 		expected <- sum.Sum(nil)
 	}()
-	warm := openStream(t, t.Context(), box.HTTPURL, "/api/stream-big?bytes=1000000")
+	warm := openStream(t.Context(), t, box.HTTPURL, "/api/stream-big?bytes=1000000")
 	_, err := io.Copy(io.Discard, warm.Body)
 	require.NoError(t, err)
 	pids := map[string]int{
@@ -155,7 +155,7 @@ func TestStream_OneGigabyte_NeedsNoMemory(t *testing.T) {
 		before[name] = peakMemory(t, pid)
 	}
 	sum := sha256.New()
-	res := openStream(t, t.Context(), box.HTTPURL, "/api/stream-big?bytes="+strconv.Itoa(size))
+	res := openStream(t.Context(), t, box.HTTPURL, "/api/stream-big?bytes="+strconv.Itoa(size))
 	n, err := io.Copy(sum, res.Body)
 	require.NoError(t, err)
 	assert.EqualValues(t, size, n)
