@@ -170,24 +170,42 @@ func TestResign_IsRightForTheOtherKey(t *testing.T) {
 	assert.Equal(t, signature.Date, got.Date)
 }
 
-func FuzzDecode(f *testing.F) {
-	const data = "some data"
-	scope := exampleScope
-	key := scope.Key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+const smallData = "some data"
+
+// smallBodies are signed bodies of smallData, without and with a trailer.
+func smallBodies() (plain, trailer string) {
+	key := exampleScope.Key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 	previous := "seed"
 	next := func(algorithm string, rest ...string) string {
-		previous = hex.EncodeToString(mac(key, strings.Join(append([]string{algorithm, "20130524T000000Z", scope.String(), previous}, rest...), "\n")))
+		text := append([]string{algorithm, "20130524T000000Z", exampleScope.String(), previous}, rest...)
+		previous = hex.EncodeToString(mac(key, strings.Join(text, "\n")))
 		return previous
 	}
-	chunks := fmt.Sprintf("9;chunk-signature=%s\r\n%s\r\n", next(chunkAlgorithm, HashPayload(nil), HashPayload([]byte(data))), data) +
-		"0;chunk-signature=" + next(chunkAlgorithm, HashPayload(nil), HashPayload(nil)) + "\r\n"
-	f.Add(chunks+"\r\n", StreamingPayload)
-	f.Add(chunks+"x-amz-a:b\r\nx-amz-trailer-signature:"+next(trailerAlgorithm, HashPayload([]byte("x-amz-a:b\n")))+"\r\n\r\n", StreamingPayloadTrailer)
+	none := HashPayload(nil)
+	chunks := fmt.Sprintf("9;chunk-signature=%s\r\n%s\r\n", next(chunkAlgorithm, none, HashPayload([]byte(smallData))), smallData)
+	chunks += "0;chunk-signature=" + next(chunkAlgorithm, none, none) + "\r\n"
+	signature := next(trailerAlgorithm, HashPayload([]byte("x-amz-a:b\n")))
+	return chunks + "\r\n", chunks + "x-amz-a:b\r\n" + trailerSignature + ":" + signature + "\r\n\r\n"
+}
+
+func TestDecode_SmallBodies_AreRight(t *testing.T) {
+	plain, trailer := smallBodies()
+	for payload, body := range map[string]string{StreamingPayload: plain, StreamingPayloadTrailer: trailer} {
+		got, err := io.ReadAll(NewVerifier("s3", exampleKeys).Decode(exampleSignature(payload, "seed"), strings.NewReader(body), int64(len(smallData))))
+		require.NoError(t, err, payload)
+		assert.Equal(t, smallData, string(got), payload)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	plain, trailer := smallBodies()
+	f.Add(plain, StreamingPayload)
+	f.Add(trailer, StreamingPayloadTrailer)
 	f.Add("0;chunk-signature=\r\n\r\n", StreamingPayload)
 	verifier := NewVerifier("s3", exampleKeys)
 	f.Fuzz(func(t *testing.T, body, payload string) {
-		got, err := io.ReadAll(verifier.Decode(exampleSignature(payload, "seed"), strings.NewReader(body), int64(len(data))))
-		if err == nil && string(got) != data {
+		got, err := io.ReadAll(verifier.Decode(exampleSignature(payload, "seed"), strings.NewReader(body), int64(len(smallData))))
+		if err == nil && string(got) != smallData {
 			t.Fatal("data that nobody has signed was found right")
 		}
 		var refused *Error

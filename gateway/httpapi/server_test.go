@@ -29,6 +29,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
+	"github.com/edge-serverless-box/esb/gateway/schedule"
 )
 
 const (
@@ -641,6 +642,7 @@ func TestAdmin(t *testing.T) {
 			{Name: "gateway", Check: func(context.Context) error { return nil }},
 		}
 		o.Reload = func() error { return refused }
+		o.Schedules = func() []schedule.State { return []schedule.State{{Name: "s", Function: "f", Expression: "rate(1 day)"}} }
 	})
 	get := func(method, path string) answer {
 		r, err := http.NewRequest(method, b.url("admin", path), nil)
@@ -662,6 +664,7 @@ func TestAdmin(t *testing.T) {
 	var pools struct{ Pools []pool.State }
 	require.NoError(t, json.Unmarshal([]byte(get("GET", "/pools").body), &pools))
 	assert.Equal(t, []pool.State{{Function: "f"}}, pools.Pools)
+	assert.JSONEq(t, `{"schedules":[{"name":"s","function":"f","expression":"rate(1 day)","enabled":false,"next":null,"last":null}]}`, get("GET", "/schedules").body)
 
 	assert.Equal(t, 200, get("POST", "/reload").status)
 	refused = errors.New("functions.yml:1: bad\nrouting.yml:2: bad")
