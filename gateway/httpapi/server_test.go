@@ -642,7 +642,9 @@ func TestAdmin(t *testing.T) {
 			{Name: "gateway", Check: func(context.Context) error { return nil }},
 		}
 		o.Reload = func() error { return refused }
-		o.Schedules = func() []schedule.State { return []schedule.State{{Name: "s", Function: "f", Expression: "rate(1 day)"}} }
+		o.Schedules = func() []schedule.State {
+			return []schedule.State{{Name: "s", Function: "f", Expression: "rate(1 day)"}}
+		}
 	})
 	get := func(method, path string) answer {
 		r, err := http.NewRequest(method, b.url("admin", path), nil)
