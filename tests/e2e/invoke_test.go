@@ -303,3 +303,37 @@ func TestInvoke_ClientLeaves_EndsTheInvocation(t *testing.T) {
 	require.NoError(t, err)
 	assert.Nil(t, out.FunctionError)
 }
+
+// The memory of the gateway does not grow with a stream: 256 MB here, 1 GB through a route (TestStream_OneGigabyte_NeedsNoMemory).
+func TestInvoke_WithResponseStream_NeedsNoMemory(t *testing.T) {
+	if box.Way != stack.Native {
+		t.Skip("the processes of a box in Docker are not this machine's to look at")
+	}
+	const size, room = 256 << 20, 32 << 20
+	read := func(bytes int) int {
+		t.Helper()
+		out, err := development().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
+			FunctionName: aws.String("stream-big"), Payload: fmt.Appendf(nil, `{"queryStringParameters":{"prelude":"no","bytes":"%d"}}`, bytes),
+		})
+		require.NoError(t, err)
+		stream, n := out.GetStream(), 0
+		for event := range stream.Events() {
+			switch e := event.(type) {
+			case *types.InvokeWithResponseStreamResponseEventMemberPayloadChunk:
+				n += len(e.Value.Payload)
+			case *types.InvokeWithResponseStreamResponseEventMemberInvokeComplete:
+				assert.Nil(t, e.Value.ErrorCode)
+			}
+		}
+		require.NoError(t, stream.Err())
+		require.NoError(t, stream.Close())
+		return n
+	}
+	require.Equal(t, 1000000, read(1000000))
+	gateway := findProcess(t, filepath.Join(box.BinDir, "gateway"), "ESB_HOME="+box.Home)
+	before := peakMemory(t, gateway)
+	require.Equal(t, size, read(size))
+	after := peakMemory(t, gateway)
+	t.Logf("gateway: at most %d MiB before the stream, %d MiB after it", before>>20, after>>20)
+	assert.Less(t, after-before, room)
+}
