@@ -150,7 +150,7 @@ func (v *Verifier) VerifyHead(r *http.Request) (Signature, error) {
 	return v.check(r, given)
 }
 
-// ErrPayload: a body is not the one that was signed (S3: XAmzContentSHA256Mismatch).
+// ErrPayload says that a body is not the one that was signed (S3: XAmzContentSHA256Mismatch).
 var ErrPayload = errors.New("the provided 'x-amz-content-sha256' header does not match what was computed")
 
 // Body returns body such that reading it ends in ErrPayload in place of io.EOF when it is not what was signed. A body

@@ -84,10 +84,8 @@ type completion struct {
 
 // complete ends the stream. A client that has gone needs no end.
 func (w *eventWriter) complete(c completion) error {
-	if !w.session.begun {
-		if err := w.Begin(""); err != nil {
-			return nil
-		}
+	if !w.session.begun && w.Begin("") != nil {
+		return nil
 	}
 	payload, err := json.Marshal(c)
 	if err != nil {

@@ -82,7 +82,7 @@ func create(path string) error {
 	var random [32]byte
 	_, _ = rand.Read(random[:]) // never fails
 	_, err = temp.WriteString(hex.EncodeToString(random[:]) + "\n")
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
 		return err
 	}
 	if err := os.Link(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {

@@ -106,7 +106,7 @@ func TestInvoke_Event_IsAcceptedAndRuns(t *testing.T) {
 			return out.StatusCode, nil
 		},
 		"InvokeAsync": func(marker []byte) (int32, error) {
-			out, err := development().InvokeAsync(t.Context(), &lambda.InvokeAsyncInput{FunctionName: aws.String("burst"), InvokeArgs: bytes.NewReader(marker)})
+			out, err := development().InvokeAsync(t.Context(), &lambda.InvokeAsyncInput{FunctionName: aws.String("burst"), InvokeArgs: bytes.NewReader(marker)}) //nolint:staticcheck // old clients use it
 			if err != nil {
 				return 0, err
 			}
