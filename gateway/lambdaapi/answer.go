@@ -77,7 +77,7 @@ func refusalOf(err error) *refusal {
 		return &refusal{status: http.StatusRequestEntityTooLarge, kind: "RequestTooLargeException", user: true,
 			message: "The request payload exceeded the Invoke request body JSON input quota."}
 	case e.Code == gateway.CodeInvalid:
-		return errContent("The request could not be handed to the function.").(*refusal)
+		return errContent("The request could not be handed to the function.")
 	case e.Code == gateway.CodeCanceled:
 		return &refusal{status: statusClientLeft}
 	}
@@ -118,7 +118,7 @@ func errParameter(message string) error {
 	return &refusal{status: http.StatusBadRequest, kind: "InvalidParameterValueException", user: true, message: message}
 }
 
-func errContent(message string) error {
+func errContent(message string) *refusal {
 	return &refusal{status: http.StatusBadRequest, kind: "InvalidRequestContentException", user: true, message: message}
 }
 
