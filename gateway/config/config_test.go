@@ -462,6 +462,7 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"POST /api/chaos/impatient": "esb/lambda-chaos:latest",
 		"POST /api/s3":              "esb/lambda-s3:latest",
 		"POST /api/watched":         "",
+		"POST /api/invoke":          "esb/lambda-invoke:latest",
 		"POST /api/dynamodb":        "esb/lambda-dynamodb:latest",
 		"POST /api/hello-python":    "esb/lambda-hello-python:latest",
 		"POST /api/hello-node":      "esb/lambda-hello-node:latest",
@@ -470,7 +471,7 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"GET /api/stream":           "esb/lambda-stream:latest",
 		"GET /api/stream-node":      "esb/lambda-stream-node:latest",
 	}, found)
-	assert.Len(t, c.Functions, 12)
+	assert.Len(t, c.Functions, 13)
 	assert.Len(t, c.Resources.Tables, 2)
 	assert.Len(t, c.Resources.Buckets, 1)
 }
