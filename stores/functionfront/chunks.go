@@ -36,6 +36,12 @@ func (h *handler) decode(r *http.Request, signature sigv4.Signature) (string, er
 	}
 	chunks := h.verifier.Decode(signature, r.Body, length)
 	r.TransferEncoding = nil
+	if length == 0 && signature.Payload == sigv4.StreamingPayload {
+		// Nobody reads a body without data.
+		if _, err := io.Copy(io.Discard, chunks); err != nil {
+			return "", err
+		}
+	}
 	if signature.Payload == sigv4.StreamingPayload {
 		r.Header.Del(headerDecodedLength)
 		withoutChunked(r.Header)

@@ -154,12 +154,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.proxy.ServeHTTP(w, r)
 		return
 	}
-	c, err := h.check(w, r)
-	if err != nil {
+	// A copy: by its own request the server knows what of the body was not read.
+	c := &checked{}
+	r = r.Clone(context.WithValue(r.Context(), contextKey{}, c))
+	var err error
+	if *c, err = h.check(w, r); err != nil {
 		h.refuse(w, r, err)
 		return
 	}
-	h.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, c)))
+	h.proxy.ServeHTTP(w, r)
 }
 
 // accessKeyID returns whose signature a request says it has, without checking anything.
@@ -211,7 +214,7 @@ func (h *handler) rewrite(r *httputil.ProxyRequest) {
 	// The proxy drops parameters that it cannot parse; the store must see what was signed.
 	r.Out.URL.RawQuery = r.In.URL.RawQuery
 	r.Out.Host = r.In.Host
-	c, ok := r.In.Context().Value(contextKey{}).(checked)
+	c, ok := r.In.Context().Value(contextKey{}).(*checked)
 	if !ok {
 		return
 	}
