@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 
 	"github.com/edge-serverless-box/esb/gateway"
 )
@@ -33,6 +34,12 @@ const (
 	overhead = 512
 	// removers is how many handled events are removed from the streams at the same time.
 	removers = 2 * shards
+	// intake is how many bytes a second the embedded server may be given for long, and burst for a moment. It keeps what it
+	// was given in memory for 10 s: more could kill a gateway with a memory limit. Events of 1 KB are far from it.
+	intake = 8 << 20
+	burst  = 32 << 20
+	// intakeWait is how long an event waits for its turn.
+	intakeWait = 10 * time.Second
 	// sizeHeader has the size of a body that is left out (NATS JetStream, headers-only consumers).
 	sizeHeader = "Nats-Msg-Size"
 )
@@ -92,6 +99,8 @@ type Queue struct {
 	// bytes is what the events in the index count, and those that are being stored.
 	bytes atomic.Int64
 	turn  atomic.Uint32
+	// pace keeps to intake; nil for a cluster.
+	pace *rate.Limiter
 	// broken is why the streams cannot be used yet.
 	broken atomic.Pointer[error]
 	// deadRefused is why the last dead letter could not be stored, nil when it could.
@@ -129,6 +138,9 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	q.ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	q.feed, q.stopFeed = context.WithCancel(context.WithoutCancel(ctx))
 	q.setBroken(errors.New("the streams are not set up yet"))
+	if opts.URL == "" {
+		q.pace = rate.NewLimiter(intake, burst)
+	}
 	for range removers {
 		q.removing.Go(q.remove)
 	}
@@ -380,8 +392,8 @@ func (q *Queue) maxAge(function string) time.Duration {
 }
 
 // Enqueue stores an event of fn and returns nil when it is durable: from then on it is run at least once, with the
-// current fn, under the request id of inv. ctx bounds nothing but its values: a caller who leaves must not make it
-// unclear whether the event was taken. The errors, all *gateway.Error:
+// current fn, under the request id of inv. ctx ends the wait of an event for its turn, but not its storing: a caller who
+// leaves must not make it unclear whether the event was taken. The errors, all *gateway.Error:
 //
 //   - CodeTooLarge: the payload is over MaxPayload. CodeInvalid: a header of the invocation could not be passed on.
 //   - CodeUnavailable: the queue is full, or the store is down. The event may have been stored all the same when the
@@ -418,6 +430,14 @@ func (q *Queue) enqueue(ctx context.Context, function string, s state, body []by
 	defer q.bytes.Add(-size)
 	if q.bytes.Add(size) > q.opts.MaxBytes {
 		return unavailable(function, fmt.Errorf("the queue is full: its events count %d MB already (ASYNC_MAX_MB)", q.opts.MaxBytes>>20))
+	}
+	if q.pace != nil {
+		wait, cancel := context.WithTimeout(ctx, intakeWait)
+		err := q.pace.WaitN(wait, len(body)+overhead)
+		cancel()
+		if err != nil {
+			return unavailable(function, fmt.Errorf("more than %d MB of events a second: %w", intake>>20, err))
+		}
 	}
 	shard := int(q.turn.Add(1) % shards)
 	m, err := message(q.eventSubject(shard, function), s, body)

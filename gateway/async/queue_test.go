@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 
 	"github.com/edge-serverless-box/esb/gateway"
 )
@@ -685,4 +686,19 @@ func TestOpen_DamagedStream_IsSetAside(t *testing.T) {
 	enqueue(t, q, f, "new", `{}`)
 	empty(t, q)
 	assert.Equal(t, 1, inv.ran("new"))
+}
+
+func TestQueue_MoreBytesThanMemoryBears_AreRefused(t *testing.T) {
+	inv := newInvoker()
+	q := mustOpen(t, options(t.TempDir(), inv))
+	q.pace = rate.NewLimiter(1, 1000) // a byte a second
+	f := function("f")
+	apply(q, f)
+	enqueue(t, q, f, "r1", `{}`)
+	err := q.Enqueue(t.Context(), f, gateway.Invocation{RequestID: "r2", Payload: []byte("{}")})
+	assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err))
+	assert.ErrorContains(t, err, "MB of events a second")
+	empty(t, q)
+	assert.Equal(t, 1, inv.ran("r1"))
+	assert.Zero(t, inv.ran("r2"))
 }

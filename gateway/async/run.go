@@ -194,6 +194,9 @@ func (q *Queue) replace(e entry, ev event) verdict {
 		q.log.Error("event not encoded", "function", ev.function, "request_id", ev.RequestID, "error", err.Error())
 		return setback
 	}
+	if q.pace != nil && q.pace.WaitN(q.ctx, len(m.Data)+overhead) != nil {
+		return brokenOff
+	}
 	// The id makes a second try harmless when only the answer to the first was lost.
 	id := fmt.Sprintf("%d-%d-%d-%t", e.shard, e.seq, ev.Tries, ev.Outcome != nil)
 	for n := 1; ; n++ {
