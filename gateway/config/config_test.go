@@ -466,7 +466,6 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 		"POST /api/dynamodb":        "esb/lambda-dynamodb:latest",
 		"POST /api/hello-python":    "esb/lambda-hello-python:latest",
 		"POST /api/hello-node":      "esb/lambda-hello-node:latest",
-		"POST /api/invoke":          "esb/lambda-invoke:latest",
 		"GET /api/guarded":          "esb/lambda-event:latest",
 		"GET /api/v2/guarded":       "esb/lambda-event:latest",
 		"GET /api/stream":           "esb/lambda-stream:latest",
