@@ -39,7 +39,8 @@ func (s *session) stream() error {
 		// The status is sent: what the client gets is a stream that ends with the error.
 		s.out.Err = err
 		r := refusalOf(err)
-		return w.complete(completion{ErrorCode: &r.kind, ErrorDetails: &r.message})
+		w.complete(completion{ErrorCode: &r.kind, ErrorDetails: &r.message})
+		return nil
 	}
 	s.finished(res)
 	end := completion{}
@@ -50,7 +51,8 @@ func (s *session) stream() error {
 	if s.inv.LogTail {
 		end.LogResult = &res.LogTail
 	}
-	return w.complete(end)
+	w.complete(end)
+	return nil
 }
 
 // Begin implements gateway.StreamWriter. The Content-Type of the whole is the event stream's.
@@ -83,18 +85,16 @@ type completion struct {
 }
 
 // complete ends the stream. A client that has gone needs no end.
-func (w *eventWriter) complete(c completion) error {
-	if !w.session.begun && w.Begin("") != nil {
-		return nil
+func (w *eventWriter) complete(c completion) {
+	if !w.session.begun {
+		if err := w.Begin(""); err != nil {
+			return
+		}
 	}
-	payload, err := json.Marshal(c)
-	if err != nil {
-		return fmt.Errorf("encode the end of a stream: %w", err)
-	}
-	if w.event("InvokeComplete", "application/json", payload) == nil {
+	payload, _ := json.Marshal(c) // texts only: it cannot fail
+	if err := w.event("InvokeComplete", "application/json", payload); err == nil {
 		_ = w.flush()
 	}
-	return nil
 }
 
 func (w *eventWriter) event(kind, contentType string, payload []byte) error {
