@@ -205,7 +205,7 @@ func TestApp_FromLoginToContainerAndBack(t *testing.T) {
 	assert.JSONEq(t, `{"message":"Service Unavailable"}`, body)
 	assert.NotEmpty(t, header.Get("Retry-After"))
 
-	code, header, body = request(t, "POST", url+"/2015-03-31/functions/f/invocations", nil, `{"body":"invoked"}`)
+	code, _, body = request(t, "POST", url+"/2015-03-31/functions/f/invocations", nil, `{"body":"invoked"}`)
 	assert.Equal(t, 403, code)
 	assert.JSONEq(t, `{"message":"Missing Authentication Token"}`, body)
 	code, header, body = invoke(t, url, "f", `{"body":"invoked"}`)
