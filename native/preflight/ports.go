@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,7 @@ func checkListeners(listeners []Listener, own []int) []error {
 			errs = append(errs, &native.Problem{What: fmt.Sprintf("cannot listen on %s (%v)", l.Addr, err), Do: "Set " + l.Setting + " to an address of this machine."})
 			continue
 		}
-		pid, name := holder(l.Addr)
+		pid, name := findHolder(l.Addr)
 		if slices.Contains(own, pid) {
 			continue
 		}
@@ -66,6 +67,18 @@ func listen(addr string) error {
 		return err
 	}
 	return ln.Close()
+}
+
+// findHolder is holder, asked again where nobody is found: the kernel's tables are read piece by piece, and on a busy
+// machine a line can be missed that is there.
+func findHolder(addr string) (pid int, name string) {
+	for try := 0; try < 5; try++ {
+		if pid, name = holder(addr); pid != 0 {
+			return pid, name
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return 0, ""
 }
 
 // holder finds the process that listens on the port of addr, or 0.
