@@ -23,7 +23,9 @@ func TestCurl(t *testing.T) {
 	}
 	f := &fake{result: gateway.Result{Payload: []byte(`"done"`), LogTail: "bG9n"}}
 	api := newAPI(t, f)
+	served := make(chan struct{}, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { served <- struct{}{} }()
 		path, _, _ := strings.Cut(r.RequestURI, "?")
 		api.Serve(lambdaapi.Call{W: w, R: r, Path: path, Start: time.Now()})
 	}))
@@ -33,6 +35,7 @@ func TestCurl(t *testing.T) {
 		args = append([]string{"-sSi", "--aws-sigv4", "aws:amz:us-east-1:lambda", "--user", accessKey + ":" + secretKey, server.URL + path}, args...)
 		out, err := exec.CommandContext(t.Context(), curl, args...).CombinedOutput()
 		require.NoError(t, err, "%s", out)
+		<-served
 		return string(out)
 	}
 	const path = "/2015-03-31/functions/echo/invocations"
