@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,9 +24,11 @@ func TestCurl(t *testing.T) {
 	}
 	f := &fake{result: gateway.Result{Payload: []byte(`"done"`), LogTail: "bG9n"}}
 	api := newAPI(t, f)
-	served := make(chan struct{}, 1)
+	// turn is held while a request is served: what the fake saw is read after that.
+	var turn sync.Mutex
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() { served <- struct{}{} }()
+		turn.Lock()
+		defer turn.Unlock()
 		path, _, _ := strings.Cut(r.RequestURI, "?")
 		api.Serve(lambdaapi.Call{W: w, R: r, Path: path, Start: time.Now()})
 	}))
@@ -35,12 +38,13 @@ func TestCurl(t *testing.T) {
 		args = append([]string{"-sSi", "--aws-sigv4", "aws:amz:us-east-1:lambda", "--user", accessKey + ":" + secretKey, server.URL + path}, args...)
 		out, err := exec.CommandContext(t.Context(), curl, args...).CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		<-served
 		return string(out)
 	}
 	const path = "/2015-03-31/functions/echo/invocations"
 	assert.Contains(t, run(path, "-d", `{"a":1}`), `"done"`)
+	turn.Lock()
 	assert.Equal(t, `{"a":1}`, string(f.inv.Payload))
+	turn.Unlock()
 	assert.Contains(t, run(path, "-H", "X-Amz-Log-Type: Tail", "-H", "Content-Type: application/json", "-d", `{}`), "X-Amz-Log-Result: bG9n")
 	assert.Contains(t, run(path, "-H", "X-Amz-Invocation-Type: Event", "-d", `{}`), " 202 ")
 	assert.Contains(t, run("/2021-11-15/functions/echo/response-streaming-invocations", "--output", "-", "-d", `{}`), "InvokeComplete")
