@@ -71,8 +71,6 @@ type entry struct {
 	spec gateway.Schedule
 	expr *Expression
 	next time.Time // zero: never
-	// request is the id of the last tick's invocation since the start.
-	request string
 	// tries counts how often the due tick could not be handed over, retry is when it is tried again.
 	tries   int
 	retry   time.Time
@@ -89,7 +87,7 @@ type State struct {
 	// Next is when it fires, nil for never. Last is the last tick that was handed over, nil for none.
 	Next *time.Time `json:"next"`
 	Last *time.Time `json:"last"`
-	// LastRequestID is that of the last tick since the gateway's start.
+	// LastRequestID is that of Last's invocation.
 	LastRequestID string `json:"last_request_id,omitempty"`
 	// Problem says why the tick that is due could not be handed over.
 	Problem string `json:"problem,omitempty"`
@@ -177,7 +175,7 @@ func (s *Scheduler) Snapshot() []State {
 	for name, e := range s.entries {
 		state := State{
 			Name: name, Function: e.Function, Expression: e.Expression, Timezone: e.Timezone, Enabled: true,
-			LastRequestID: e.request, Problem: e.problem,
+			LastRequestID: e.Request, Problem: e.problem,
 		}
 		if next := e.next; !next.IsZero() {
 			state.Next = &next
@@ -342,7 +340,7 @@ func (s *Scheduler) hand(ctx context.Context, d due) {
 	}
 	if err == nil {
 		delay.Observe(late.Seconds())
-		e.request = inv.RequestID
+		e.Request = inv.RequestID
 	}
 	if e.Rewound.IsZero() {
 		e.Last = d.tick

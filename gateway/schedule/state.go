@@ -30,6 +30,8 @@ type record struct {
 	Since time.Time `json:"since"`
 	// Last is the last tick that the queue has accepted, Since when there is none.
 	Last time.Time `json:"last"`
+	// Request is the id of Last's invocation, empty when there is none.
+	Request string `json:"request,omitempty"`
 	// Rewound counts in place of Last while the clock stands far before Last: the last tick that ran since the clock was
 	// set back, or when that was noticed. Zero otherwise.
 	Rewound time.Time `json:"rewound,omitzero"`
