@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -344,16 +345,23 @@ func BuildProgram(root, folder, pkg string, flags ...string) (string, error) {
 	return out, nil
 }
 
-// freePorts finds n ports that nobody listens on. All are held until all are found, so that they differ.
+// freePorts finds n ports that nobody listens on. All are held until all are found, so that they differ. They lie below
+// those that the kernel gives to outgoing connections (ip_local_port_range: 32768 and up), or one could be taken that way
+// before the box listens on it.
 func freePorts(n int) ([]int, error) {
+	const lowest, highest, tries = 15000, 32000, 1000
 	ports := make([]int, 0, n)
-	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+	for range tries {
+		if len(ports) == n {
+			return ports, nil
+		}
+		port := lowest + mathrand.IntN(highest-lowest)
+		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, err
+			continue
 		}
 		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("no %d free ports between %d and %d", n, lowest, highest)
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,6 +28,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/sigv4test"
 )
 
@@ -546,6 +548,25 @@ func s3Checks() []check[*s3Store] {
 			assert.Equal(t, http.StatusForbidden, res.StatusCode)
 			_, err = s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String("changed")})
 			require.Error(t, err, "nothing of it may stay")
+		}},
+		{"body that breaks off leaves nothing", func(t testing.TB, s *s3Store) {
+			const whole, sent = 100_000, 99_999
+			key := "broken-off"
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.target.endpoint+"/"+s.bucket+"/"+key, nil)
+			require.NoError(t, err)
+			r.ContentLength = whole
+			sigv4.Sign(r, s.target.credentials(), s.target.region, "s3", sigv4.UnsignedPayload, time.Now())
+			r.Body = io.NopCloser(io.MultiReader(strings.NewReader(strings.Repeat("x", sent)), iotest.ErrReader(errors.New("the client dies"))))
+			res, err := http.DefaultClient.Do(r)
+			if err == nil {
+				_ = res.Body.Close()
+				assert.GreaterOrEqual(t, res.StatusCode, 400)
+			}
+			// Nobody says when the store has noticed that the client is gone; a piece would show soon.
+			require.Never(t, func() bool {
+				_, err := s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key})
+				return err == nil
+			}, 2*time.Second, 100*time.Millisecond, "a piece of an object must not look like one")
 		}},
 		{"wrong secret is refused", func(t testing.TB, s *s3Store) {
 			wrong := s.target

@@ -74,7 +74,7 @@ func run(ctx context.Context) error {
 		// is nothing that another page could make use of.
 		cfg.CORSAllowOrigin = "*"
 	}
-	return embedgw.RunVersityGW(ctx, backend, cfg)
+	return embedgw.RunVersityGW(ctx, whole{backend}, cfg)
 }
 
 // storage is where a store keeps what. The folders are siblings because none may be inside of another.
