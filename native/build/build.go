@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -54,7 +55,8 @@ type Builder struct {
 	root, dir string
 	console   *console.Console
 	apt       *apt.Installer
-	goVersion string
+	// toolchain is the Go release of go.work, "" where there is no such line; goVersion what the Go tool says of itself.
+	toolchain, goVersion string
 }
 
 // New returns a Builder that makes binaries of the repository root in dir.
@@ -183,8 +185,32 @@ func (b *Builder) args(t Target, out string) []string {
 	return append(append(args, "-o", out), t.Packages...)
 }
 
+// chooseToolchain reads which Go release everything is built with. The machine's own may be older, and have faults that
+// a client of the box can use; a GOTOOLCHAIN=local of the machine is about other projects.
+func (b *Builder) chooseToolchain() error {
+	if b.toolchain != "" {
+		return nil
+	}
+	text, err := os.ReadFile(filepath.Join(b.root, "go.work"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read which Go release to build with: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, found := strings.CutPrefix(strings.TrimSpace(line), "toolchain "); found {
+			b.toolchain = strings.TrimSpace(name)
+		}
+	}
+	return nil
+}
+
 func (b *Builder) env(t Target) []string {
 	env := append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=", "GOARCH=")
+	if b.toolchain != "" {
+		env = append(env, "GOTOOLCHAIN="+b.toolchain)
+	}
 	if t.CGO {
 		env = append(env, "CGO_ENABLED=1")
 	}
@@ -206,8 +232,12 @@ func (b *Builder) present(t Target) bool {
 // stamp digests everything that decides what a build makes.
 func (b *Builder) stamp(ctx context.Context, t Target) (string, error) {
 	if b.goVersion == "" {
+		if err := b.chooseToolchain(); err != nil {
+			return "", err
+		}
 		cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION", "GOARCH")
 		cmd.Dir = b.root
+		cmd.Env = b.env(Target{Workspace: true})
 		out, err := cmd.Output()
 		if err != nil {
 			return "", fmt.Errorf("ask Go for its version: %w", err)
