@@ -48,6 +48,7 @@ require (
 	github.com/containerd/log/otel v0.1.0 // indirect
 	github.com/containerd/plugin v1.1.0 // indirect
 	github.com/containerd/ttrpc v1.2.9 // indirect
+	github.com/edge-serverless-box/esb/guard v0.0.0
 	github.com/felixge/httpsnoop v1.1.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
@@ -78,3 +79,5 @@ require (
 )
 
 replace github.com/edge-serverless-box/esb/api => ../api
+
+replace github.com/edge-serverless-box/esb/guard => ../guard

@@ -49,6 +49,7 @@ require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // indirect
+	github.com/edge-serverless-box/esb/guard v0.0.0
 	github.com/goccy/go-json v0.10.6 // indirect
 	github.com/klauspost/compress v1.20.4 // indirect
 	github.com/labstack/gommon v0.5.0 // indirect
@@ -81,3 +82,5 @@ require (
 replace github.com/edge-serverless-box/esb/api => ../api
 
 replace github.com/edge-serverless-box/esb/sigv4 => ../sigv4
+
+replace github.com/edge-serverless-box/esb/guard => ../guard

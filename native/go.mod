@@ -13,6 +13,7 @@ require (
 )
 
 require (
+	github.com/edge-serverless-box/esb/guard v0.0.0
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
 	github.com/mdlayher/socket v0.6.0 // indirect
@@ -31,3 +32,5 @@ require (
 replace github.com/edge-serverless-box/esb/api => ../api
 
 replace github.com/edge-serverless-box/esb/functions => ../functions
+
+replace github.com/edge-serverless-box/esb/guard => ../guard

@@ -24,7 +24,10 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/internal/endpoint-discovery v1.13.10 // indirect
 	github.com/aws/aws-sdk-go-v2/service/internal/presigned-url v1.14.10 // indirect
 	github.com/aws/aws-sdk-go-v2/service/internal/s3shared v1.20.10 // indirect
+	github.com/edge-serverless-box/esb/guard v0.0.0
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 )
 
 replace github.com/edge-serverless-box/esb/sigv4 => ../sigv4
+
+replace github.com/edge-serverless-box/esb/guard => ../guard

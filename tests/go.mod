@@ -29,6 +29,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/internal/endpoint-discovery v1.13.10 // indirect
 	github.com/aws/aws-sdk-go-v2/service/internal/presigned-url v1.14.10 // indirect
 	github.com/aws/aws-sdk-go-v2/service/internal/s3shared v1.20.10 // indirect
+	github.com/edge-serverless-box/esb/guard v0.0.0
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
 	github.com/mdlayher/socket v0.6.0 // indirect
@@ -46,3 +47,5 @@ require (
 replace github.com/edge-serverless-box/esb/api => ../api
 
 replace github.com/edge-serverless-box/esb/sigv4 => ../sigv4
+
+replace github.com/edge-serverless-box/esb/guard => ../guard

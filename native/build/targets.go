@@ -135,7 +135,7 @@ func wrapped(name, module string) Target {
 // own is a target of one of the repository's modules. Its sources are the whole module, or those
 // parts of it, and what it uses of others.
 func own(module, name, pkg, output string, parts ...string) Target {
-	sources := []string{"api", "go.work", "go.work.sum"}
+	sources := []string{"api", "guard", "go.work", "go.work.sum"}
 	if module == "gateway" || module == "stores" {
 		sources = append(sources, "sigv4")
 	}

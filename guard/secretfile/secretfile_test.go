@@ -1,0 +1,60 @@
+package secretfile_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/guard/secretfile"
+)
+
+func TestOpen_MakesOneSecretForAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "folder", "secret")
+	const programs = 20
+	secrets := make([]string, programs)
+	var wg sync.WaitGroup
+	for i := range programs {
+		wg.Go(func() {
+			secret, err := secretfile.Open(path)
+			assert.NoError(t, err)
+			secrets[i] = secret
+		})
+	}
+	wg.Wait()
+	for _, secret := range secrets {
+		assert.Len(t, secret, 64)
+		assert.Equal(t, secrets[0], secret)
+	}
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+	entries, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	assert.Len(t, entries, 1, "no temporary file is left")
+}
+
+func TestRead_RefusesWhatOthersMayRead(t *testing.T) {
+	for _, mode := range []fs.FileMode{0o644, 0o640, 0o604, 0o620} {
+		path := filepath.Join(t.TempDir(), "secret")
+		require.NoError(t, os.WriteFile(path, []byte("s3cret\n"), 0o600))
+		require.NoError(t, os.Chmod(path, mode))
+		_, err := secretfile.Open(path)
+		require.ErrorContains(t, err, path)
+		assert.ErrorContains(t, err, "chmod 600")
+		assert.NotContains(t, err.Error(), "s3cret")
+	}
+}
+
+func TestRead_EmptyOrMissing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	_, err := secretfile.Read(path)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.NoError(t, os.WriteFile(path, []byte(" \n"), 0o600))
+	_, err = secretfile.Open(path)
+	assert.ErrorContains(t, err, "is empty")
+}
