@@ -10,8 +10,8 @@ require (
 	github.com/aws/smithy-go v1.28.8
 	github.com/edge-serverless-box/esb/sigv4 v0.0.0
 	github.com/stretchr/testify v1.12.1
-	golang.org/x/sys v0.49.0
-	golang.org/x/time v0.15.0
+	golang.org/x/sys v0.50.0
+	golang.org/x/time v0.16.0
 )
 
 require (
