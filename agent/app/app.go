@@ -280,7 +280,11 @@ func shipperConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger)
 	return logship.Config{
 		Dir: s.LogDir, URL: s.VictoriaLogsURL, User: s.VictoriaLogsUser, Password: string(s.VictoriaLogsPassword),
 		BatchBytes: s.LogShipBatchBytes, Interval: s.LogShipInterval, MaxBytes: int64(s.LogMaxMB) << 20,
-		Container: r.Container, Logger: log,
+		Container: func(id string) logship.Container {
+			function, supervised, alive := r.Container(id)
+			return logship.Container{Function: function, Supervised: supervised, Alive: alive}
+		},
+		Logger: log,
 	}
 }
 

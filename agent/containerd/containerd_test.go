@@ -118,7 +118,11 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	assert.True(t, s.Process.NoNewPrivileges)
 	assert.Empty(t, *s.Process.Capabilities)
 	assert.NotNil(t, s.Linux.Seccomp)
-	assert.NotEmpty(t, s.Linux.MaskedPaths)
+	for _, path := range []string{"/proc/kcore", "/proc/kpageflags", "/proc/slabinfo", "/proc/pressure", "/sys/firmware"} {
+		assert.Contains(t, s.Linux.MaskedPaths, path)
+	}
+	assert.Nil(t, mountOf(s, "/dev/shm"))
+	assert.Nil(t, mountOf(s, "/dev/mqueue"))
 	assert.Equal(t, "/esb-esb0/lambda-f-1", s.Linux.CgroupsPath)
 	assert.EqualValues(t, 1769<<20, *s.Linux.Resources.Memory.Limit)
 	assert.EqualValues(t, 1769<<20, *s.Linux.Resources.Memory.Swap)

@@ -568,13 +568,14 @@ func (r *Runtime) state(id string) *state {
 	return r.states[id]
 }
 
-// Container returns the function of a container, and false for one of which nothing is left that could write a log line.
-func (r *Runtime) Container(id string) (function string, alive bool) {
+// Container returns the function of a container and whether lambda-init writes its log, and false for one of which nothing is
+// left that could write a log line.
+func (r *Runtime) Container(id string) (function string, supervised, alive bool) {
 	s := r.state(id)
 	if s == nil {
-		return "", false
+		return "", false, false
 	}
-	return s.record.FunctionName, true
+	return s.record.FunctionName, s.record.Interface == agent.Supervisor, true
 }
 
 // notifyName is the file name of the notify socket.

@@ -21,6 +21,14 @@ import (
 // oomScore makes the kernel end functions before the box's own processes when the whole machine is out of memory.
 const oomScore = 500
 
+// maskedPaths are those that tell of the machine and what else runs on it, or set something there, beside containerd's
+// defaults. A path that a kernel does not have is passed over.
+var maskedPaths = []string{
+	"/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/kmsg", "/proc/slabinfo", "/proc/vmallocinfo",
+	"/proc/pagetypeinfo", "/proc/allocinfo", "/proc/interrupts", "/proc/iomem", "/proc/ioports", "/proc/mtrr", "/proc/driver",
+	"/proc/dynamic_debug", "/proc/pressure", "/sys/kernel/slab",
+}
+
 // specInput is all that a container's OCI spec depends on.
 type specInput struct {
 	id    string
@@ -101,6 +109,7 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	}
 	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	s.Mounts = mounts(in, s.Mounts)
+	l.MaskedPaths = append(l.MaskedPaths, maskedPaths...)
 
 	// The profile allows more with more capabilities, so they are settled before it.
 	if err := seccomp.WithDefaultProfile()(ctx, nil, c, s); err != nil {
@@ -133,8 +142,8 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 	var out []specs.Mount
 	for _, m := range defaults {
 		switch m.Destination {
-		case "/run":
-			continue
+		case "/run", "/dev/shm", "/dev/mqueue":
+			continue // AWS has no usable one either: shared memory with a name does not work there
 		case "/dev":
 			m.Options = append(slices.Clone(m.Options), "ro")
 		}

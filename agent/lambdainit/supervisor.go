@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // shutdownLimit bounds the kill after the orderly shutdown, the last answer, and the last log lines: each of them.
@@ -52,6 +54,11 @@ type Supervisor struct {
 // Open binds the worker endpoint and opens what lambda-init reads and writes; nothing is served before Run. Log
 // lines go to out.
 func Open(cfg Config, out io.Writer) (*Supervisor, error) {
+	// Before any process of the function is there: memory, environment and descriptors of this one are closed to them
+	// (proc(5), ptrace(2)), whatever user they are. What is started by exec is as it always is.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("close lambda-init to the function: %w", err)
+	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("open the worker endpoint on %s (ESB_INIT_LISTEN): %w", cfg.Listen, err)

@@ -115,9 +115,9 @@ func (s *Shipper) update(known, now *file) *file {
 		return now
 	}
 	if now.function == "" {
-		now.function = known.Function
+		now.function, now.supervised = known.Function, known.Supervised
 	}
-	known.Name, known.Function = now.Name, now.function
+	known.Name, known.Function, known.Supervised = now.Name, now.function, now.supervised
 	known.origin, known.path, known.alive = now.origin, now.path, now.alive
 	known.size, known.used, known.changed, known.missing = now.size, now.used, now.changed, 0
 	return known
@@ -183,9 +183,9 @@ func (s *Shipper) identify(f *file, dir string) bool {
 		if !ok {
 			return false
 		}
-		f.origin = origin{job: jobLambda, container: container}
-		f.function, f.alive = s.cfg.Container(container)
-		f.Function = f.function
+		c := s.cfg.Container(container)
+		f.origin = origin{job: jobLambda, container: container, function: c.Function, supervised: c.Supervised}
+		f.Function, f.Supervised, f.alive = c.Function, c.Supervised, c.Alive
 		return true
 	}
 	for _, service := range services {
@@ -266,7 +266,7 @@ func (s *Shipper) take(f *file, b *batch) (more bool, err error) {
 func (f *file) source() origin {
 	o := f.origin
 	if o.job == jobLambda && o.function == "" {
-		o.function = f.Function
+		o.function, o.supervised = f.Function, f.Supervised
 	}
 	if o.job == jobLambda && o.function == "" {
 		name := strings.TrimPrefix(o.container, "lambda-")
@@ -295,7 +295,7 @@ func (s *Shipper) verify(r *os.File, f *file) (size int64, same bool, err error)
 			s.log.Warn("a log file was cut or replaced; it is shipped from its beginning", "file", f.Name)
 		}
 		next := &file{origin: f.origin, path: f.path, alive: f.alive, size: st.Size, used: st.Blocks * 512, changed: info.ModTime()}
-		next.Name, next.Device, next.Inode, next.Function = f.Name, f.Device, f.Inode, f.Function
+		next.Name, next.Device, next.Inode, next.Function, next.Supervised = f.Name, f.Device, f.Inode, f.Function, f.Supervised
 		s.files[fileID{f.Device, f.Inode}] = next
 		return 0, false, nil
 	}

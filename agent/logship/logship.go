@@ -52,9 +52,19 @@ type Config struct {
 	Interval   time.Duration
 	// MaxBytes is what the files of functions may take on disk together.
 	MaxBytes int64
-	// Container returns the function of a container, and false for one that has ended and writes no more.
-	Container func(name string) (function string, alive bool)
+	// Container tells what is known of a container, the zero value for one of which nothing is left.
+	Container func(name string) Container
 	Logger    *slog.Logger
+}
+
+// Container is what the runtime knows of the writer of a log file.
+type Container struct {
+	// Function is its name.
+	Function string
+	// Supervised says that lambda-init alone writes the file, so that what its lines say of themselves is true.
+	Supervised bool
+	// Alive is false for one that has ended and writes no more.
+	Alive bool
 }
 
 // Stats are figures since Open; DroppedLines since the log folder was made.

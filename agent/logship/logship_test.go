@@ -105,10 +105,10 @@ type alive struct {
 	gone map[string]bool
 }
 
-func (a *alive) container(name string) (string, bool) {
+func (a *alive) container(name string) Container {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return "", !a.gone[name]
+	return Container{Supervised: true, Alive: !a.gone[name]}
 }
 
 func (a *alive) end(name string) {

@@ -29,6 +29,8 @@ type position struct {
 	// Function of the container, and the invocation that its next raw line belongs to.
 	Function string `json:"function,omitempty"`
 	Request  string `json:"request,omitempty"`
+	// Supervised says that lambda-init writes the file, and nobody else.
+	Supervised bool `json:"supervised,omitempty"`
 }
 
 type offsets struct {

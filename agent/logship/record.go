@@ -29,6 +29,8 @@ type origin struct {
 	job       string
 	container string // container or service
 	function  string // of containers
+	// supervised: nobody but lambda-init writes the file. All other lines of containers are a function's own words.
+	supervised bool
 }
 
 // rieLine are the lines that the Runtime Interface Emulator puts around an invocation.
@@ -47,7 +49,6 @@ func appendRecords(b []byte, line []byte, o origin, when time.Time, request stri
 			var scope string
 			scope, next = rieScope(text, request)
 			set(fields, "request_id", scope)
-			set(fields, "function", o.function)
 			set(fields, "type", "function")
 			set(fields, "level", levelOf(text))
 		} else {
@@ -67,13 +68,16 @@ func appendRecords(b []byte, line []byte, o origin, when time.Time, request stri
 	set(fields, "job", o.job)
 	set(fields, "container_name", o.container)
 	if o.job == jobLambda {
+		// Whatever the line says: who wrote it is known better here.
 		set(fields, "container_id", o.container)
+		set(fields, "function", o.function)
 	}
 	head, err := json.Marshal(fields)
 	if err != nil || len(head) > recordLimit-messageLimit {
 		// Members that are as long as a message: they cannot stay members.
 		head, _ = json.Marshal(map[string]json.RawMessage{
 			"time": fields["time"], "level": quote("INFO"), "job": fields["job"], "container_name": fields["container_name"],
+			"function": quote(o.function),
 		})
 		text = string(line)
 	}
@@ -109,7 +113,7 @@ func parse(text string, o origin) map[string]json.RawMessage {
 	}
 	if o.job == jobLambda {
 		kind, name := str(fields["type"]), str(fields["container_name"])
-		if (kind != "function" && kind != "extension" && !strings.HasPrefix(kind, "platform.")) || (name != "" && name != o.container) {
+		if !o.supervised || (kind != "function" && kind != "extension" && !strings.HasPrefix(kind, "platform.")) || (name != "" && name != o.container) {
 			return nil // a JSON line of a function behind RIE
 		}
 		return fields

@@ -14,7 +14,8 @@ import (
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func TestAppendRecords_EveryKindOfLineBecomesARecord(t *testing.T) {
-	container := origin{job: jobLambda, container: "lambda-f-1", function: "f"}
+	container := origin{job: jobLambda, container: "lambda-f-1", function: "f", supervised: true}
+	rie := origin{job: jobLambda, container: "lambda-f-1", function: "f"}
 	const members = `,"function":"f","request_id":"r1","trace_id":"1-2-3","container_name":"lambda-f-1"`
 	const tags = `,"job":"lambda","container_name":"lambda-f-1","container_id":"lambda-f-1"`
 	for name, c := range map[string]struct {
@@ -47,7 +48,7 @@ func TestAppendRecords_EveryKindOfLineBecomesARecord(t *testing.T) {
 		"a report keeps its figures": {
 			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"platform.report","message":"REPORT","duration_ms":1.5}`,
 			origin: container,
-			want:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"platform.report","message":"REPORT","duration_ms":1.5` + tags + `}`,
+			want:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"platform.report","message":"REPORT","duration_ms":1.5,"function":"f"` + tags + `}`,
 		},
 		"raw": {
 			line: `plain`, origin: container, request: "r9", next: "r9",
@@ -68,6 +69,15 @@ func TestAppendRecords_EveryKindOfLineBecomesARecord(t *testing.T) {
 		"forged container": {
 			line: `{"time":"2026-01-02T03:04:05Z","type":"function","message":"m","container_name":"other"}`, origin: container,
 			want: `{"time":"2026-01-02T12:00:00Z","level":"INFO","type":"function","message":"{\"time\":\"2026-01-02T03:04:05Z\",\"type\":\"function\",\"message\":\"m\",\"container_name\":\"other\"}","function":"f"` + tags + `}`,
+		},
+		"a line that names another function": {
+			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"function","message":"m","function":"other","container_id":"other"}`,
+			origin: container,
+			want:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"function","message":"m","function":"f"` + tags + `}`,
+		},
+		"a report of a function behind RIE": {
+			line: `{"time":"2026-01-02T03:04:05Z","type":"platform.report","message":"m","container_name":"lambda-f-1"}`, origin: rie,
+			want: `{"time":"2026-01-02T12:00:00Z","level":"INFO","type":"function","message":"{\"time\":\"2026-01-02T03:04:05Z\",\"type\":\"platform.report\",\"message\":\"m\",\"container_name\":\"lambda-f-1\"}","function":"f"` + tags + `}`,
 		},
 		"empty": {
 			line: ``, origin: container,
@@ -106,7 +116,7 @@ func TestAppendRecords_OverLongLine_IsCutIntoPiecesThatAreTakenWhole(t *testing.
 			message, err := json.Marshal(text)
 			require.NoError(t, err)
 			line := append([]byte(`{"time":"2026-01-02T03:04:05Z","type":"function","request_id":"r1","message":`), message...)
-			b, n, _ := appendRecords(nil, append(line, '}'), origin{job: jobLambda, container: "c"}, noon, "")
+			b, n, _ := appendRecords(nil, append(line, '}'), origin{job: jobLambda, container: "c", supervised: true}, noon, "")
 			var got strings.Builder
 			for i, record := range bytes.Split(bytes.TrimSuffix(b, []byte("\n")), []byte("\n")) {
 				assert.LessOrEqual(t, len(record), recordLimit)

@@ -116,7 +116,7 @@ func (s *Shipper) empty(f *file) int64 {
 	}
 	freed := f.used
 	next := &file{origin: f.origin, path: f.path, alive: f.alive, changed: f.changed}
-	next.Name, next.Device, next.Inode, next.Function = f.Name, f.Device, f.Inode, f.Function
+	next.Name, next.Device, next.Inode, next.Function, next.Supervised = f.Name, f.Device, f.Inode, f.Function, f.Supervised
 	s.files[fileID{f.Device, f.Inode}] = next
 	return freed
 }

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 func child(dir, url string) int {
 	s, err := Open(Config{
 		Dir: dir, URL: url, BatchBytes: 256 << 10, Interval: 50 * time.Millisecond, MaxBytes: 256 << 20,
-		Container: func(string) (string, bool) { return "", true }, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Container: func(string) Container { return Container{Supervised: true, Alive: true} }, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
