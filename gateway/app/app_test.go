@@ -109,6 +109,14 @@ func mustAgent(t *testing.T, worker http.Handler) (*fakeAgent, string) {
 	return a, l.Addr().String()
 }
 
+// Secrets of the tests' gateways.
+const (
+	apiKey   = "api-key-of-the-test"
+	password = "password-of-the-test"
+)
+
+var accessKey = sigv4.Credentials{AccessKeyID: "AKIDTEST", SecretAccessKey: "secret-key-of-the-test"}
+
 // environment is that of a gateway on free ports, with its files in a folder of the test.
 func environment(t *testing.T, agent, functions, routing string) map[string]string {
 	t.Helper()
@@ -121,6 +129,9 @@ func environment(t *testing.T, agent, functions, routing string) map[string]stri
 		"S3_ENDPOINT":           "off",
 		"DYNAMODB_ENDPOINT":     "off",
 		"ESB_HOME":              dir,
+		"X_API_KEY":             apiKey,
+		"AUTH_PASS":             password,
+		"LAMBDA_ACCESS_KEYS":    accessKey.AccessKeyID + ":" + accessKey.SecretAccessKey,
 		"FUNCTIONS_CONFIG_PATH": filepath.Join(dir, "functions.yml"),
 		"ROUTING_CONFIG_PATH":   filepath.Join(dir, "routing.yml"),
 	}
@@ -151,7 +162,7 @@ func invoke(t *testing.T, url, function, body string) (int, http.Header, string)
 	t.Helper()
 	r, err := http.NewRequest(http.MethodPost, url+"/2015-03-31/functions/"+function+"/invocations", strings.NewReader(body))
 	require.NoError(t, err)
-	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: settings.DefaultStoreAccessKey, SecretAccessKey: settings.DefaultStoreSecretKey},
+	sigv4.Sign(r, accessKey,
 		"us-east-1", "lambda", sigv4.HashPayload([]byte(body)), time.Now())
 	return request(t, r.Method, r.URL.String(), r.Header, body)
 }
@@ -189,8 +200,8 @@ func TestApp_FromLoginToContainerAndBack(t *testing.T) {
 	admin := "http://" + a.Addrs("admin")[0].String()
 	assert.Len(t, a.Addrs("https"), 1)
 
-	code, _, body := request(t, "POST", url+"/user/auth/ver1.0", http.Header{"X-Api-Key": {settings.DefaultAPIKey}},
-		`{"AuthParameters":{"USERNAME":"onpremise-user","PASSWORD":"onpremise-pass"}}`)
+	code, _, body := request(t, "POST", url+"/user/auth/ver1.0", http.Header{"X-Api-Key": {apiKey}},
+		`{"AuthParameters":{"USERNAME":"onpremise-user","PASSWORD":"`+password+`"}}`)
 	require.Equal(t, 200, code, body)
 	var login struct{ AuthenticationResult struct{ IdToken string } }
 	require.NoError(t, json.Unmarshal([]byte(body), &login))

@@ -165,7 +165,8 @@ func (l *loader) addrs(name, def string) []string {
 	for part := range strings.SplitSeq(v, ",") {
 		part = strings.TrimSpace(part)
 		if !validAddr(part) {
-			l.problemf("%s: must be a comma separated list of host:port, such as 127.0.0.1%s, or off, got %q", name, def, part)
+			_, port, _ := net.SplitHostPort(def[:strings.IndexByte(def+",", ',')])
+			l.problemf("%s: must be a comma separated list of host:port, such as 127.0.0.1:%s, or off, got %q", name, port, part)
 			continue
 		}
 		addrs = append(addrs, part)
@@ -254,8 +255,7 @@ func (l *loader) level(name string, def slog.Level) slog.Level {
 }
 
 // accessKeys reads pairs of access key id and secret.
-func (l *loader) accessKeys(name, def string) map[string]Secret {
-	v := l.text(name, def)
+func (l *loader) accessKeys(name, v string) map[string]Secret {
 	if v == Off {
 		return nil
 	}

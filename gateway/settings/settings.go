@@ -11,18 +11,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
 
-// Development defaults of the credentials (design.md 7). On a listener that other machines reach they are
-// refused unless ESB_ALLOW_INSECURE_DEFAULTS is true.
-const (
-	DefaultAPIKey   = "dev-api-key-change-in-production"
-	DefaultAuthUser = "onpremise-user"
-	DefaultAuthPass = "onpremise-pass"
-)
+// DefaultAuthUser is the user who may log in.
+const DefaultAuthUser = "onpremise-user"
 
 // Development defaults of the stores' credentials, which are the stores' own too. A store refuses them where other machines
 // reach it.
@@ -37,10 +31,12 @@ const Off = "off"
 // Settings are the checked settings of one gateway process. Printing them shows no secret.
 type Settings struct {
 	// HTTPSAddrs are the addresses of the HTTPS listeners, "host:port" each, none when off.
-	// GATEWAY_HTTPS_ADDR, a comma separated list or "off"; default ":443".
+	// GATEWAY_HTTPS_ADDR, a comma separated list or "off"; default port 443 of 127.0.0.1 and of the box on the function
+	// network, ":443" when X_API_KEY, AUTH_PASS and LAMBDA_ACCESS_KEYS are all set.
 	HTTPSAddrs []string
 	// HTTPAddrs are the addresses of the plain HTTP listeners, "host:port" each, none when off.
-	// GATEWAY_HTTP_ADDR, a comma separated list or "off"; default ":8000".
+	// Secrets can be read on their way: other machines should use HTTPS.
+	// GATEWAY_HTTP_ADDR, a comma separated list or "off"; default port 8000 of 127.0.0.1 and of the box on the function network.
 	HTTPAddrs []string
 	// AdminAddr is the address of metrics, readiness and pool state, which need no credentials: keep it on
 	// loopback. Empty when off. GATEWAY_ADMIN_ADDR, an address or "off"; default "127.0.0.1:9443".
@@ -72,7 +68,8 @@ type Settings struct {
 	TLSCertFile string
 	TLSKeyFile  string
 
-	// APIKey is what the header x-api-key must hold. X_API_KEY; default DefaultAPIKey, see there.
+	// APIKey is what the header x-api-key must hold, at least 16 characters where other machines reach the gateway.
+	// X_API_KEY; default one that the box makes at its first start and keeps in the file credentials in Home.
 	APIKey Secret
 	// JWTSecret signs the tokens, at least 32 bytes. JWT_SECRET_KEY; without it a random one is made once
 	// and kept in Home, so that tokens outlive a restart.
@@ -81,13 +78,14 @@ type Settings struct {
 	JWTExpires time.Duration
 	// AuthUser may log in at AuthEndpointPath. AUTH_USER; default DefaultAuthUser.
 	AuthUser string
-	// AuthPass is the password of AuthUser. AUTH_PASS; default DefaultAuthPass, see there.
+	// AuthPass is the password of AuthUser, at least 12 characters where other machines reach the gateway.
+	// AUTH_PASS; default one that the box makes at its first start and keeps in the file credentials in Home.
 	AuthPass Secret
 	// AuthEndpointPath is the path that hands out tokens. AUTH_ENDPOINT_PATH; default "/user/auth/ver1.0".
 	AuthEndpointPath string
 	// LambdaAccessKeys are the secrets, by access key id, of those who may invoke every function through Lambda's API.
-	// LAMBDA_ACCESS_KEYS, a comma separated list of id:secret, or "off" for none; default the development credentials of
-	// the stores (DefaultStoreAccessKey), see there. Each function's own keys work besides, for what its invoke allows.
+	// LAMBDA_ACCESS_KEYS, a comma separated list of id:secret, or "off" for none; default one that the box makes at its first
+	// start and keeps in the file credentials in Home. Each function's own keys work besides, for what its invoke allows.
 	LambdaAccessKeys map[string]Secret
 	// FunctionKeysFile holds the secret from which the functions' own access keys are made. It is made once, mode 0600;
 	// the stores read it too. FUNCTION_KEYS_FILE; default function-keys in Home.
@@ -97,7 +95,8 @@ type Settings struct {
 	// FUNCTION_ACCESS_KEY, for which LAMBDA_ACCESS_KEYS has to have an entry if functions are to call functions.
 	// FUNCTION_KEYS, on or off; default on, off where S3_ENDPOINT or DYNAMODB_ENDPOINT leads to another machine.
 	FunctionKeys bool
-	// AllowInsecureDefaults permits the development credentials on any listener.
+	// AllowInsecureDefaults permits secrets that everybody knows, and short ones, on any listener, and an admin listener that
+	// other machines reach.
 	// ESB_ALLOW_INSECURE_DEFAULTS, true or false; default false.
 	AllowInsecureDefaults bool
 
@@ -236,9 +235,10 @@ func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
 // reads the key kept in Home, or makes it.
 func Load(getenv func(string) string) (Settings, error) {
 	l := &loader{getenv: getenv}
+	subnet := l.subnet("ESB_SUBNET", "10.88.0.0/16")
 	s := Settings{
-		HTTPSAddrs: l.addrs("GATEWAY_HTTPS_ADDR", ":443"),
-		HTTPAddrs:  l.addrs("GATEWAY_HTTP_ADDR", ":8000"),
+		HTTPSAddrs: l.addrs("GATEWAY_HTTPS_ADDR", l.defaultHTTPS(subnet)),
+		HTTPAddrs:  l.addrs("GATEWAY_HTTP_ADDR", localAddrs(subnet, 8000)),
 		AdminAddr:  l.addrOrOff("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443"),
 		AgentAddr:  l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
 		AgentTLS: AgentTLS{
@@ -256,13 +256,13 @@ func Load(getenv func(string) string) (Settings, error) {
 		TLSCertFile: l.text("TLS_CERT_FILE", ""),
 		TLSKeyFile:  l.text("TLS_KEY_FILE", ""),
 
-		APIKey:                Secret(l.text("X_API_KEY", DefaultAPIKey)),
+		APIKey:                Secret(l.text("X_API_KEY", "")),
 		JWTSecret:             l.jwtSecret("JWT_SECRET_KEY"),
 		JWTExpires:            time.Duration(l.integer("JWT_EXPIRES_DELTA", 3000, 1, 10*365*24*3600)) * time.Second,
 		AuthUser:              l.text("AUTH_USER", DefaultAuthUser),
-		AuthPass:              Secret(l.text("AUTH_PASS", DefaultAuthPass)),
+		AuthPass:              Secret(l.text("AUTH_PASS", "")),
 		AuthEndpointPath:      l.urlPath("AUTH_ENDPOINT_PATH", "/user/auth/ver1.0"),
-		LambdaAccessKeys:      l.accessKeys("LAMBDA_ACCESS_KEYS", DefaultStoreAccessKey+":"+DefaultStoreSecretKey),
+		LambdaAccessKeys:      l.accessKeys("LAMBDA_ACCESS_KEYS", l.text("LAMBDA_ACCESS_KEYS", Off)),
 		AllowInsecureDefaults: l.boolean("ESB_ALLOW_INSECURE_DEFAULTS", false),
 
 		IdleTimeout:            l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
@@ -292,7 +292,7 @@ func Load(getenv func(string) string) (Settings, error) {
 
 		Region:    l.matching("AWS_REGION", "us-east-1", regionPattern, "a region name such as us-east-1"),
 		AccountID: l.matching("AWS_ACCOUNT_ID", "123456789012", accountPattern, "12 digits"),
-		Subnet:    l.subnet("ESB_SUBNET", "10.88.0.0/16"),
+		Subnet:    subnet,
 		LogLevel:  l.level("LOG_LEVEL", slog.LevelInfo),
 
 		ServiceLogMaxMB: l.integer("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
@@ -304,8 +304,14 @@ func Load(getenv func(string) string) (Settings, error) {
 	l.checkAgent(s)
 	l.checkNATS(s.Async)
 	l.checkListeners(s)
-	l.checkDefaultSecrets(s)
+	l.checkSecrets(s)
 	if len(l.problems) > 0 {
+		return Settings{}, &Error{Problems: l.problems}
+	}
+	if err := s.keepSecrets(l); err != nil {
+		return Settings{}, &Error{Problems: []string{err.Error()}}
+	}
+	if l.checkSecrets(s); len(l.problems) > 0 {
 		return Settings{}, &Error{Problems: l.problems}
 	}
 	if s.JWTSecret == "" {
@@ -411,43 +417,6 @@ func (l *loader) checkListeners(s Settings) {
 	}
 	if s.AdminAddr != "" {
 		claim("GATEWAY_ADMIN_ADDR", s.AdminAddr)
-	}
-}
-
-// checkDefaultSecrets refuses the development credentials where other machines can reach them (design.md 7).
-func (l *loader) checkDefaultSecrets(s Settings) {
-	if s.AllowInsecureDefaults {
-		return
-	}
-	var secrets []string
-	if s.APIKey == DefaultAPIKey {
-		secrets = append(secrets, "X_API_KEY")
-	}
-	if s.AuthPass == DefaultAuthPass {
-		secrets = append(secrets, "AUTH_PASS")
-	}
-	for _, secret := range s.LambdaAccessKeys {
-		if secret == DefaultStoreSecretKey && !slices.Contains(secrets, "LAMBDA_ACCESS_KEYS") {
-			secrets = append(secrets, "LAMBDA_ACCESS_KEYS")
-		}
-	}
-	if len(secrets) == 0 {
-		return
-	}
-	var open []string
-	for _, addr := range s.HTTPSAddrs {
-		if !s.local(addr) {
-			open = append(open, fmt.Sprintf("GATEWAY_HTTPS_ADDR %q", addr))
-		}
-	}
-	for _, addr := range s.HTTPAddrs {
-		if !s.local(addr) {
-			open = append(open, fmt.Sprintf("GATEWAY_HTTP_ADDR %q", addr))
-		}
-	}
-	if len(open) > 0 {
-		l.problemf("%s: the development default is refused because other machines can reach %s: set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true",
-			strings.Join(secrets, ", "), strings.Join(open, ", "))
 	}
 }
 

@@ -22,7 +22,7 @@ func env(t *testing.T, kv ...string) func(string) string {
 	t.Helper()
 	vars := map[string]string{
 		"ESB_HOME":       t.TempDir(),
-		"X_API_KEY":      "own-api-key",
+		"X_API_KEY":      "own-api-key-of-it",
 		"AUTH_PASS":      "own-password",
 		"JWT_SECRET_KEY": strings.Repeat("k", 32),
 
@@ -39,7 +39,7 @@ func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
 	require.NoError(t, err)
 
 	assert.Equal(t, []string{":443"}, s.HTTPSAddrs)
-	assert.Equal(t, []string{":8000"}, s.HTTPAddrs)
+	assert.Equal(t, []string{"127.0.0.1:8000", "10.88.0.1:8000"}, s.HTTPAddrs)
 	assert.Equal(t, "127.0.0.1:9443", s.AdminAddr)
 	assert.Equal(t, "127.0.0.1:50051", s.AgentAddr)
 	assert.False(t, s.AgentTLS.Enabled())
@@ -172,35 +172,47 @@ func TestLoad_SeveralProblems_ReportsAllAtOnce(t *testing.T) {
 	assert.Contains(t, err.Error(), "GATEWAY_HTTPS_ADDR, GATEWAY_HTTP_ADDR: both are off")
 }
 
-func TestLoad_DefaultSecrets_DependOnWhoCanReachTheListener(t *testing.T) {
+func TestLoad_WeakSecrets_DependOnWhoCanReachTheListener(t *testing.T) {
+	const (
+		apiKey   = "dev-api-key-change-in-production"
+		password = "onpremise-pass"
+		own      = "x-y:an-own-secret-of-it"
+	)
+	weak := []string{"X_API_KEY", apiKey, "AUTH_PASS", password, "LAMBDA_ACCESS_KEYS", "x-y:" + settings.DefaultStoreSecretKey}
+	const then = `: unset it (the box then makes one of its own), set one of yours, or listen on 127.0.0.1 alone`
+	const mend = `: unset it (the box then makes one of its own), or set a better one`
 	for _, c := range []struct {
 		name    string
 		kv      []string
 		refused string
 	}{
-		{name: "loopback", kv: []string{"GATEWAY_HTTPS_ADDR", "127.0.0.1:443,[::1]:443", "GATEWAY_HTTP_ADDR", "localhost:8000"}},
-		{name: "the box's address", kv: []string{"GATEWAY_HTTPS_ADDR", "10.88.0.1:443", "GATEWAY_HTTP_ADDR", "off"}},
-		{name: "the box's address on another subnet", kv: []string{"ESB_SUBNET", "10.99.0.0/24", "GATEWAY_HTTPS_ADDR", "10.99.0.1:443", "GATEWAY_HTTP_ADDR", "off"}},
-		{name: "allowed", kv: []string{"ESB_ALLOW_INSECURE_DEFAULTS", "true"}},
+		{name: "loopback", kv: append(weak, "GATEWAY_HTTPS_ADDR", "127.0.0.1:443,[::1]:443", "GATEWAY_HTTP_ADDR", "localhost:8000")},
+		{name: "allowed", kv: append(weak, "ESB_ALLOW_INSECURE_DEFAULTS", "true", "GATEWAY_HTTP_ADDR", ":8000")},
 		{
-			name:    "all interfaces",
-			refused: `X_API_KEY, AUTH_PASS, LAMBDA_ACCESS_KEYS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443", GATEWAY_HTTP_ADDR ":8000": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+			name: "the box's address, which its functions reach", kv: append(weak, "GATEWAY_HTTPS_ADDR", "10.88.0.1:443", "GATEWAY_HTTP_ADDR", "off"),
+			refused: `X_API_KEY, AUTH_PASS, LAMBDA_ACCESS_KEYS: everybody knows this value, which is refused because more than this machine's own programs reach GATEWAY_HTTPS_ADDR "10.88.0.1:443"` + then,
+		},
+		{
+			name: "all interfaces", kv: weak,
+			refused: `X_API_KEY, AUTH_PASS, LAMBDA_ACCESS_KEYS: everybody knows this value, which is refused because more than this machine's own programs reach GATEWAY_HTTPS_ADDR ":443", GATEWAY_HTTP_ADDR "10.88.0.1:8000"` + then,
 		},
 		{
 			name:    "one of two secrets, one of two listeners",
-			kv:      []string{"X_API_KEY", "own", "LAMBDA_ACCESS_KEYS", "off", "GATEWAY_HTTPS_ADDR", "127.0.0.1:443,192.168.1.5:443", "GATEWAY_HTTP_ADDR", "off"},
-			refused: `AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR "192.168.1.5:443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+			kv:      []string{"X_API_KEY", "own-api-key-of-it", "AUTH_PASS", password, "LAMBDA_ACCESS_KEYS", "off", "GATEWAY_HTTPS_ADDR", "127.0.0.1:443,192.168.1.5:443", "GATEWAY_HTTP_ADDR", "off"},
+			refused: `AUTH_PASS: everybody knows this value, which is refused because more than this machine's own programs reach GATEWAY_HTTPS_ADDR "192.168.1.5:443"` + then,
+		},
+		{name: "short, for functions", kv: []string{"X_API_KEY", "a", "AUTH_PASS", "a", "LAMBDA_ACCESS_KEYS", own, "GATEWAY_HTTPS_ADDR", "10.88.0.1:443", "GATEWAY_HTTP_ADDR", "127.0.0.1:8000"}},
+		{
+			name:    "short, for other machines",
+			kv:      []string{"X_API_KEY", "fifteen--------", "AUTH_PASS", "a", "LAMBDA_ACCESS_KEYS", own, "GATEWAY_HTTPS_ADDR", "10.88.0.2:443", "GATEWAY_HTTP_ADDR", "off"},
+			refused: `X_API_KEY: has 15 characters and must have at least 16, because other machines reach GATEWAY_HTTPS_ADDR "10.88.0.2:443"` + mend + "\n" + `AUTH_PASS: has 1 characters and must have at least 12, because other machines reach GATEWAY_HTTPS_ADDR "10.88.0.2:443"` + mend,
 		},
 		{
-			name:    "another address of the function network",
-			kv:      []string{"GATEWAY_HTTPS_ADDR", "10.88.0.2:443", "GATEWAY_HTTP_ADDR", "off", "X_API_KEY", "own", "LAMBDA_ACCESS_KEYS", "a-key:an-own-secret-of-it,other:a-longer-secret-of-it"},
-			refused: `AUTH_PASS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR "10.88.0.2:443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
+			name:    "the user's name",
+			kv:      []string{"X_API_KEY", "own-api-key-of-it", "AUTH_PASS", "onpremise-user", "LAMBDA_ACCESS_KEYS", "off", "GATEWAY_HTTP_ADDR", "off"},
+			refused: `AUTH_PASS: is the user's name, because other machines reach GATEWAY_HTTPS_ADDR ":443"` + mend,
 		},
-		{
-			name:    "default written out",
-			kv:      []string{"X_API_KEY", settings.DefaultAPIKey, "AUTH_PASS", "own", "GATEWAY_HTTP_ADDR", "off", "LAMBDA_ACCESS_KEYS", "x-y:" + settings.DefaultStoreSecretKey},
-			refused: `X_API_KEY, LAMBDA_ACCESS_KEYS: the development default is refused because other machines can reach GATEWAY_HTTPS_ADDR ":443": set a value of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true`,
-		},
+		{name: "none set, and offered", kv: []string{"GATEWAY_HTTPS_ADDR", ":443"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kv := append([]string{"X_API_KEY", "", "AUTH_PASS", "", "LAMBDA_ACCESS_KEYS", ""}, c.kv...)
@@ -212,6 +224,36 @@ func TestLoad_DefaultSecrets_DependOnWhoCanReachTheListener(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestLoad_NoSecrets_MakesThemAndKeepsThem(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "home")
+	none := []string{"ESB_HOME", home, "X_API_KEY", "", "AUTH_PASS", "", "LAMBDA_ACCESS_KEYS", ""}
+	first, err := settings.Load(env(t, none...))
+	require.NoError(t, err)
+	second, err := settings.Load(env(t, none...))
+	require.NoError(t, err)
+	other, err := settings.Load(env(t, none[2:]...))
+	require.NoError(t, err)
+
+	assert.Equal(t, []string{"127.0.0.1:443", "10.88.0.1:443"}, first.HTTPSAddrs, "the network is offered when somebody says so")
+	assert.GreaterOrEqual(t, len(first.APIKey), 16)
+	assert.GreaterOrEqual(t, len(first.AuthPass), 12)
+	assert.Len(t, first.LambdaAccessKeys, 1)
+	assert.True(t, first.APIKey == second.APIKey && first.AuthPass == second.AuthPass, "they must outlive a restart")
+	assert.True(t, first.APIKey != other.APIKey && first.AuthPass != other.AuthPass, "two boxes must not share them")
+	info, err := os.Stat(filepath.Join(home, "credentials"))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	mine, err := settings.Load(env(t, "ESB_HOME", home, "X_API_KEY", "mine-and-not-the-box's", "AUTH_PASS", ""))
+	require.NoError(t, err)
+	assert.Equal(t, "mine-and-not-the-box's", string(mine.APIKey))
+	assert.True(t, mine.AuthPass == first.AuthPass)
+
+	require.NoError(t, os.Chmod(filepath.Join(home, "credentials"), 0o644))
+	_, err = settings.Load(env(t, none...))
+	require.ErrorContains(t, err, "X_API_KEY, AUTH_PASS, LAMBDA_ACCESS_KEYS: not set, and "+home+"/credentials: others than its owner")
 }
 
 func TestLoad_NoJWTSecret_MakesOneAndKeepsIt(t *testing.T) {
@@ -264,7 +306,7 @@ func TestSettings_Printed_ShowNoSecret(t *testing.T) {
 		assert.NotContains(t, printed, "own-lambda-secret")
 		assert.NotContains(t, printed, settings.DefaultStoreSecretKey)
 		assert.NotContains(t, printed, "kkkkkkkk")
-		assert.NotContains(t, printed, fmt.Sprintf("%x", "own-api-key"))
+		assert.NotContains(t, printed, fmt.Sprintf("%x", "own-api-key-of-it"))
 		assert.Contains(t, printed, "redacted")
 	}
 }

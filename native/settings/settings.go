@@ -14,16 +14,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edge-serverless-box/esb/guard/credentials"
 )
 
-// Development secrets (design.md 7). A stack that uses one is not offered to the network.
-const (
-	DefaultAPIKey   = "dev-api-key-change-in-production"
-	DefaultUser     = "onpremise-user"
-	DefaultPassword = "onpremise-pass"
-	// DefaultLambdaSecret is the gateway's, in LAMBDA_ACCESS_KEYS.
-	DefaultLambdaSecret = "esb-dev-secret-change-in-production"
-)
+// DefaultUser is the gateway's default for AUTH_USER.
+const DefaultUser = "onpremise-user"
 
 // Off is the value of an address that switches a listener off.
 const Off = "off"
@@ -49,10 +45,11 @@ type Settings struct {
 	BinDir string
 	// ImagesDir (IMAGE_ARCHIVES_DIR) holds the archives of function images. Default: images in Home.
 	ImagesDir string
-	// HTTPSAddrs (GATEWAY_HTTPS_ADDR) is a comma-separated list of host:port. Default: ":443"; with a development
-	// secret, port 443 of 127.0.0.1 and of the box's own address on the function network only.
+	// HTTPSAddrs (GATEWAY_HTTPS_ADDR) is a comma-separated list of host:port. Default: port 443 of 127.0.0.1 and of the
+	// box's own address on the function network; with X_API_KEY, AUTH_PASS and LAMBDA_ACCESS_KEYS of one's own, ":443".
 	HTTPSAddrs []string
-	// HTTPAddrs (GATEWAY_HTTP_ADDR) is the same for plain HTTP, port 8000. One of the two may be "off".
+	// HTTPAddrs (GATEWAY_HTTP_ADDR) is the same for plain HTTP, where secrets can be read on the way. One of the two may be
+	// "off". Default: port 8000 of 127.0.0.1 and of the box's own address on the function network.
 	HTTPAddrs []string
 	// AdminAddr (GATEWAY_ADMIN_ADDR) is the gateway's admin listener. Default: 127.0.0.1:9443.
 	AdminAddr string
@@ -99,12 +96,16 @@ type Settings struct {
 	ShutdownGrace time.Duration
 	// StartTimeout (ESB_START_TIMEOUT_SECONDS) is how long a service may take to become ready. Default: 60 s.
 	StartTimeout time.Duration
-	// APIKey (X_API_KEY), User (AUTH_USER) and Password (AUTH_PASS) of the auth endpoint, for the printed
-	// example; AuthPath (AUTH_ENDPOINT_PATH) is where it is. Defaults: the gateway's.
-	APIKey, User, Password, AuthPath string
-	// Development is true when a secret is a development default and nobody has said
-	// ESB_ALLOW_INSECURE_DEFAULTS=true.
-	Development bool
+	// User (AUTH_USER) of the auth endpoint, for the printed example; AuthPath (AUTH_ENDPOINT_PATH) is where it is. Defaults:
+	// the gateway's.
+	User, AuthPath string
+	// MadeSecrets are the secrets, by their variables (X_API_KEY, AUTH_PASS, LAMBDA_ACCESS_KEYS, and of the native stores
+	// S3_ACCESS_KEY, S3_SECRET_KEY, DYNAMODB_ACCESS_KEY, DYNAMODB_SECRET_KEY), that nobody has set: the box makes them at its
+	// first start and keeps them in SecretsFile.
+	MadeSecrets []string
+	// WellKnown is true when a secret is set to one that everybody knows and nobody has said
+	// ESB_ALLOW_INSECURE_DEFAULTS=true: such a box serves this machine alone.
+	WellKnown bool
 }
 
 // TLSFiles are PEM files; all empty means no TLS.
@@ -158,15 +159,11 @@ func Load(getenv func(string) string, root string) (Settings, error) {
 		l.bad("ESB_BIN_DIR", s.BinDir, "a path without ':', because it goes into PATH")
 	}
 	s.AgentRunDir = l.path("ESB_RUN_DIR", filepath.Join("/run/esb", s.Bridge))
-	s.APIKey = l.text("X_API_KEY", DefaultAPIKey)
 	s.User = l.text("AUTH_USER", DefaultUser)
-	s.Password = l.text("AUTH_PASS", DefaultPassword)
 	s.AuthPath = l.text("AUTH_ENDPOINT_PATH", "/user/auth/ver1.0")
-	lambdaKeys := l.text("LAMBDA_ACCESS_KEYS", DefaultLambdaSecret)
-	s.Development = (s.APIKey == DefaultAPIKey || s.Password == DefaultPassword || strings.Contains(lambdaKeys, DefaultLambdaSecret)) && getenv("ESB_ALLOW_INSECURE_DEFAULTS") != "true"
-
-	s.HTTPSAddrs = l.addrs("GATEWAY_HTTPS_ADDR", s.defaultAddrs(443))
-	s.HTTPAddrs = l.addrs("GATEWAY_HTTP_ADDR", s.defaultAddrs(8000))
+	own := l.secrets(&s, credentials.APIKey, credentials.Password, credentials.LambdaKeys)
+	s.HTTPSAddrs = l.addrs("GATEWAY_HTTPS_ADDR", s.defaultHTTPSAddrs(own))
+	s.HTTPAddrs = l.addrs("GATEWAY_HTTP_ADDR", s.localAddrs(8000))
 	if len(s.HTTPSAddrs)+len(s.HTTPAddrs) == 0 {
 		l.errs = append(l.errs, errors.New("GATEWAY_HTTPS_ADDR, GATEWAY_HTTP_ADDR: only one of them may be off"))
 	}
@@ -253,6 +250,16 @@ func (s Settings) RunDir() string { return filepath.Join(s.Home, "run") }
 // LogFile is the log file of a service.
 func (s Settings) LogFile(service string) string { return filepath.Join(s.LogsDir(), service+".log") }
 
+// Outside says whether more than this machine and its functions reach a listener.
+func (s Settings) Outside(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || host == "localhost" {
+		return err != nil
+	}
+	ip, err := netip.ParseAddr(host)
+	return err != nil || !ip.Unmap().IsLoopback() && ip.Unmap() != s.BoxAddr()
+}
+
 // Reachable turns a listener into an address that a client on this machine can dial: an unspecified host becomes
 // 127.0.0.1.
 func Reachable(addr string) string {
@@ -284,16 +291,25 @@ func URL(scheme, addr string) string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
-func (s Settings) defaultAddrs(port uint16) string {
-	if !s.Development {
-		return fmt.Sprintf(":%d", port)
+// defaultHTTPSAddrs offers the box to the network when somebody has set all of its secrets: who does that means to.
+func (s Settings) defaultHTTPSAddrs(ownSecrets bool) string {
+	if ownSecrets && !s.WellKnown {
+		return ":443"
 	}
-	addrs := fmt.Sprintf("127.0.0.1:%d", port)
-	if s.Subnet.IsValid() {
-		addrs += "," + netip.AddrPortFrom(s.BoxAddr(), port).String()
-	}
-	return addrs
+	return s.localAddrs(443)
 }
+
+// localAddrs are the addresses of what this machine and its functions use. Functions do not get to a box whose secrets
+// everybody knows: they would be its operator.
+func (s Settings) localAddrs(port uint16) string {
+	if s.WellKnown {
+		return fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	return s.shared(port)
+}
+
+// SecretsFile is where the box keeps the secrets that it has made.
+func (s Settings) SecretsFile() string { return filepath.Join(s.Home, credentials.File) }
 
 func (s Settings) defaultHostPorts() []uint16 {
 	var ports []uint16
@@ -337,6 +353,24 @@ func count(texts ...string) int {
 		}
 	}
 	return n
+}
+
+// secrets notes which of the variables nobody has set, and says whether all of them are.
+func (l *loader) secrets(s *Settings, names ...string) (own bool) {
+	own = true
+	for _, name := range names {
+		value := l.text(name, "")
+		if value == "" {
+			s.MadeSecrets = append(s.MadeSecrets, name)
+			own = false
+		}
+		for part := range strings.SplitSeq(value, ",") {
+			_, secret, _ := strings.Cut(part, ":") // of an access key
+			known := credentials.WellKnown(value) || credentials.WellKnown(secret)
+			s.WellKnown = s.WellKnown || known && l.getenv("ESB_ALLOW_INSECURE_DEFAULTS") != "true"
+		}
+	}
+	return own
 }
 
 // loader collects the errors of all variables, so that one run shows them all.

@@ -16,7 +16,8 @@ func env(vars map[string]string) func(string) string {
 func TestLoad_NothingSet_ListensOnThisMachineOnly(t *testing.T) {
 	s, err := Load(env(nil), "/src/esb")
 	require.NoError(t, err)
-	assert.True(t, s.Development)
+	assert.False(t, s.WellKnown)
+	assert.Equal(t, []string{"X_API_KEY", "AUTH_PASS", "LAMBDA_ACCESS_KEYS", "S3_ACCESS_KEY", "S3_SECRET_KEY", "DYNAMODB_ACCESS_KEY", "DYNAMODB_SECRET_KEY"}, s.MadeSecrets)
 	assert.Equal(t, []string{"127.0.0.1:443", "10.88.0.1:443"}, s.HTTPSAddrs)
 	assert.Equal(t, []string{"127.0.0.1:8000", "10.88.0.1:8000"}, s.HTTPAddrs)
 	assert.Equal(t, []uint16{443, 8000, 9000, 8001, 9428}, s.HostPorts)
@@ -25,21 +26,60 @@ func TestLoad_NothingSet_ListensOnThisMachineOnly(t *testing.T) {
 	assert.Contains(t, s.Env(), "GATEWAY_HTTPS_ADDR=127.0.0.1:443,10.88.0.1:443")
 }
 
-func TestLoad_OwnSecrets_ListensEverywhere(t *testing.T) {
-	s, err := Load(env(map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "mine too", "LAMBDA_ACCESS_KEYS": "off"}), "/src/esb")
-	require.NoError(t, err)
-	assert.False(t, s.Development)
-	assert.Equal(t, []string{":443"}, s.HTTPSAddrs)
-	assert.Equal(t, []string{":8000"}, s.HTTPAddrs)
+func TestLoad_Secrets_DecideWhoIsServed(t *testing.T) {
+	const known = "esb-dev-secret-change-in-production"
+	for name, c := range map[string]struct {
+		vars       map[string]string
+		https      []string
+		wellKnown  bool
+		plainLocal bool
+	}{
+		"all of one's own": {
+			vars:  map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "mine too", "LAMBDA_ACCESS_KEYS": "off"},
+			https: []string{":443"}, plainLocal: true,
+		},
+		"one of one's own": {
+			vars:  map[string]string{"X_API_KEY": "mine"},
+			https: []string{"127.0.0.1:443", "10.88.0.1:443"}, plainLocal: true,
+		},
+		"one that everybody knows": {
+			vars:  map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "onpremise-pass"},
+			https: []string{"127.0.0.1:443"}, wellKnown: true,
+		},
+		"a key that everybody knows": {
+			vars:  map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "mine", "LAMBDA_ACCESS_KEYS": "a:b,esb-dev-access:" + known},
+			https: []string{"127.0.0.1:443"}, wellKnown: true,
+		},
+		"known, and allowed": {
+			vars:  map[string]string{"X_API_KEY": "mine", "AUTH_PASS": "onpremise-pass", "LAMBDA_ACCESS_KEYS": "off", "ESB_ALLOW_INSECURE_DEFAULTS": "true"},
+			https: []string{":443"}, plainLocal: true,
+		},
+		"nothing set, and everything allowed": {
+			vars:  map[string]string{"ESB_ALLOW_INSECURE_DEFAULTS": "true"},
+			https: []string{"127.0.0.1:443", "10.88.0.1:443"}, plainLocal: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Load(env(c.vars), "/src/esb")
+			require.NoError(t, err)
+			assert.Equal(t, c.https, s.HTTPSAddrs)
+			assert.Equal(t, c.wellKnown, s.WellKnown)
+			plain := []string{"127.0.0.1:8000"}
+			if c.plainLocal {
+				plain = append(plain, "10.88.0.1:8000")
+			}
+			assert.Equal(t, plain, s.HTTPAddrs, "never to the network unless asked for")
+			for _, addr := range s.HTTPAddrs {
+				assert.False(t, s.Outside(addr))
+			}
+		})
+	}
 }
 
-func TestLoad_OneDefaultSecret_StaysOnThisMachine(t *testing.T) {
-	s, err := Load(env(map[string]string{"X_API_KEY": "mine"}), "/src/esb")
+func TestLoad_KeysOfStoresElsewhere_AreNotMade(t *testing.T) {
+	s, err := Load(env(map[string]string{"S3_ENDPOINT": "https://s3.example", "DYNAMODB_ADDR": "off", "AUTH_PASS": "own"}), "/src/esb")
 	require.NoError(t, err)
-	assert.True(t, s.Development)
-	s, err = Load(env(map[string]string{"ESB_ALLOW_INSECURE_DEFAULTS": "true"}), "/src/esb")
-	require.NoError(t, err)
-	assert.Equal(t, []string{":443"}, s.HTTPSAddrs)
+	assert.Equal(t, []string{"X_API_KEY", "LAMBDA_ACCESS_KEYS"}, s.MadeSecrets)
 }
 
 func TestLoad_SecondStack_TakesItsOwnPortsAndNetwork(t *testing.T) {

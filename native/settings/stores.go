@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+
+	"github.com/edge-serverless-box/esb/guard/credentials"
 )
 
 // Store is one native store as this machine reaches it.
@@ -71,6 +73,22 @@ func (l *loader) stores(s *Settings) {
 	s.S3UIAddrs = l.addrs("S3_UI_ADDR", ui)
 	if len(s.S3Addrs) == 0 {
 		s.S3UIAddrs = nil
+	}
+	// Keys of stores elsewhere are not this box's to make.
+	if len(s.S3Addrs) > 0 {
+		l.madeKeys(s, credentials.S3AccessKey, credentials.S3SecretKey)
+	}
+	if len(s.DynamoDBAddrs) > 0 {
+		l.madeKeys(s, credentials.DynamoDBAccessKey, credentials.DynamoDBSecretKey)
+	}
+}
+
+// madeKeys notes which keys of a native store nobody has set.
+func (l *loader) madeKeys(s *Settings, names ...string) {
+	for _, name := range names {
+		if l.text(name, "") == "" {
+			s.MadeSecrets = append(s.MadeSecrets, name)
+		}
 	}
 }
 

@@ -186,7 +186,7 @@ func (s *Stack) purge(ctx context.Context) error {
 		}
 	}
 	cmd := exec.CommandContext(ctx, binary, "purge")
-	cmd.Env, cmd.Dir = s.env(), s.settings.Root
+	cmd.Env, cmd.Dir = s.env(native.Agent), s.settings.Root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return &native.Problem{
 			What: fmt.Sprintf("`agent purge` failed (%v):\n%s", err, native.Indent(string(out), "      ")),

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/credentials"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/agentclient"
 	"github.com/edge-serverless-box/esb/native/console"
@@ -53,6 +54,8 @@ type Stack struct {
 	settings settings.Settings
 	// environ is what services inherit.
 	environ []string
+	// secrets are those that the box has made for itself, by their variables; start knows them.
+	secrets map[string]string
 	console *console.Console
 }
 
@@ -84,14 +87,46 @@ func (s *Stack) running(service string) (process.Record, bool, error) {
 	return strays[0], true, nil
 }
 
+// keepSecrets makes the secrets that nobody has set, or reads them.
+func (s *Stack) keepSecrets() error {
+	kept, made, err := credentials.Keep(s.settings.SecretsFile(), s.settings.MadeSecrets...)
+	if err != nil {
+		return err
+	}
+	s.secrets = kept
+	if len(made) > 0 {
+		s.console.Printf("==> made secrets of the box's own in %s: %s", s.settings.SecretsFile(), strings.Join(made, ", "))
+	}
+	return nil
+}
+
+// foreign are the secrets that are not a service's business: it does not get them.
+func foreign(service string) []string {
+	gateways := []string{credentials.APIKey, credentials.Password, credentials.LambdaKeys, "JWT_SECRET_KEY", "ESB_NATS_URL"}
+	switch service {
+	case native.Agent:
+		return append(gateways, credentials.DynamoDBAccessKey, credentials.DynamoDBSecretKey)
+	case native.Stores:
+		return append(gateways, "FUNCTION_ACCESS_KEY", "FUNCTION_SECRET_KEY")
+	}
+	return nil
+}
+
 // env is the environment of a service.
-func (s *Stack) env() []string {
+func (s *Stack) env(service string) []string {
 	own := s.settings.Env()
+	for name, secret := range s.secrets {
+		own = append(own, name+"="+secret)
+	}
+	hidden := foreign(service)
 	env := slices.DeleteFunc(slices.Clone(s.environ), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return slices.ContainsFunc(own, func(o string) bool { return strings.HasPrefix(o, name+"=") })
 	})
-	return append(env, own...)
+	return slices.DeleteFunc(append(env, own...), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(hidden, name)
+	})
 }
 
 // ready asks a service whether it is ready; the error says why it is not.

@@ -277,26 +277,61 @@ func TestStart_PidFileDamaged_FindsTheProcessAndStartsItAgain(t *testing.T) {
 
 func TestUp_AnotherNetworkWhileTheOldOneIsUp_IsRefused(t *testing.T) {
 	b := mustOpen(t)
-	require.NoError(t, os.MkdirAll(b.settings.RunDir(), 0o755))
+	require.NoError(t, os.MkdirAll(b.settings.RunDir(), 0o700))
 	require.NoError(t, b.writeRecord())
 	require.NoError(t, b.sameNetwork())
 	b.settings.Bridge = "esbother"
 	assert.ErrorContains(t, b.sameNetwork(), "ESB_BRIDGE")
 }
 
-func TestLogin_PrintsDevelopmentSecretsOnly(t *testing.T) {
+func TestLogin_PrintsTheBoxsOwnSecretsOnly(t *testing.T) {
 	load := func(vars map[string]string) *Stack {
+		vars["ESB_HOME"] = t.TempDir()
 		s, err := settings.Load(func(name string) string { return vars[name] }, "/src")
 		require.NoError(t, err)
-		return New(s, nil, console.New(io.Discard))
+		b := New(s, nil, console.New(io.Discard))
+		require.NoError(t, b.keepSecrets())
+		return b
 	}
-	assert.Equal(t, `curl -k -X POST https://localhost/user/auth/ver1.0 -H "x-api-key: dev-api-key-change-in-production" `+
-		`-d '{"AuthParameters":{"USERNAME":"onpremise-user","PASSWORD":"onpremise-pass"}}'`, load(nil).login("-k"))
+	made := load(map[string]string{})
+	assert.Equal(t, `curl -k -X POST https://localhost/user/auth/ver1.0 -H "x-api-key: `+made.secrets["X_API_KEY"]+`" `+
+		`-d '{"AuthParameters":{"USERNAME":"onpremise-user","PASSWORD":"`+made.secrets["AUTH_PASS"]+`"}}'`, made.login("-k"))
 	line := load(map[string]string{"X_API_KEY": "k3y", "AUTH_PASS": "pa55"}).login("-k")
 	assert.NotContains(t, line, "k3y")
 	assert.NotContains(t, line, "pa55")
 	assert.Contains(t, line, `-H "x-api-key: $X_API_KEY"`)
 	assert.Contains(t, line, `\"PASSWORD\":\"$AUTH_PASS\"`)
+}
+
+func TestEnv_ServicesGetTheirSecretsAlone(t *testing.T) {
+	vars := map[string]string{"ESB_HOME": t.TempDir(), "AUTH_PASS": "pa55"}
+	s, err := settings.Load(func(name string) string { return vars[name] }, "/src")
+	require.NoError(t, err)
+	b := New(s, []string{"AUTH_PASS=pa55", "X_API_KEY=", "PATH=/bin"}, console.New(io.Discard))
+	require.NoError(t, b.keepSecrets())
+	for _, c := range []struct {
+		service    string
+		has, lacks []string
+	}{
+		{native.Gateway, []string{"AUTH_PASS=pa55", "X_API_KEY=" + b.secrets["X_API_KEY"], "S3_SECRET_KEY=" + b.secrets["S3_SECRET_KEY"]}, []string{"X_API_KEY="}},
+		{native.Agent, []string{"S3_SECRET_KEY=" + b.secrets["S3_SECRET_KEY"], "PATH=/bin"}, []string{"AUTH_PASS=pa55", "X_API_KEY=" + b.secrets["X_API_KEY"], "DYNAMODB_SECRET_KEY=" + b.secrets["DYNAMODB_SECRET_KEY"]}},
+		{native.Stores, []string{"DYNAMODB_SECRET_KEY=" + b.secrets["DYNAMODB_SECRET_KEY"]}, []string{"AUTH_PASS=pa55", "LAMBDA_ACCESS_KEYS=" + b.secrets["LAMBDA_ACCESS_KEYS"]}},
+	} {
+		env := b.env(c.service)
+		for _, v := range c.has {
+			assert.Contains(t, env, v, c.service)
+		}
+		for _, v := range c.lacks {
+			assert.NotContains(t, env, v, c.service)
+		}
+	}
+	require.NoError(t, os.MkdirAll(s.RunDir(), 0o700))
+	require.NoError(t, b.writeRecord())
+	record, err := os.ReadFile(recordFile(s.Home))
+	require.NoError(t, err)
+	for name, secret := range b.secrets {
+		assert.NotContains(t, string(record), secret, name)
+	}
 }
 
 func TestPrintStatus_ShowsServicesAndContainers(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/credentials"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/apt"
 	"github.com/edge-serverless-box/esb/native/build"
@@ -196,6 +198,9 @@ func (s *Stack) start(ctx context.Context) (err error) {
 			return fmt.Errorf("make the stack's folders: %w", err)
 		}
 	}
+	if err := s.keepSecrets(); err != nil {
+		return err
+	}
 	before, err := leftovers.Find(s.scope())
 	if err != nil {
 		return err
@@ -268,7 +273,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 			return err
 		}
 		child, err := process.Start(process.Spec{
-			Path: filepath.Join(s.settings.BinDir, service), Env: s.env(), Dir: s.settings.Root,
+			Path: filepath.Join(s.settings.BinDir, service), Env: s.env(service), Dir: s.settings.Root,
 			Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint,
 		})
 		if err != nil {
@@ -374,7 +379,7 @@ func (s *Stack) fingerprint(service string) (string, error) {
 			}
 		}
 	}
-	env := s.env()
+	env := s.env(service)
 	slices.Sort(env)
 	for _, v := range env {
 		name, _, _ := strings.Cut(v, "=")
@@ -404,8 +409,17 @@ func (s *Stack) hello() {
 			s.console.Printf("  http://%s  (%s)", settings.Reachable(store.addrs[0]), store.what)
 		}
 	}
-	if now.Development {
-		s.console.Printf("\nIt listens on this machine only, because it uses development secrets. Set X_API_KEY, AUTH_PASS and LAMBDA_ACCESS_KEYS to offer it to the network.")
+	switch {
+	case now.WellKnown:
+		s.console.Printf("\nIt serves this machine alone, not even its functions, because X_API_KEY, AUTH_PASS or LAMBDA_ACCESS_KEYS is set to a value that everybody knows. Unset them: the box makes its own.")
+	case !slices.ContainsFunc(slices.Concat(now.HTTPSAddrs, now.HTTPAddrs), now.Outside):
+		s.console.Printf("\nIt serves this machine and its functions. GATEWAY_HTTPS_ADDR=:443 offers it to the network.")
+	}
+	if len(s.secrets) > 0 {
+		s.console.Printf("\nSecrets that it has made for itself, kept in %s:\n", now.SecretsFile())
+		for _, name := range slices.Sorted(maps.Keys(s.secrets)) {
+			s.console.Printf("  %s=%s", name, s.secrets[name])
+		}
 	}
 	s.console.Printf("\nAsk for a token, then call a function with one:\n")
 	login := s.login("-k")
@@ -415,17 +429,17 @@ func (s *Stack) hello() {
 	s.console.Printf("go tool task status | logs | down")
 }
 
-// login is a curl line for the auth endpoint that works as pasted. Secrets of one's own are not printed: the line
+// login is a curl line for the auth endpoint that works as pasted. Secrets that somebody has set are not printed: the line
 // takes them from the environment.
 func (s *Stack) login(flags string) string {
 	now := s.settings
-	key, user, password := now.APIKey, now.User, now.Password
-	if key != settings.DefaultAPIKey {
+	key := s.secrets[credentials.APIKey]
+	if key == "" {
 		key = "$X_API_KEY"
 	}
-	body := fmt.Sprintf(`'{"AuthParameters":{"USERNAME":"%s","PASSWORD":"%s"}}'`, user, password)
-	if password != settings.DefaultPassword {
-		body = fmt.Sprintf(`"{\"AuthParameters\":{\"USERNAME\":\"%s\",\"PASSWORD\":\"$AUTH_PASS\"}}"`, user)
+	body := fmt.Sprintf(`'{"AuthParameters":{"USERNAME":"%s","PASSWORD":"%s"}}'`, now.User, s.secrets[credentials.Password])
+	if s.secrets[credentials.Password] == "" {
+		body = fmt.Sprintf(`"{\"AuthParameters\":{\"USERNAME\":\"%s\",\"PASSWORD\":\"$AUTH_PASS\"}}"`, now.User)
 	}
 	return fmt.Sprintf(`curl %s -X POST %s%s -H "x-api-key: %s" -d %s`, flags, s.urls()[0], now.AuthPath, key, body)
 }

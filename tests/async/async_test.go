@@ -34,12 +34,6 @@ const (
 	drainLimit = 6 * time.Minute
 )
 
-// Development credentials of the Invoke API (docs/invoke-api.md).
-const (
-	accessKey = "esb-dev-access"
-	secretKey = "esb-dev-secret-change-in-production"
-)
-
 // payload is an event with which lambda-chaos prints a line: the proof of a run, which survives the gateway.
 const payload = `{"body":"{\"action\":\"log\",\"lines\":1}"}`
 
@@ -144,7 +138,7 @@ func send(ctx context.Context, box *stack.Stack) (string, error) {
 		return "", err
 	}
 	r.Header.Set("X-Amz-Invocation-Type", "Event")
-	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: accessKey, SecretAccessKey: secretKey}, "us-east-1", "lambda", sigv4.HashPayload([]byte(payload)), time.Now())
+	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: stack.AccessKey, SecretAccessKey: stack.SecretKey}, "us-east-1", "lambda", sigv4.HashPayload([]byte(payload)), time.Now())
 	res, err := box.HTTP.Do(r)
 	if err != nil {
 		return "", err

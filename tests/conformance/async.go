@@ -179,7 +179,7 @@ func (b *Box) sign(ctx context.Context, function, invocation, payload string) (s
 		return stack.Answer{}, err
 	}
 	r.Header.Set("X-Amz-Invocation-Type", invocation)
-	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: "esb-dev-access", SecretAccessKey: "esb-dev-secret-change-in-production"}, "us-east-1", "lambda",
+	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: stack.AccessKey, SecretAccessKey: stack.SecretKey}, "us-east-1", "lambda",
 		sigv4.HashPayload([]byte(payload)), time.Now())
 	res, err := b.HTTP.Do(r)
 	if err != nil {
@@ -262,7 +262,7 @@ func (b *Box) settled(ctx context.Context, function string) error {
 func (b *Box) records(ctx context.Context, function, id string) ([][]byte, error) {
 	client := s3.New(s3.Options{
 		BaseEndpoint: aws.String(b.S3URL), Region: "us-east-1", UsePathStyle: true,
-		Credentials: awscredentials.NewStaticCredentialsProvider("esb-dev-access", "esb-dev-secret-change-in-production", ""),
+		Credentials: awscredentials.NewStaticCredentialsProvider(stack.AccessKey, stack.SecretKey, ""),
 	})
 	prefix := function + "/aws/lambda/async/" + function + "/"
 	list, err := client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String(recordsBucket), Prefix: aws.String(function + "/")})

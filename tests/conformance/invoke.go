@@ -17,22 +17,17 @@ import (
 
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
+	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
 // kindInvoke is a request to Lambda's Invoke API: it is signed, and the answer may be an event stream.
 //
 // with key: "function:<name>" signs with that function's own key, "none" does not sign, "unknown" and "wrong" sign with a
-// key or a secret that nobody has; without it the development key signs. with skew: "6m" signs so long ago.
+// key or a secret that nobody has; without it the tests' key signs. with skew: "6m" signs so long ago.
 const kindInvoke = "invoke"
 
 // fileEvents is what an event stream has: a list of {type, payload}, the chunks that follow each other as one.
 const fileEvents = "events.json"
-
-// The gateway's development key.
-const (
-	accessKey = "esb-dev-access"
-	secretKey = "esb-dev-secret-change-in-production"
-)
 
 func runInvoke(ctx context.Context, b *Box, c *Case) ([]string, error) {
 	m := &Matcher{Vars: b.Vars}
@@ -92,7 +87,7 @@ func invokeStep(ctx context.Context, b *Box, c *Case, s Step, m *Matcher) ([]str
 
 // signed adds a signature to the head of a request.
 func signed(b *Box, c *Case, request []byte) ([]byte, error) {
-	key := sigv4.Credentials{AccessKeyID: accessKey, SecretAccessKey: secretKey}
+	key := sigv4.Credentials{AccessKeyID: stack.AccessKey, SecretAccessKey: stack.SecretKey}
 	switch with := c.With["key"]; {
 	case with == "none":
 		return request, nil

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -39,12 +38,8 @@ func zipped(t *testing.T, files map[string]string) []byte {
 // objects is the box's S3 store, with the bucket of the tests' code.
 func objects(t *testing.T) (put func(key string, data []byte)) {
 	t.Helper()
-	key, secret := os.Getenv("S3_ACCESS_KEY"), os.Getenv("S3_SECRET_KEY")
-	if key == "" {
-		key, secret = "esb-dev-access", "esb-dev-secret-change-in-production"
-	}
 	client := s3.New(s3.Options{BaseEndpoint: &box.S3URL, Region: "us-east-1", UsePathStyle: true,
-		Credentials: credentials.NewStaticCredentialsProvider(key, secret, "")})
+		Credentials: credentials.NewStaticCredentialsProvider(stack.AccessKey, stack.SecretKey, "")})
 	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("e2e-code")})
 	require.NoError(t, err)
 	return func(key string, data []byte) {

@@ -24,7 +24,7 @@ import (
 // box is the stack that all tests of this package share; TestMain owns it.
 var box *stack.Stack
 
-// token of the development user.
+// token of the tests' user.
 var token string
 
 // routingFile is the box's routing.yml, a copy of that in testdata.

@@ -26,12 +26,6 @@ import (
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
-// The gateway's development key.
-const (
-	accessKey = "esb-dev-access"
-	secretKey = "esb-dev-secret-change-in-production"
-)
-
 // sdk is the AWS SDK's Lambda client, with nothing changed but where the service is, and that it asks once.
 func sdk(url, access, secret, session string, more ...func(*lambda.Options)) *lambda.Client {
 	return lambda.New(lambda.Options{
@@ -40,7 +34,7 @@ func sdk(url, access, secret, session string, more ...func(*lambda.Options)) *la
 	}, more...)
 }
 
-func development() *lambda.Client { return sdk(box.HTTPURL, accessKey, secretKey, "") }
+func operator() *lambda.Client { return sdk(box.HTTPURL, stack.AccessKey, stack.SecretKey, "") }
 
 // proxied is the payload for a function that reads the body of API Gateway's event.
 func proxied(body string) []byte {
@@ -58,7 +52,7 @@ func requireCode(t *testing.T, err error, code string) {
 func TestInvoke_RequestResponse(t *testing.T) {
 	const arn = "arn:aws:lambda:us-east-1:123456789012:function:lambda-respond"
 	for _, url := range []string{box.HTTPURL, box.HTTPSURL} {
-		client := sdk(url, accessKey, secretKey, "")
+		client := sdk(url, stack.AccessKey, stack.SecretKey, "")
 		for _, name := range []string{"lambda-respond", "lambda-respond:$LATEST", arn, arn + ":$LATEST", "123456789012:function:lambda-respond"} {
 			out, err := client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: &name, Payload: proxied(`{"answer":42}`)})
 			require.NoError(t, err, name)
@@ -72,7 +66,7 @@ func TestInvoke_RequestResponse(t *testing.T) {
 }
 
 func TestInvoke_LogTypeTail_ReturnsTheLog(t *testing.T) {
-	out, err := development().Invoke(t.Context(), &lambda.InvokeInput{
+	out, err := operator().Invoke(t.Context(), &lambda.InvokeInput{
 		FunctionName: aws.String("burst"), Payload: proxied(`{"action":"log","lines":3}`), LogType: types.LogTypeTail,
 	})
 	require.NoError(t, err)
@@ -83,7 +77,7 @@ func TestInvoke_LogTypeTail_ReturnsTheLog(t *testing.T) {
 }
 
 func TestInvoke_FunctionError_IsNoError(t *testing.T) {
-	out, err := development().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("burst"), Payload: proxied(`{"action":"exit","code":4}`)})
+	out, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("burst"), Payload: proxied(`{"action":"exit","code":4}`)})
 	require.NoError(t, err)
 	assert.Equal(t, int32(200), out.StatusCode)
 	assert.Equal(t, "Unhandled", aws.ToString(out.FunctionError))
@@ -91,7 +85,7 @@ func TestInvoke_FunctionError_IsNoError(t *testing.T) {
 }
 
 func TestInvoke_DryRun_Is204(t *testing.T) {
-	out, err := development().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("lambda-respond"), InvocationType: types.InvocationTypeDryRun})
+	out, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("lambda-respond"), InvocationType: types.InvocationTypeDryRun})
 	require.NoError(t, err)
 	assert.Equal(t, int32(204), out.StatusCode)
 }
@@ -99,14 +93,14 @@ func TestInvoke_DryRun_Is204(t *testing.T) {
 func TestInvoke_Event_IsAcceptedAndRuns(t *testing.T) {
 	for name, invoke := range map[string]func(marker []byte) (int32, error){
 		"Invoke": func(marker []byte) (int32, error) {
-			out, err := development().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("burst"), InvocationType: types.InvocationTypeEvent, Payload: marker})
+			out, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("burst"), InvocationType: types.InvocationTypeEvent, Payload: marker})
 			if err != nil {
 				return 0, err
 			}
 			return out.StatusCode, nil
 		},
 		"InvokeAsync": func(marker []byte) (int32, error) {
-			out, err := development().InvokeAsync(t.Context(), &lambda.InvokeAsyncInput{FunctionName: aws.String("burst"), InvokeArgs: bytes.NewReader(marker)}) //nolint:staticcheck // old clients use it
+			out, err := operator().InvokeAsync(t.Context(), &lambda.InvokeAsyncInput{FunctionName: aws.String("burst"), InvokeArgs: bytes.NewReader(marker)}) //nolint:staticcheck // old clients use it
 			if err != nil {
 				return 0, err
 			}
@@ -131,7 +125,7 @@ func TestInvoke_WithResponseStream(t *testing.T) {
 		"burst":          {string(proxied(`{"action":"exit","code":5}`)), "", "Unhandled"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := development().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
+			out, err := operator().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
 				FunctionName: &name, Payload: []byte(want.payload), LogType: types.LogTypeTail,
 			})
 			require.NoError(t, err)
@@ -160,7 +154,7 @@ func TestInvoke_WithResponseStream(t *testing.T) {
 
 func TestInvoke_Errors_AreTyped(t *testing.T) {
 	ask := func(name string, payload []byte) error {
-		_, err := development().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: &name, Payload: payload})
+		_, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: &name, Payload: payload})
 		return err
 	}
 	var notFound *types.ResourceNotFoundException
@@ -180,10 +174,10 @@ func TestInvoke_Errors_AreTyped(t *testing.T) {
 	var conflict *types.ResourceConflictException
 	require.ErrorAs(t, ask("no-image", nil), &conflict)
 	var parameter *types.InvalidParameterValueException
-	_, err := development().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("lambda-respond:1"), Qualifier: aws.String("2")})
+	_, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("lambda-respond:1"), Qualifier: aws.String("2")})
 	require.ErrorAs(t, err, &parameter)
 
-	_, err = development().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{FunctionName: aws.String("invoke-throttled")})
+	_, err = operator().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{FunctionName: aws.String("invoke-throttled")})
 	require.ErrorAs(t, err, &throttled)
 }
 
@@ -199,19 +193,19 @@ func (s skewed) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request
 
 func TestInvoke_Signatures(t *testing.T) {
 	skew := func(by time.Duration) *lambda.Client {
-		return sdk(box.HTTPURL, accessKey, secretKey, "", func(o *lambda.Options) { o.HTTPSignerV4 = skewed{v4.NewSigner(), by} })
+		return sdk(box.HTTPURL, stack.AccessKey, stack.SecretKey, "", func(o *lambda.Options) { o.HTTPSignerV4 = skewed{v4.NewSigner(), by} })
 	}
 	for name, c := range map[string]struct {
 		client *lambda.Client
 		code   string
 	}{
-		"right":         {development(), ""},
+		"right":         {operator(), ""},
 		"4 minutes ago": {skew(-4 * time.Minute), ""},
 		"in 4 minutes":  {skew(4 * time.Minute), ""},
 		"6 minutes ago": {skew(-6 * time.Minute), "InvalidSignatureException"},
 		"in 6 minutes":  {skew(6 * time.Minute), "InvalidSignatureException"},
-		"wrong secret":  {sdk(box.HTTPURL, accessKey, "another", ""), "InvalidSignatureException"},
-		"unknown key":   {sdk(box.HTTPURL, "AKIDNOBODY", secretKey, ""), "UnrecognizedClientException"},
+		"wrong secret":  {sdk(box.HTTPURL, stack.AccessKey, "another", ""), "InvalidSignatureException"},
+		"unknown key":   {sdk(box.HTTPURL, "AKIDNOBODY", stack.SecretKey, ""), "UnrecognizedClientException"},
 		"not signed":    {sdk(box.HTTPURL, "", "", "", func(o *lambda.Options) { o.Credentials = aws.AnonymousCredentials{} }), "MissingAuthenticationTokenException"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -296,10 +290,10 @@ func TestInvoke_ClientLeaves_EndsTheInvocation(t *testing.T) {
 	ctx, leave := context.WithTimeout(t.Context(), time.Second)
 	defer leave()
 	name := aws.String("chaos-patient")
-	_, err := development().Invoke(ctx, &lambda.InvokeInput{FunctionName: name, Payload: proxied(`{"action":"sleep","ms":50000}`)})
+	_, err := operator().Invoke(ctx, &lambda.InvokeInput{FunctionName: name, Payload: proxied(`{"action":"sleep","ms":50000}`)})
 	require.Error(t, err)
 	require.True(t, errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil)
-	out, err := development().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: name, Payload: proxied(`{"action":"ok"}`)})
+	out, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: name, Payload: proxied(`{"action":"ok"}`)})
 	require.NoError(t, err)
 	assert.Nil(t, out.FunctionError)
 }
@@ -312,7 +306,7 @@ func TestInvoke_WithResponseStream_NeedsNoMemory(t *testing.T) {
 	const size, room = 256 << 20, 32 << 20
 	read := func(bytes int) int {
 		t.Helper()
-		out, err := development().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
+		out, err := operator().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
 			FunctionName: aws.String("stream-big"), Payload: fmt.Appendf(nil, `{"queryStringParameters":{"prelude":"no","bytes":"%d"}}`, bytes),
 		})
 		require.NoError(t, err)

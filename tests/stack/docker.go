@@ -122,8 +122,8 @@ func (d *docker) settings(env []string) map[string]string {
 
 // environment puts the tests' credentials beside env: those of this machine's .env are not theirs.
 func environment(env []string) map[string]string {
-	all := map[string]string{"X_API_KEY": APIKey, "AUTH_USER": User, "AUTH_PASS": Password}
-	for _, variable := range env {
+	all := make(map[string]string)
+	for _, variable := range append(secrets(), env...) {
 		name, value, _ := strings.Cut(variable, "=")
 		all[name] = value
 	}
@@ -146,7 +146,8 @@ func (d *docker) run(ctx context.Context, args ...string) (string, error) {
 
 // command runs docker, with the Compose of the repository where the machine's has none.
 func (d *docker) command(ctx context.Context, args ...string) (string, error) {
-	env := append(os.Environ(), "ESB_PROJECT="+d.stack.Bridge, "ESB_ROOT_NAME="+d.root(), "ESB_FUNCTIONS_DIR="+d.functions)
+	// Compose puts the keys of the stores into its files.
+	env := append(append(os.Environ(), secrets()...), "ESB_PROJECT="+d.stack.Bridge, "ESB_ROOT_NAME="+d.root(), "ESB_FUNCTIONS_DIR="+d.functions)
 	return d.stack.run(ctx, env, filepath.Join(d.stack.root, "docker", "cli"), args...)
 }
 

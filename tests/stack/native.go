@@ -24,7 +24,7 @@ func prepareNative(s *Stack, opts Options) (driver, error) {
 	own := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	// Functions reach the stores and the Invoke API at the box's address.
 	shared := func(port int) string { return fmt.Sprintf("127.0.0.1:%d,%s:%d", port, s.Box, port) }
-	n.env = append(os.Environ(),
+	n.env = append(append(os.Environ(), secrets()...),
 		"ESB_HOME="+s.Home,
 		"ESB_BIN_DIR="+s.BinDir,
 		"GATEWAY_HTTPS_ADDR="+own(s.ports.https),

@@ -29,12 +29,23 @@ import (
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 )
 
-// Development defaults of design.md 7.
+// Secrets that every box of the tests is given, unless Options.Env sets another or, by an empty value, lets the box make
+// its own. AccessKey and SecretKey open Lambda's API, S3 and the DynamoDB API.
 const (
-	APIKey   = "dev-api-key-change-in-production"
-	User     = "onpremise-user"
-	Password = "onpremise-pass"
+	APIKey    = "api-key-of-the-tests"
+	User      = "onpremise-user"
+	Password  = "password-of-the-tests"
+	AccessKey = "AKIDESBTESTS"
+	SecretKey = "secret-key-of-the-tests-of-the-box"
 )
+
+// secrets sets them, "NAME=value".
+func secrets() []string {
+	return []string{
+		"X_API_KEY=" + APIKey, "AUTH_USER=" + User, "AUTH_PASS=" + Password, "LAMBDA_ACCESS_KEYS=" + AccessKey + ":" + SecretKey,
+		"S3_ACCESS_KEY=" + AccessKey, "S3_SECRET_KEY=" + SecretKey, "DYNAMODB_ACCESS_KEY=" + AccessKey, "DYNAMODB_SECRET_KEY=" + SecretKey,
+	}
+}
 
 // waitLimit bounds every wait for a condition. It is an upper bound for a badly loaded machine, not an
 // expectation.
@@ -278,7 +289,7 @@ func (s *Stack) Post(t testing.TB, path, token, body string) Answer {
 	return answer
 }
 
-// Token authenticates with the development defaults over HTTPS.
+// Token authenticates with the tests' secrets over HTTPS.
 func (s *Stack) Token(ctx context.Context) (string, error) {
 	body := fmt.Sprintf(`{"AuthParameters":{"USERNAME":%q,"PASSWORD":%q}}`, User, Password)
 	answer, err := s.Do(ctx, http.MethodPost, s.HTTPSURL+"/user/auth/ver1.0", "", []byte(body), "x-api-key", APIKey)

@@ -1,9 +1,10 @@
 // Command gateway is the front door of the edge serverless box: HTTP in, Lambda events to function containers, HTTP
 // out. Its settings are environment variables; package settings documents them.
 //
-// Usage: gateway           serve until SIGTERM or SIGINT
+// Usage: gateway              serve until SIGTERM or SIGINT
 //
-//	gateway health    exit with 0 when the gateway of these settings is ready, for container health checks
+//	gateway health       exit with 0 when the gateway of these settings is ready, for container health checks
+//	gateway credentials  print the secrets that the box has made for itself, for whoever sets it up
 package main
 
 import (
@@ -33,6 +34,8 @@ func run(ctx context.Context, args []string) error {
 		return app.Run(ctx, os.Getenv, os.Stdout)
 	case len(args) == 1 && args[0] == "health":
 		return app.Health(ctx, os.Getenv)
+	case len(args) == 1 && args[0] == "credentials":
+		return app.Credentials(os.Getenv, os.Stdout)
 	}
-	return fmt.Errorf("usage: gateway [health], got %q", args)
+	return fmt.Errorf("usage: gateway [health | credentials], got %q", args)
 }
