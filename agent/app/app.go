@@ -23,6 +23,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/containerd"
 	"github.com/edge-serverless-box/esb/agent/grpcapi"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
+	"github.com/edge-serverless-box/esb/agent/loginsert"
 	"github.com/edge-serverless-box/esb/agent/logship"
 	"github.com/edge-serverless-box/esb/agent/metrics"
 	"github.com/edge-serverless-box/esb/agent/settings"
@@ -89,6 +90,14 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 		return err
 	}
 	closers.add("stop shipping logs", shipper.Close)
+	if s.FunctionLogsAddr != "" {
+		// After the function network, which brings the address.
+		posted, err := loginsert.Open(ctx, insertConfig(s, runtime, log))
+		if err != nil {
+			return err
+		}
+		closers.add("stop taking log lines of functions", posted.Close)
+	}
 	if s.MetricsAddr != "" {
 		figures, err := metrics.Open(ctx, s.MetricsAddr, func() []metrics.Figure { return logFigures(shipper.Stats()) })
 		if err != nil {
@@ -278,13 +287,20 @@ func logFigures(s logship.Stats) []metrics.Figure {
 
 func shipperConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger) logship.Config {
 	return logship.Config{
-		Dir: s.LogDir, URL: s.VictoriaLogsURL, User: s.VictoriaLogsUser, Password: string(s.VictoriaLogsPassword),
+		Dir: s.LogDir, URL: s.VictoriaLogsURL, User: s.VictoriaLogsUser, Password: string(s.VictoriaLogsPassword), PasswordFile: s.VictoriaLogsPasswordFile,
 		BatchBytes: s.LogShipBatchBytes, Interval: s.LogShipInterval, MaxBytes: int64(s.LogMaxMB) << 20,
 		Container: func(id string) logship.Container {
 			function, supervised, alive := r.Container(id)
 			return logship.Container{Function: function, Supervised: supervised, Alive: alive}
 		},
 		Logger: log,
+	}
+}
+
+func insertConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger) loginsert.Config {
+	store := logship.NewStore(shipperConfig(s, r, log))
+	return loginsert.Config{
+		Addr: s.FunctionLogsAddr, Source: r.At, Send: store.Send, BytesPerSecond: s.FunctionLogsKBPerSecond << 10, Logger: log,
 	}
 }
 

@@ -578,6 +578,19 @@ func (r *Runtime) Container(id string) (function string, supervised, alive bool)
 	return s.record.FunctionName, s.record.Interface == agent.Supervisor, true
 }
 
+// At returns the container that has an address on the function network, false when none has.
+func (r *Runtime) At(ip netip.Addr) (container, function string, ok bool) {
+	text := ip.String()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, s := range r.states {
+		if s.record.IP == text {
+			return id, s.record.FunctionName, true
+		}
+	}
+	return "", "", false
+}
+
 // notifyName is the file name of the notify socket.
 const notifyName = "agent.sock"
 

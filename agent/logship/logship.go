@@ -47,6 +47,8 @@ type Config struct {
 	// URL of VictoriaLogs; empty: nothing is shipped, and the files are only kept within MaxBytes.
 	URL            string
 	User, Password string
+	// PasswordFile has the password when Password is empty.
+	PasswordFile string
 	// BatchBytes is the size from which a batch is sent at once, Interval how long a line waits at most.
 	BatchBytes int
 	Interval   time.Duration
@@ -83,7 +85,7 @@ type Stats struct {
 type Shipper struct {
 	cfg   Config
 	log   *slog.Logger
-	store *store // nil: nothing is shipped
+	store *Store // nil: nothing is shipped
 
 	files map[fileID]*file
 	// turn is the name of the file that the last batch ended with.
@@ -146,7 +148,7 @@ func newShipper(cfg Config) (*Shipper, error) {
 		keep: writeOffsets, stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if cfg.URL != "" {
-		s.store = newStore(cfg)
+		s.store = NewStore(cfg)
 	}
 	known, err := readOffsets(s.offsetsPath())
 	if errors.Is(err, errDamaged) {
@@ -228,7 +230,7 @@ func (s *Shipper) step(life context.Context) {
 	}
 	s.sending = true
 	body := s.batch.body
-	go func() { s.sent <- s.store.send(life, body) }()
+	go func() { s.sent <- s.store.Send(life, body) }()
 }
 
 // settle takes the store's answer to the batch.
@@ -303,7 +305,7 @@ func (s *Shipper) drain(cancel context.CancelFunc) {
 		s.settle(err)
 	}
 	if s.store != nil {
-		s.store.close()
+		s.store.Close()
 	}
 }
 

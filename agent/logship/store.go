@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 const (
@@ -18,31 +20,32 @@ const (
 	answerBytes = 512
 )
 
-// store is VictoriaLogs.
-type store struct {
-	url            string
-	user, password string
-	client         *http.Client
+// Store is VictoriaLogs.
+type Store struct {
+	url                          string
+	user, password, passwordFile string
+	client                       *http.Client
 }
 
-func newStore(cfg Config) *store {
+// NewStore returns the store of cfg's URL, User, Password and PasswordFile.
+func NewStore(cfg Config) *Store {
 	query := url.Values{"_stream_fields": {"container_name,job"}, "_msg_field": {"message"}, "_time_field": {"time"}}
-	return &store{
+	return &Store{
 		url:  strings.TrimRight(cfg.URL, "/") + "/insert/jsonline?" + query.Encode(),
-		user: cfg.User, password: cfg.Password,
+		user: cfg.User, password: cfg.Password, passwordFile: cfg.PasswordFile,
 		client: &http.Client{
 			Timeout: sendTimeout,
 			// The store is a part of the box: no proxy in between.
-			Transport: &http.Transport{MaxIdleConns: 1, IdleConnTimeout: time.Minute},
+			Transport: &http.Transport{MaxIdleConns: 4, IdleConnTimeout: time.Minute},
 			// A redirected POST becomes a GET, whose 200 would mean nothing.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
 }
 
-// send returns nil when the store has accepted the batch. Any other answer than success may go away, also a 4xx (a
+// Send returns nil when the store has accepted the batch. Any other answer than success may go away, also a 4xx (a
 // wrong port, a proxy, credentials): the caller sends the same batch again, and nothing is dropped for it.
-func (s *store) send(ctx context.Context, body []byte) error {
+func (s *Store) Send(ctx context.Context, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("ship logs: %w", err)
@@ -50,7 +53,14 @@ func (s *store) send(ctx context.Context, body []byte) error {
 	// With a form's content type, VictoriaLogs answers 200 and stores nothing.
 	req.Header.Set("Content-Type", "application/stream+json")
 	if s.user != "" {
-		req.SetBasicAuth(s.user, s.password)
+		password := s.password
+		if password == "" && s.passwordFile != "" {
+			// Read anew, because it is the store that makes it, which may come later.
+			if password, err = secretfile.Read(s.passwordFile); err != nil {
+				return fmt.Errorf("ship logs: VICTORIALOGS_PASSWORD_FILE: %w", err)
+			}
+		}
+		req.SetBasicAuth(s.user, password)
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
@@ -64,4 +74,5 @@ func (s *store) send(ctx context.Context, body []byte) error {
 	return nil
 }
 
-func (s *store) close() { s.client.CloseIdleConnections() }
+// Close closes connections that nothing is sent on.
+func (s *Store) Close() { s.client.CloseIdleConnections() }

@@ -106,9 +106,18 @@ type Settings struct {
 	// lines of functions, gateway and agent. Empty: nothing is shipped, the files are kept within their bounds.
 	VictoriaLogsURL string
 	// VictoriaLogsUser and VictoriaLogsPassword (VICTORIALOGS_USER, VICTORIALOGS_PASSWORD; default none) are sent as basic
-	// authentication when there is a user.
-	VictoriaLogsUser     string
-	VictoriaLogsPassword Secret
+	// authentication when there is a user. VictoriaLogsPasswordFile (VICTORIALOGS_PASSWORD_FILE, default none) is a file with
+	// the password, readable by its owner alone, for when VICTORIALOGS_PASSWORD is not set.
+	VictoriaLogsUser         string
+	VictoriaLogsPassword     Secret
+	VictoriaLogsPasswordFile string
+	// FunctionLogsAddr (FUNCTION_LOGS_ADDR, host:port or "off"; default port 9428 of the box) is where functions may post log
+	// lines, as to VictoriaLogs' /insert/jsonline. They are stored under the function's own name. It is off without
+	// VICTORIALOGS_URL.
+	FunctionLogsAddr string
+	// FunctionLogsKBPerSecond (FUNCTION_LOGS_KB_PER_SECOND, default 256) is how much one container may post there, and 1000 lines
+	// a second; four times as much at once. What is above it is answered with 429.
+	FunctionLogsKBPerSecond int
 	// LogShipBatchBytes (LOG_SHIP_BATCH_BYTES, default 1048576) is the size of a batch: this much is in memory at most, beside
 	// one line, and this much is delivered twice at most when the agent is killed.
 	LogShipBatchBytes int
@@ -140,41 +149,42 @@ const unmountable = `:,\`
 func Load(lookup func(string) (string, bool), executable string) (Settings, error) {
 	r := reader{lookup: lookup}
 	s := Settings{
-		Home:              r.path("ESB_HOME", "/var/lib/esb"),
-		BinDir:            r.path("ESB_BIN_DIR", filepath.Dir(executable)),
-		GRPCAddr:          r.text("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
-		TLSCert:           r.path("AGENT_TLS_CERT", ""),
-		TLSKey:            r.path("AGENT_TLS_KEY", ""),
-		TLSCA:             r.path("AGENT_TLS_CA", ""),
-		ContainerdAddress: strings.TrimPrefix(r.text("CONTAINERD_ADDRESS", ""), "unix://"),
-		Subnet:            r.subnet("ESB_SUBNET", "10.88.0.0/16"),
-		Bridge:            r.text("ESB_BRIDGE", "esb0"),
-		MTU:               r.number("ESB_MTU", 0, 0, 65535),
-		DNS:               r.addrs("ESB_DNS"),
-		HostPorts:         r.ports("FUNCTION_HOST_PORTS", "443,8000,9000,8001,9428"),
-		NetworkPoolSize:   r.number("NETWORK_POOL_SIZE", 2, 0, 256),
-		Registry:          r.text("ESB_REGISTRY", "127.0.0.1:5010"),
-		PlainHTTP:         r.list("REGISTRY_PLAIN_HTTP", ""),
-		RegistryConfig:    r.path("REGISTRY_CONFIG", ""),
-		S3Endpoint:        r.url("S3_ENDPOINT", "http://127.0.0.1:9000"),
-		S3AccessKey:       r.text("S3_ACCESS_KEY", "esb-dev-access"),
-		S3SecretKey:       r.text("S3_SECRET_KEY", "esb-dev-secret-change-in-production"),
-		CodeCacheMB:       r.number("CODE_CACHE_MB", 2048, 1, 1<<20),
-		TmpSizeMB:         r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
-		PIDsLimit:         r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
-		NoFile:            r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
-		LogMaxMB:          r.number("FUNCTION_LOG_MAX_MB", 256, 1, 1<<20),
-		MetricsAddr:       r.loopback("AGENT_METRICS_ADDR"),
-		ServiceLogMaxMB:   r.number("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
-		VictoriaLogsURL:   r.optionalURL("VICTORIALOGS_URL"),
-		VictoriaLogsUser:  r.text("VICTORIALOGS_USER", ""),
-		LogShipBatchBytes: r.number("LOG_SHIP_BATCH_BYTES", 1<<20, 16<<10, 32<<20),
-		LogShipInterval:   time.Duration(r.number("LOG_SHIP_INTERVAL_MS", 1000, 10, 60_000)) * time.Millisecond,
-		ReadyTimeout:      time.Duration(r.number("CONTAINER_READY_TIMEOUT_SECONDS", 10, 1, 900)) * time.Second,
-		MaxStarts:         r.number("MAX_CONCURRENT_STARTS", 0, 0, 1024),
-		Region:            r.text("AWS_REGION", "us-east-1"),
-		AccountID:         r.text("AWS_ACCOUNT_ID", "123456789012"),
-		LogLevel:          r.level("LOG_LEVEL", "INFO"),
+		Home:                    r.path("ESB_HOME", "/var/lib/esb"),
+		BinDir:                  r.path("ESB_BIN_DIR", filepath.Dir(executable)),
+		GRPCAddr:                r.text("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
+		TLSCert:                 r.path("AGENT_TLS_CERT", ""),
+		TLSKey:                  r.path("AGENT_TLS_KEY", ""),
+		TLSCA:                   r.path("AGENT_TLS_CA", ""),
+		ContainerdAddress:       strings.TrimPrefix(r.text("CONTAINERD_ADDRESS", ""), "unix://"),
+		Subnet:                  r.subnet("ESB_SUBNET", "10.88.0.0/16"),
+		Bridge:                  r.text("ESB_BRIDGE", "esb0"),
+		MTU:                     r.number("ESB_MTU", 0, 0, 65535),
+		DNS:                     r.addrs("ESB_DNS"),
+		HostPorts:               r.ports("FUNCTION_HOST_PORTS", "443,8000,9000,8001,9428"),
+		NetworkPoolSize:         r.number("NETWORK_POOL_SIZE", 2, 0, 256),
+		Registry:                r.text("ESB_REGISTRY", "127.0.0.1:5010"),
+		PlainHTTP:               r.list("REGISTRY_PLAIN_HTTP", ""),
+		RegistryConfig:          r.path("REGISTRY_CONFIG", ""),
+		S3Endpoint:              r.url("S3_ENDPOINT", "http://127.0.0.1:9000"),
+		S3AccessKey:             r.text("S3_ACCESS_KEY", "esb-dev-access"),
+		S3SecretKey:             r.text("S3_SECRET_KEY", "esb-dev-secret-change-in-production"),
+		CodeCacheMB:             r.number("CODE_CACHE_MB", 2048, 1, 1<<20),
+		TmpSizeMB:               r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
+		PIDsLimit:               r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
+		NoFile:                  r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
+		LogMaxMB:                r.number("FUNCTION_LOG_MAX_MB", 256, 1, 1<<20),
+		MetricsAddr:             r.loopback("AGENT_METRICS_ADDR"),
+		ServiceLogMaxMB:         r.number("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
+		VictoriaLogsURL:         r.optionalURL("VICTORIALOGS_URL"),
+		VictoriaLogsUser:        r.text("VICTORIALOGS_USER", ""),
+		FunctionLogsKBPerSecond: r.number("FUNCTION_LOGS_KB_PER_SECOND", 256, 1, 1<<20),
+		LogShipBatchBytes:       r.number("LOG_SHIP_BATCH_BYTES", 1<<20, 16<<10, 32<<20),
+		LogShipInterval:         time.Duration(r.number("LOG_SHIP_INTERVAL_MS", 1000, 10, 60_000)) * time.Millisecond,
+		ReadyTimeout:            time.Duration(r.number("CONTAINER_READY_TIMEOUT_SECONDS", 10, 1, 900)) * time.Second,
+		MaxStarts:               r.number("MAX_CONCURRENT_STARTS", 0, 0, 1024),
+		Region:                  r.text("AWS_REGION", "us-east-1"),
+		AccountID:               r.text("AWS_ACCOUNT_ID", "123456789012"),
+		LogLevel:                r.level("LOG_LEVEL", "INFO"),
 	}
 	s.FunctionS3Endpoint = r.url("FUNCTION_S3_ENDPOINT", r.fromFunctions(s, s.S3Endpoint))
 	s.FunctionDynamoDBEndpoint = r.url("FUNCTION_DYNAMODB_ENDPOINT", r.fromFunctions(s, r.url("DYNAMODB_ENDPOINT", "http://127.0.0.1:8001")))
@@ -184,6 +194,8 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 	s.RunDir = r.path("ESB_RUN_DIR", filepath.Join(DefaultRunRoot, s.Bridge))
 	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	s.VictoriaLogsPassword = Secret(r.text("VICTORIALOGS_PASSWORD", ""))
+	s.VictoriaLogsPasswordFile = r.path("VICTORIALOGS_PASSWORD_FILE", "")
+	s.FunctionLogsAddr = r.functionLogsAddr(s)
 	if s.VictoriaLogsUser == "" && s.VictoriaLogsPassword != "" {
 		r.errs = append(r.errs, errors.New("VICTORIALOGS_USER: is missing beside VICTORIALOGS_PASSWORD: set both or neither"))
 	}
@@ -277,6 +289,22 @@ func (r *reader) url(key, fallback string) string {
 	}
 	if u, err := url.Parse(v); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		r.fail(key, v, "must be off or a URL such as "+fallback)
+	}
+	return v
+}
+
+// functionLogsAddr reads where functions post lines, empty when they may not.
+func (r *reader) functionLogsAddr(s Settings) string {
+	if !s.Subnet.IsValid() {
+		return ""
+	}
+	box := s.Subnet.Addr().Next()
+	v := r.text("FUNCTION_LOGS_ADDR", netip.AddrPortFrom(box, 9428).String())
+	if v == "off" || s.VictoriaLogsURL == "" {
+		return ""
+	}
+	if addr, err := netip.ParseAddrPort(v); err != nil || addr.Addr() != box || addr.Port() == 0 {
+		r.fail("FUNCTION_LOGS_ADDR", v, "must be off or a port of the box's address on the function network, such as "+box.String()+":9428")
 	}
 	return v
 }

@@ -82,13 +82,20 @@ type Settings struct {
 	// S3Addrs (S3_ADDR), S3UIAddrs (S3_UI_ADDR), DynamoDBAddrs (DYNAMODB_ADDR), LogsAddrs (VICTORIALOGS_ADDR) and RegistryAddrs
 	// (REGISTRY_ADDR) are where the native stores listen, comma-separated lists of host:port; "off" does without that
 	// one, and is the default where an endpoint of another store is given. ESB_STORES, on or off; off does without all of them.
-	// Defaults: on; ports 9000, 8001 and 9428 of 127.0.0.1 and of the box's own address on the function network; 127.0.0.1:9001
-	// and 127.0.0.1:5010.
+	// Defaults: on; ports 9000 and 8001 of 127.0.0.1 and of the box's own address on the function network; 127.0.0.1:9001,
+	// 127.0.0.1:9428 and 127.0.0.1:5010.
 	S3Addrs, S3UIAddrs, DynamoDBAddrs, LogsAddrs, RegistryAddrs []string
 	// S3Endpoint (S3_ENDPOINT), DynamoDBEndpoint (DYNAMODB_ENDPOINT) and LogsURL (VICTORIALOGS_URL) are where the services
 	// find the stores, a URL or "off". Defaults: the native stores; "off" where there is none. Registry (ESB_REGISTRY) is
 	// host:port of the registry of images without a host in their names. Default: the native one.
 	S3Endpoint, DynamoDBEndpoint, LogsURL, Registry string
+	// LogsUser (VICTORIALOGS_USER) and LogsPasswordFile (VICTORIALOGS_PASSWORD_FILE) are the credentials of VictoriaLogs, which
+	// also `esb logs` uses; VICTORIALOGS_PASSWORD goes before the file. Default: esb and logs.password in ESB_DATA_DIR, which the
+	// native VictoriaLogs makes at its first start; none with another one.
+	LogsUser, LogsPasswordFile string
+	// FunctionLogsAddr (FUNCTION_LOGS_ADDR) is where functions may post log lines, or "off". Default: the box's own address on
+	// the function network, with the port of VictoriaLogs.
+	FunctionLogsAddr string
 	// LambdaEndpoint (FUNCTION_LAMBDA_ENDPOINT) is where functions find the gateway's Invoke API, a URL or "off". Default: the
 	// gateway's HTTP listener at the box's own address; "off" when it does not listen there.
 	LambdaEndpoint string
@@ -221,6 +228,7 @@ func (s Settings) Env() []string {
 		"VICTORIALOGS_URL=" + s.LogsURL,
 		"ESB_REGISTRY=" + s.Registry,
 		"FUNCTION_LAMBDA_ENDPOINT=" + s.LambdaEndpoint,
+		"FUNCTION_LOGS_ADDR=" + s.FunctionLogsAddr,
 		"FUNCTION_HOST_PORTS=" + strings.Join(ports, ","),
 		"SHUTDOWN_GRACE_SECONDS=" + strconv.Itoa(int(s.ShutdownGrace/time.Second)),
 	}
@@ -229,6 +237,12 @@ func (s Settings) Env() []string {
 	}
 	if s.AgentTLS.CA != "" {
 		env = append(env, "AGENT_TLS_CERT="+s.AgentTLS.Cert, "AGENT_TLS_KEY="+s.AgentTLS.Key, "AGENT_TLS_CA="+s.AgentTLS.CA)
+	}
+	if s.LogsUser != "" {
+		env = append(env, "VICTORIALOGS_USER="+s.LogsUser)
+	}
+	if s.LogsPasswordFile != "" {
+		env = append(env, "VICTORIALOGS_PASSWORD_FILE="+s.LogsPasswordFile)
 	}
 	slices.Sort(env)
 	return env

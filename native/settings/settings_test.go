@@ -170,7 +170,8 @@ func TestLoad_Stores_AreWhereTheServicesLookForThem(t *testing.T) {
 			"ESB_STORES": "on", "ESB_DATA_DIR": "/src/esb/.esb/data",
 			"S3_ADDR": "127.0.0.1:9000," + box + ":9000", "S3_UI_ADDR": "127.0.0.1:9001", "S3_ENDPOINT": "http://127.0.0.1:9000",
 			"DYNAMODB_ADDR": "127.0.0.1:8001," + box + ":8001", "DYNAMODB_ENDPOINT": "http://127.0.0.1:8001",
-			"VICTORIALOGS_ADDR": "127.0.0.1:9428," + box + ":9428", "VICTORIALOGS_URL": "http://127.0.0.1:9428",
+			"VICTORIALOGS_ADDR": "127.0.0.1:9428", "VICTORIALOGS_URL": "http://127.0.0.1:9428",
+			"VICTORIALOGS_USER": "esb", "VICTORIALOGS_PASSWORD_FILE": "/src/esb/.esb/data/logs.password", "FUNCTION_LOGS_ADDR": box + ":9428",
 			"REGISTRY_ADDR": "127.0.0.1:5010", "ESB_REGISTRY": "127.0.0.1:5010", "FUNCTION_LAMBDA_ENDPOINT": "http://" + box + ":8000",
 		}, []string{"logs", "s3", "db", "registry"}},
 		"other ports": {
@@ -181,7 +182,7 @@ func TestLoad_Stores_AreWhereTheServicesLookForThem(t *testing.T) {
 			}, []string{"logs", "s3", "db", "registry"},
 		},
 		"all off": {map[string]string{"ESB_STORES": "off", "S3_ADDR": "127.0.0.1:19000"}, map[string]string{
-			"ESB_STORES": "off", "S3_ADDR": "off", "S3_UI_ADDR": "off", "S3_ENDPOINT": "off", "DYNAMODB_ENDPOINT": "off", "VICTORIALOGS_URL": "off", "REGISTRY_ADDR": "off",
+			"ESB_STORES": "off", "S3_ADDR": "off", "S3_UI_ADDR": "off", "S3_ENDPOINT": "off", "DYNAMODB_ENDPOINT": "off", "VICTORIALOGS_URL": "off", "FUNCTION_LOGS_ADDR": "off", "REGISTRY_ADDR": "off",
 		}, nil},
 		"one is elsewhere": {map[string]string{"S3_ENDPOINT": "https://s3.example"}, map[string]string{
 			"S3_ADDR": "off", "S3_UI_ADDR": "off", "S3_ENDPOINT": "https://s3.example", "DYNAMODB_ENDPOINT": "http://127.0.0.1:8001",

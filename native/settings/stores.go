@@ -51,7 +51,7 @@ func (l *loader) stores(s *Settings) {
 	}{
 		{"S3_ADDR", s.shared(s3Port), &s.S3Addrs, "S3_ENDPOINT", &s.S3Endpoint, "http://", Off},
 		{"DYNAMODB_ADDR", s.shared(dynamoDBPort), &s.DynamoDBAddrs, "DYNAMODB_ENDPOINT", &s.DynamoDBEndpoint, "http://", Off},
-		{"VICTORIALOGS_ADDR", s.shared(logsPort), &s.LogsAddrs, "VICTORIALOGS_URL", &s.LogsURL, "http://", Off},
+		{"VICTORIALOGS_ADDR", fmt.Sprintf("127.0.0.1:%d", logsPort), &s.LogsAddrs, "VICTORIALOGS_URL", &s.LogsURL, "http://", Off},
 		{"REGISTRY_ADDR", "127.0.0.1:5010", &s.RegistryAddrs, "ESB_REGISTRY", &s.Registry, "", "127.0.0.1:5010"},
 	} {
 		if l.text(store.endpointSetting, "") != "" {
@@ -66,6 +66,16 @@ func (l *loader) stores(s *Settings) {
 		}
 		*store.endpoint = l.text(store.endpointSetting, store.none)
 	}
+	user, file, logs := "", "", uint16(logsPort)
+	if len(s.LogsAddrs) > 0 {
+		user, file, logs = "esb", filepath.Join(s.DataDir, "logs.password"), port(s.LogsAddrs[0])
+	}
+	s.LogsUser, s.LogsPasswordFile = l.text("VICTORIALOGS_USER", user), l.path("VICTORIALOGS_PASSWORD_FILE", file)
+	posted := Off
+	if s.LogsURL != Off && s.Subnet.IsValid() {
+		posted = netip.AddrPortFrom(s.BoxAddr(), logs).String()
+	}
+	s.FunctionLogsAddr = l.text("FUNCTION_LOGS_ADDR", posted)
 	ui := "127.0.0.1:9001"
 	if len(s.S3Addrs) == 0 {
 		ui = Off

@@ -140,6 +140,9 @@ func (s *Stack) preflight() error {
 			o.Listeners = append(o.Listeners, preflight.Listener{Addr: addr, Setting: setting})
 		}
 	}
+	if now.FunctionLogsAddr != settings.Off {
+		o.Listeners = append(o.Listeners, preflight.Listener{Addr: now.FunctionLogsAddr, Setting: "FUNCTION_LOGS_ADDR"})
+	}
 	o.Listeners = append(o.Listeners,
 		preflight.Listener{Addr: now.AdminAddr, Setting: "GATEWAY_ADMIN_ADDR"},
 		preflight.Listener{Addr: now.AgentAddr, Setting: "AGENT_GRPC_ADDR"})
@@ -403,7 +406,7 @@ func (s *Stack) hello() {
 		addrs []string
 	}{
 		{"S3", now.S3Addrs}, {"S3 web UI", now.S3UIAddrs}, {"DynamoDB API", now.DynamoDBAddrs},
-		{"VictoriaLogs: /select/vmui", now.LogsAddrs}, {"image registry", now.RegistryAddrs},
+		{fmt.Sprintf("VictoriaLogs: /select/vmui, user %s, password in %s", now.LogsUser, now.LogsPasswordFile), now.LogsAddrs}, {"image registry", now.RegistryAddrs},
 	} {
 		if len(store.addrs) > 0 {
 			s.console.Printf("  http://%s  (%s)", settings.Reachable(store.addrs[0]), store.what)

@@ -22,16 +22,22 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/stores"
+	"github.com/edge-serverless-box/esb/stores/basicauth"
 	"github.com/edge-serverless-box/esb/stores/child"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
 	"github.com/edge-serverless-box/esb/stores/functionfront"
 	"github.com/edge-serverless-box/esb/stores/listen"
+	"github.com/edge-serverless-box/esb/stores/logfront"
 	"github.com/edge-serverless-box/esb/stores/relay"
 	"github.com/edge-serverless-box/esb/stores/settings"
 	"github.com/edge-serverless-box/esb/stores/ttl"
 )
+
+// logsPasswordVariable is where VictoriaLogs finds the password that it asks its front for.
+const logsPasswordVariable = "ESB_STORE_PASSWORD"
 
 // Run starts the stores which that have an address, serves until ctx ends, and stops them again in the opposite order.
 // ready, when not nil, is called with the process of each store once all of them serve. When one cannot be started, none is.
@@ -93,6 +99,8 @@ type store struct {
 	log      *slog.Logger
 	api, ui  []net.Listener
 	process  *child.Child
+	// credentials are what the front of VictoriaLogs asks for, inner what VictoriaLogs itself asks its front for.
+	credentials, inner basicauth.Credentials
 	// functions are the keys of functions.
 	functions *functionfront.KeyFile
 	// closers end what has been started, the last one first.
@@ -152,7 +160,9 @@ func (r *store) start(ctx context.Context) error {
 func (r *store) serve() {
 	dial := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 0) }
 	switch r.name {
-	case stores.Logs, stores.Registry:
+	case stores.Logs:
+		r.closers = append(r.closers, logfront.Start(r.api, logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Logger: r.log}).Close)
+	case stores.Registry:
 		r.closers = append(r.closers, relay.Start(r.api, dial, r.log).Close)
 	case stores.S3:
 		keys := r.settings.S3Keys
@@ -202,6 +212,16 @@ func (r *store) config() (child.Config, error) {
 	}
 	switch r.name {
 	case stores.Logs:
+		password := string(s.LogsPassword)
+		if password == "" {
+			var err error
+			if password, err = secretfile.Open(s.LogsPasswordFile); err != nil {
+				return cfg, fmt.Errorf("VICTORIALOGS_PASSWORD_FILE: %w", err)
+			}
+		}
+		r.credentials = basicauth.Credentials{User: s.LogsUser, Password: password}
+		r.inner = basicauth.Credentials{User: "front", Password: secretfile.Random()}
+		cfg.Env = append(cfg.Env, logsPasswordVariable+"="+r.inner.Password)
 		cfg.Binary = filepath.Join(s.BinDir, "victoria-logs")
 		cfg.Args = func(addrs []string) []string {
 			return []string{
@@ -214,6 +234,11 @@ func (r *store) config() (child.Config, error) {
 				// Of the machine, for caches; the default of 60 leaves no room for functions.
 				"-memory.allowedPercent=15",
 				"-loggerFormat=json",
+				"-http.disableCORS",
+				// What it serves beyond queries and inserts is for nobody who finds its port. It reads the password from its
+				// environment, which no other user can look at.
+				"-httpAuth.username=" + r.inner.User,
+				"-httpAuth.password=%{" + logsPasswordVariable + "}",
 			}
 		}
 	case stores.S3:

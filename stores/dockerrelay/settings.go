@@ -19,7 +19,7 @@ type Settings struct {
 	// S3Port (ESB_RELAY_S3_PORT, default 9000) and DynamoDBPort (ESB_RELAY_DYNAMODB_PORT, default 8001) are the stores that
 	// functions use with keys of their own.
 	S3Port, DynamoDBPort int
-	// Ports (ESB_RELAY_PORTS, separated by spaces, default 9428) are what else is offered there.
+	// Ports (ESB_RELAY_PORTS, separated by spaces, default none) are what else is offered there, with nothing checked.
 	Ports []int
 	// Extra (ESB_RELAY_EXTRA, separated by spaces) are more listeners, "address:port", on which nothing is checked.
 	Extra []string
@@ -60,7 +60,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		},
 		Extra: strings.Fields(getenv("ESB_RELAY_EXTRA")),
 	}
-	for _, value := range strings.Fields(text("ESB_RELAY_PORTS", "9428")) {
+	for _, value := range strings.Fields(getenv("ESB_RELAY_PORTS")) {
 		s.Ports = append(s.Ports, port("ESB_RELAY_PORTS", value))
 	}
 	for _, addr := range s.Extra {

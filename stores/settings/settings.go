@@ -47,9 +47,16 @@ type Settings struct {
 	S3UIAddrs []string
 	// DynamoDBAddrs (DYNAMODB_ADDR, default port 8001 of 127.0.0.1 and of the box) is the DynamoDB API.
 	DynamoDBAddrs []string
-	// LogsAddrs (VICTORIALOGS_ADDR, default port 9428 of 127.0.0.1 and of the box) is VictoriaLogs. It asks for no
-	// credentials, so addresses that other machines reach need ESB_ALLOW_INSECURE_DEFAULTS=true.
+	// LogsAddrs (VICTORIALOGS_ADDR, default 127.0.0.1:9428) is VictoriaLogs: queries and inserts for who has its credentials.
+	// They would cross a network in the clear, so addresses that other machines reach need ESB_ALLOW_INSECURE_DEFAULTS=true.
+	// The box's address is the agent's, which takes the lines of functions there.
 	LogsAddrs []string
+	// LogsUser and LogsPassword (VICTORIALOGS_USER, VICTORIALOGS_PASSWORD; default esb and what is in the file) are the
+	// credentials of VictoriaLogs, for the agent and the operator. LogsPasswordFile (VICTORIALOGS_PASSWORD_FILE, default
+	// <ESB_DATA_DIR>/logs.password) is made at the first start, where no password is set.
+	LogsUser         string
+	LogsPassword     Secret
+	LogsPasswordFile string
 	// RegistryAddrs (REGISTRY_ADDR, default 127.0.0.1:5010) is the image registry. It asks for no credentials, so addresses
 	// that other machines reach need ESB_ALLOW_INSECURE_DEFAULTS=true.
 	RegistryAddrs []string
@@ -115,7 +122,18 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	s.S3Addrs = r.addrs("S3_ADDR", s.local(9000))
 	s.S3UIAddrs = r.addrs("S3_UI_ADDR", "127.0.0.1:9001")
 	s.DynamoDBAddrs = r.addrs("DYNAMODB_ADDR", s.local(8001))
-	s.LogsAddrs = r.addrs("VICTORIALOGS_ADDR", s.local(9428))
+	s.LogsAddrs = r.addrs("VICTORIALOGS_ADDR", "127.0.0.1:9428")
+	s.LogsUser = r.text("VICTORIALOGS_USER", "esb")
+	s.LogsPassword = Secret(r.text("VICTORIALOGS_PASSWORD", ""))
+	s.LogsPasswordFile = r.path("VICTORIALOGS_PASSWORD_FILE", filepath.Join(s.DataDir, "logs.password"))
+	if strings.Contains(s.LogsUser, ":") {
+		r.fail("VICTORIALOGS_USER", s.LogsUser, "must have no colon, which separates it from the password")
+	}
+	for _, addr := range s.LogsAddrs {
+		if ip, err := netip.ParseAddrPort(addr); err == nil && s.Subnet.IsValid() && ip.Addr().Unmap() == s.BoxAddr() {
+			r.fail("VICTORIALOGS_ADDR", addr, "must not be the box's address on the function network: there the agent takes the lines of functions (FUNCTION_LOGS_ADDR), and nobody reads logs")
+		}
+	}
 	s.RegistryAddrs = r.addrs("REGISTRY_ADDR", "127.0.0.1:5010")
 	if !regionPattern.MatchString(s.Region) {
 		r.fail("AWS_REGION", s.Region, "must be a region name such as us-east-1")
@@ -262,12 +280,14 @@ func (r *reader) checkExposure(s Settings) {
 	}{
 		{"S3_ADDR", s.S3Addrs, "S3", s.S3Keys.Secret == DefaultSecretKey},
 		{"DYNAMODB_ADDR", s.DynamoDBAddrs, "DYNAMODB", s.DynamoDBKeys.Secret == DefaultSecretKey},
-		{"VICTORIALOGS_ADDR", s.LogsAddrs, "", true},
+		{"VICTORIALOGS_ADDR", s.LogsAddrs, "VICTORIALOGS", true},
 		{"REGISTRY_ADDR", s.RegistryAddrs, "", true},
 	} {
 		for _, addr := range store.addrs {
 			switch {
 			case !store.open || s.isLocal(addr):
+			case store.keys == "VICTORIALOGS":
+				r.fail(store.setting, addr, "can be reached by other machines, and its credentials would cross the network in the clear: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
 			case store.keys == "":
 				r.fail(store.setting, addr, "can be reached by other machines, and this store asks for no credentials: listen on 127.0.0.1 and put a proxy of your own in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
 			default:

@@ -22,7 +22,8 @@ func TestLoad_NothingSet_ServesThisMachineAndItsFunctions(t *testing.T) {
 	assert.Equal(t, "/opt/esb/bin", s.BinDir)
 	assert.Equal(t, []string{"127.0.0.1:9000", "10.88.0.1:9000"}, s.Addrs(stores.S3))
 	assert.Equal(t, []string{"127.0.0.1:8001", "10.88.0.1:8001"}, s.Addrs(stores.DB))
-	assert.Equal(t, []string{"127.0.0.1:9428", "10.88.0.1:9428"}, s.Addrs(stores.Logs))
+	assert.Equal(t, []string{"127.0.0.1:9428"}, s.Addrs(stores.Logs))
+	assert.Equal(t, "/var/lib/esb/data/logs.password", s.LogsPasswordFile)
 	assert.Equal(t, []string{"127.0.0.1:5010"}, s.Addrs(stores.Registry))
 	assert.Equal(t, []string{"127.0.0.1:9001"}, s.S3UIAddrs)
 	assert.NotContains(t, fmt.Sprintf("%+v", s), DefaultSecretKey)
@@ -46,10 +47,11 @@ func TestLoad_OtherMachinesCouldReachIt_IsRefused(t *testing.T) {
 		"development secret, one address":    {setting: "DYNAMODB_ADDR", addr: "127.0.0.1:8001,192.0.2.1:8001", refused: true},
 		"development secret, allowed":        {setting: "S3_ADDR", addr: ":9000", allow: true},
 		"own secret":                         {setting: "S3_ADDR", addr: ":9000", own: true},
-		"no secret at all":                   {setting: "VICTORIALOGS_ADDR", addr: "0.0.0.0:9428", own: true, refused: true},
+		"password in the clear":              {setting: "VICTORIALOGS_ADDR", addr: "0.0.0.0:9428", own: true, refused: true},
 		"no secret at all, registry":         {setting: "REGISTRY_ADDR", addr: ":5010", own: true, refused: true},
 		"no secret at all, allowed":          {setting: "REGISTRY_ADDR", addr: ":5010", allow: true},
-		"functions":                          {setting: "VICTORIALOGS_ADDR", addr: "10.88.0.1:9428"},
+		"functions":                          {setting: "S3_ADDR", addr: "10.88.0.1:9428"},
+		"functions, where the agent is":      {setting: "VICTORIALOGS_ADDR", addr: "10.88.0.1:9428", refused: true},
 		"an address of the function network": {setting: "VICTORIALOGS_ADDR", addr: "10.88.0.2:9428", refused: true},
 		"loopback":                           {setting: "REGISTRY_ADDR", addr: "localhost:5010,[::1]:5010"},
 	} {
@@ -75,7 +77,8 @@ func TestLoad_BadValues_NamesEachVariableAndNoSecret(t *testing.T) {
 	for name, value := range map[string]string{
 		"ESB_SUBNET": "10.88.0.1/16", "S3_ADDR": "nonsense", "S3_UI_ADDR": "host.example:9001", "DYNAMODB_ADDR": "127.0.0.1:0",
 		"VICTORIALOGS_RETENTION_DAYS": "0", "VICTORIALOGS_MAX_MB": "much", "DYNAMODB_TTL_INTERVAL_SECONDS": "0", "LOG_LEVEL": "loud",
-		"AWS_REGION": "moon", "S3_ACCESS_KEY": "a/b", "DYNAMODB_SECRET_KEY": "hush", "ESB_ALLOW_INSECURE_DEFAULTS": "perhaps",
+		"VICTORIALOGS_USER": "a:b",
+		"AWS_REGION":        "moon", "S3_ACCESS_KEY": "a/b", "DYNAMODB_SECRET_KEY": "hush", "ESB_ALLOW_INSECURE_DEFAULTS": "perhaps",
 	} {
 		_, err := load(map[string]string{name: value})
 		require.ErrorContains(t, err, name)

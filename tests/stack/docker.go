@@ -87,7 +87,7 @@ func (d *docker) override(env []string) (string, error) {
 	return fmt.Sprintf(`services:
   gateway: {environment: %[1]s}
   agent: {environment: %[1]s}
-  relay: {environment: {ESB_SUBNET: %[2]q, ESB_RELAY_S3_PORT: "%[3]d", ESB_RELAY_DYNAMODB_PORT: "%[5]d", ESB_RELAY_PORTS: "%[6]d"}}
+  relay: {environment: {ESB_SUBNET: %[2]q, ESB_RELAY_S3_PORT: "%[3]d", ESB_RELAY_DYNAMODB_PORT: "%[5]d"}}
   s3: {ports: !override ["127.0.0.1:%[3]d:9000", "127.0.0.1:%[4]d:9001"]}
   db: {ports: !override ["127.0.0.1:%[5]d:8000"]}
   logs: {ports: !override ["127.0.0.1:%[6]d:9428"]}
@@ -109,6 +109,7 @@ func (d *docker) settings(env []string) map[string]string {
 		"S3_ENDPOINT":              s.S3URL,
 		"DYNAMODB_ENDPOINT":        s.DynamoDBURL,
 		"VICTORIALOGS_URL":         s.LogsURL,
+		"FUNCTION_LOGS_ADDR":       fmt.Sprintf("%s:%d", s.Box, p.logs),
 		"ESB_REGISTRY":             fmt.Sprintf("127.0.0.1:%d", p.registry),
 		"FUNCTION_LAMBDA_ENDPOINT": "off", // the gateway does not listen at the box's address
 		"FUNCTION_HOST_PORTS":      fmt.Sprintf("%d,%d,%d,%d,%d", p.https, p.http, p.s3, p.dynamoDB, p.logs),
@@ -185,6 +186,8 @@ func (d *docker) developmentCA(ctx context.Context) ([]byte, error) {
 	}
 	return os.ReadFile(copied)
 }
+
+func (d *docker) logsPassword() (user, password string, err error) { return "", "", nil }
 
 func (d *docker) dial(ctx context.Context, addr string) (net.Conn, error) {
 	var dialer net.Dialer

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -31,8 +32,15 @@ type LogLine struct {
 
 // Query asks VictoriaLogs in LogsQL for lines, in the order of their time.
 func (s *Stack) Query(ctx context.Context, query string) ([]LogLine, error) {
-	answer, err := s.Do(ctx, http.MethodPost, s.LogsURL+"/select/logsql/query", "",
-		[]byte(url.Values{"query": {query}}.Encode()), "Content-Type", "application/x-www-form-urlencoded")
+	header := []string{"Content-Type", "application/x-www-form-urlencoded"}
+	user, password, err := s.driver.logsPassword()
+	if err != nil {
+		return nil, fmt.Errorf("query the logs: %w", err)
+	}
+	if user != "" {
+		header = append(header, "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
+	}
+	answer, err := s.Do(ctx, http.MethodPost, s.LogsURL+"/select/logsql/query", "", []byte(url.Values{"query": {query}}.Encode()), header...)
 	if err != nil {
 		return nil, fmt.Errorf("query the logs: %w", err)
 	}

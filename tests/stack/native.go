@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 // native drives a box by the esb command, as a user does.
@@ -14,10 +16,11 @@ type native struct {
 	stack   *Stack
 	command string
 	env     []string
+	ownLogs bool
 }
 
 func prepareNative(s *Stack, opts Options) (driver, error) {
-	n := &native{stack: s, command: filepath.Join(s.Home, "esb-command")}
+	n := &native{stack: s, ownLogs: opts.OwnLogs, command: filepath.Join(s.Home, "esb-command")}
 	if out, err := goBuild(s.root, n.command, "./native/cmd/esb"); err != nil {
 		return nil, fmt.Errorf("build native/cmd/esb: %w\n%s", err, out)
 	}
@@ -34,7 +37,7 @@ func prepareNative(s *Stack, opts Options) (driver, error) {
 		"S3_ADDR="+shared(s.ports.s3),
 		"S3_UI_ADDR="+own(s.ports.s3UI),
 		"DYNAMODB_ADDR="+shared(s.ports.dynamoDB),
-		"VICTORIALOGS_ADDR="+shared(s.ports.logs),
+		"VICTORIALOGS_ADDR="+own(s.ports.logs),
 		"REGISTRY_ADDR="+own(s.ports.registry),
 		"ESB_BRIDGE="+s.Bridge,
 		"ESB_SUBNET="+s.Subnet,
@@ -65,6 +68,15 @@ func (n *native) down(ctx context.Context) error {
 
 func (n *native) developmentCA(context.Context) ([]byte, error) {
 	return os.ReadFile(filepath.Join(n.stack.Home, "tls", "ca.crt"))
+}
+
+// logsPassword is none for a VictoriaLogs of the test's own.
+func (n *native) logsPassword() (user, password string, err error) {
+	if n.ownLogs {
+		return "", "", nil
+	}
+	password, err = secretfile.Read(filepath.Join(n.stack.Home, "data", "logs.password"))
+	return "esb", password, err
 }
 
 func (n *native) dial(ctx context.Context, addr string) (net.Conn, error) {

@@ -40,6 +40,8 @@ type driver interface {
 	down(ctx context.Context) error
 	// developmentCA is the certificate that the gateway has made, in PEM.
 	developmentCA(ctx context.Context) ([]byte, error)
+	// logsPassword are the credentials of VictoriaLogs; no user means none.
+	logsPassword() (user, password string, err error)
 	// dial connects to an address of the Stack.
 	dial(ctx context.Context, addr string) (net.Conn, error)
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/console"
 	"github.com/edge-serverless-box/esb/native/logview"
@@ -115,7 +116,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	case "logs":
 		o := logview.Options{Dir: s.LogsDir(), Names: flags.Args(), Lines: *lines, Follow: *follow}
 		if *store || *query != "" || !isDir(o.Dir) { // there are no files here when the box runs in Docker
-			logs := logview.Store{URL: s.LogsURL, User: getenv("VICTORIALOGS_USER"), Password: getenv("VICTORIALOGS_PASSWORD")}
+			logs := logview.Store{URL: s.LogsURL, User: s.LogsUser, Password: getenv("VICTORIALOGS_PASSWORD")}
+			if logs.Password == "" && s.LogsPasswordFile != "" {
+				if logs.Password, err = secretfile.Read(s.LogsPasswordFile); err != nil {
+					return exitFailed, fmt.Errorf("VICTORIALOGS_PASSWORD_FILE: %w", err)
+				}
+			}
 			err = logs.Search(ctx, out, *query, o)
 		} else {
 			err = logview.Show(ctx, out, o)
