@@ -21,6 +21,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/edge-serverless-box/esb/functions/gotool"
 	"github.com/edge-serverless-box/esb/functions/imagebuild"
 	"github.com/edge-serverless-box/esb/functions/runtimes"
 )
@@ -212,9 +213,18 @@ func (b *Builder) compile(ctx context.Context, dir string, samples []sample) err
 }
 
 func (b *Builder) goTool(ctx context.Context, args ...string) (string, error) {
+	source, err := filepath.Abs(b.Source)
+	if err != nil {
+		return "", fmt.Errorf("the folder of the samples: %w", err)
+	}
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = b.Source
+	cmd.Dir = source
+	toolchain, err := gotool.Env(filepath.Dir(source))
+	if err != nil {
+		return "", err
+	}
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly", "GOOS=linux", "GOARCH="+runtime.GOARCH)
+	cmd.Env = append(cmd.Env, toolchain...)
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError

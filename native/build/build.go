@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/edge-serverless-box/esb/functions/gotool"
 	"github.com/edge-serverless-box/esb/functions/runtimes/npm"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/apt"
@@ -55,8 +55,8 @@ type Builder struct {
 	root, dir string
 	console   *console.Console
 	apt       *apt.Installer
-	// toolchain is the Go release of go.work, "" where there is no such line; goVersion what the Go tool says of itself.
-	toolchain, goVersion string
+	// goVersion is what the Go tool says of itself.
+	goVersion string
 }
 
 // New returns a Builder that makes binaries of the repository root in dir.
@@ -145,7 +145,9 @@ func (b *Builder) compile(ctx context.Context, t Target) error {
 	}
 	cmd := exec.CommandContext(ctx, "go", b.args(t, tmp+string(filepath.Separator))...)
 	cmd.Dir = filepath.Join(b.root, t.Module)
-	cmd.Env = b.env(t)
+	if cmd.Env, err = Env(b.root, t); err != nil {
+		return fmt.Errorf("build %s: %w", t.Name, err)
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("build %s: %w", t.Name, ctx.Err())
@@ -185,39 +187,21 @@ func (b *Builder) args(t Target, out string) []string {
 	return append(append(args, "-o", out), t.Packages...)
 }
 
-// chooseToolchain reads which Go release everything is built with. The machine's own may be older, and have faults that
-// a client of the box can use; a GOTOOLCHAIN=local of the machine is about other projects.
-func (b *Builder) chooseToolchain() error {
-	if b.toolchain != "" {
-		return nil
-	}
-	text, err := os.ReadFile(filepath.Join(b.root, "go.work"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// Env returns the environment that the Go tool builds a target of the repository in.
+func Env(root string, t Target) ([]string, error) {
+	toolchain, err := gotool.Env(root)
 	if err != nil {
-		return fmt.Errorf("read which Go release to build with: %w", err)
+		return nil, err
 	}
-	for line := range strings.Lines(string(text)) {
-		if name, found := strings.CutPrefix(strings.TrimSpace(line), "toolchain "); found {
-			b.toolchain = strings.TrimSpace(name)
-		}
-	}
-	return nil
-}
-
-func (b *Builder) env(t Target) []string {
 	env := append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=", "GOARCH=")
-	if b.toolchain != "" {
-		env = append(env, "GOTOOLCHAIN="+b.toolchain)
-	}
+	env = append(env, toolchain...)
 	if t.CGO {
 		env = append(env, "CGO_ENABLED=1")
 	}
 	if !t.Workspace {
 		env = append(env, "GOWORK=off")
 	}
-	return env
+	return env, nil
 }
 
 func (b *Builder) present(t Target) bool {
@@ -232,12 +216,13 @@ func (b *Builder) present(t Target) bool {
 // stamp digests everything that decides what a build makes.
 func (b *Builder) stamp(ctx context.Context, t Target) (string, error) {
 	if b.goVersion == "" {
-		if err := b.chooseToolchain(); err != nil {
+		env, err := Env(b.root, Target{Workspace: true})
+		if err != nil {
 			return "", err
 		}
 		cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION", "GOARCH")
 		cmd.Dir = b.root
-		cmd.Env = b.env(Target{Workspace: true})
+		cmd.Env = env
 		out, err := cmd.Output()
 		if err != nil {
 			return "", fmt.Errorf("ask Go for its version: %w", err)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/functions/gotool"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/apt"
 	"github.com/edge-serverless-box/esb/native/console"
@@ -103,4 +104,14 @@ func TestTargets_EveryOutputHasAPackageOfItsName(t *testing.T) {
 		}
 	}
 	assert.Nil(t, Targets("nothing"))
+}
+
+func TestDockerfile_CompilesWithTheReleaseOfGoWork(t *testing.T) {
+	root := filepath.Join("..", "..")
+	toolchain, err := gotool.Toolchain(root)
+	require.NoError(t, err)
+	require.NotEmpty(t, toolchain)
+	text, err := os.ReadFile(filepath.Join(root, "docker", "Dockerfile"))
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "ARG GO_IMAGE=golang:"+strings.TrimPrefix(toolchain, "go")+"-")
 }

@@ -20,10 +20,12 @@ const (
 	GroupLint = "lint"
 	// GroupTest is the test runner.
 	GroupTest = "test"
+	// GroupVulncheck is govulncheck.
+	GroupVulncheck = "vulncheck"
 )
 
 // ToolGroups are the groups that are built into the folder of the project's tools, not of the stack's binaries.
-var ToolGroups = []string{GroupGenerate, GroupLint, GroupTest}
+var ToolGroups = []string{GroupGenerate, GroupLint, GroupTest, GroupVulncheck}
 
 // Targets returns the targets of a group, nil for a name that is no group.
 func Targets(group string) []Target {
@@ -65,7 +67,7 @@ func Targets(group string) []Target {
 			own("agent", "lambda-init", "./cmd/lambda-init", "lambda-init"),
 			own("gateway", "gateway", "./cmd/gateway", "gateway"),
 			own("functions", "esb-image", "./cmd/esb-image", "esb-image",
-				"cmd", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),
+				"cmd", "gotool", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),
 			own("stores", "esb-relay", "./cmd/esb-relay", "esb-relay",
 				"cmd/esb-relay", "dockerrelay", "functionfront", "listen", "relay", "settings", "stores.go", "go.mod", "go.sum"),
 		}
@@ -113,6 +115,11 @@ func Targets(group string) []Target {
 			Commands:  []string{"gcc"},
 			Libraries: []string{"libc.a"},
 			Debian:    []string{"gcc", "libc6-dev"},
+		})}
+	case GroupVulncheck:
+		return []Target{wrapper("govulncheck", "tools/vulncheck", Target{
+			Packages: []string{"golang.org/x/vuln/cmd/govulncheck"},
+			Outputs:  []string{"govulncheck"},
 		})}
 	}
 	return nil
