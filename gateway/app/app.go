@@ -35,6 +35,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/schedule"
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
@@ -178,12 +179,19 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		return nil, err
 	}
 	a.lambda = lambdaAPI(s, invoker, a.async, keys)
+	adminToken := ""
+	if s.AdminAddr != "" {
+		if adminToken, err = secretfile.Open(s.AdminTokenFile()); err != nil {
+			return nil, fmt.Errorf("the admin listener's token: %w", err)
+		}
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(a.pool, invoker, a.stores, a.async)
 	options := httpapi.Options{
 		HTTPSAddrs:   s.HTTPSAddrs,
 		HTTPAddrs:    s.HTTPAddrs,
 		AdminAddr:    s.AdminAddr,
+		AdminToken:   adminToken,
 		LoginPath:    s.AuthEndpointPath,
 		Auth:         authenticator,
 		Events:       events,

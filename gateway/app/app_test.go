@@ -28,6 +28,7 @@ import (
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/gateway/app"
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4"
 )
 
@@ -228,24 +229,30 @@ func TestApp_FromLoginToContainerAndBack(t *testing.T) {
 	assert.Equal(t, 409, code)
 	assert.Equal(t, "ResourceConflictException", header.Get("X-Amzn-Errortype"))
 
-	code, _, body = request(t, "GET", admin+"/readyz", nil, "")
+	adminToken, err := secretfile.Read(filepath.Join(env["ESB_HOME"], "admin-token"))
+	require.NoError(t, err)
+	operator := http.Header{"Authorization": {"Bearer " + adminToken}}
+	code, _, body = request(t, "GET", admin+"/readyz", operator, "")
 	assert.Equal(t, 200, code, body)
-	_, _, body = request(t, "GET", admin+"/pools", nil, "")
+	assert.Contains(t, body, `"agent":`)
+	_, _, body = request(t, "GET", admin+"/pools", operator, "")
 	assert.Contains(t, body, `"name":"lambda-f-c0"`)
-	_, _, body = request(t, "GET", admin+"/metrics", nil, "")
+	code, _, _ = request(t, "GET", admin+"/pools", nil, "")
+	assert.Equal(t, 401, code)
+	_, _, body = request(t, "GET", admin+"/metrics", operator, "")
 	for _, metric := range []string{"esb_requests_total", `route="lambda:Invoke"`, "esb_cold_starts_total", "esb_pool_workers", "esb_circuit_breaker_state", "go_goroutines"} {
 		assert.Contains(t, body, metric)
 	}
 
 	// A refused configuration changes nothing; a right one is taken up as a whole.
 	require.NoError(t, os.WriteFile(env["ROUTING_CONFIG_PATH"], []byte("routes:\n  - {path: /g}\n"), 0o600))
-	code, _, _ = request(t, "POST", admin+"/reload", nil, "")
+	code, _, _ = request(t, "POST", admin+"/reload", operator, "")
 	assert.Equal(t, 422, code)
 	code, _, _ = request(t, "POST", url+"/f", token, "still")
 	assert.Equal(t, 200, code)
 	require.NoError(t, os.WriteFile(env["ROUTING_CONFIG_PATH"], []byte("routes:\n  - {path: /g, method: POST, function: f}\n"), 0o600))
 	require.NoError(t, os.WriteFile(env["FUNCTIONS_CONFIG_PATH"], []byte("functions:\n  f: {image: \"f:2\"}\n"), 0o600))
-	code, _, body = request(t, "POST", admin+"/reload", nil, "")
+	code, _, body = request(t, "POST", admin+"/reload", operator, "")
 	assert.Equal(t, 200, code, body)
 	code, _, _ = request(t, "POST", url+"/f", token, "gone")
 	assert.Equal(t, 404, code)

@@ -3,16 +3,21 @@ package app
 import (
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 func TestHealth_ReportsWhatReadinessSays(t *testing.T) {
-	status := http.StatusOK
+	status, token := http.StatusOK, ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, "/readyz", r.URL.Path)
+		assert.Equal(t, token, r.Header.Get("Authorization"))
 		w.WriteHeader(status)
 		_, _ = w.Write([]byte(`{"agent":"down"}`))
 	}))
@@ -22,7 +27,15 @@ func TestHealth_ReportsWhatReadinessSays(t *testing.T) {
 	}
 	getenv := func(k string) string { return env[k] }
 	assert.NoError(t, Health(t.Context(), getenv))
+	made, err := secretfile.Open(filepath.Join(env["ESB_HOME"], "admin-token"))
+	require.NoError(t, err)
+	token = "Bearer " + made
+	assert.NoError(t, Health(t.Context(), getenv))
+	var out strings.Builder
+	assert.NoError(t, Admin(t.Context(), getenv, http.MethodGet, "/readyz", &out))
+	assert.Equal(t, `{"agent":"down"}`, out.String())
 	status = http.StatusServiceUnavailable
+	assert.ErrorContains(t, Admin(t.Context(), getenv, http.MethodGet, "/readyz", &out), "GET /readyz: 503")
 	assert.ErrorContains(t, Health(t.Context(), getenv), `{"agent":"down"}`)
 	server.Close()
 	assert.ErrorContains(t, Health(t.Context(), getenv), addr)

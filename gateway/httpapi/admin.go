@@ -24,7 +24,7 @@ type dependencyState struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
-// newAdmin serves the operator: errors are shown in full, so it belongs on loopback.
+// newAdmin serves the operator: errors are shown in full. guardAdmin stands before it.
 func newAdmin(o Options) *echo.Echo {
 	e := echo.New()
 	e.HTTPErrorHandler = func(err error, c echo.Context) {
@@ -44,10 +44,13 @@ func newAdmin(o Options) *echo.Echo {
 		status, dependencies := ready(ctx, o.Dependencies)
 		answer := struct {
 			Status       string                     `json:"status"`
-			Dependencies map[string]dependencyState `json:"dependencies"`
-		}{"ok", dependencies}
+			Dependencies map[string]dependencyState `json:"dependencies,omitempty"`
+		}{Status: "ok"}
 		if status != http.StatusOK {
 			answer.Status = "unavailable"
+		}
+		if operator(c.Request(), o.AdminToken) {
+			answer.Dependencies = dependencies
 		}
 		return c.JSON(status, answer)
 	})

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
@@ -27,9 +26,7 @@ func TestContainerMetrics_OpenOnAdmin_WithATokenInPublic(t *testing.T) {
 		"created_at":"2026-01-02T03:04:05Z","memory":{"current_bytes":1,"peak_bytes":2,"limit_bytes":3},
 		"cpu":{"usage_seconds":1.5,"throttled_periods":4},"oom_kills":5,"processes":6}]}`
 	admin := func() answer {
-		r, err := http.NewRequest(http.MethodGet, b.url("admin", httpapi.ContainerMetricsPath), nil)
-		require.NoError(t, err)
-		return b.send(http.DefaultClient, r)
+		return b.admin(http.MethodGet, httpapi.ContainerMetricsPath)
 	}
 	bearer := http.Header{"Authorization": {"Bearer " + b.token()}}
 
@@ -62,9 +59,7 @@ func TestReadyz_Notes_DoNotMakeItUnready(t *testing.T) {
 			Name: "resources", Check: func(context.Context) error { return nil }, Notes: func() []string { return []string{"table t: differs"} },
 		}}
 	})
-	r, err := http.NewRequest(http.MethodGet, b.url("admin", "/readyz"), nil)
-	require.NoError(t, err)
-	got := b.send(http.DefaultClient, r)
+	got := b.admin(http.MethodGet, "/readyz")
 	assert.Equal(t, 200, got.status)
 	assert.JSONEq(t, `{"status":"ok","dependencies":{"resources":{"status":"ok","notes":["table t: differs"]}}}`, got.body)
 }

@@ -58,6 +58,8 @@ type Options struct {
 	HTTPAddrs  []string
 	// AdminAddr (GATEWAY_ADMIN_ADDR) is "host:port", empty for none.
 	AdminAddr string
+	// AdminToken lets an operator in at AdminAddr.
+	AdminToken string
 	// TLS serves HTTPSAddrs.
 	TLS *tls.Config
 	// LoginPath is where tokens are handed out (AUTH_ENDPOINT_PATH).
@@ -150,7 +152,7 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 		}
 	}
 	if err == nil && o.AdminAddr != "" {
-		err = add("GATEWAY_ADMIN_ADDR", o.AdminAddr, "admin", newAdmin(o))
+		err = add("GATEWAY_ADMIN_ADDR", o.AdminAddr, "admin", guardAdmin(newAdmin(o), o))
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.closeListeners())

@@ -106,6 +106,7 @@ func mustOptions(t testing.TB, invoker httpapi.Invoker) (httpapi.Options, *syncB
 	return httpapi.Options{
 		HTTPAddrs:    []string{"127.0.0.1:0"},
 		AdminAddr:    "127.0.0.1:0",
+		AdminToken:   adminToken,
 		LoginPath:    loginPath,
 		Auth:         a,
 		Events:       event.NewBuilder("123456789012"),
@@ -161,6 +162,15 @@ func mustRoutes(t testing.TB, routes ...gateway.Route) *route.Matcher {
 	m, err := route.New(routes)
 	require.NoError(t, err)
 	return m
+}
+
+// admin asks the admin listener as the operator does.
+func (b *box) admin(method, path string) answer {
+	b.t.Helper()
+	r, err := http.NewRequest(method, b.url("admin", path), nil)
+	require.NoError(b.t, err)
+	r.Header.Set("Authorization", "Bearer "+adminToken)
+	return b.send(http.DefaultClient, r)
 }
 
 func (b *box) url(scheme, path string) string {
@@ -646,11 +656,7 @@ func TestAdmin(t *testing.T) {
 			return []schedule.State{{Name: "s", Function: "f", Expression: "rate(1 day)"}}
 		}
 	})
-	get := func(method, path string) answer {
-		r, err := http.NewRequest(method, b.url("admin", path), nil)
-		require.NoError(t, err)
-		return b.send(http.DefaultClient, r)
-	}
+	get := b.admin
 	assert.Equal(t, 200, get("GET", "/healthz").status)
 	assert.Equal(t, 404, get("GET", "/nothing").status)
 	assert.Equal(t, 405, get("GET", "/reload").status)

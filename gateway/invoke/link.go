@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -42,9 +41,7 @@ func (e *unreachedError) Unwrap() error { return e.err }
 // as much as all the rest of a warm invocation (BenchmarkInvoke_Warm against BenchmarkNetHTTP_Warm).
 type link struct {
 	addr string
-	// container is whose the address is, as far as the pool knows: every request names it.
-	container string
-	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	in  *bufio.Reader
 	out []byte
@@ -93,14 +90,9 @@ func (l *link) settle(limit time.Time) error {
 	if err != nil {
 		return err
 	}
-	if _, err = conn.Write([]byte("GET /health HTTP/1.1\r\nHost: " + l.addr + "\r\n" + headerContainer + ": " + l.container + "\r\n\r\n")); err == nil {
-		var rep reply
+	if _, err = conn.Write([]byte("GET /health HTTP/1.1\r\nHost: " + l.addr + "\r\n\r\n")); err == nil {
 		var keep bool
-		rep, keep, err = readReply(l.in, nil)
-		switch {
-		case err == nil && rep.status != http.StatusOK:
-			err = fmt.Errorf("status %d", rep.status)
-		case err == nil && keep:
+		if _, keep, err = readReply(l.in, nil); err == nil && keep {
 			return nil
 		}
 	}
@@ -184,7 +176,6 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	b = append(b, l.addr...)
 	b = append(b, "\r\nContent-Type: application/json\r\nLambda-Runtime-Deadline-Ms: "...)
 	b = strconv.AppendInt(b, deadline.UnixMilli(), 10)
-	b = appendHeader(b, headerContainer, l.container)
 	b = appendHeader(b, "X-Amzn-RequestId", inv.RequestID)
 	b = appendHeader(b, "X-Amzn-Trace-Id", inv.TraceID)
 	b = appendHeader(b, "X-Amz-Client-Context", inv.ClientContext)
@@ -210,12 +201,6 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	}
 	l.out = b[:0]
 	if err != nil {
-		// Another's container says so without reading what comes: the rest of a large event finds no taker then.
-		if written > 0 {
-			if rep, _, readErr := readReply(l.in, nil); readErr == nil && rep.status == http.StatusMisdirectedRequest {
-				return rep, false, nil
-			}
-		}
 		err = fmt.Errorf("sending the invocation: %w", err)
 		if written == 0 {
 			err = &unreachedError{err}

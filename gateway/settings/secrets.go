@@ -69,6 +69,9 @@ func (l *loader) checkSecrets(s Settings) {
 	if s.AllowInsecureDefaults {
 		return
 	}
+	if s.AdminAddr != "" && !loopback(s.AdminAddr) && !l.failed("GATEWAY_ADMIN_ADDR") {
+		l.problemf("GATEWAY_ADMIN_ADDR: %q is not on loopback, and its token can be read on the way to it: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true", s.AdminAddr)
+	}
 	var known, short []string
 	for _, secret := range []struct {
 		name  string

@@ -38,8 +38,9 @@ type Settings struct {
 	// Secrets can be read on their way: other machines should use HTTPS.
 	// GATEWAY_HTTP_ADDR, a comma separated list or "off"; default port 8000 of 127.0.0.1 and of the box on the function network.
 	HTTPAddrs []string
-	// AdminAddr is the address of metrics, readiness and pool state, which need no credentials: keep it on
-	// loopback. Empty when off. GATEWAY_ADMIN_ADDR, an address or "off"; default "127.0.0.1:9443".
+	// AdminAddr is the address of metrics, readiness, pool state and reloads, for who sends the token in the file admin-token
+	// in Home ("Authorization: Bearer"). It has no TLS: an address that is not loopback needs ESB_ALLOW_INSECURE_DEFAULTS.
+	// Empty when off. GATEWAY_ADMIN_ADDR, an address or "off"; default "127.0.0.1:9443".
 	AdminAddr string
 	// AgentAddr is the agent's gRPC address, "host:port". AGENT_GRPC_ADDR; default "127.0.0.1:50051".
 	AgentAddr string
@@ -229,6 +230,9 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // BoxAddr is the box's own address on the function network, the first one of Subnet.
 func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
+
+// AdminTokenFile holds the token of the admin listener, which the gateway makes at its first start.
+func (s Settings) AdminTokenFile() string { return filepath.Join(s.Home, "admin-token") }
 
 // Load reads and checks all settings; getenv is os.Getenv, except in tests. Its error reports every problem,
 // one a line, and never the value of a secret. When JWT_SECRET_KEY is unset and nothing else is wrong, Load

@@ -118,6 +118,7 @@ func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
 		{"GATEWAY_HTTP_ADDR", ":8000,", `GATEWAY_HTTP_ADDR: must be a comma separated list of host:port, such as 127.0.0.1:8000, or off, got ""`},
 		{"GATEWAY_HTTP_ADDR", ":99999", `GATEWAY_HTTP_ADDR: must be a comma separated list of host:port, such as 127.0.0.1:8000, or off, got ":99999"`},
 		{"GATEWAY_HTTP_ADDR", ":443", `GATEWAY_HTTP_ADDR: ":443" is listed already by GATEWAY_HTTPS_ADDR: give each listener an address of its own`},
+		{"GATEWAY_ADMIN_ADDR", "0.0.0.0:9443", `GATEWAY_ADMIN_ADDR: "0.0.0.0:9443" is not on loopback, and its token can be read on the way to it: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true`},
 		{"GATEWAY_ADMIN_ADDR", "nowhere", `GATEWAY_ADMIN_ADDR: must be host:port, such as 127.0.0.1:9443, or off, got "nowhere"`},
 		{"AGENT_GRPC_ADDR", "off", `AGENT_GRPC_ADDR: must be host:port, such as 127.0.0.1:50051, got "off"`},
 		{"AGENT_GRPC_ADDR", "10.0.0.7:50051", `AGENT_GRPC_ADDR: "10.0.0.7:50051" is not on loopback and so needs mutual TLS: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA`},

@@ -322,6 +322,9 @@ func (s Settings) localAddrs(port uint16) string {
 	return s.shared(port)
 }
 
+// AdminTokenFile is where the gateway keeps the token of its admin listener.
+func (s Settings) AdminTokenFile() string { return filepath.Join(s.Home, "admin-token") }
+
 // SecretsFile is where the box keeps the secrets that it has made.
 func (s Settings) SecretsFile() string { return filepath.Join(s.Home, credentials.File) }
 

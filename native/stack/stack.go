@@ -149,7 +149,7 @@ func (s *Stack) ready(ctx context.Context, service string) error {
 		}
 		return nil
 	}
-	return httpReady(ctx, "the gateway", "http://"+settings.Reachable(s.settings.AdminAddr)+"/readyz")
+	return s.gatewayReady(ctx)
 }
 
 func httpReady(ctx context.Context, who, url string) error {
@@ -157,6 +157,11 @@ func httpReady(ctx context.Context, who, url string) error {
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", url, err)
 	}
+	return answersOK(req, who)
+}
+
+// answersOK sends a request; the error says what was answered instead of 200.
+func answersOK(req *http.Request, who string) error {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -165,10 +170,10 @@ func httpReady(ctx context.Context, who, url string) error {
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if err != nil {
-		return fmt.Errorf("read %s: %w", url, err)
+		return fmt.Errorf("read %s: %w", req.URL, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %d: %s", url, resp.StatusCode, strings.TrimSpace(string(body)))
+		return fmt.Errorf("%s answered %d: %s", req.URL, resp.StatusCode, strings.TrimSpace(string(body)))
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/console"
 	"github.com/edge-serverless-box/esb/native/process"
@@ -82,7 +83,14 @@ func playGateway() {
 		<-terminated
 		return
 	}
-	http.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	token, err := secretfile.Open(filepath.Join(os.Getenv("ESB_HOME"), "admin-token"))
+	check(err)
+	http.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
 	check(http.ListenAndServe(os.Getenv("GATEWAY_ADMIN_ADDR"), nil)) //nolint:gosec // a test's server
 }
 

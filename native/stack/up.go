@@ -400,7 +400,7 @@ func (s *Stack) hello() {
 	for _, url := range s.urls() {
 		s.console.Printf("  %s", url)
 	}
-	s.console.Printf("  http://%s  (admin: /readyz /metrics /pools)", now.AdminAddr)
+	s.console.Printf("  http://%s  (admin: /readyz /metrics /pools, for the token in %s)", now.AdminAddr, now.AdminTokenFile())
 	for _, store := range []struct {
 		what  string
 		addrs []string

@@ -105,7 +105,7 @@ func mustBox(t *testing.T) *Box {
 	idp, err := issuer.Open()
 	require.NoError(t, err)
 	t.Cleanup(idp.Stop)
-	more, err := credentials(s, b.Vars["token"], idp)
+	more, err := credentials(t.Context(), s, b.Vars["token"], idp)
 	require.NoError(t, err)
 	maps.Copy(b.Vars, more)
 	return b

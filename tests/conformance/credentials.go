@@ -1,13 +1,12 @@
 package conformance
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,7 +16,7 @@ import (
 
 // credentials are the variables of cases about who may call: {{issuer}}, tokens of that issuer, and {{expired_token}} of the box,
 // which is like {{token}} but for its age.
-func credentials(s *stack.Stack, token string, idp *issuer.Issuer) (map[string]string, error) {
+func credentials(ctx context.Context, s *stack.Stack, token string, idp *issuer.Issuer) (map[string]string, error) {
 	vars := map[string]string{"issuer": idp.URL}
 	for name, claims := range map[string]map[string]any{
 		"issuer_token":           nil,
@@ -30,7 +29,7 @@ func credentials(s *stack.Stack, token string, idp *issuer.Issuer) (map[string]s
 			return nil, err
 		}
 	}
-	key, err := os.ReadFile(filepath.Join(s.Home, "jwt.key"))
+	key, err := s.GatewayFile(ctx, "jwt.key")
 	if err != nil {
 		return nil, err
 	}

@@ -9,14 +9,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 
 	"github.com/edge-serverless-box/esb/sigv4"
-	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -57,7 +55,7 @@ func invokeStep(ctx context.Context, b *Box, c *Case, s Step, m *Matcher) ([]str
 		return nil, err
 	}
 	method, request := compose([]byte(m.Expand(string(file))), body)
-	if request, err = signed(b, c, request); err != nil {
+	if request, err = signed(ctx, b, c, request); err != nil {
 		return nil, err
 	}
 	response, err := send(ctx, strings.TrimPrefix(b.HTTPURL, "http://"), false, method, request)
@@ -86,7 +84,7 @@ func invokeStep(ctx context.Context, b *Box, c *Case, s Step, m *Matcher) ([]str
 }
 
 // signed adds a signature to the head of a request.
-func signed(b *Box, c *Case, request []byte) ([]byte, error) {
+func signed(ctx context.Context, b *Box, c *Case, request []byte) ([]byte, error) {
 	key := sigv4.Credentials{AccessKeyID: stack.AccessKey, SecretAccessKey: stack.SecretKey}
 	switch with := c.With["key"]; {
 	case with == "none":
@@ -96,7 +94,7 @@ func signed(b *Box, c *Case, request []byte) ([]byte, error) {
 	case with == "wrong":
 		key.SecretAccessKey = "another-secret"
 	case strings.HasPrefix(with, "function:"):
-		keys, err := functionkeys.Open(filepath.Join(b.Home, "function-keys"))
+		keys, err := b.FunctionKeys(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -22,7 +22,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -221,10 +220,7 @@ func TestInvoke_Signatures(t *testing.T) {
 
 // The keys of a function open what its invoke allows, from wherever they are used.
 func TestInvoke_KeysOfAFunction(t *testing.T) {
-	if box.Way != stack.Native {
-		t.Skip("the master secret is in the gateway's volume")
-	}
-	keys, err := functionkeys.Open(filepath.Join(box.Home, "function-keys"))
+	keys, err := box.FunctionKeys(t.Context())
 	require.NoError(t, err)
 	own := keys.Of("lambda-invoke")
 	client := sdk(box.HTTPURL, own.AccessKeyID, own.SecretAccessKey, own.SessionToken)

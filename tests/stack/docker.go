@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ type docker struct {
 	images []string
 	// functions is the folder with functions.yml, routing.yml, resources.yml and code.
 	functions string
+	// copying is held while a file comes out of the gateway's container. The gateway makes such files once.
+	copying sync.Mutex
 }
 
 // Listeners of a box in a box that are on loopback only: the tests reach them in its network namespace.
@@ -176,12 +179,17 @@ func (d *docker) down(ctx context.Context) error {
 	return nil
 }
 
-func (d *docker) developmentCA(ctx context.Context) ([]byte, error) {
-	copied := filepath.Join(d.stack.Home, "data", "gateway", "tls", "ca.crt") // where a box in a box has it
+func (d *docker) gatewayFile(ctx context.Context, name string) ([]byte, error) {
+	copied := filepath.Join(d.stack.Home, "data", "gateway", name) // where a box in a box has it
 	if d.stack.Way == Compose {
-		copied = filepath.Join(d.stack.Home, "ca.crt")
-		if out, err := d.run(ctx, "cp", "gateway:/var/lib/esb/tls/ca.crt", copied); err != nil {
-			return nil, fmt.Errorf("fetch the development CA: %w\n%s", err, out)
+		d.copying.Lock()
+		defer d.copying.Unlock()
+		copied = filepath.Join(d.stack.Home, filepath.Base(name))
+		if data, err := os.ReadFile(copied); err == nil {
+			return data, nil
+		}
+		if out, err := d.run(ctx, "cp", "gateway:/var/lib/esb/"+name, copied); err != nil {
+			return nil, fmt.Errorf("fetch %s from the gateway's container: %w\n%s", name, err, out)
 		}
 	}
 	return os.ReadFile(copied)

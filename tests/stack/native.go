@@ -66,8 +66,8 @@ func (n *native) down(ctx context.Context) error {
 	return nil
 }
 
-func (n *native) developmentCA(context.Context) ([]byte, error) {
-	return os.ReadFile(filepath.Join(n.stack.Home, "tls", "ca.crt"))
+func (n *native) gatewayFile(_ context.Context, name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(n.stack.Home, name))
 }
 
 // logsPassword is none for a VictoriaLogs of the test's own.

@@ -4,7 +4,6 @@ package stack
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -28,6 +27,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
 // Secrets that every box of the tests is given, unless Options.Env sets another or, by an empty value, lets the box make
@@ -64,8 +64,6 @@ type Options struct {
 	FunctionsConfig, RoutingConfig, ResourcesConfig string
 	// Images are extra image archives to put into the box's image folder before it starts.
 	Images []string
-	// SubnetBits is the size of the function network; 24 when 0.
-	SubnetBits int
 	// OwnLogs: the VictoriaLogs at LogsURL is the test's own affair, a native box starts none.
 	OwnLogs bool
 	// Env are further settings, "NAME=value".
@@ -139,7 +137,7 @@ func Prepare(home string, opts Options) (*Stack, error) {
 		Home:        home,
 		BinDir:      filepath.Join(root, ".esb", "bin"),
 		Bridge:      "esbt" + hex.EncodeToString(suffix),
-		Subnet:      fmt.Sprintf("%s0/%d", network, cmp.Or(opts.SubnetBits, 24)),
+		Subnet:      network + "0/24",
 		Box:         network + "1",
 		HTTPSURL:    local("https", p.https),
 		HTTPURL:     local("http", p.http),
@@ -233,7 +231,27 @@ func (s *Stack) Down() error {
 
 // DevelopmentCA is the certificate, in PEM, of the CA that the gateway has made for itself.
 func (s *Stack) DevelopmentCA(ctx context.Context) ([]byte, error) {
-	return s.driver.developmentCA(ctx)
+	return s.GatewayFile(ctx, filepath.Join("tls", "ca.crt"))
+}
+
+// GatewayFile reads a file of the folder in which the gateway keeps its state.
+func (s *Stack) GatewayFile(ctx context.Context, name string) ([]byte, error) {
+	return s.driver.gatewayFile(ctx, name)
+}
+
+// FunctionKeys are the keys of the box's functions.
+func (s *Stack) FunctionKeys(ctx context.Context) (*functionkeys.Keys, error) {
+	secret, err := s.GatewayFile(ctx, "function-keys")
+	if err != nil {
+		return nil, err
+	}
+	return functionkeys.New(bytes.TrimSpace(secret))
+}
+
+// AdminToken is what the admin listener asks for.
+func (s *Stack) AdminToken(ctx context.Context) (string, error) {
+	token, err := s.GatewayFile(ctx, "admin-token")
+	return strings.TrimSpace(string(token)), err
 }
 
 // run runs a command, which gets no terminal, and returns what it printed. Processes that it leaves behind do not hold
@@ -263,11 +281,16 @@ type Answer struct {
 	Body   []byte
 }
 
-// Do sends a request with token (none when empty) and reads the whole answer.
+// Do sends a request with token (none when empty, that of the operator to AdminURL) and reads the whole answer.
 func (s *Stack) Do(ctx context.Context, method, url, token string, body []byte, header ...string) (Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return Answer{}, err
+	}
+	if token == "" && strings.HasPrefix(url, s.AdminURL+"/") {
+		if token, err = s.AdminToken(ctx); err != nil {
+			return Answer{}, err
+		}
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

@@ -38,8 +38,8 @@ type driver interface {
 	up(ctx context.Context) error
 	// down ends the box and removes all that it has made outside of its home.
 	down(ctx context.Context) error
-	// developmentCA is the certificate that the gateway has made, in PEM.
-	developmentCA(ctx context.Context) ([]byte, error)
+	// gatewayFile reads a file of the folder in which the gateway keeps its state.
+	gatewayFile(ctx context.Context, name string) ([]byte, error)
 	// logsPassword are the credentials of VictoriaLogs; no user means none.
 	logsPassword() (user, password string, err error)
 	// dial connects to an address of the Stack.

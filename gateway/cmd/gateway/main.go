@@ -4,12 +4,15 @@
 // Usage: gateway              serve until SIGTERM or SIGINT
 //
 //	gateway health       exit with 0 when the gateway of these settings is ready, for container health checks
+//	gateway admin [METHOD] PATH
+//	                     ask the admin listener as the operator, and print the answer
 //	gateway credentials  print the secrets that the box has made for itself, for whoever sets it up
 package main
 
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -34,8 +37,14 @@ func run(ctx context.Context, args []string) error {
 		return app.Run(ctx, os.Getenv, os.Stdout)
 	case len(args) == 1 && args[0] == "health":
 		return app.Health(ctx, os.Getenv)
+	case (len(args) == 2 || len(args) == 3) && args[0] == "admin":
+		method := http.MethodGet
+		if len(args) == 3 {
+			method = args[1]
+		}
+		return app.Admin(ctx, os.Getenv, method, args[len(args)-1], os.Stdout)
 	case len(args) == 1 && args[0] == "credentials":
 		return app.Credentials(os.Getenv, os.Stdout)
 	}
-	return fmt.Errorf("usage: gateway [health | credentials], got %q", args)
+	return fmt.Errorf("usage: gateway [health | admin [METHOD] PATH | credentials], got %q", args)
 }

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -38,6 +39,7 @@ const usage = `esb runs the edge serverless box on this machine.
   esb status [-json]                 services and containers; exit code 0 up, 3 down, 4 not healthy
   esb logs [-f] [-n lines] [name...] logs of services (agent, gateway, containerd), functions, containers
        [-store] [-q query]           from VictoriaLogs, by a LogsQL query such as request_id:=ID
+  esb admin [METHOD] PATH            ask the gateway's admin listener as its operator: /readyz /pools /metrics /async /schedules
   esb build [group...]               build only: runtime services stores generate lint test (default: the first three)
 
 Settings are environment variables; README.md lists them.
@@ -85,14 +87,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 		flags.IntVar(lines, "n", 50, "lines of each file to begin with; of all together from VictoriaLogs")
 		flags.BoolVar(store, "store", false, "from VictoriaLogs instead of files")
 		flags.StringVar(query, "q", "", "LogsQL query, from VictoriaLogs")
-	case "up", "down", "build":
+	case "up", "down", "build", "admin":
 	default:
 		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return exitUsage, fmt.Errorf("%s: %w\n\n%s", command, err, usage)
 	}
-	if flags.NArg() > 0 && command != "logs" && command != "build" {
+	if flags.NArg() > 0 && command != "logs" && command != "build" && command != "admin" {
 		return exitUsage, fmt.Errorf("esb %s takes no argument %q", command, flags.Arg(0))
 	}
 	s, err := load(command, *root, getenv)
@@ -111,6 +113,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 			groups = []string{"runtime", "services", "stores"}
 		}
 		err = box.Build(ctx, groups...)
+	case "admin":
+		method := http.MethodGet
+		if flags.NArg() == 2 {
+			method = flags.Arg(0)
+		}
+		if flags.NArg() < 1 || flags.NArg() > 2 {
+			return exitUsage, fmt.Errorf("esb admin takes a path, such as /pools, and a method before it that is not GET")
+		}
+		err = box.Admin(ctx, method, flags.Arg(flags.NArg()-1), out)
 	case "status":
 		return status(ctx, box, *asJSON, out)
 	case "logs":
