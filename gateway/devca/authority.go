@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 const (
@@ -45,6 +46,10 @@ type authority struct {
 // start that was interrupted, and is gone on with; a certificate without a key is an error.
 func openAuthority(dir string, now time.Time) (*authority, error) {
 	certPath, keyPath := filepath.Join(dir, caCertFile), filepath.Join(dir, caKeyFile)
+	// With the key anybody can be any server for those who trust the CA.
+	if err := secretfile.Check(keyPath); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the development CA: %w", err)
+	}
 	key, err := readKey(keyPath)
 	noKey := errors.Is(err, os.ErrNotExist)
 	if err != nil && !noKey {

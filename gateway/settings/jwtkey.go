@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 // jwtKeyFile holds the generated signing key, in the folder Home.
@@ -18,6 +19,9 @@ const jwtKeyFile = "jwt.key"
 
 // keptSecret reads the signing key at path, or makes one there.
 func keptSecret(path string) (Secret, error) {
+	if err := secretfile.Check(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
 	data, err := os.ReadFile(path)
 	switch {
 	case err == nil:
@@ -29,7 +33,7 @@ func keptSecret(path string) (Secret, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("its stand-in cannot be read: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("the folder of ESB_HOME cannot be made: %w", err)
 	}
 	key := hex.AppendEncode(nil, randomBytes(32))

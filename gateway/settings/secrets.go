@@ -1,13 +1,16 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 // Least lengths of secrets where other machines can try them: what a person may choose and nobody guesses over a network.
@@ -101,6 +104,22 @@ func (l *loader) checkSecrets(s Settings) {
 	if reached := s.listeners(func(addr string) bool { return !s.local(addr) }); reached != "" {
 		for _, problem := range short {
 			l.problemf("%s, because other machines reach %s: unset it (the box then makes one of its own), or set a better one", problem, reached)
+		}
+	}
+}
+
+// checkSecretFiles refuses files of secrets that everybody on the machine may read. One that is not there is for whoever
+// reads it to complain about.
+func (l *loader) checkSecretFiles(s Settings) {
+	for _, f := range []struct{ name, path string }{
+		{"TLS_KEY_FILE", s.TLSKeyFile}, {"AGENT_TLS_KEY", s.AgentTLS.KeyFile},
+		{"ESB_NATS_CREDENTIALS", s.Async.NATSCredentials}, {"ESB_NATS_KEY", s.Async.NATSTLS.KeyFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if err := secretfile.CheckGiven(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			l.problemf("%s: %v", f.name, err)
 		}
 	}
 }

@@ -307,6 +307,7 @@ func Load(getenv func(string) string) (Settings, error) {
 	l.checkTLSFiles(s)
 	l.checkAgent(s)
 	l.checkNATS(s.Async)
+	l.checkSecretFiles(s)
 	l.checkListeners(s)
 	l.checkSecrets(s)
 	if len(l.problems) > 0 {

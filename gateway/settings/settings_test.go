@@ -281,6 +281,31 @@ func TestLoad_DamagedKeptSecret_SaysWhatToDo(t *testing.T) {
 	require.ErrorContains(t, err, "JWT_SECRET_KEY: is not set and "+home+"/jwt.key holds no key: delete it")
 }
 
+func TestLoad_SecretsThatOthersMayRead_AreRefused(t *testing.T) {
+	home := t.TempDir()
+	file := func(name string) string {
+		path := filepath.Join(home, name)
+		require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("k", 64)+"\n"), 0o600))
+		require.NoError(t, os.Chmod(path, 0o644))
+		return path
+	}
+	key, jwt := file("key.pem"), file("jwt.key")
+	for _, c := range [][]string{
+		{"TLS_KEY_FILE", key, "TLS_CERT_FILE", key},
+		{"AGENT_TLS_KEY", key, "AGENT_TLS_CERT", key, "AGENT_TLS_CA", key},
+		{"ESB_NATS_KEY", key, "ESB_NATS_CERT", key, "ESB_NATS_URL", "tls://a"},
+		{"ESB_NATS_CREDENTIALS", key, "ESB_NATS_URL", "tls://a"},
+		{"JWT_SECRET_KEY", ""},
+	} {
+		_, err := settings.Load(env(t, append(c, "ESB_HOME", home)...))
+		require.ErrorContains(t, err, c[0]+": ")
+		require.ErrorContains(t, err, "(mode 0644); if nobody has: chmod 600")
+	}
+	require.NoError(t, os.Chmod(jwt, 0o600))
+	_, err := settings.Load(env(t, "ESB_HOME", home, "JWT_SECRET_KEY", ""))
+	require.NoError(t, err)
+}
+
 func TestLoad_InvalidSettings_LeaveNoKeyBehind(t *testing.T) {
 	home := t.TempDir()
 	_, err := settings.Load(env(t, "ESB_HOME", home, "JWT_SECRET_KEY", "", "LOG_LEVEL", "loud"))

@@ -59,6 +59,19 @@ func Check(path string) error {
 	return nil
 }
 
+// CheckGiven refuses a file with a secret that somebody else provides, a TLS key for example, when others than its owner and
+// its group may read it, or others than its owner change it. The error wraps fs.ErrNotExist when there is no such file.
+func CheckGiven(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("look at the secret: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o027 != 0 {
+		return fmt.Errorf("%s: others than its owner and its group may use this secret (mode %04o); if nobody has: chmod 600 %s, or 640 with a group of those who need it", path, mode, path)
+	}
+	return nil
+}
+
 // Create makes the file with a secret, whole or not at all, and on the disk when it returns; one that another program
 // has made meanwhile stays.
 func Create(path, secret string) error {

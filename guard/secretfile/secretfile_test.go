@@ -50,6 +50,20 @@ func TestRead_RefusesWhatOthersMayRead(t *testing.T) {
 	}
 }
 
+func TestCheckGiven_TakesAGroupOfReaders(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	require.ErrorIs(t, secretfile.CheckGiven(path), fs.ErrNotExist)
+	require.NoError(t, os.WriteFile(path, []byte("s3cret\n"), 0o600))
+	for mode, good := range map[fs.FileMode]bool{0o600: true, 0o400: true, 0o640: true, 0o644: false, 0o660: false, 0o604: false} {
+		require.NoError(t, os.Chmod(path, mode))
+		if err := secretfile.CheckGiven(path); good {
+			assert.NoError(t, err, "%04o", mode)
+		} else {
+			assert.ErrorContains(t, err, "chmod 600 "+path, "%04o", mode)
+		}
+	}
+}
+
 func TestRead_EmptyOrMissing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	_, err := secretfile.Read(path)

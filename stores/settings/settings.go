@@ -269,29 +269,34 @@ func (r *reader) addrs(name, fallback string) []string {
 	return addrs
 }
 
-// checkExposure refuses what needs no secret, or one that everybody knows, where other machines can reach it
-// (design.md 7).
+// minSecretOutside is the least length of a store's secret where other machines can try it.
+const minSecretOutside = 16
+
+// checkExposure refuses what needs no secret, one that everybody knows, or a short one, where other machines can reach it.
 func (r *reader) checkExposure(s Settings) {
 	for _, store := range []struct {
 		setting string
 		addrs   []string
 		keys    string // prefix of the variables of its credentials; empty: it has none
-		open    bool
+		secret  Secret
 	}{
-		{"S3_ADDR", s.S3Addrs, "S3", s.S3Keys.Secret == DefaultSecretKey},
-		{"DYNAMODB_ADDR", s.DynamoDBAddrs, "DYNAMODB", s.DynamoDBKeys.Secret == DefaultSecretKey},
-		{"VICTORIALOGS_ADDR", s.LogsAddrs, "VICTORIALOGS", true},
-		{"REGISTRY_ADDR", s.RegistryAddrs, "", true},
+		{"S3_ADDR", s.S3Addrs, "S3", s.S3Keys.Secret},
+		{"S3_UI_ADDR", s.S3UIAddrs, "S3", s.S3Keys.Secret},
+		{"DYNAMODB_ADDR", s.DynamoDBAddrs, "DYNAMODB", s.DynamoDBKeys.Secret},
+		{"VICTORIALOGS_ADDR", s.LogsAddrs, "VICTORIALOGS", ""},
+		{"REGISTRY_ADDR", s.RegistryAddrs, "", ""},
 	} {
 		for _, addr := range store.addrs {
 			switch {
-			case !store.open || s.isLocal(addr):
+			case s.isLocal(addr):
 			case store.keys == "VICTORIALOGS":
 				r.fail(store.setting, addr, "can be reached by other machines, and its credentials would cross the network in the clear: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
 			case store.keys == "":
 				r.fail(store.setting, addr, "can be reached by other machines, and this store asks for no credentials: listen on 127.0.0.1 and put a proxy of your own in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
-			default:
+			case store.secret == DefaultSecretKey:
 				r.fail(store.setting, addr, fmt.Sprintf("can be reached by other machines, and %s_SECRET_KEY is the development default: set a secret of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true", store.keys))
+			case len(store.secret) < minSecretOutside:
+				r.fail(store.setting, addr, fmt.Sprintf("can be reached by other machines, and %s_SECRET_KEY has less than %d characters: set a longer one, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true", store.keys, minSecretOutside))
 			}
 		}
 	}

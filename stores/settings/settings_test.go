@@ -37,7 +37,7 @@ func TestLoad_S3Off_HasNoWebUI(t *testing.T) {
 }
 
 func TestLoad_OtherMachinesCouldReachIt_IsRefused(t *testing.T) {
-	own := map[string]string{"S3_SECRET_KEY": "my own secret", "DYNAMODB_SECRET_KEY": "my own secret"}
+	own := map[string]string{"S3_SECRET_KEY": "my own secret of it", "DYNAMODB_SECRET_KEY": "my own secret"}
 	for name, c := range map[string]struct {
 		setting, addr string
 		own, allow    bool
@@ -46,6 +46,9 @@ func TestLoad_OtherMachinesCouldReachIt_IsRefused(t *testing.T) {
 		"development secret, all addresses":  {setting: "S3_ADDR", addr: ":9000", refused: true},
 		"development secret, one address":    {setting: "DYNAMODB_ADDR", addr: "127.0.0.1:8001,192.0.2.1:8001", refused: true},
 		"development secret, allowed":        {setting: "S3_ADDR", addr: ":9000", allow: true},
+		"own secret, too short":              {setting: "DYNAMODB_ADDR", addr: ":8001", own: true, refused: true},
+		"development secret, the web UI":     {setting: "S3_UI_ADDR", addr: "0.0.0.0:9001", refused: true},
+		"own secret, the web UI":             {setting: "S3_UI_ADDR", addr: "0.0.0.0:9001", own: true},
 		"own secret":                         {setting: "S3_ADDR", addr: ":9000", own: true},
 		"password in the clear":              {setting: "VICTORIALOGS_ADDR", addr: "0.0.0.0:9428", own: true, refused: true},
 		"no secret at all, registry":         {setting: "REGISTRY_ADDR", addr: ":5010", own: true, refused: true},

@@ -163,6 +163,15 @@ func TestLocalUser_IsNotTheOperator(t *testing.T) {
 	})
 }
 
+// open0644 is a file that every user of the machine may read.
+func open0644(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("k", 64)), 0o600))
+	require.NoError(t, os.Chmod(path, 0o644))
+	return path
+}
+
 // refused runs a program of the box with settings that it must refuse, and returns what it says.
 func refused(t *testing.T, program string, env ...string) string {
 	t.Helper()
@@ -190,10 +199,28 @@ func TestOperator_WeakSettings_AreRefused(t *testing.T) {
 		{"a known key of Lambda's API on all addresses", []string{"GATEWAY_HTTPS_ADDR=0.0.0.0:0", strong, "AUTH_PASS=long-enough-password", "LAMBDA_ACCESS_KEYS=mine:" + knownSecretKey}, "LAMBDA_ACCESS_KEYS"},
 		{"a short secret of Lambda's API", []string{"LAMBDA_ACCESS_KEYS=mine:short"}, "LAMBDA_ACCESS_KEYS"},
 		{"a short key of tokens", []string{"JWT_SECRET_KEY=short"}, "JWT_SECRET_KEY"},
+		{"a TLS key that everybody may read", []string{"TLS_CERT_FILE=" + open0644(t), "TLS_KEY_FILE=" + open0644(t)}, "TLS_KEY_FILE"},
 		{"admin on all addresses", []string{"GATEWAY_ADMIN_ADDR=0.0.0.0:0"}, "GATEWAY_ADMIN_ADDR"},
 	} {
 		attempt(t, operator, c.what, func(t *testing.T) {
 			require.Contains(t, refused(t, "gateway", c.env...), c.says)
 		})
 	}
+	for _, c := range []struct{ what, program, env, says string }{
+		{"S3's web UI on all addresses with the key of the documentation", "stores", "S3_UI_ADDR=0.0.0.0:19001", "S3_UI_ADDR"},
+		{"S3 on all addresses with a short key", "stores", "S3_ADDR=0.0.0.0:19000", "S3_ADDR"},
+	} {
+		attempt(t, operator, c.what, func(t *testing.T) {
+			secret := "S3_SECRET_KEY=" + knownSecretKey
+			if c.says == "S3_ADDR" {
+				secret = "S3_SECRET_KEY=fifteenletters-"
+			}
+			require.Contains(t, refused(t, c.program, c.env, secret, "DYNAMODB_ADDR=off", "VICTORIALOGS_ADDR=off", "REGISTRY_ADDR=off"), c.says)
+		})
+	}
+	attempt(t, operator, "a jwt.key that everybody may read", func(t *testing.T) {
+		home := t.TempDir()
+		require.NoError(t, os.Rename(open0644(t), filepath.Join(home, "jwt.key")))
+		require.Contains(t, refused(t, "gateway", "ESB_HOME="+home), "jwt.key")
+	})
 }
