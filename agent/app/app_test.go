@@ -260,7 +260,10 @@ func invoke(t *testing.T, w *agentv1.WorkerInfo) map[string]any {
 	t.Helper()
 	url := fmt.Sprintf("http://%s:%d/2015-03-31/functions/function/invocations", w.GetIpAddress(), w.GetPort())
 	client := http.Client{Timeout: patience}
-	resp, err := client.Post(url, "application/json", strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("{}"))
+	require.NoError(t, err)
+	req.Header.Set("X-Esb-Container-Id", w.GetId())
+	resp, err := client.Do(req)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)

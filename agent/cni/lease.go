@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // attachments lists the ids of all attachments of which anything is left: a pin, a lease or a cached result.
@@ -75,27 +73,20 @@ func (cfg Config) leases() (map[netip.Addr]string, error) {
 // dropNamelessLeases removes leases without an owner, as a crash or a power cut leaves between making the file and
 // its content reaching the disk. No release ever finds those.
 func (n *Network) dropNamelessLeases() error {
-	// host-local's own lock: a lease that is being written right now is not to be taken for a leftover.
-	lock, err := os.OpenFile(filepath.Join(n.cfg.leaseDir(), "lock"), os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // Nothing was ever leased.
+	unlock, err := n.cfg.lockLeases()
+	if err != nil || unlock == nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("open the lock of the address leases: %w", err)
-	}
-	defer func() { _ = lock.Close() }()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock the address leases: %w", err)
-	}
+	defer unlock()
 	leases, err := n.cfg.leases()
 	if err != nil {
 		return err
 	}
 	for addr, id := range leases {
-		if attachmentID.MatchString(id) {
+		if _, rests := restingSince(id); rests || attachmentID.MatchString(id) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(n.cfg.leaseDir(), addr.String())); err != nil {
+		if err := os.Remove(n.cfg.leaseFile(addr)); err != nil {
 			return fmt.Errorf("remove the address lease of nobody: %w", err)
 		}
 		n.log.Warn("released an address lease of nobody, left by a crash", "ip", addr.String())

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -57,15 +58,20 @@ type Network struct {
 	log     *slog.Logger
 	plugins *libcni.CNIConfig
 	list    *libcni.NetworkConfigList
+	// unplug is list without addresses: those are not released with their interface but rest (rest.go).
+	unplug *libcni.NetworkConfigList
 	// running bounds plugin runs.
 	running *semaphore.Weighted
 	// releases lets two Detach calls of one attachment share the work.
 	releases singleflight.Group
 	pool     *pool
 
-	// mu guards own: the attachments that this Network made and has not released. Reconcile leaves them alone.
-	mu  sync.Mutex
+	// mu guards the following.
+	mu sync.Mutex
+	// own has the attachments that this Network made and has not released. Reconcile leaves them alone.
 	own map[string]struct{}
+	// woke is when the resting addresses were last looked through.
+	woke time.Time
 }
 
 // Open makes the function network: it checks the subnet and the bridge's name against what is on the machine, makes
@@ -85,7 +91,11 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if cfg.MTU == 0 {
 		cfg.MTU = defaultMTU()
 	}
-	list, err := cfg.pluginList()
+	list, err := cfg.pluginList(true)
+	if err != nil {
+		return nil, err
+	}
+	unplug, err := cfg.pluginList(false)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +126,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		log:     cfg.Logger,
 		plugins: libcni.NewCNIConfigWithCacheDir([]string{cfg.PluginDir}, cfg.cacheDir(), runner),
 		list:    list,
+		unplug:  unplug,
 		running: semaphore.NewWeighted(pluginRuns),
 		own:     make(map[string]struct{}),
 	}
@@ -125,25 +136,26 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 
 // pluginList is the CNI configuration: no masquerading and no firewall there, because nftables does both at once for
 // the whole subnet; isolated ports, so that functions do not even see each other's broadcasts.
-func (cfg Config) pluginList() (*libcni.NetworkConfigList, error) {
+func (cfg Config) pluginList(addresses bool) (*libcni.NetworkConfigList, error) {
+	bridge := map[string]any{
+		"type":          "bridge",
+		"bridge":        cfg.Bridge,
+		"ipMasq":        false,
+		"hairpinMode":   false,
+		"portIsolation": true,
+		"mtu":           cfg.MTU,
+	}
+	if addresses {
+		bridge["isGateway"] = true
+		bridge["ipam"] = map[string]any{
+			"type":    "host-local",
+			"dataDir": cfg.leaseRoot(),
+			"ranges":  []any{[]any{map[string]any{"subnet": cfg.Subnet.String(), "gateway": cfg.gateway().String()}}},
+			"routes":  []any{map[string]any{"dst": "0.0.0.0/0"}},
+		}
+	}
 	doc, err := json.Marshal(map[string]any{
-		"cniVersion": "1.0.0",
-		"name":       cfg.networkName(),
-		"plugins": []any{map[string]any{
-			"type":          "bridge",
-			"bridge":        cfg.Bridge,
-			"isGateway":     true,
-			"ipMasq":        false,
-			"hairpinMode":   false,
-			"portIsolation": true,
-			"mtu":           cfg.MTU,
-			"ipam": map[string]any{
-				"type":    "host-local",
-				"dataDir": cfg.leaseRoot(),
-				"ranges":  []any{[]any{map[string]any{"subnet": cfg.Subnet.String(), "gateway": cfg.gateway().String()}}},
-				"routes":  []any{map[string]any{"dst": "0.0.0.0/0"}},
-			},
-		}},
+		"cniVersion": "1.0.0", "name": cfg.networkName(), "plugins": []any{bridge},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build the CNI configuration: %w", err)
@@ -233,13 +245,33 @@ func (n *Network) Close() error {
 	return nil
 }
 
-// create makes an attachment; a step that fails undoes those before.
+// create makes an attachment. A step that fails undoes those before.
 func (n *Network) create(ctx context.Context) (Attachment, error) {
 	if err := n.running.Acquire(ctx, 1); err != nil {
 		return Attachment{}, contextError(err)
 	}
 	defer n.running.Release(1)
 
+	if err := n.wake(); err != nil {
+		return Attachment{}, agent.Errorf(agent.CodeInternal, "network: %w", err)
+	}
+	for {
+		a, err := n.make(ctx)
+		if agent.ErrorCode(err) != agent.CodeExhausted {
+			return a, err
+		}
+		woken, wakeErr := n.wakeOldest()
+		if wakeErr != nil {
+			return Attachment{}, agent.Errorf(agent.CodeInternal, "network: %w", wakeErr)
+		}
+		if !woken {
+			return Attachment{}, err
+		}
+	}
+}
+
+// make makes an attachment with an address that does not rest.
+func (n *Network) make(ctx context.Context) (Attachment, error) {
 	a := Attachment{ID: newID()}
 	a.NetnsPath = n.cfg.netnsPath(a.ID)
 	n.setOwn(a.ID, true)
@@ -268,14 +300,33 @@ func (n *Network) addInterface(ctx context.Context, a Attachment) (netip.Addr, e
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("read the result of the CNI plugin: %w", err)
 	}
-	if len(converted.IPs) == 0 {
-		return netip.Addr{}, errors.New("the CNI plugin returned no address")
+	ip, mac, err := endOf(converted)
+	if err != nil {
+		return netip.Addr{}, err
 	}
-	ip, ok := netip.AddrFromSlice(converted.IPs[0].Address.IP)
+	return ip, n.cfg.setNeighbour(ip, mac)
+}
+
+// endOf finds the container's addresses in the result of the plugins.
+func endOf(result *types100.Result) (netip.Addr, net.HardwareAddr, error) {
+	if len(result.IPs) == 0 {
+		return netip.Addr{}, nil, errors.New("the CNI plugin returned no address")
+	}
+	ip, ok := netip.AddrFromSlice(result.IPs[0].Address.IP)
 	if !ok {
-		return netip.Addr{}, fmt.Errorf("the CNI plugin returned the address %q", converted.IPs[0].Address.String())
+		return netip.Addr{}, nil, fmt.Errorf("the CNI plugin returned the address %q", result.IPs[0].Address.String())
 	}
-	return ip.Unmap(), nil
+	for _, i := range result.Interfaces {
+		if i.Sandbox == "" {
+			continue
+		}
+		mac, err := net.ParseMAC(i.Mac)
+		if err != nil {
+			return netip.Addr{}, nil, fmt.Errorf("the CNI plugin returned the hardware address %q: %w", i.Mac, err)
+		}
+		return ip.Unmap(), mac, nil
+	}
+	return netip.Addr{}, nil, errors.New("the CNI plugin returned no interface of the container's")
 }
 
 // explain turns a plugin's failure into an error for the agent's callers.
@@ -317,43 +368,62 @@ func (n *Network) undo(ctx context.Context, id string) error {
 	defer cancel()
 	path := n.cfg.netnsPath(id)
 	netns := path
-	if !isPinned(path) {
-		// The plugin would fail on a path that is no namespace; without one it only returns the address. The
-		// interface is gone with the namespace, unless a process still holds that.
+	made, err := n.cachedResult(id)
+	if err == nil && !isPinned(path) {
+		// The plugin would fail on a path that is no namespace; without one it does nothing. The interface is gone
+		// with the namespace, unless a process still holds that.
 		netns = ""
-		if err := n.removeHostInterface(id); err != nil {
-			return agent.Errorf(agent.CodeInternal, "release network attachment %s: %w", id, err)
+		err = n.removeHostInterface(made)
+	}
+	if err == nil && made != nil && len(made.IPs) > 0 {
+		if ip, ok := netip.AddrFromSlice(made.IPs[0].Address.IP); ok {
+			err = n.cfg.dropNeighbour(ip.Unmap())
 		}
 	}
-	if err := n.plugins.DelNetworkList(ctx, n.list, n.runtimeConf(id, netns)); err != nil {
-		return agent.Errorf(agent.CodeInternal, "release network attachment %s: %w", id, err)
+	if err == nil {
+		// Forgets the result too.
+		err = n.plugins.DelNetworkList(ctx, n.unplug, n.runtimeConf(id, netns))
 	}
-	if err := unpinNetns(path); err != nil {
+	if err == nil {
+		err = n.rest(id)
+	}
+	if err == nil {
+		err = unpinNetns(path)
+	}
+	if err != nil {
 		return agent.Errorf(agent.CodeInternal, "release network attachment %s: %w", id, err)
 	}
 	n.setOwn(id, false)
 	return nil
 }
 
-// removeHostInterface deletes the box's end of an attachment's veth pair, which the plugin's cached result names.
-func (n *Network) removeHostInterface(id string) error {
+// cachedResult is what the plugins said when they made an attachment, nil when that is not known.
+func (n *Network) cachedResult(id string) (*types100.Result, error) {
 	result, err := n.plugins.GetNetworkListCachedResult(n.list, n.runtimeConf(id, ""))
 	if err != nil {
 		// As a power cut leaves it, and then there is no interface any more.
 		n.log.Warn("the cached CNI result of a network attachment cannot be read", "attachment", id, "error", err)
 	}
 	if result == nil {
-		return nil
+		return nil, nil
 	}
 	converted, err := types100.NewResultFromResult(result)
 	if err != nil {
-		return fmt.Errorf("read the cached CNI result: %w", err)
+		return nil, fmt.Errorf("read the cached CNI result: %w", err)
+	}
+	return converted, nil
+}
+
+// removeHostInterface deletes the box's end of an attachment's veth pair.
+func (n *Network) removeHostInterface(made *types100.Result) error {
+	if made == nil {
+		return nil
 	}
 	bridge, err := n.cfg.ownBridge()
 	if err != nil || bridge == nil {
 		return err
 	}
-	for _, i := range converted.Interfaces {
+	for _, i := range made.Interfaces {
 		link, err := netlink.LinkByName(i.Name)
 		if i.Sandbox != "" || err != nil || link.Type() != "veth" || link.Attrs().MasterIndex != bridge.Attrs().Index {
 			continue

@@ -354,7 +354,10 @@ func assertNoAttachments(t *testing.T, cfg Config) {
 	assert.Empty(t, left)
 	leases, err := cfg.leases()
 	require.NoError(t, err)
-	assert.Empty(t, leases)
+	for addr, owner := range leases {
+		_, rests := restingSince(owner)
+		assert.True(t, rests, "%s is leased to %q", addr, owner)
+	}
 	bridge, err := cfg.ownBridge()
 	require.NoError(t, err)
 	require.NotNil(t, bridge)

@@ -320,6 +320,7 @@ func (b *box) send(method, path string, body io.Reader, headers ...string) resul
 	if err != nil {
 		return result{Err: err}
 	}
+	req.Header.Set("X-Esb-Container-Id", "lambda-test-1")
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
 		req.Header.Set(name, value)

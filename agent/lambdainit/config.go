@@ -51,7 +51,8 @@ type Config struct {
 	// RuntimeAPI is the address of the Runtime API (ESB_INIT_RUNTIME_API, default 127.0.0.1:9001). With port 0 each
 	// function process gets a port of its own.
 	RuntimeAPI string
-	// Container is the container's name, for log lines (ESB_INIT_CONTAINER).
+	// Container is the container's name, for log lines; a request to the worker endpoint must name it in
+	// X-Esb-Container-Id (ESB_INIT_CONTAINER). Empty: every request is taken.
 	Container string
 	// Extensions is the folder of external extensions (ESB_INIT_EXTENSIONS, default /opt/extensions as AWS's): each file
 	// in it is started before the function.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -89,6 +90,22 @@ func TestWorker_BadRequest_IsRefusedWithoutTheFunction(t *testing.T) {
 			assert.Equal(t, c.status, r.Status)
 			assert.Contains(t, r.Body, `"errorType":`)
 		})
+	}
+	assert.Equal(t, `{"state":"standby"}`, b.health())
+}
+
+func TestWorker_RequestForAnotherContainer_IsRefusedUnread(t *testing.T) {
+	b := mustOpenBox(t)
+	for _, path := range []string{invocations, "/health", "/"} {
+		for _, name := range []string{"lambda-test-2", "lambda-test", "lambda-test-1, lambda-test-1", ""} {
+			// No end of it ever comes.
+			body, hold := io.Pipe()
+			r := b.send(http.MethodPost, path, body, "X-Esb-Container-Id: "+name)
+			_ = hold.Close()
+			require.NoError(t, r.Err)
+			assert.Equal(t, http.StatusMisdirectedRequest, r.Status, "%s for %q", path, name)
+			assert.NotContains(t, r.Body, "lambda-test-1")
+		}
 	}
 	assert.Equal(t, `{"state":"standby"}`, b.health())
 }

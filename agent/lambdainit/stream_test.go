@@ -25,6 +25,7 @@ func (b *box) openStream(ctx context.Context, id string, o order, headers ...str
 	payload, err := json.Marshal(o)
 	require.NoError(b.t, err)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.url+invocations, bytes.NewReader(payload))
+	req.Header.Set("X-Esb-Container-Id", "lambda-test-1")
 	require.NoError(b.t, err)
 	req.Header.Set("X-Amzn-RequestId", id)
 	req.Header.Set("X-Esb-Invoke-Mode", "stream")

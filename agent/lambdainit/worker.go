@@ -18,10 +18,18 @@ const (
 	headerReset     = "X-Esb-Sandbox-Reset"
 	headerWorking   = "X-Esb-Extensions"
 	headerLogResult = "X-Amz-Log-Result"
+	// headerContainer names the container that a request is for, written as net/http has it in its map.
+	headerContainer = "X-Esb-Container-Id"
 )
 
 // serveWorker serves the worker endpoint (docs/lambda-init.md, "Invoked by the gateway").
 func (s *Supervisor) serveWorker(w http.ResponseWriter, r *http.Request) {
+	if !s.isFor(r) {
+		// Nothing of it is read: it may be another function's event.
+		w.Header()["Connection"] = []string{"close"}
+		writeError(w, http.StatusMisdirectedRequest, "MisdirectedRequest", "This is not the container that "+headerContainer+" names")
+		return
+	}
 	switch {
 	case r.URL.Path == invokePath && r.Method == http.MethodPost:
 		s.serveInvocation(w, r)
@@ -37,6 +45,13 @@ func (s *Supervisor) serveWorker(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeError(w, http.StatusNotFound, "NotFound", "No such path")
 	}
+}
+
+// isFor says whether a request is for this container: an address outlives its container, and whoever believes in that
+// one still must not reach the next. Without a name (ESB_INIT_CONTAINER) nothing can be told.
+func (s *Supervisor) isFor(r *http.Request) bool {
+	names := r.Header[headerContainer]
+	return s.cfg.Container == "" || len(names) == 1 && names[0] == s.cfg.Container
 }
 
 func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {

@@ -230,7 +230,7 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 // Freeze implements pool.Freezer: it asks lambda-init whether the worker has nothing to do, and then the agent to freeze it.
 func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 	if w.Interface != gateway.RIE {
-		state, err := workerState(ctx, w.Addr)
+		state, err := workerState(ctx, w)
 		if err != nil {
 			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, err)
 		}
@@ -246,17 +246,21 @@ func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 }
 
 // workerState is the state that lambda-init tells (docs/lambda-init.md), once its log lines are written.
-func workerState(ctx context.Context, addr string) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/health?flush=1", nil)
+func workerState(ctx context.Context, w gateway.Worker) (string, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Addr+"/health?flush=1", nil)
 	if err != nil {
 		return "", err
 	}
+	r.Header.Set("X-Esb-Container-Id", w.ID)
 	r.Close = true // its one connection is for invocations
 	res, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode == http.StatusMisdirectedRequest {
+		return "", errors.New("it is gone, and its address is another container's")
+	}
 	var health struct {
 		State string `json:"state"`
 	}

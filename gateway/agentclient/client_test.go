@@ -163,6 +163,9 @@ func TestClient_Freeze_AsksTheWorkerFirst(t *testing.T) {
 	state := "busy"
 	worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, "/health?flush=1", r.URL.String())
+		if r.Header.Get("X-Esb-Container-Id") != "c1" {
+			w.WriteHeader(http.StatusMisdirectedRequest)
+		}
 		_, _ = io.WriteString(w, `{"state":"`+state+`"}`)
 	}))
 	defer worker.Close()
@@ -175,6 +178,7 @@ func TestClient_Freeze_AsksTheWorkerFirst(t *testing.T) {
 		a.paused = nil
 		require.NoError(t, c.Freeze(ctx, w), state)
 	}
+	require.ErrorContains(t, c.Freeze(ctx, gateway.Worker{ID: "c3", Addr: w.Addr, Interface: gateway.Supervisor}), "another container's")
 	require.NoError(t, c.Thaw(ctx, "c1"))
 	require.NoError(t, c.Freeze(ctx, gateway.Worker{ID: "c2", Addr: "127.0.0.1:1", Interface: gateway.RIE}), "RIE has no state to tell")
 	assert.Equal(t, []string{"pause c1", "resume c1", "pause c2"}, a.paused)

@@ -169,7 +169,7 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gatewa
 
 	l, _ = lease.Attachment().(*link)
 	if l == nil {
-		l = &link{addr: w.Addr, dial: i.dial}
+		l = &link{addr: w.Addr, container: w.ID, dial: i.dial}
 		lease.Attach(l)
 	}
 	// lambda-init ends invocations itself, and only it knows whether this one has to wait for an init: any can, when
@@ -263,6 +263,7 @@ const (
 	headerInitDuration  = "X-Esb-Init-Duration-Ms"
 	headerLogResult     = "X-Amz-Log-Result"
 	headerExtensions    = "X-Esb-Extensions"
+	headerContainer     = "X-Esb-Container-Id"
 )
 
 // interpret makes the result of what lambda-init answered (docs/lambda-init.md). fault, when not empty, is why the
@@ -277,6 +278,10 @@ func interpret(rep reply) (res gateway.Result, fault string, err error) {
 	case http.StatusServiceUnavailable:
 		// It has been told to end, and has not looked at the invocation.
 		err = &unreachedError{errors.New("the worker is shutting down")}
+		return res, err.Error(), err
+	case http.StatusMisdirectedRequest:
+		// The worker is gone and another container has its address, which has not looked at the invocation either.
+		err = &unreachedError{errors.New("the worker is gone, and its address is another container's")}
 		return res, err.Error(), err
 	default:
 		err = fmt.Errorf("status %d, which the worker contract does not know for a valid invocation", rep.status)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -143,6 +144,7 @@ func TestInvoke_SendsTheContract(t *testing.T) {
 			"Content-Type":               {"application/json"},
 			"Content-Length":             {"7"},
 			"Lambda-Runtime-Deadline-Ms": {strconv.FormatInt(deadline, 10)},
+			"X-Esb-Container-Id":         {"w1"},
 			"X-Amzn-Requestid":           {"req-1"},
 			"X-Amzn-Trace-Id":            {"Root=1-2-3;Parent=4;Sampled=1"},
 			"X-Amz-Client-Context":       {"e30="},
@@ -301,6 +303,34 @@ func TestInvoke_WorkerShutsDown_AnotherOneServes(t *testing.T) {
 		assert.Equal(t, 2, starts)
 		assert.Len(t, stopped, 1)
 	})
+}
+
+// The address of a container that has gone may be another's by now.
+func TestInvoke_AddressIsAnotherContainers_AnotherWorkerServes(t *testing.T) {
+	for name, size := range map[string]int{"small event": 7, "event that is not read to its end": MaxPayload} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("X-Esb-Container-Id") != "w2" {
+					w.Header().Set("Connection", "close")
+					w.WriteHeader(http.StatusMisdirectedRequest)
+					return
+				}
+				body, err := io.ReadAll(r.Body)
+				assert.NoError(t, err)
+				_, _ = fmt.Fprintf(w, "%d", len(body))
+			}))
+			defer server.Close()
+			b, fn := &box{addr: server.Listener.Addr().String()}, function()
+			i := mustNew(t, b, fn)
+			res, err := i.Invoke(t.Context(), fn, gateway.Invocation{RequestID: "r", Payload: bytes.Repeat([]byte(" "), size)})
+			require.NoError(t, err)
+			assert.Equal(t, strconv.Itoa(size), string(res.Payload))
+			require.Eventually(t, func() bool { _, stopped := b.seen(); return len(stopped) == 1 }, 10*time.Second, time.Millisecond)
+			_, stopped := b.seen()
+			assert.Contains(t, stopped[0], "w1: ")
+			assert.Contains(t, stopped[0], "another container's")
+		})
+	}
 }
 
 func TestInvoke_RIETimeout_IsRecognisedByTheClock(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -41,7 +42,9 @@ func (e *unreachedError) Unwrap() error { return e.err }
 // as much as all the rest of a warm invocation (BenchmarkInvoke_Warm against BenchmarkNetHTTP_Warm).
 type link struct {
 	addr string
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// container is whose the address is, as far as the pool knows: every request names it.
+	container string
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	in  *bufio.Reader
 	out []byte
@@ -90,9 +93,14 @@ func (l *link) settle(limit time.Time) error {
 	if err != nil {
 		return err
 	}
-	if _, err = conn.Write([]byte("GET /health HTTP/1.1\r\nHost: " + l.addr + "\r\n\r\n")); err == nil {
+	if _, err = conn.Write([]byte("GET /health HTTP/1.1\r\nHost: " + l.addr + "\r\n" + headerContainer + ": " + l.container + "\r\n\r\n")); err == nil {
+		var rep reply
 		var keep bool
-		if _, keep, err = readReply(l.in, nil); err == nil && keep {
+		rep, keep, err = readReply(l.in, nil)
+		switch {
+		case err == nil && rep.status != http.StatusOK:
+			err = fmt.Errorf("status %d", rep.status)
+		case err == nil && keep:
 			return nil
 		}
 	}
@@ -176,6 +184,7 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	b = append(b, l.addr...)
 	b = append(b, "\r\nContent-Type: application/json\r\nLambda-Runtime-Deadline-Ms: "...)
 	b = strconv.AppendInt(b, deadline.UnixMilli(), 10)
+	b = appendHeader(b, headerContainer, l.container)
 	b = appendHeader(b, "X-Amzn-RequestId", inv.RequestID)
 	b = appendHeader(b, "X-Amzn-Trace-Id", inv.TraceID)
 	b = appendHeader(b, "X-Amz-Client-Context", inv.ClientContext)
@@ -201,6 +210,12 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	}
 	l.out = b[:0]
 	if err != nil {
+		// Another's container says so without reading what comes: the rest of a large event finds no taker then.
+		if written > 0 {
+			if rep, _, readErr := readReply(l.in, nil); readErr == nil && rep.status == http.StatusMisdirectedRequest {
+				return rep, false, nil
+			}
+		}
 		err = fmt.Errorf("sending the invocation: %w", err)
 		if written == 0 {
 			err = &unreachedError{err}

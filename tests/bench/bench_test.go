@@ -66,7 +66,7 @@ func BenchmarkWarm(b *testing.B) {
 	require.NoError(b, err)
 	direct := func() {
 		url := fmt.Sprintf("http://%s:%d/2015-03-31/functions/function/invocations", worker.GetIpAddress(), worker.GetPort())
-		mustAnswer(b, box.HTTP, url, "", event)
+		mustAnswer(b, box.HTTP, url, "", event, "X-Esb-Container-Id", worker.GetId())
 	}
 	gateway := func() { mustAnswer(b, box.HTTP, box.HTTPURL+"/warm", token, []byte(`{"message":"hello"}`)) }
 	for range 200 {
@@ -166,13 +166,16 @@ func mustRun(b *testing.B, name string, args ...string) {
 	}
 }
 
-func mustAnswer(b *testing.B, client *http.Client, url, token string, body []byte) {
+func mustAnswer(b *testing.B, client *http.Client, url, token string, body []byte, header ...string) {
 	req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		b.Fatal(err)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
 	}
 	res, err := client.Do(req)
 	if err != nil {
