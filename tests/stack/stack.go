@@ -4,6 +4,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -64,6 +65,8 @@ type Options struct {
 	FunctionsConfig, RoutingConfig, ResourcesConfig string
 	// Images are extra image archives to put into the box's image folder before it starts.
 	Images []string
+	// SubnetBits is the size of the function network; 24 when 0.
+	SubnetBits int
 	// OwnLogs: the VictoriaLogs at LogsURL is the test's own affair, a native box starts none.
 	OwnLogs bool
 	// Env are further settings, "NAME=value".
@@ -137,7 +140,7 @@ func Prepare(home string, opts Options) (*Stack, error) {
 		Home:        home,
 		BinDir:      filepath.Join(root, ".esb", "bin"),
 		Bridge:      "esbt" + hex.EncodeToString(suffix),
-		Subnet:      network + "0/24",
+		Subnet:      fmt.Sprintf("%s0/%d", network, cmp.Or(opts.SubnetBits, 24)),
 		Box:         network + "1",
 		HTTPSURL:    local("https", p.https),
 		HTTPURL:     local("http", p.http),

@@ -1,0 +1,105 @@
+package security
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// A /28 has 13 addresses for functions, so that one is used again after as many starts.
+func TestFunctions_OneAnothersAddress_NeverAnswerForOneAnother(t *testing.T) {
+	const others = 13
+	home := t.TempDir()
+	root, err := stack.RepositoryRoot()
+	require.NoError(t, err)
+	shell := os.DirFS(filepath.Join(root, "tests", "security", "testdata", "shell"))
+	functions := "defaults: {scaling: {min_capacity: 0, max_capacity: 1, idle_timeout: 600, acquire_timeout: 20}}\nfunctions:\n"
+	routes := "routes:\n"
+	for n := range others + 1 {
+		name := fmt.Sprintf("f%d", n)
+		require.NoError(t, os.CopyFS(filepath.Join(home, name), shell))
+		functions += fmt.Sprintf("  %s: {code: ./%[1]s, runtime: python3.11, handler: app.handler, timeout: 10}\n", name)
+		routes += fmt.Sprintf("  - {path: /%s, method: POST, function: %[1]s, auth: none}\n", name)
+	}
+	for name, text := range map[string]string{"functions.yml": functions, "routing.yml": routes, "resources.yml": "{}\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(home, name), []byte(text), 0o644))
+	}
+	small, err := stack.Prepare(home, stack.Options{
+		FunctionsConfig: filepath.Join(home, "functions.yml"), RoutingConfig: filepath.Join(home, "routing.yml"),
+		ResourcesConfig: filepath.Join(home, "resources.yml"), SubnetBits: 28,
+		// The gateway is to find out by itself, not by its agent's list.
+		Env: []string{"NETWORK_POOL_SIZE=0", "HEARTBEAT_INTERVAL=600", "ESB_STORES=off"},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, small.Down()) })
+	require.NoError(t, small.Up(t.Context()))
+
+	// call returns which function answered, and the address of its container.
+	call := func(n int) (function, address string) {
+		answer := small.Post(t, fmt.Sprintf("/f%d", n), "", `result = [context.function_name, open("/etc/hosts").read()]`)
+		require.Equal(t, http.StatusOK, answer.Status, "f%d: %s", n, answer.Body)
+		var got struct{ Result []string }
+		require.NoError(t, json.Unmarshal(answer.Body, &got), "%s", answer.Body)
+		for line := range strings.Lines(got.Result[1]) {
+			if fields := strings.Fields(line); len(fields) == 2 && strings.HasPrefix(fields[1], "lambda-") {
+				address = fields[0]
+			}
+		}
+		require.NotEmpty(t, address, "%s", answer.Body)
+		return got.Result[0], address
+	}
+	_, address := call(0)
+	kill(t, small.Containers(t, "f0")[0].GetContainerId())
+	starts := 0
+	for n := 1; n <= others; n++ {
+		function, theirs := call(n)
+		require.Equal(t, fmt.Sprintf("f%d", n), function)
+		if starts++; theirs == address {
+			break
+		}
+	}
+	attempt(t, function, "get an address soon after another function has lost it", func(t *testing.T) {
+		require.Equal(t, others, starts, "it was given out while there were others")
+	})
+	attempt(t, function, "get another function's requests together with its address", func(t *testing.T) {
+		// Room for a new container.
+		gone := small.Containers(t, "f1")[0].GetContainerId()
+		_, err := small.Agent.DestroyContainer(t.Context(), &agentv1.DestroyContainerRequest{ContainerId: gone, Reason: "test"})
+		require.NoError(t, err)
+		function, _ := call(0)
+		require.Equal(t, "f0", function)
+		// The gateway believes that this one has a container too.
+		function, _ = call(others)
+		require.Equal(t, fmt.Sprintf("f%d", others), function)
+	})
+}
+
+// kill ends process 1 of a container, as a fault of the machine would.
+func kill(t *testing.T, container string) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	require.NoError(t, err)
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		environ, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		if err == nil && strings.Contains("\x00"+string(environ), "\x00ESB_INIT_CONTAINER="+container+"\x00") {
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+			return
+		}
+	}
+	t.Fatalf("no process 1 of %s", container)
+}
