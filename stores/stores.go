@@ -2,9 +2,9 @@
 // the image registry that run as child processes of one supervising program. It depends on nothing but the standard
 // library; each package below it does one job, and app puts them together.
 //
-// Every store's process listens on a loopback port of its own choice, which changes with each start. What clients
-// connect to are this program's listeners: they stay open while a process is restarted, exist on the box's address before
-// the function network does, and for the DynamoDB API they check signatures.
+// Every store's process listens on a loopback port of a network namespace of its own, which this program alone reaches.
+// What clients connect to are this program's listeners: they stay open while a process is restarted, exist on the box's
+// address before the function network does, and check what the processes do not.
 package stores
 
 import (

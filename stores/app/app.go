@@ -27,6 +27,7 @@ import (
 	"github.com/edge-serverless-box/esb/stores"
 	"github.com/edge-serverless-box/esb/stores/basicauth"
 	"github.com/edge-serverless-box/esb/stores/child"
+	"github.com/edge-serverless-box/esb/stores/confine"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
 	"github.com/edge-serverless-box/esb/stores/functionfront"
 	"github.com/edge-serverless-box/esb/stores/listen"
@@ -57,8 +58,13 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 	}()
 	// Addresses first: one that is taken is known before anything has been started.
 	functions := functionfront.NewKeyFile(s.FunctionKeysFile, log)
+	confined := true
+	if err := confine.Check(ctx); err != nil {
+		confined = false
+		log.Warn("the ports of the stores' own processes are open to all programs of this machine, or of this container: they get no network namespace", "error", err)
+	}
 	for i, name := range which {
-		r := &store{name: name, settings: s, log: log, functions: functions}
+		r := &store{name: name, settings: s, log: log, functions: functions, confined: confined}
 		running[i] = r
 		if err := r.listen(ctx); err != nil {
 			return err
@@ -99,6 +105,8 @@ type store struct {
 	log      *slog.Logger
 	api, ui  []net.Listener
 	process  *child.Child
+	// confined: nobody but this program reaches the process.
+	confined bool
 	// credentials are what the front of VictoriaLogs asks for, inner what VictoriaLogs itself asks its front for.
 	credentials, inner basicauth.Credentials
 	// functions are the keys of functions.
@@ -205,9 +213,11 @@ func (r *store) config() (child.Config, error) {
 	dir := filepath.Join(s.DataDir, string(r.name))
 	cfg := child.Config{
 		Name: string(r.name), Ports: 1, Dir: dir, Env: environment(), Logger: r.log,
-		Log: filepath.Join(s.LogDir, "store-"+string(r.name)+".log"),
-		Probe: func(ctx context.Context, addrs []string) error {
-			return Probe(ctx, "http://"+addrs[0]+r.name.HealthPath())
+		Log:      filepath.Join(s.LogDir, "store-"+string(r.name)+".log"),
+		Confined: r.confined,
+		Probe: func(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
+			transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+			return ask(ctx, transport, "http://127.0.0.1"+r.name.HealthPath())
 		},
 	}
 	switch r.name {
@@ -313,11 +323,15 @@ func Health(ctx context.Context, s settings.Settings, which []stores.Store) erro
 
 // Probe asks a URL once and wants the answer 200.
 func Probe(ctx context.Context, url string) error {
+	return ask(ctx, &http.Transport{DisableKeepAlives: true}, url)
+}
+
+func ask(ctx context.Context, transport *http.Transport, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Transport: transport}
 	res, err := client.Do(req)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Package child runs a store's process: it starts it on free loopback ports, waits until it serves, looks after its
+// Package child runs a store's process: it starts it on free loopback ports that it alone reaches, waits until it serves, looks after its
 // health, restarts it when it dies or hangs, and stops it.
 package child
 
@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/edge-serverless-box/esb/stores/confine"
 )
 
 const (
@@ -57,11 +59,16 @@ type Config struct {
 	Dir string
 	// Log is the file of standard output and error.
 	Log string
-	// Probe asks the process at the addresses whether it serves.
-	Probe func(ctx context.Context, addrs []string) error
+	// Confined lets nobody but this program reach the ports.
+	Confined bool
+	// Probe asks the process whether it serves; dial connects to its first port.
+	Probe func(ctx context.Context, dial func(context.Context) (net.Conn, error)) error
 	// Logger is where starts, exits and restarts are reported.
 	Logger *slog.Logger
 }
+
+// dial connects to one of the addresses of a process.
+type dial func(ctx context.Context, addr string) (net.Conn, error)
 
 // Child is a running process with its watcher.
 type Child struct {
@@ -74,6 +81,7 @@ type Child struct {
 	// mu guards everything below: what is known of the present process.
 	mu    sync.Mutex
 	addrs []string
+	dial  dial
 	pid   int
 	// serves is closed while the process serves; it is replaced when it has ended.
 	serves chan struct{}
@@ -118,17 +126,19 @@ func (c *Child) PID() int {
 
 // Dial connects to the i-th port. While the process is being restarted, it waits, for as long as ctx allows.
 func (c *Child) Dial(ctx context.Context, i int) (net.Conn, error) {
-	var dialer net.Dialer
 	for {
 		c.mu.Lock()
-		serves, addrs := c.serves, c.addrs
+		serves := c.serves
 		c.mu.Unlock()
 		select {
 		case <-serves:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("connect to %s, which is being restarted: %w", c.cfg.Name, ctx.Err())
 		}
-		conn, err := dialer.DialContext(ctx, "tcp", addrs[i])
+		c.mu.Lock()
+		dial, addrs := c.dial, c.addrs
+		c.mu.Unlock()
+		conn, err := dial(ctx, addrs[i])
 		if err == nil {
 			return conn, nil
 		}
@@ -212,19 +222,21 @@ func (c *Child) runOnce(ctx context.Context, serves func(pid int)) error {
 	// A group of its own, so that Ctrl-C in a terminal reaches this program alone. TERM when this program is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	c.output.mark()
-	err = cmd.Start()
+	dial, closeDial, err := c.startProcess(cmd)
 	_ = held.Close()
 	if err != nil {
 		return fmt.Errorf("start %s: %w", c.cfg.Name, err)
 	}
+	defer closeDial()
 	pid := cmd.Process.Pid
 	c.mu.Lock()
-	c.addrs, c.pid = addrs, pid
+	c.addrs, c.dial, c.pid = addrs, dial, pid
 	c.mu.Unlock()
+	first := func(ctx context.Context) (net.Conn, error) { return dial(ctx, addrs[0]) }
 
 	probed := make(chan error, 1)
 	go func() {
-		err := c.attend(run, addrs, func() { serves(pid) })
+		err := c.attend(run, first, func() { serves(pid) })
 		if err != nil {
 			// It would not heed SIGTERM either, and its data survives a kill.
 			_ = cmd.Process.Kill()
@@ -254,8 +266,8 @@ func (c *Child) runOnce(ctx context.Context, serves func(pid int)) error {
 
 // attend waits until the process serves, says so, and goes on asking until it does not any more, which is an error, or
 // ctx ends.
-func (c *Child) attend(ctx context.Context, addrs []string, serves func()) error {
-	if err := c.awaitServing(ctx, addrs); err != nil || ctx.Err() != nil {
+func (c *Child) attend(ctx context.Context, first func(context.Context) (net.Conn, error), serves func()) error {
+	if err := c.awaitServing(ctx, first); err != nil || ctx.Err() != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -270,7 +282,7 @@ func (c *Child) attend(ctx context.Context, addrs []string, serves func()) error
 			return nil
 		case <-ticker.C:
 		}
-		err := c.probe(ctx, addrs)
+		err := c.probe(ctx, first)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -286,13 +298,13 @@ func (c *Child) attend(ctx context.Context, addrs []string, serves func()) error
 	}
 }
 
-func (c *Child) awaitServing(ctx context.Context, addrs []string) error {
+func (c *Child) awaitServing(ctx context.Context, first func(context.Context) (net.Conn, error)) error {
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	ticker := time.NewTicker(firstProbe)
 	defer ticker.Stop()
 	for {
-		err := c.probe(starting, addrs)
+		err := c.probe(starting, first)
 		if err == nil {
 			return nil
 		}
@@ -306,13 +318,33 @@ func (c *Child) awaitServing(ctx context.Context, addrs []string) error {
 	}
 }
 
-func (c *Child) probe(ctx context.Context, addrs []string) error {
+func (c *Child) probe(ctx context.Context, first func(context.Context) (net.Conn, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	return c.cfg.Probe(ctx, addrs)
+	return c.cfg.Probe(ctx, first)
 }
 
-// freeAddrs finds loopback ports that nobody listens on. One that is taken before the process has it lets the process
+// startProcess starts the process, confined where it shall be, and returns how it is reached until closeDial.
+func (c *Child) startProcess(cmd *exec.Cmd) (reach dial, closeDial func(), err error) {
+	if !c.cfg.Confined {
+		reach = func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		}
+		return reach, func() {}, cmd.Start()
+	}
+	dialer, started, err := confine.Command(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = cmd.Start()
+	started()
+	if err != nil {
+		return nil, nil, errors.Join(err, dialer.Close())
+	}
+	return dialer.Dial, func() { _ = dialer.Close() }, nil
+}
+
+// freeAddrs finds loopback ports that nobody listens on, here; a confined process has all to itself. One that is taken before the process has it lets the process
 // fail, and the next start has others.
 func freeAddrs(n int) ([]string, error) {
 	addrs := make([]string, n)

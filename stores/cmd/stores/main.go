@@ -18,6 +18,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/stores"
 	"github.com/edge-serverless-box/esb/stores/app"
+	"github.com/edge-serverless-box/esb/stores/confine"
 	"github.com/edge-serverless-box/esb/stores/settings"
 )
 
@@ -25,6 +26,9 @@ import (
 const healthTimeout = 5 * time.Second
 
 func main() {
+	if confine.Is(os.Args) {
+		os.Exit(confine.Run(os.Args))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	err := run(ctx, os.Args[1:])
 	stop()
