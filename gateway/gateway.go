@@ -4,6 +4,7 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 	"time"
 )
@@ -191,6 +192,15 @@ type Invocation struct {
 	ClientContext string
 	LogTail       bool
 	Payload       []byte
+	// Memory takes the bytes of a result that is not small, so that the sum of all results is bounded; nil does not count
+	// them. Its owner releases it when the result has been dealt with.
+	Memory Memory
+}
+
+// Memory is what a request holds of the gateway's memory; budget.Claim is the one of production.
+type Memory interface {
+	// GrowWait takes n more bytes, and waits for them until ctx ends. Its error says that there are none.
+	GrowWait(ctx context.Context, n int64) error
 }
 
 // StreamWriter takes a function's result while it arrives. Its methods are called by one goroutine, in order.

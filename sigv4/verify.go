@@ -123,6 +123,46 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Signature, error) {
 	return v.check(r, given)
 }
 
+// Head checks all of a request that can be checked before its body is there: how, for which service and with which
+// headers it says that it is signed, whether the key is known, and whether the clocks agree; the signature itself too when
+// the request says in X-Amz-Content-Sha256 which body is signed. A body is worth reading then, for Complete. The error is an
+// *Error.
+func (v *Verifier) Head(r *http.Request) (Signature, error) {
+	given, err := v.parse(r)
+	if err != nil {
+		return Signature{}, err
+	}
+	if claimed := r.Header.Get(HeaderContentSHA256); isHash(claimed) && claimed == strings.ToLower(claimed) {
+		given.Payload = claimed
+		return v.check(r, given)
+	}
+	if _, ok := v.keys(given.AccessKeyID); !ok {
+		return Signature{}, errUnknownKey()
+	}
+	if err := v.timely(given); err != nil {
+		return Signature{}, err
+	}
+	return given, nil
+}
+
+// Complete checks a signature that Head returned together with the whole body of the same request. The error is an *Error.
+func (v *Verifier) Complete(r *http.Request, given Signature, body []byte) (Signature, error) {
+	hash := HashPayload(body)
+	if given.Payload == "" {
+		given.Payload = hash
+		return v.check(r, given)
+	}
+	if subtle.ConstantTimeCompare([]byte(given.Payload), []byte(hash)) != 1 {
+		return Signature{}, errOther()
+	}
+	return given, nil
+}
+
+func isHash(text string) bool {
+	sum, err := hex.DecodeString(text)
+	return err == nil && len(sum) == sha256.Size
+}
+
 // VerifyHead checks a request but for its body, which must be what Signature.Payload says: read it through
 // Signature.Body. It is for S3, whose requests say in X-Amz-Content-Sha256 what is signed of the body. The error is an
 // *Error.
@@ -143,7 +183,7 @@ func (v *Verifier) VerifyHead(r *http.Request) (Signature, error) {
 	case "":
 		return Signature{}, incomplete("Missing required header for this request: x-amz-content-sha256")
 	default:
-		if sum, err := hex.DecodeString(given.Payload); err != nil || len(sum) != sha256.Size {
+		if !isHash(given.Payload) {
 			return Signature{}, incomplete("x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value.")
 		}
 	}
@@ -183,28 +223,35 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 func (v *Verifier) check(r *http.Request, given Signature) (Signature, error) {
 	secret, ok := v.keys(given.AccessKeyID)
 	if !ok {
-		return Signature{}, &Error{Reason: UnknownKey, Code: "UnrecognizedClientException", Message: "The security token included in the request is invalid."}
+		return Signature{}, errUnknownKey()
 	}
 	want := sign(given.Scope.Key(secret), given.Scope, given.Date.Format(timeFormat),
 		canonical(r, v.service, given.query, given.Headers, given.Payload))
 	if subtle.ConstantTimeCompare([]byte(want), []byte(given.Hex)) != 1 {
-		return Signature{}, mismatch("The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
+		return Signature{}, errOther()
 	}
-	// Last, so that a stranger does not learn the box's time.
-	now := v.now().UTC()
-	switch {
-	case given.Date.After(now.Add(MaxSkew)):
-		return Signature{}, &Error{Reason: Skewed, Code: codeInvalid, Message: fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + 5 min.)",
-			given.Date.Format(timeFormat), now.Add(MaxSkew).Format(timeFormat), now.Format(timeFormat))}
-	case given.Presigned && given.Date.Add(given.expires).Before(now):
-		return Signature{}, &Error{Reason: Expired, Code: codeInvalid, Message: fmt.Sprintf("Signature expired: %s is now earlier than %s",
-			given.Date.Add(given.expires).Format(timeFormat), now.Format(timeFormat))}
-	case !given.Presigned && given.Date.Before(now.Add(-MaxSkew)):
-		return Signature{}, &Error{Reason: Skewed, Code: codeInvalid, Message: fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - 5 min.)",
-			given.Date.Format(timeFormat), now.Add(-MaxSkew).Format(timeFormat), now.Format(timeFormat))}
+	if err := v.timely(given); err != nil {
+		return Signature{}, err
 	}
 	given.query = nil
 	return given, nil
+}
+
+// timely says whether the clocks agree, and a presigned request is still valid.
+func (v *Verifier) timely(given Signature) error {
+	now := v.now().UTC()
+	switch {
+	case given.Date.After(now.Add(MaxSkew)):
+		return &Error{Reason: Skewed, Code: codeInvalid, Message: fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + 5 min.)",
+			given.Date.Format(timeFormat), now.Add(MaxSkew).Format(timeFormat), now.Format(timeFormat))}
+	case given.Presigned && given.Date.Add(given.expires).Before(now):
+		return &Error{Reason: Expired, Code: codeInvalid, Message: fmt.Sprintf("Signature expired: %s is now earlier than %s",
+			given.Date.Add(given.expires).Format(timeFormat), now.Format(timeFormat))}
+	case !given.Presigned && given.Date.Before(now.Add(-MaxSkew)):
+		return &Error{Reason: Skewed, Code: codeInvalid, Message: fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - 5 min.)",
+			given.Date.Format(timeFormat), now.Add(-MaxSkew).Format(timeFormat), now.Format(timeFormat))}
+	}
+	return nil
 }
 
 // parse reads how a request says that it is signed.
@@ -317,6 +364,14 @@ func (s *Signature) parseCredential(credential, service string) error {
 		return mismatch("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP.")
 	}
 	return nil
+}
+
+func errUnknownKey() error {
+	return &Error{Reason: UnknownKey, Code: "UnrecognizedClientException", Message: "The security token included in the request is invalid."}
+}
+
+func errOther() error {
+	return mismatch("The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 }
 
 const codeInvalid = "InvalidSignatureException"

@@ -35,6 +35,9 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/schedule"
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/guard/budget"
+	"github.com/edge-serverless-box/esb/guard/connlimit"
+	"github.com/edge-serverless-box/esb/guard/memlimit"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
@@ -55,7 +58,11 @@ func Run(ctx context.Context, getenv func(string) string, stdout io.Writer) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
-	a, err := Open(ctx, s, out)
+	memory, err := memlimit.Apply(getenv)
+	if err != nil {
+		return err
+	}
+	a, err := Open(ctx, s, memory, out)
 	if err != nil {
 		return err
 	}
@@ -97,8 +104,8 @@ type App struct {
 	stopping    atomic.Bool
 }
 
-// Open starts a gateway. When a step fails, the earlier ones are undone.
-func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, err error) {
+// Open starts a gateway that may use so much memory. When a step fails, the earlier ones are undone.
+func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdout io.Writer) (_ *App, err error) {
 	// Both loggers write whole lines to one output.
 	out := &lockedWriter{w: stdout}
 	level := &slog.HandlerOptions{Level: s.LogLevel}
@@ -168,9 +175,10 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		Logger:          a.log,
 	})
 	events := event.NewBuilder(s.AccountID)
-	a.authorizers = authorizer.New(authorizer.Options{Invoker: invoker, Events: events, Region: s.Region, Logger: a.log})
+	buffers := budget.New(bufferBytes(s, memory))
+	a.authorizers = authorizer.New(authorizer.Options{Invoker: invoker, Events: events, Region: s.Region, Memory: buffers, Logger: a.log})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
-	if a.async, err = openQueue(ctx, s, invoker, a.log); err != nil {
+	if a.async, err = openQueue(ctx, s, invoker, buffers, a.log); err != nil {
 		return nil, err
 	}
 	if a.schedules, err = schedule.Open(schedule.Options{
@@ -192,6 +200,8 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 		HTTPAddrs:    s.HTTPAddrs,
 		AdminAddr:    s.AdminAddr,
 		AdminToken:   adminToken,
+		Connections:  connections(s, memory),
+		Memory:       buffers,
 		LoginPath:    s.AuthEndpointPath,
 		Auth:         authenticator,
 		Events:       events,
@@ -241,8 +251,32 @@ func Open(ctx context.Context, s settings.Settings, stdout io.Writer) (_ *App, e
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	a.http.Serve()
 	a.watcher.Start(a.apply)
-	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr)
+	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr,
+		"memory_mb", memory.Bytes>>20, "memory_from", memory.Source, "buffer_mb", buffers.Limit()>>20, "connections", options.Connections.Total)
 	return a, nil
+}
+
+// bufferBytes is how much bodies, events and answers may hold.
+func bufferBytes(s settings.Settings, memory memlimit.Limit) int64 {
+	if s.BufferMB > 0 {
+		return int64(s.BufferMB) << 20
+	}
+	return memory.Budget(0.4, 1<<30)
+}
+
+// connections are the bounds of clients' connections.
+func connections(s settings.Settings, memory memlimit.Limit) connlimit.Bounds {
+	b := connlimit.Defaults(memory.Bytes, s.Subnet)
+	if s.MaxConnections > 0 {
+		b = connlimit.Split(s.MaxConnections, s.Subnet)
+	}
+	if s.MaxConnectionsPerAddress > 0 {
+		b.PerAddress = s.MaxConnectionsPerAddress
+	}
+	if n := s.MaxFunctionConnections; n > 0 {
+		b.Networks[0].Total, b.Networks[0].PerAddress = n, max(n/8, 1)
+	}
+	return b
 }
 
 // dependencies are what /readyz asks: the stores only as far as they are used.
@@ -286,7 +320,7 @@ func objects(s settings.Settings) codewatch.Objects {
 }
 
 // openQueue opens the queue of asynchronous invocations.
-func openQueue(ctx context.Context, s settings.Settings, invoker *invoke.Invoker, log *slog.Logger) (*async.Queue, error) {
+func openQueue(ctx context.Context, s settings.Settings, invoker *invoke.Invoker, memory *budget.Budget, log *slog.Logger) (*async.Queue, error) {
 	options := async.Options{
 		Dir: filepath.Join(s.Home, "async"),
 		URL: string(s.Async.NATSURL), CredentialsFile: s.Async.NATSCredentials,
@@ -295,7 +329,7 @@ func openQueue(ctx context.Context, s settings.Settings, invoker *invoke.Invoker
 		MaxBytes: int64(s.Async.MaxMB) << 20, DeadMaxBytes: int64(s.Async.DeadLetterMaxMB) << 20,
 		DeadRetention: s.Async.DeadLetterRetention, RetryBase: s.Async.RetryBase,
 		Region: s.Region, AccountID: s.AccountID,
-		Invoker: invoker, Logger: log,
+		Invoker: invoker, Memory: memory, Logger: log,
 	}
 	if s.S3.Endpoint != "" {
 		options.Objects = async.NewS3(s.S3.Endpoint, s.Region, s.S3.AccessKey, string(s.S3.SecretKey))

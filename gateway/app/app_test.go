@@ -28,6 +28,7 @@ import (
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/gateway/app"
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/guard/memlimit"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4"
 )
@@ -189,7 +190,7 @@ func TestApp_FromLoginToContainerAndBack(t *testing.T) {
 	s, err := settings.Load(getenv(env))
 	require.NoError(t, err)
 	var log bytes.Buffer
-	a, err := app.Open(context.Background(), s, &log)
+	a, err := app.Open(context.Background(), s, memlimit.Limit{Bytes: 1 << 30}, &log)
 	require.NoError(t, err)
 	closed := false
 	defer func() {

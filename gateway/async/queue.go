@@ -25,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/guard/budget"
 )
 
 const (
@@ -77,7 +78,9 @@ type Options struct {
 	Invoker           Invoker
 	// Objects takes the records for S3; nil when the box has no object store.
 	Objects Objects
-	Logger  *slog.Logger
+	// Memory bounds what results hold; nil does not.
+	Memory *budget.Budget
+	Logger *slog.Logger
 }
 
 // Queue takes events and sees to them. Open starts it, Close ends it.

@@ -109,7 +109,13 @@ func (q *Queue) look(l *lane, e entry, tooOld bool) verdict {
 // run invokes the function.
 func (q *Queue) run(e entry, ev event, fn *gateway.Function) verdict {
 	started.WithLabelValues(fn.Name).Inc()
-	res, err := q.opts.Invoker.Invoke(q.ctx, fn, ev.invocation())
+	inv := ev.invocation()
+	if q.opts.Memory != nil {
+		held := q.opts.Memory.Claim("async " + fn.Name)
+		defer held.Release()
+		inv.Memory = &held
+	}
+	res, err := q.opts.Invoker.Invoke(q.ctx, fn, inv)
 	if err != nil {
 		if q.ctx.Err() != nil {
 			return brokenOff

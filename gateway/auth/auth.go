@@ -73,6 +73,7 @@ type Authenticator struct {
 	now      func() time.Time
 	verified *cache
 	issuers  *Issuers
+	guesses  *guesses
 	apiKeys  atomic.Pointer[[]namedKey]
 }
 
@@ -98,6 +99,7 @@ func New(o Options) (*Authenticator, error) {
 		now:      o.Now,
 		verified: newCache(cacheSize),
 		issuers:  o.Issuers,
+		guesses:  newGuesses(),
 	}
 	if a.now == nil {
 		a.now = time.Now
@@ -145,14 +147,30 @@ func ParseCredentials(body []byte) (Credentials, error) {
 	return c, nil
 }
 
-// Login answers right credentials with a token. Its error has CodeUnauthorized for wrong ones.
-func (a *Authenticator) Login(c Credentials) (string, error) {
-	// Both are compared, so that the time does not tell a wrong user from a wrong password.
-	userOK, passwordOK := equal(a.user, c.User), equal(a.password, c.Password)
-	if !userOK || !passwordOK {
-		return "", gateway.Errorf(gateway.CodeUnauthorized, "login: wrong user or password")
+// MayLogIn says whether a login from an address is looked at at all: not while too many were wrong. Its error has
+// CodeRouteThrottled, and says when to come back.
+func (a *Authenticator) MayLogIn(from string) error { return a.guesses.may(from, a.now()) }
+
+// Login answers a right API key and credentials with a token. Its error has CodeUnauthorized for wrong ones, and
+// CodeRouteThrottled as MayLogIn has. keyRight says whether the API key is right, of what was looked at.
+func (a *Authenticator) Login(from, apiKey string, c Credentials) (token string, keyRight bool, err error) {
+	var right bool
+	err = a.guesses.try(from, a.now(), func() bool {
+		// All are compared, so that the time does not tell which one is wrong.
+		key, user, password := equal(a.apiKey, apiKey), equal(a.user, c.User), equal(a.password, c.Password)
+		keyRight, right = key, key && user && password
+		return right
+	})
+	switch {
+	case err != nil:
+		return "", false, err
+	case !keyRight:
+		return "", false, gateway.Errorf(gateway.CodeUnauthorized, "login: x-api-key is missing or wrong")
+	case !right:
+		return "", true, gateway.Errorf(gateway.CodeUnauthorized, "login: wrong user or password")
 	}
-	return a.issue(c.User)
+	token, err = a.issue(c.User)
+	return token, true, err
 }
 
 // issue makes a token with the claims of a Cognito id token.
@@ -204,6 +222,9 @@ func (a *Authenticator) verify(token string) (*gateway.Caller, error) {
 	if caller := a.verified.get(key, now); caller != nil {
 		return caller, nil
 	}
+	if extended(token) {
+		return nil, refuse("the token has critical extensions", nil)
+	}
 	parsed, err := jwt.Parse([]byte(token),
 		jwt.WithKey(jwa.HS256, a.secret), // pins the algorithm
 		jwt.WithClock(jwt.ClockFunc(a.now)),
@@ -229,6 +250,16 @@ func (a *Authenticator) verify(token string) (*gateway.Caller, error) {
 	}
 	a.verified.put(key, caller, until)
 	return caller, nil
+}
+
+// extended says whether the header of a token has extensions that whoever checks it must understand; none is understood
+// here (RFC 7515, 4.1.11). A header that cannot be read is for the parser to refuse.
+func extended(token string) bool {
+	var header struct {
+		Critical json.RawMessage `json:"crit"`
+	}
+	part, _, _ := strings.Cut(token, ".")
+	return decodePart(part, &header) == nil && header.Critical != nil
 }
 
 // claims lists a token's claims by name, as texts: times in seconds since the epoch, what is not a scalar as JSON.

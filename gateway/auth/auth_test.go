@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
 	"github.com/lestrrat-go/jwx/v2/jwt"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,8 +36,9 @@ func mustNew(t testing.TB) (*auth.Authenticator, *clock) {
 
 func mustLogin(t testing.TB, a *auth.Authenticator) string {
 	t.Helper()
-	token, err := a.Login(auth.Credentials{User: "user", Password: "pass"})
+	token, keyRight, err := a.Login("192.0.2.1", "key", auth.Credentials{User: "user", Password: "pass"})
 	require.NoError(t, err)
+	assert.True(t, keyRight)
 	return token
 }
 
@@ -77,7 +80,8 @@ func TestParseCredentials(t *testing.T) {
 func TestLogin_WrongCredentials(t *testing.T) {
 	a, _ := mustNew(t)
 	for _, c := range []auth.Credentials{{}, {User: "user"}, {User: "user", Password: "Pass"}, {User: "other", Password: "pass"}} {
-		_, err := a.Login(c)
+		_, keyRight, err := a.Login("192.0.2.1", "key", c)
+		assert.True(t, keyRight)
 		assert.Equal(t, gateway.CodeUnauthorized, gateway.ErrorCode(err), c)
 	}
 }
@@ -129,6 +133,13 @@ func TestAuthenticate_Tokens(t *testing.T) {
 	}
 	none, err := jwt.Sign(parsed, jwt.WithInsecureNoSignature())
 	require.NoError(t, err)
+	extension := jws.NewHeaders()
+	require.NoError(t, extension.Set("crit", []string{"x"}))
+	require.NoError(t, extension.Set("x", true))
+	payload, err := json.Marshal(parsed)
+	require.NoError(t, err)
+	critical, err := jws.Sign(payload, jws.WithKey(jwa.HS256, secret, jws.WithProtectedHeaders(extension)))
+	require.NoError(t, err)
 	tests := []struct {
 		name   string
 		header http.Header
@@ -158,6 +169,7 @@ func TestAuthenticate_Tokens(t *testing.T) {
 		{"another audience", authorization(sign(jwa.HS256, secret, "aud", "else")), false},
 		{"an access token", authorization(sign(jwa.HS256, secret, "token_use", "access")), false},
 		{"too long", authorization(good + strings.Repeat("A", 9000)), false},
+		{"critical extension", authorization(string(critical)), false},
 		{"JSON serialisation", authorization(`{"payload":"..","signature":""}`), false},
 	}
 	for _, tt := range tests {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/guard/budget"
 )
 
 // callTimeout bounds a call that requests share, which ends with the last of them in any case (AWS: 30 s).
@@ -41,6 +42,8 @@ type Options struct {
 	Events  *event.Builder
 	// Region stands in the ARNs that policies name.
 	Region string
+	// Memory bounds what answers hold; nil does not.
+	Memory *budget.Budget
 	Logger *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -52,6 +55,7 @@ type Authorizers struct {
 	invoker Invoker
 	events  *event.Builder
 	region  string
+	memory  *budget.Budget
 	log     *slog.Logger
 	now     func() time.Time
 
@@ -74,7 +78,7 @@ type state struct {
 
 // New returns Authorizers that know none yet.
 func New(o Options) *Authorizers {
-	a := &Authorizers{invoker: o.Invoker, events: o.Events, region: o.Region, log: o.Logger, now: o.Now}
+	a := &Authorizers{invoker: o.Invoker, events: o.Events, region: o.Region, memory: o.Memory, log: o.Logger, now: o.Now}
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -244,7 +248,9 @@ func (a *Authorizers) fly(ctx context.Context, s *state, f *flight, trace string
 func (a *Authorizers) call(ctx context.Context, spec *gateway.Authorizer, trace string, payload []byte) (*decision, time.Duration, error) {
 	id := uuid.NewString()
 	began := time.Now()
-	result, err := a.invoker.Invoke(ctx, spec.Function, gateway.Invocation{RequestID: id, TraceID: trace, Payload: payload})
+	held := a.memory.Claim("authorizer " + spec.Name)
+	defer held.Release()
+	result, err := a.invoker.Invoke(ctx, spec.Function, gateway.Invocation{RequestID: id, TraceID: trace, Payload: payload, Memory: &held})
 	latency := time.Since(began)
 	durations.WithLabelValues(spec.Name).Observe(latency.Seconds())
 	if err != nil {

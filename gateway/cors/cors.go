@@ -65,8 +65,9 @@ func add(h http.Header, c *gateway.CORS, origin string) bool {
 	return true
 }
 
-// matches compares an origin with a pattern that may have one "*", which stands for at least one character. Scheme and host of
-// an origin are in lower case (Fetch standard, ASCII serialisation of an origin).
+// matches compares an origin with a pattern that may have one "*", which stands for at least one character of a host, and at
+// the end of the pattern for a port too. Scheme and host of an origin are in lower case (Fetch standard, ASCII serialisation of
+// an origin).
 func matches(pattern, origin string) bool {
 	pattern = strings.ToLower(pattern)
 	before, behind, wild := strings.Cut(pattern, "*")
@@ -78,7 +79,15 @@ func matches(pattern, origin string) bool {
 		return false
 	}
 	rest, ok = strings.CutSuffix(rest, behind)
-	return ok && rest != "" && (behind == "" || !strings.ContainsAny(rest, ":/"))
+	return ok && rest != "" && !strings.ContainsFunc(rest, func(r rune) bool {
+		return !inHost(r) && (behind != "" || !strings.ContainsRune(":[]", r))
+	})
+}
+
+// inHost says whether a host name may have a character. What else a text between a scheme and a host that is known could be,
+// a user or a path for example, makes it another host's.
+func inHost(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~", r)
 }
 
 func vary(h http.Header, name string) {

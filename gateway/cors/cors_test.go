@@ -73,6 +73,13 @@ func TestWriter_Origins(t *testing.T) {
 		{"https://*.a.b", "https://.a.b", false},
 		{"https://*.a.b", "https://evil.com/.a.b", false},
 		{"https://*.a.b", "https://evila.b", false},
+		{"https://*.a.b", "https://evil.com#.a.b", false},
+		{"https://*.a.b", "https://evil.com?.a.b", false},
+		{"https://*.a.b", "https://evil@c.a.b", false},
+		{"https://*.a.b", "https://evil.com\\.a.b", false},
+		{"https://*", "https://[::1]:81", true},
+		{"https://*", "https://evil@any.where", false},
+		{"https://*", "https://any.where/path", false},
 		{"https://*.a.b", "https://c.a.b.evil.com", false},
 		{"https://a.b", "null", false},
 	} {

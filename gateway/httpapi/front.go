@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -24,6 +24,8 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/throttle"
+	"github.com/edge-serverless-box/esb/guard/budget"
+	"github.com/edge-serverless-box/esb/guard/upload"
 )
 
 // Limits of a request.
@@ -33,8 +35,13 @@ const (
 	// maxHeaderBytes bounds request line and headers together (AWS: 10240 bytes). The answer is that of HTTP
 	// APIs, 431.
 	maxHeaderBytes = 10240
-	// keptBuffer is the largest buffer that goes back to the pool.
-	keptBuffer = 256 << 10
+	// keptBuffer is the largest buffer that goes back to the pool, and the largest body whose memory is not given back as
+	// soon as its event is built.
+	keptBuffer = 64 << 10
+	// heldBytes is what a request with a body holds besides it: the goroutine and what net/http has of it.
+	heldBytes = 16 << 10
+	// envelopeBytes is what an event has besides the body, as a first guess.
+	envelopeBytes = 16 << 10
 )
 
 // front answers clients. One front serves all public listeners.
@@ -54,6 +61,8 @@ type front struct {
 	access  *slog.Logger
 	flights flights
 	buffers sync.Pool
+	// memory bounds what all requests hold.
+	memory *budget.Budget
 	// api is what guards all routes together, limits the tokens of throttles.
 	api         atomic.Pointer[gateway.Access]
 	limits      throttle.Set
@@ -89,6 +98,7 @@ func newFront(o Options) *front {
 		log:     o.Logger,
 		access:  o.AccessLogger,
 		buffers: sync.Pool{New: func() any { return new(buffers) }},
+		memory:  o.Memory,
 
 		streamIdle: cmp.Or(o.StreamIdle, streamIdle),
 	}
@@ -118,6 +128,8 @@ type exchange struct {
 	// authorizing is how long the Lambda authorizer took.
 	authorizing time.Duration
 	err         error
+	// claim is what the request holds of the gateway's memory.
+	claim budget.Claim
 	// broken says that the answer has begun and will never be whole.
 	broken bool
 	// operation and function are of a request to Lambda's API, which has no route.
@@ -126,14 +138,14 @@ type exchange struct {
 
 // on returns the handler of one listener.
 func (f *front) on(scheme, port string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return upload.Handler(upload.Limits{Within: readBodyTimeout}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{w: w, r: r, scheme: scheme, port: port, start: time.Now(), ids: newIDs(), routing: f.routing.Load()}
 		f.serve(x)
 		if x.broken {
 			// The one way to keep net/http from ending the answer properly.
 			panic(http.ErrAbortHandler)
 		}
-	})
+	}))
 }
 
 // serve answers any request. Whatever happens, the answer carries both ids.
@@ -143,6 +155,7 @@ func (f *front) serve(x *exchange) {
 	x.trace = x.ids.trace(x.r.Header.Get("X-Amzn-Trace-Id"), x.start)
 	x.path, x.query = target(x.r)
 	x.sourceIP = sourceIP(x.r.RemoteAddr)
+	x.claim = f.memory.Claim(claimant(x.sourceIP))
 	h := x.w.Header()
 	h["x-amzn-RequestId"] = []string{x.ids.request}
 	h["x-amz-apigw-id"] = []string{x.ids.extended}
@@ -186,19 +199,12 @@ func (f *front) proxy(x *exchange) error {
 		return err
 	}
 	buf := f.buffers.Get().(*buffers)
-	if err := readBody(x, buf); err != nil {
+	if err := f.fill(x, buf, match.PathParameters, caller); err != nil {
 		return err
 	}
-	// An event is never smaller than its body: what cannot fit is not even built.
-	if len(buf.body) > event.MaxEventBytes {
-		return errEventTooLarge(len(buf.body))
-	}
-	buf.event = f.events.Append(buf.event[:0], x.request(buf.body, match.PathParameters, caller))
-	if len(buf.event) > event.MaxEventBytes {
-		return errEventTooLarge(len(buf.event))
-	}
+	inv := gateway.Invocation{RequestID: x.ids.request, TraceID: x.trace, Payload: buf.event, Memory: &x.claim}
 	if x.route.Stream {
-		err := f.stream(x, gateway.Invocation{RequestID: x.ids.request, TraceID: x.trace, Payload: buf.event})
+		err := f.stream(x, inv)
 		if err == nil {
 			f.release(buf)
 		}
@@ -206,7 +212,7 @@ func (f *front) proxy(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), x.budget())
 	defer cancel()
-	result, err := f.invoker.Invoke(ctx, x.route.Function, gateway.Invocation{RequestID: x.ids.request, TraceID: x.trace, Payload: buf.event})
+	result, err := f.invoker.Invoke(ctx, x.route.Function, inv)
 	if err != nil {
 		return f.failure(ctx, x, err)
 	}
@@ -220,6 +226,37 @@ func (f *front) proxy(x *exchange) error {
 		return err
 	}
 	x.write(answer)
+	return nil
+}
+
+// fill reads the body and builds the event of it, into buf. The memory of a body that is not small is free again when it
+// returns: the event may wait for its worker for long.
+func (f *front) fill(x *exchange, buf *buffers, parameters map[string]string, caller *gateway.Caller) error {
+	if err := readBody(x, buf); err != nil {
+		return err
+	}
+	// An event is never smaller than its body: what cannot fit is not even built.
+	if len(buf.body) > event.MaxEventBytes {
+		return errEventTooLarge(len(buf.body))
+	}
+	large := len(buf.body) > keptBuffer
+	if large {
+		size := len(buf.body)/3*4 + envelopeBytes
+		if err := x.claim.Grow(int64(size)); err != nil {
+			return errBusy(err)
+		}
+		buf.event = make([]byte, 0, size)
+	}
+	buf.event = f.events.Append(buf.event[:0], x.request(buf.body, parameters, caller))
+	if len(buf.event) > event.MaxEventBytes {
+		return errEventTooLarge(len(buf.event))
+	}
+	if large {
+		buf.body = nil
+		if err := x.claim.Set(heldBytes + int64(cap(buf.event))); err != nil {
+			return errBusy(err)
+		}
+	}
 	return nil
 }
 
@@ -314,6 +351,7 @@ func (x *exchange) writeHead(a event.Answer) {
 // finish answers a request whose handling panicked, and accounts for the request.
 func (f *front) finish(x *exchange) {
 	defer f.flights.end()
+	defer x.claim.Release()
 	if p := recover(); p != nil {
 		f.log.Error("panic while answering a request", "request_id", x.ids.request, "panic", p, "stack", string(debug.Stack()))
 		x.err = gateway.Errorf(gateway.CodeInternal, "panic: %v", p)
@@ -366,41 +404,38 @@ func (f *front) finish(x *exchange) {
 	f.access.LogAttrs(ctx, level, "request", attrs[:n]...)
 }
 
-// readBody reads the whole body into buf.body. It grows the buffer with what arrives, not with what the client
-// announces.
+// readBody reads the whole body into buf.body.
 func readBody(x *exchange, buf *buffers) error {
 	r := x.r
 	buf.body = buf.body[:0]
-	if r.ContentLength > maxBodyBytes {
-		return errBodyTooLarge()
-	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	control := http.NewResponseController(x.w)
-	_ = control.SetReadDeadline(x.start.Add(readBodyTimeout)) // not every ResponseWriter of a test can
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	for {
-		if len(buf.body) == cap(buf.body) {
-			buf.body = append(buf.body, make([]byte, max(4096, cap(buf.body)))...)[:len(buf.body)]
-		}
-		n, err := r.Body.Read(buf.body[len(buf.body):cap(buf.body)])
-		buf.body = buf.body[:len(buf.body)+n]
-		if len(buf.body) > maxBodyBytes {
-			return errBodyTooLarge()
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			x.bytesIn = len(buf.body)
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return gateway.Errorf(gateway.CodeInvalid, "body did not arrive within %v: %w", readBodyTimeout, err)
-		case err != nil && r.Context().Err() != nil:
-			return gateway.Errorf(gateway.CodeCanceled, "client left while it sent the body: %w", err)
-		case err != nil:
-			return gateway.Errorf(gateway.CodeInvalid, "read body: %w", err)
-		}
+	err := x.claim.Grow(heldBytes)
+	if err == nil {
+		buf.body, err = budget.ReadAll(r.Body, buf.body, r.ContentLength, maxBodyBytes, &x.claim)
 	}
+	switch {
+	case err == nil:
+		x.bytesIn = len(buf.body)
+		return nil
+	case errors.Is(err, budget.ErrTooLong):
+		return errBodyTooLarge()
+	case errors.Is(err, budget.ErrUsedUp):
+		return errBusy(err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return gateway.Errorf(gateway.CodeInvalid, "body did not arrive within %v: %w", readBodyTimeout, err)
+	case r.Context().Err() != nil:
+		return gateway.Errorf(gateway.CodeCanceled, "client left while it sent the body: %w", err)
+	}
+	return gateway.Errorf(gateway.CodeInvalid, "read body: %w", err)
+}
+
+// errBusy: the memory for bodies, events and answers is in use.
+func errBusy(err error) error {
+	busy := gateway.Errorf(gateway.CodeUnavailable, "request not taken: %w", err)
+	busy.RetryAfter = time.Second
+	return busy
 }
 
 func errBodyTooLarge() error {
@@ -431,6 +466,22 @@ func sourceIP(remote string) string {
 	remote = strings.TrimSuffix(strings.TrimPrefix(remote, "["), "]")
 	remote, _, _ = strings.Cut(remote, "%")
 	return remote
+}
+
+// claimant is for whom the memory of a request is counted: a host of IPv6 may use all addresses of its /64.
+func claimant(ip string) string {
+	if strings.IndexByte(ip, ':') < 0 {
+		return ip
+	}
+	addr, err := netip.ParseAddr(ip)
+	if err != nil || !addr.Is6() || addr.Is4In6() {
+		return ip
+	}
+	p, err := addr.Prefix(64)
+	if err != nil {
+		return ip
+	}
+	return p.String()
 }
 
 // headerBytes is the size of request line and headers, as far as it can be told from what was parsed.

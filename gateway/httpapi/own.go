@@ -17,8 +17,10 @@ const (
 	HealthPath = "/health"
 	// maxLoginBytes bounds the body of a login, which anyone may send.
 	maxLoginBytes = 64 << 10
+	// loginBodyTimeout bounds how long it may take to arrive: it is small.
+	loginBodyTimeout = 10 * time.Second
 	// authorizedHeader is spelt so that it can only be set past http.Header's methods. It says that the API key
-	// was right (design.md 7).
+	// was right.
 	authorizedHeader = "PADMA_USER_AUTHORIZED"
 )
 
@@ -59,13 +61,13 @@ func newSystem(o Options) *echo.Echo {
 	return e
 }
 
-// login answers as the table of design.md 7 has it. A malformed body is 400 whatever the API key, which then only
-// decides on the header.
+// login answers right credentials with a token. A malformed body is 400 whatever the API key, and nothing is told of the key
+// then; who has guessed wrong too often is told when to come back, before anything of the body is read.
 func login(c echo.Context, o Options) error {
 	r, w := c.Request(), c.Response()
-	allowed := o.Auth.APIKeyValid(r.Header.Get("X-Api-Key"))
-	if allowed {
-		w.Header()[authorizedHeader] = []string{"true"}
+	from := claimant(sourceIP(r.RemoteAddr))
+	if err := o.Auth.MayLogIn(from); err != nil {
+		return err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLoginBytes))
 	if err != nil {
@@ -75,10 +77,10 @@ func login(c echo.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if !allowed {
-		return gateway.Errorf(gateway.CodeUnauthorized, "login: x-api-key is missing or wrong")
+	token, known, err := o.Auth.Login(from, r.Header.Get("X-Api-Key"), credentials)
+	if known {
+		w.Header()[authorizedHeader] = []string{"true"}
 	}
-	token, err := o.Auth.Login(credentials)
 	if err != nil {
 		return err
 	}
@@ -87,10 +89,15 @@ func login(c echo.Context, o Options) error {
 
 // serveOwn lets Echo answer and takes note of what it answered.
 func (f *front) serveOwn(x *exchange) {
-	x.routing = f.plain // gateway_responses are about the API, the login answers as design.md 7 has it
-	control := http.NewResponseController(x.w)
-	_ = control.SetReadDeadline(x.start.Add(readBodyTimeout)) // not every ResponseWriter of a test can
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	x.routing = f.plain // gateway_responses are about the API, the login answers in a form of its own
+	if x.r.Body != nil && x.r.Body != http.NoBody {
+		if err := x.claim.Grow(maxLoginBytes); err != nil {
+			x.err = errBusy(err)
+			return
+		}
+		// Lifted when the body has been read, as the one that it shortens.
+		_ = http.NewResponseController(x.w).SetReadDeadline(x.start.Add(loginBodyTimeout))
+	}
 	w := &recorder{ResponseWriter: x.w}
 	f.system.ServeHTTP(w, x.r)
 	x.status, x.bytesOut, x.err = w.status, w.bytes, w.err
@@ -99,7 +106,7 @@ func (f *front) serveOwn(x *exchange) {
 // serveLambda lets Lambda's API answer and takes note of what it answered.
 func (f *front) serveLambda(x *exchange) {
 	delete(x.w.Header(), "x-amz-apigw-id") // it is none of API Gateway's
-	out := f.lambda.Serve(lambdaapi.Call{W: x.w, R: x.r, Path: x.path, RequestID: x.ids.request, TraceID: x.trace, Start: x.start})
+	out := f.lambda.Serve(lambdaapi.Call{W: x.w, R: x.r, Path: x.path, RequestID: x.ids.request, TraceID: x.trace, Memory: &x.claim})
 	x.operation, x.function = out.Operation, out.Function
 	x.status, x.bytesIn, x.bytesOut, x.initDuration, x.err = out.Status, out.BytesIn, out.BytesOut, out.InitDuration, out.Err
 }

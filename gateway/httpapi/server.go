@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,11 +20,15 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/framelimit"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/schedule"
+	"github.com/edge-serverless-box/esb/guard/budget"
+	"github.com/edge-serverless-box/esb/guard/connlimit"
+	"github.com/edge-serverless-box/esb/guard/upload"
 )
 
 // Times and sizes of a client's connection. They are no settings: they bound what one client can hold.
@@ -38,7 +43,12 @@ const (
 	// idleTimeout closes a connection that is kept alive for nothing.
 	idleTimeout = 75 * time.Second
 	// parserHeaderBytes is where the HTTP parser gives up; below it, maxHeaderBytes is refused with an answer.
-	parserHeaderBytes = 64 << 10
+	parserHeaderBytes = 32 << 10
+	// maxStreams is how many requests an HTTP/2 connection may have at once.
+	maxStreams = 100
+	// adminConnections bounds the connections of operators. One more closes the oldest: whoever holds them all keeps nobody
+	// out.
+	adminConnections = 64
 	// closeTimeout bounds how long requests may take to notice that their connection was closed.
 	closeTimeout = 5 * time.Second
 )
@@ -60,6 +70,10 @@ type Options struct {
 	AdminAddr string
 	// AdminToken lets an operator in at AdminAddr.
 	AdminToken string
+	// Connections bounds those of HTTPSAddrs and HTTPAddrs together. The admin listener has a bound of its own.
+	Connections connlimit.Bounds
+	// Memory bounds what requests hold: bodies, events and answers; nil does not.
+	Memory *budget.Budget
 	// TLS serves HTTPSAddrs.
 	TLS *tls.Config
 	// LoginPath is where tokens are handed out (AUTH_ENDPOINT_PATH).
@@ -115,10 +129,18 @@ type Server struct {
 // Open binds all listeners, so that a port in use is known before anything else has begun.
 func Open(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{front: newFront(o), log: o.Logger}
+	public, admin := connlimit.New(o.Connections), connlimit.New(connlimit.Bounds{Total: adminConnections, Evict: true})
+	floods := new(atomic.Uint64)
+	registerGuards(o.Registry, guards{public: public, admin: admin, floods: floods, memory: o.Memory})
 	add := func(setting, addr, scheme string, handler http.Handler) error {
 		l, err := listen(ctx, setting, addr, scheme)
 		if err != nil {
 			return err
+		}
+		if scheme == "admin" {
+			l.Listener = admin.Listener(l.Listener)
+		} else {
+			l.Listener = public.Listener(l.Listener)
 		}
 		l.server = &http.Server{
 			Handler:           handler,
@@ -149,10 +171,12 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 		l.server.Handler = s.front.on(l.scheme, l.port())
 		if l.scheme == "https" {
 			l.server.TLSConfig = o.TLS.Clone()
+			l.server.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
+			err = errors.Join(err, framelimit.Configure(l.server, func() { floods.Add(1) }))
 		}
 	}
 	if err == nil && o.AdminAddr != "" {
-		err = add("GATEWAY_ADMIN_ADDR", o.AdminAddr, "admin", guardAdmin(newAdmin(o), o))
+		err = add("GATEWAY_ADMIN_ADDR", o.AdminAddr, "admin", upload.Handler(upload.Limits{Within: readBodyTimeout}, guardAdmin(newAdmin(o), o)))
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.closeListeners())

@@ -95,6 +95,7 @@ func New(p *pool.Manager, opts Options) *Invoker {
 //   - CodeTooLarge: the event is over MaxPayload. CodeInvalid: the worker contract does not allow the value of a header.
 //   - CodeThrottled, CodeUnavailable: as pool.Manager.Acquire; CodeUnavailable too while the circuit is open.
 //   - CodeIntegrationTimeout, CodeCanceled: ctx has ended, by its deadline or otherwise.
+//   - CodeUnavailable, Busy: the function ran, and there was no memory for its result (Invocation.Memory).
 //   - CodeTransport: the worker could not be reached, broke off, or did not keep to the contract.
 func (i *Invoker) Invoke(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
 	began := time.Now()
@@ -214,6 +215,9 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gatewa
 		res, fault, err = interpret(rep)
 		working = rep.header.Get(headerExtensions) != ""
 	}
+	if err == nil && rep.noRoom {
+		return gateway.Result{}, errNoRoom(fn.Name)
+	}
 	var known *gateway.Error
 	if err != nil && !errors.As(err, &known) {
 		err = gateway.Errorf(gateway.CodeTransport, "function %s: worker %s at %s: %w", fn.Name, w.Name, w.Addr, err)
@@ -231,6 +235,13 @@ func (i *Invoker) releaseLater(l *link, fn *gateway.Function, lease *pool.Lease)
 		return
 	}
 	lease.Release()
+}
+
+// errNoRoom: the function has run, and the gateway's memory has no room for what it answered.
+func errNoRoom(function string) error {
+	err := gateway.Errorf(gateway.CodeUnavailable, "function %s: no memory for its result within %v: too much is in flight", function, roomWait)
+	err.Busy, err.RetryAfter = true, time.Second
+	return err
 }
 
 func contextError(ctx context.Context, function string) *gateway.Error {

@@ -48,6 +48,8 @@ type link struct {
 
 	in  *bufio.Reader
 	out []byte
+	// memory is for the result of the invocation that runs.
+	memory room
 
 	// mu guards conn and closed against Close, which comes from another goroutine; the rest is the holder's.
 	mu     sync.Mutex
@@ -76,6 +78,7 @@ func (l *link) roundTrip(ctx context.Context, guard time.Time, inv gateway.Invoc
 	}
 	// After the guard was set, never before: this one must win.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
+	l.memory = room{ctx: ctx, claim: inv.Memory}
 	rep, keep, err := l.exchange(conn, inv, deadline, to)
 	if !stop() || err != nil || !keep {
 		l.drop(conn)
@@ -96,7 +99,7 @@ func (l *link) settle(limit time.Time) error {
 	if _, err = conn.Write([]byte("GET /health HTTP/1.1\r\nHost: " + l.addr + "\r\n" + headerContainer + ": " + l.container + "\r\n\r\n")); err == nil {
 		var rep reply
 		var keep bool
-		rep, keep, err = readReply(l.in, nil)
+		rep, keep, err = readReply(l.in, nil, nil)
 		switch {
 		case err == nil && rep.status != http.StatusOK:
 			err = fmt.Errorf("status %d", rep.status)
@@ -212,7 +215,7 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	if err != nil {
 		// Another's container says so without reading what comes: the rest of a large event finds no taker then.
 		if written > 0 {
-			if rep, _, readErr := readReply(l.in, nil); readErr == nil && rep.status == http.StatusMisdirectedRequest {
+			if rep, _, readErr := readReply(l.in, nil, nil); readErr == nil && rep.status == http.StatusMisdirectedRequest {
 				return rep, false, nil
 			}
 		}
@@ -222,7 +225,8 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 		}
 		return rep, false, err
 	}
-	rep, keep, err = readReply(l.in, to)
+	rep, keep, err = readReply(l.in, to, &l.memory)
+	l.memory = room{}
 	if err != nil {
 		return rep, false, fmt.Errorf("reading the answer: %w", err)
 	}

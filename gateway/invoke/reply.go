@@ -3,6 +3,7 @@ package invoke
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,9 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
 )
 
 const (
@@ -31,11 +35,37 @@ type reply struct {
 	// streamed says that the body was passed on while it arrived; trailer is what came after it.
 	streamed bool
 	trailer  http.Header
+	// noRoom says that the body was read and thrown away: the gateway has no memory for it.
+	noRoom bool
+}
+
+const (
+	// smallResult is up to where a result is not counted: what holds it is bounded by the bounds of connections.
+	smallResult = 64 << 10
+	// roomWait is how long a result waits for memory. Its function has run: better late than lost.
+	roomWait = 5 * time.Second
+)
+
+// room is the memory for results of one invocation.
+type room struct {
+	ctx   context.Context //nolint:containedctx // of the one invocation that the link carries at a time
+	claim gateway.Memory
+}
+
+// take says whether there is memory for a result of n bytes, and for what is made of it.
+func (r *room) take(n int64) bool {
+	if r == nil || r.claim == nil || n <= smallResult {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, roomWait)
+	defer cancel()
+	return r.claim.GrowWait(ctx, 2*n) == nil
 }
 
 // readReply reads one HTTP/1.x answer to a POST (RFC 9112), strictly: what could be read in two ways is an error. keep
 // is true when the connection stays open after it. The body of an answer that streams goes to to, unless that is nil.
-func readReply(r *bufio.Reader, to *sink) (rep reply, keep bool, err error) {
+// memory, when not nil, is asked for what is not small.
+func readReply(r *bufio.Reader, to *sink, memory *room) (rep reply, keep bool, err error) {
 	var http10 bool
 	for range maxInterim {
 		if rep.status, http10, err = readStatus(r); err != nil {
@@ -62,45 +92,65 @@ func readReply(r *bufio.Reader, to *sink) (rep reply, keep bool, err error) {
 		if rep.streamed = to.wanted(&rep); rep.streamed {
 			err = to.copy(h.Get("Content-Type"), httputil.NewChunkedReader(r))
 		} else {
-			rep.body, err = readLimited(httputil.NewChunkedReader(r))
+			rep.body, rep.noRoom, err = readLimited(httputil.NewChunkedReader(r), memory)
 		}
 		if err == nil {
 			rep.trailer, err = readHeader(r)
 		}
 	case rep.status == http.StatusNoContent || rep.status == http.StatusNotModified:
 	case len(lengths) > 0:
-		rep.body, err = readLength(r, lengths)
+		rep.body, rep.noRoom, err = readLength(r, lengths, memory)
 	default:
 		keep = false
-		rep.body, err = readLimited(r)
+		rep.body, rep.noRoom, err = readLimited(r, memory)
 	}
 	return rep, keep, err
 }
 
-func readLength(r io.Reader, lengths []string) ([]byte, error) {
+func readLength(r io.Reader, lengths []string, memory *room) (body []byte, noRoom bool, err error) {
 	n, err := strconv.ParseUint(lengths[0], 10, 63)
 	if err != nil || len(lengths) > 1 {
-		return nil, fmt.Errorf("content length %q is not one number", lengths)
+		return nil, false, fmt.Errorf("content length %q is not one number", lengths)
 	}
 	if n > MaxResult {
-		return nil, errTooLarge
+		return nil, false, errTooLarge
 	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return nil, fmt.Errorf("body of %d bytes: %w", n, cutOff(err))
+	if !memory.take(int64(n)) { //nolint:gosec // at most MaxResult
+		_, err = io.CopyN(io.Discard, r, int64(n)) //nolint:gosec // the same
+		noRoom = true
+	} else {
+		body = make([]byte, n)
+		_, err = io.ReadFull(r, body)
 	}
-	return body, nil
+	if err != nil {
+		return nil, noRoom, fmt.Errorf("body of %d bytes: %w", n, cutOff(err))
+	}
+	return body, noRoom, nil
 }
 
-func readLimited(r io.Reader) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r, MaxResult+1))
+func readLimited(r io.Reader, memory *room) (body []byte, noRoom bool, err error) {
+	body, err = io.ReadAll(io.LimitReader(r, smallResult+1))
+	if err == nil && len(body) > smallResult {
+		// How much comes is not known: there must be memory for the most.
+		if !memory.take(MaxResult) {
+			body, noRoom = nil, true
+			_, err = io.CopyN(io.Discard, r, MaxResult)
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+		} else {
+			var rest []byte
+			rest, err = io.ReadAll(io.LimitReader(r, MaxResult+1-int64(len(body))))
+			body = append(body, rest...)
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("body: %w", err)
+		return nil, noRoom, fmt.Errorf("body: %w", err)
 	}
 	if len(body) > MaxResult {
-		return nil, errTooLarge
+		return nil, noRoom, errTooLarge
 	}
-	return body, nil
+	return body, noRoom, nil
 }
 
 // readStatus reads a status line; http10 is true when it is one of HTTP/1.0.

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -30,7 +29,7 @@ func TestCurl(t *testing.T) {
 		turn.Lock()
 		defer turn.Unlock()
 		path, _, _ := strings.Cut(r.RequestURI, "?")
-		api.Serve(lambdaapi.Call{W: w, R: r, Path: path, Start: time.Now()})
+		api.Serve(lambdaapi.Call{W: w, R: r, Path: path})
 	}))
 	defer server.Close()
 	run := func(path string, args ...string) string {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
+	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
@@ -37,8 +38,8 @@ const (
 	maxClientContext = 3583
 	// maxDrained is how much of a body that is too large is read, so that its sender sees the answer.
 	maxDrained = 32 << 20
-	// bodyTimeout bounds how long a body may take to arrive.
-	bodyTimeout = 60 * time.Second
+	// heldBytes is what a request holds besides its body: the goroutine and what net/http has of it.
+	heldBytes = 16 << 10
 	// writeTimeout bounds how long a client may take to read the answer, or one piece of it.
 	writeTimeout = 60 * time.Second
 )
@@ -143,7 +144,8 @@ type Call struct {
 	Path      string
 	RequestID string
 	TraceID   string
-	Start     time.Time
+	// Memory is what the request holds of the gateway's memory; the caller releases it.
+	Memory *budget.Claim
 }
 
 // Outcome is what became of a request, for log and metrics.
@@ -189,10 +191,15 @@ func (s *session) serve() error {
 	if err := s.route(); err != nil {
 		return err
 	}
+	given, err := s.api.verifier.Head(s.R)
+	if err != nil {
+		return errSignature(err)
+	}
+	// Whoever gets here knows an access key at least.
 	if err := s.read(); err != nil {
 		return err
 	}
-	if err := s.authenticate(); err != nil {
+	if err := s.authenticate(given); err != nil {
 		return err
 	}
 	ref, err := parseName(s.name)
@@ -246,9 +253,6 @@ func (s *session) route() error {
 
 // read reads the body, which must be there before the signature can be checked.
 func (s *session) read() error {
-	control := http.NewResponseController(s.W)
-	_ = control.SetReadDeadline(s.Start.Add(bodyTimeout)) // not every ResponseWriter of a test can
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	r := s.R
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
@@ -256,49 +260,34 @@ func (s *session) read() error {
 	if r.ContentLength > maxDrained {
 		return errTooLarge(invoke.MaxPayload)
 	}
-	body, err := readAll(r.Body)
-	s.body, s.out.BytesIn = body, len(body)
+	err := s.Memory.Grow(heldBytes)
+	if err == nil {
+		s.body, err = budget.ReadAll(r.Body, nil, r.ContentLength, invoke.MaxPayload, s.Memory)
+	}
+	s.out.BytesIn = len(s.body)
 	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, budget.ErrTooLong):
+		s.body = nil
+		_, _ = io.CopyN(io.Discard, r.Body, maxDrained) // for the sender's sake
+		return errTooLarge(invoke.MaxPayload)
+	case errors.Is(err, budget.ErrUsedUp):
+		return &refusal{status: http.StatusTooManyRequests, kind: "TooManyRequestsException", user: true, message: "Rate Exceeded.",
+			reason: "CallerRateLimitExceeded", retryAfter: time.Second}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &refusal{status: http.StatusBadRequest, kind: "InvalidRequestContentException", user: true,
 			message: "The request body did not arrive in time."}
-	case err != nil && r.Context().Err() != nil:
+	case r.Context().Err() != nil:
 		return gateway.Errorf(gateway.CodeCanceled, "client left while it sent the body: %w", err)
-	case err != nil:
-		return &refusal{status: http.StatusBadRequest, kind: "InvalidRequestContentException", user: true,
-			message: "The request body could not be read."}
-	case len(body) > invoke.MaxPayload:
-		_, _ = io.CopyN(io.Discard, r.Body, maxDrained)
-		return errTooLarge(invoke.MaxPayload)
 	}
-	return nil
-}
-
-// readAll reads what r has, until that is more than an event may have. The buffer grows with what arrives, not with what
-// the client announces.
-func readAll(r io.Reader) ([]byte, error) {
-	var b []byte
-	for {
-		if len(b) == cap(b) {
-			b = append(b, make([]byte, max(4096, cap(b)))...)[:len(b)]
-		}
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if len(b) > invoke.MaxPayload {
-			return b, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return b, nil
-		}
-		if err != nil {
-			return b, err
-		}
-	}
+	return &refusal{status: http.StatusBadRequest, kind: "InvalidRequestContentException", user: true,
+		message: "The request body could not be read."}
 }
 
 // authenticate finds out who asks.
-func (s *session) authenticate() error {
-	signed, err := s.api.verifier.Verify(s.R, s.body)
+func (s *session) authenticate(given sigv4.Signature) error {
+	signed, err := s.api.verifier.Complete(s.R, given, s.body)
 	if err != nil {
 		return errSignature(err)
 	}

@@ -125,7 +125,7 @@ func do(t *testing.T, a *lambdaapi.API, q request) (*httptest.ResponseRecorder, 
 	w := httptest.NewRecorder()
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	require.True(t, lambdaapi.Owns(path), path)
-	out := a.Serve(lambdaapi.Call{W: w, R: r, Path: path, RequestID: "id-1", TraceID: "Root=1;Parent=2;Sampled=0", Start: time.Now()})
+	out := a.Serve(lambdaapi.Call{W: w, R: r, Path: path, RequestID: "id-1", TraceID: "Root=1;Parent=2;Sampled=0"})
 	assert.Equal(t, w.Code, out.Status)
 	assert.Equal(t, w.Body.Len(), out.BytesOut)
 	return w, out
@@ -415,7 +415,7 @@ func TestInvoke_ClientLeaves_EndsTheInvocation(t *testing.T) {
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/2015-03-31/functions/echo/invocations", nil)
 	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: accessKey, SecretAccessKey: secretKey}, "us-east-1", "lambda", sigv4.HashPayload(nil), time.Now())
 	leave()
-	out := api.Serve(lambdaapi.Call{W: httptest.NewRecorder(), R: r, Path: r.URL.Path, Start: time.Now()})
+	out := api.Serve(lambdaapi.Call{W: httptest.NewRecorder(), R: r, Path: r.URL.Path})
 	assert.Equal(t, 499, out.Status)
 	assert.Equal(t, gateway.CodeCanceled, gateway.ErrorCode(out.Err))
 }
@@ -477,7 +477,7 @@ func TestServe_SlowFunction_OutlivesTheServersLimit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				api.Serve(lambdaapi.Call{W: w, R: r, Path: r.URL.Path, Start: time.Now()})
+				api.Serve(lambdaapi.Call{W: w, R: r, Path: r.URL.Path})
 			}))
 			server.Config.WriteTimeout = limit
 			start(server)

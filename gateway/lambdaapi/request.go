@@ -89,6 +89,9 @@ func (s *session) prepare() (invocationType, error) {
 		return kind, errValidation(v, "invocationType", "Member must satisfy enum value set: [Event, RequestResponse, DryRun]")
 	}
 	s.inv = gateway.Invocation{RequestID: s.RequestID, TraceID: s.TraceID, Payload: s.body}
+	if s.Memory != nil {
+		s.inv.Memory = s.Memory
+	}
 	switch v := h.Get("X-Amz-Log-Type"); v {
 	case "", "None":
 	case "Tail":

@@ -42,6 +42,23 @@ type Settings struct {
 	// in Home ("Authorization: Bearer"). It has no TLS: an address that is not loopback needs ESB_ALLOW_INSECURE_DEFAULTS.
 	// Empty when off. GATEWAY_ADMIN_ADDR, an address or "off"; default "127.0.0.1:9443".
 	AdminAddr string
+	// MaxConnections bounds the connections of clients at HTTPSAddrs and HTTPAddrs together; one more is closed at once. The
+	// admin listener has 64 of its own. GATEWAY_MAX_CONNECTIONS; default 0, which means 8192, or as many as fit into half of
+	// the descriptors (ulimit -n) and an eighth of the memory that the gateway may use.
+	MaxConnections int
+	// MaxConnectionsPerAddress bounds those of one address, or of one IPv6 network /64. Set it to MaxConnections when all
+	// clients come through one proxy. GATEWAY_MAX_CONNECTIONS_PER_ADDRESS; default 0, which means a quarter of
+	// MaxConnections.
+	MaxConnectionsPerAddress int
+	// MaxFunctionConnections bounds those of all functions (Subnet) together; one function's container may have an eighth of
+	// it. GATEWAY_MAX_FUNCTION_CONNECTIONS; default 0, which means a quarter of MaxConnections.
+	MaxFunctionConnections int
+	// BufferMB is the memory in MB (1048576 bytes) for the bodies, events and answers of all requests together. Who asks for
+	// more than is left is told 503, or 429 by Lambda's API; one client gets at most half. GATEWAY_BUFFER_MB; default 0, which
+	// means 40 % of the memory that the gateway may use (GOMEMLIMIT, else 80 % of its control group's limit or half of the
+	// machine's memory), at most 1024.
+	BufferMB int
+
 	// AgentAddr is the agent's gRPC address, "host:port". AGENT_GRPC_ADDR; default "127.0.0.1:50051".
 	AgentAddr string
 	// AgentTLS is the mutual TLS towards the agent; an agent that is not on loopback needs it.
@@ -245,6 +262,12 @@ func Load(getenv func(string) string) (Settings, error) {
 		HTTPAddrs:  l.addrs("GATEWAY_HTTP_ADDR", localAddrs(subnet, 8000)),
 		AdminAddr:  l.addrOrOff("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443"),
 		AgentAddr:  l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
+
+		MaxConnections:           l.integer("GATEWAY_MAX_CONNECTIONS", 0, 0, 1<<20),
+		MaxConnectionsPerAddress: l.integer("GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", 0, 0, 1<<20),
+		MaxFunctionConnections:   l.integer("GATEWAY_MAX_FUNCTION_CONNECTIONS", 0, 0, 1<<20),
+		BufferMB:                 l.integer("GATEWAY_BUFFER_MB", 0, 0, 1<<20),
+
 		AgentTLS: AgentTLS{
 			CertFile: l.text("AGENT_TLS_CERT", ""),
 			KeyFile:  l.text("AGENT_TLS_KEY", ""),

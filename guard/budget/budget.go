@@ -46,8 +46,8 @@ func (b *Budget) Used() int64 {
 // Refused returns how often bytes were refused.
 func (b *Budget) Refused() uint64 { return b.refused.Load() }
 
-// Claim is what one request holds. It belongs to one goroutine at a time. The zero Claim has no budget and is never
-// refused anything.
+// Claim is what one request holds. It belongs to one goroutine at a time. The zero Claim, and a nil one, has no budget and
+// is never refused anything.
 type Claim struct {
 	budget *Budget
 	caller string
@@ -60,25 +60,32 @@ func (b *Budget) Claim(caller string) Claim { return Claim{budget: b, caller: ca
 
 // Grow takes n more bytes, or none and ErrUsedUp. It costs a lock and no allocation.
 func (c *Claim) Grow(n int64) error {
-	if c.budget == nil || n <= 0 {
+	if c == nil || c.budget == nil || n <= 0 {
 		return nil
 	}
-	b := c.budget
-	b.mu.Lock()
-	ok := b.take(c.caller, n)
-	b.mu.Unlock()
-	if !ok {
-		b.refused.Add(1)
+	if !c.try(n) {
+		c.budget.refused.Add(1)
 		return ErrUsedUp
 	}
-	c.n += n
 	return nil
+}
+
+// try takes n bytes if they are there.
+func (c *Claim) try(n int64) bool {
+	b := c.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.take(c.caller, n) {
+		return false
+	}
+	c.n += n
+	return true
 }
 
 // GrowWait is Grow that waits for bytes to come back until ctx ends. Who waits is not served in order: it is for answers
 // that are there already, and better late than lost.
 func (c *Claim) GrowWait(ctx context.Context, n int64) error {
-	if c.budget == nil || n <= 0 {
+	if c == nil || c.budget == nil || n <= 0 {
 		return nil
 	}
 	b := c.budget
@@ -116,8 +123,10 @@ func (b *Budget) take(caller string, n int64) bool {
 
 // Shrink gives n bytes back, at most all.
 func (c *Claim) Shrink(n int64) {
-	n = min(n, c.n)
-	if c.budget == nil || n <= 0 {
+	if c == nil || c.budget == nil {
+		return
+	}
+	if n = min(n, c.n); n <= 0 {
 		return
 	}
 	c.n -= n
@@ -137,7 +146,23 @@ func (c *Claim) Shrink(n int64) {
 }
 
 // Release gives all bytes back. A second call does nothing.
-func (c *Claim) Release() { c.Shrink(c.n) }
+func (c *Claim) Release() {
+	if c != nil {
+		c.Shrink(c.n)
+	}
+}
+
+// Set grows or shrinks the claim to n bytes. When it cannot grow, it stays as it is.
+func (c *Claim) Set(n int64) error {
+	if c == nil || c.budget == nil {
+		return nil
+	}
+	if n < c.n {
+		c.Shrink(c.n - n)
+		return nil
+	}
+	return c.Grow(n - c.n)
+}
 
 // Held returns how many bytes the claim has.
 func (c *Claim) Held() int64 { return c.n }

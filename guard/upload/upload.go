@@ -40,6 +40,9 @@ type Limits struct {
 // read; one that passed ends the body with os.ErrDeadlineExceeded. An answer that comes first, whatever it is, ends the
 // request: what is there of a small body is read, else the connection is closed with the answer.
 //
+// A connection of HTTP/1 is closed after a chunked body, too. When a length came with it, that is what must be done
+// (RFC 9112, 6.3): a proxy may have counted by the length, and net/http does not tell whether one came.
+//
 // A request without a body costs nothing.
 func Handler(l Limits, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -49,7 +52,7 @@ func Handler(l Limits, next http.Handler) http.Handler {
 		}
 		u := &upload{
 			ResponseWriter: w, control: http.NewResponseController(w), limits: l, body: r.Body,
-			announced: r.ContentLength, http1: r.ProtoMajor == 1, expect: r.Header.Get("Expect") != "", start: time.Now(),
+			announced: r.ContentLength, http1: r.ProtoMajor == 1, chunked: len(r.TransferEncoding) > 0, expect: r.Header.Get("Expect") != "", start: time.Now(),
 		}
 		_ = u.control.SetReadDeadline(u.start.Add(l.Within)) // not every ResponseWriter of a test can
 		r.Body = (*body)(u)
@@ -65,6 +68,7 @@ type upload struct {
 	limits    Limits
 	announced int64
 	http1     bool
+	chunked   bool
 	expect    bool
 	start     time.Time
 	// settled says that it has been decided what becomes of the body.
@@ -112,8 +116,14 @@ func (u *upload) readLocked(p []byte) (int, error) {
 
 // settle decides, once and before anything is answered, whether the connection can be kept.
 func (u *upload) settle() {
-	if u.settled.Swap(true) || u.done.Load() || !u.http1 {
+	if u.settled.Swap(true) || !u.http1 {
 		// A stream of HTTP/2 is reset by the server, and its connection goes on.
+		return
+	}
+	if u.chunked {
+		u.Header()["Connection"] = []string{"close"}
+	}
+	if u.done.Load() {
 		return
 	}
 	// Before mu is taken, so that a proxy's reader lets go of it.

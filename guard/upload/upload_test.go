@@ -95,7 +95,6 @@ func TestHandler_HalfRequest_IsAnsweredAtOnceAndClosed(t *testing.T) {
 func TestHandler_WholeSmallBody_KeepsTheConnection(t *testing.T) {
 	for name, request := range map[string]string{
 		"announced": "Content-Length: 60000\r\n\r\n" + strings.Repeat("x", 60000),
-		"chunked":   "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
 		"empty":     "Content-Length: 0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,6 +105,22 @@ func TestHandler_WholeSmallBody_KeepsTheConnection(t *testing.T) {
 				assert.Equal(t, http.StatusUnauthorized, res.StatusCode)
 				assert.False(t, res.Close)
 			}
+		})
+	}
+}
+
+func TestHandler_ChunkedBody_ClosesTheConnection(t *testing.T) {
+	for name, length := range map[string]string{"with a length": "Content-Length: 4\r\n", "without": ""} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, upload.Limits{Within: time.Hour}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body) }))
+			c := dial(t, s)
+			// Counted by the length, the rest is a request of its own.
+			c.send(t, "POST / HTTP/1.1\r\nHost: x\r\n"+length+"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n")
+			res := c.answer(t)
+			assert.Equal(t, http.StatusOK, res.StatusCode)
+			assert.True(t, res.Close)
+			_, err := c.in.ReadByte()
+			assert.Error(t, err)
 		})
 	}
 }

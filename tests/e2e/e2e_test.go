@@ -223,7 +223,7 @@ func TestAuthentication(t *testing.T) {
 		"no API key":     {"", good, "", 401},
 		"wrong API key":  {"wrong", good, "", 401},
 		"wrong password": {stack.APIKey, strings.Replace(good, stack.Password, "nope", 1), "true", 401},
-		"not JSON":       {stack.APIKey, `{"AuthParameters":`, "true", 400},
+		"not JSON":       {stack.APIKey, `{"AuthParameters":`, "", 400},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
