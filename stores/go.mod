@@ -11,6 +11,7 @@ require (
 	github.com/edge-serverless-box/esb/guard v0.0.0
 	github.com/edge-serverless-box/esb/sigv4 v0.0.0
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/crypto v0.59.0
 	golang.org/x/sys v0.50.0
 	golang.org/x/time v0.16.0
 )

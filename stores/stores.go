@@ -52,7 +52,7 @@ func (s Store) HealthPath() string {
 	case S3:
 		return "/_health"
 	case Registry:
-		return "/v2/"
+		return "/health"
 	case DB:
 	}
 	return "/"

@@ -45,12 +45,11 @@ type image struct {
 
 // imageStore gets images from archives and registries, each once however many ask for it at the same time.
 type imageStore struct {
-	client    *containerd.Client
-	archives  *archives
-	registry  string
-	plainHTTP []string
-	// credentials is the path of a Docker config.json, or "".
-	credentials string
+	client      *containerd.Client
+	archives    *archives
+	registry    string
+	plainHTTP   []string
+	credentials credentialSource
 	platform    platforms.MatchComparer
 	log         *slog.Logger
 	// life ends at close; what is in flight is bound to it and counted in running, not to any caller.
@@ -70,7 +69,7 @@ func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (
 	life, end := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), logrus.NewEntry(quiet)))
 	s := &imageStore{
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
-		credentials: cfg.RegistryConfig, platform: platforms.Default(), log: cfg.Logger, life: life, end: end,
+		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), log: cfg.Logger, life: life, end: end,
 	}
 	known, err := client.ImageService().List(ctx)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 // dialTimeout bounds how long a registry may take to answer at all: a request is waiting for the image.
@@ -24,10 +26,37 @@ const dialTimeout = 5 * time.Second
 // dockerHub is docker.io's key in config.json.
 const dockerHub = "https://index.docker.io/v1/"
 
-// newResolver returns what finds images in registries, with the credentials of a Docker config.json read anew, so that
-// new credentials need no restart.
-func newResolver(plainHTTP []string, configFile string) (remotes.Resolver, error) {
-	creds, err := readCredentials(configFile)
+// credentialSource says where the credentials for registries are.
+type credentialSource struct {
+	// config is the path of a Docker config.json, or "".
+	config string
+	// registry is the box's own, which has a user of its own where that is not "", with a password or a file that has it.
+	registry, user, password, passwordFile string
+}
+
+// read reads all credentials.
+func (s credentialSource) read() (credentials, error) {
+	creds, err := readCredentials(s.config)
+	if err != nil || s.user == "" {
+		return creds, err
+	}
+	password := s.password
+	if password == "" && s.passwordFile != "" {
+		if password, err = secretfile.Read(s.passwordFile); err != nil {
+			return nil, fmt.Errorf("ESB_REGISTRY_PASSWORD_FILE: %w", err)
+		}
+	}
+	if creds == nil {
+		creds = credentials{}
+	}
+	creds[s.registry] = [2]string{s.user, password}
+	return creds, nil
+}
+
+// newResolver returns what finds images in registries, with credentials that are read anew, so that new ones need no
+// restart.
+func newResolver(plainHTTP []string, source credentialSource) (remotes.Resolver, error) {
+	creds, err := source.read()
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +142,7 @@ func pullProblem(err error) string {
 		return "the registry does not have it"
 	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden),
 		errors.Is(err, docker.ErrInvalidAuthorization):
-		return "the registry refused the credentials (REGISTRY_CONFIG)"
+		return "the registry refused the credentials (REGISTRY_CONFIG, ESB_REGISTRY_USER)"
 	case errors.As(err, &status):
 		return "the registry answered " + status.Status
 	case errors.As(err, &network):

@@ -93,14 +93,16 @@ type Config struct {
 	Registry       string
 	PlainHTTP      []string
 	RegistryConfig string
-	TmpSizeMB      int
-	PIDsLimit      int
-	NoFile         int
-	ReadyTimeout   time.Duration
-	MaxStarts      int
-	Region         string
-	AccountID      string
-	DNS            []netip.Addr
+	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
+	RegistryUser, RegistryPassword, RegistryPasswordFile string
+	TmpSizeMB                                            int
+	PIDsLimit                                            int
+	NoFile                                               int
+	ReadyTimeout                                         time.Duration
+	MaxStarts                                            int
+	Region                                               string
+	AccountID                                            string
+	DNS                                                  []netip.Addr
 	// Environment is that of every function, under what its image and the function itself say.
 	Environment map[string]string
 	// Code keeps the code of functions whose image has none; nil refuses such functions.

@@ -66,6 +66,12 @@ type Settings struct {
 	PlainHTTP []string
 	// RegistryConfig (REGISTRY_CONFIG, default none) is a Docker config.json with credentials under "auths".
 	RegistryConfig string
+	// RegistryUser and RegistryPassword (ESB_REGISTRY_USER, ESB_REGISTRY_PASSWORD; default none) are the credentials for
+	// ESB_REGISTRY, when there is a user, before those of REGISTRY_CONFIG. RegistryPasswordFile (ESB_REGISTRY_PASSWORD_FILE, default
+	// none) is a file with the password, readable by its owner alone, for when ESB_REGISTRY_PASSWORD is not set.
+	RegistryUser         string
+	RegistryPassword     Secret
+	RegistryPasswordFile string
 	// S3Endpoint (S3_ENDPOINT, a URL or "off"; default http://127.0.0.1:9000) is the store that function code at s3://
 	// locations is read from, empty when off, with S3AccessKey and S3SecretKey (S3_ACCESS_KEY, S3_SECRET_KEY; defaults those of the native stores).
 	S3Endpoint, S3AccessKey, S3SecretKey string
@@ -194,6 +200,9 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 	s.RunDir = r.path("ESB_RUN_DIR", filepath.Join(DefaultRunRoot, s.Bridge))
 	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	s.VictoriaLogsPassword = Secret(r.text("VICTORIALOGS_PASSWORD", ""))
+	s.RegistryUser = r.text("ESB_REGISTRY_USER", "")
+	s.RegistryPassword = Secret(r.text("ESB_REGISTRY_PASSWORD", ""))
+	s.RegistryPasswordFile = r.path("ESB_REGISTRY_PASSWORD_FILE", "")
 	s.VictoriaLogsPasswordFile = r.path("VICTORIALOGS_PASSWORD_FILE", "")
 	s.FunctionLogsAddr = r.functionLogsAddr(s)
 	if s.VictoriaLogsUser == "" && s.VictoriaLogsPassword != "" {

@@ -267,7 +267,7 @@ func TestPush_Registry_HasImage(t *testing.T) {
 	ref := strings.TrimPrefix(server.URL, "http://") + "/esb/hello:1"
 	img := mustImage(t, Config{Cmd: []string{"x"}}, oneFile("a", "a"))
 
-	require.NoError(t, Push(context.Background(), ref, img, false))
+	require.NoError(t, Push(context.Background(), ref, img, PushOptions{}))
 
 	parsed, err := name.ParseReference(ref)
 	require.NoError(t, err)
@@ -276,7 +276,7 @@ func TestPush_Registry_HasImage(t *testing.T) {
 	assert.Equal(t, mustDigest(t, img), mustDigest(t, pulled))
 
 	server.Close()
-	assert.ErrorContains(t, Push(context.Background(), ref, img, false), "push "+ref)
+	assert.ErrorContains(t, Push(context.Background(), ref, img, PushOptions{}), "push "+ref)
 }
 
 func mustIndex(t *testing.T, img v1.Image) v1.ImageIndex {

@@ -93,6 +93,10 @@ type Settings struct {
 	// also `esb logs` uses; VICTORIALOGS_PASSWORD goes before the file. Default: esb and logs.password in ESB_DATA_DIR, which the
 	// native VictoriaLogs makes at its first start; none with another one.
 	LogsUser, LogsPasswordFile string
+	// RegistryUser (ESB_REGISTRY_USER) and RegistryPasswordFile (ESB_REGISTRY_PASSWORD_FILE) are the credentials of the registry;
+	// ESB_REGISTRY_PASSWORD goes before the file. Default: esb and registry.password in ESB_DATA_DIR, which the native registry
+	// makes at its first start; none with another one.
+	RegistryUser, RegistryPasswordFile string
 	// FunctionLogsAddr (FUNCTION_LOGS_ADDR) is where functions may post log lines, or "off". Default: the box's own address on
 	// the function network, with the port of VictoriaLogs.
 	FunctionLogsAddr string
@@ -238,11 +242,13 @@ func (s Settings) Env() []string {
 	if s.AgentTLS.CA != "" {
 		env = append(env, "AGENT_TLS_CERT="+s.AgentTLS.Cert, "AGENT_TLS_KEY="+s.AgentTLS.Key, "AGENT_TLS_CA="+s.AgentTLS.CA)
 	}
-	if s.LogsUser != "" {
-		env = append(env, "VICTORIALOGS_USER="+s.LogsUser)
-	}
-	if s.LogsPasswordFile != "" {
-		env = append(env, "VICTORIALOGS_PASSWORD_FILE="+s.LogsPasswordFile)
+	for name, value := range map[string]string{
+		"VICTORIALOGS_USER": s.LogsUser, "VICTORIALOGS_PASSWORD_FILE": s.LogsPasswordFile,
+		"ESB_REGISTRY_USER": s.RegistryUser, "ESB_REGISTRY_PASSWORD_FILE": s.RegistryPasswordFile,
+	} {
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
 	}
 	slices.Sort(env)
 	return env

@@ -172,6 +172,7 @@ func TestLoad_Stores_AreWhereTheServicesLookForThem(t *testing.T) {
 			"DYNAMODB_ADDR": "127.0.0.1:8001," + box + ":8001", "DYNAMODB_ENDPOINT": "http://127.0.0.1:8001",
 			"VICTORIALOGS_ADDR": "127.0.0.1:9428", "VICTORIALOGS_URL": "http://127.0.0.1:9428",
 			"VICTORIALOGS_USER": "esb", "VICTORIALOGS_PASSWORD_FILE": "/src/esb/.esb/data/logs.password", "FUNCTION_LOGS_ADDR": box + ":9428",
+			"ESB_REGISTRY_USER": "esb", "ESB_REGISTRY_PASSWORD_FILE": "/src/esb/.esb/data/registry.password",
 			"REGISTRY_ADDR": "127.0.0.1:5010", "ESB_REGISTRY": "127.0.0.1:5010", "FUNCTION_LAMBDA_ENDPOINT": "http://" + box + ":8000",
 		}, []string{"logs", "s3", "db", "registry"}},
 		"other ports": {

@@ -25,7 +25,7 @@ func (s Settings) Stores() []Store {
 		name, path string
 		addrs      []string
 	}{
-		{"logs", "/health", s.LogsAddrs}, {"s3", "/_health", s.S3Addrs}, {"db", "/", s.DynamoDBAddrs}, {"registry", "/v2/", s.RegistryAddrs},
+		{"logs", "/health", s.LogsAddrs}, {"s3", "/_health", s.S3Addrs}, {"db", "/", s.DynamoDBAddrs}, {"registry", "/health", s.RegistryAddrs},
 	} {
 		if len(store.addrs) > 0 {
 			on = append(on, Store{Name: store.name, Health: "http://" + Reachable(store.addrs[0]) + store.path})
@@ -71,6 +71,11 @@ func (l *loader) stores(s *Settings) {
 		user, file, logs = "esb", filepath.Join(s.DataDir, "logs.password"), port(s.LogsAddrs[0])
 	}
 	s.LogsUser, s.LogsPasswordFile = l.text("VICTORIALOGS_USER", user), l.path("VICTORIALOGS_PASSWORD_FILE", file)
+	user, file = "", ""
+	if len(s.RegistryAddrs) > 0 {
+		user, file = "esb", filepath.Join(s.DataDir, "registry.password")
+	}
+	s.RegistryUser, s.RegistryPasswordFile = l.text("ESB_REGISTRY_USER", user), l.path("ESB_REGISTRY_PASSWORD_FILE", file)
 	posted := Off
 	if s.LogsURL != Off && s.Subnet.IsValid() {
 		posted = netip.AddrPortFrom(s.BoxAddr(), logs).String()

@@ -108,6 +108,8 @@ func foreign(service string) []string {
 		return append(gateways, credentials.DynamoDBAccessKey, credentials.DynamoDBSecretKey)
 	case native.Stores:
 		return append(gateways, "FUNCTION_ACCESS_KEY", "FUNCTION_SECRET_KEY")
+	case native.Gateway:
+		return []string{"VICTORIALOGS_PASSWORD", "ESB_REGISTRY_PASSWORD"}
 	}
 	return nil
 }

@@ -406,7 +406,8 @@ func (s *Stack) hello() {
 		addrs []string
 	}{
 		{"S3", now.S3Addrs}, {"S3 web UI", now.S3UIAddrs}, {"DynamoDB API", now.DynamoDBAddrs},
-		{fmt.Sprintf("VictoriaLogs: /select/vmui, user %s, password in %s", now.LogsUser, now.LogsPasswordFile), now.LogsAddrs}, {"image registry", now.RegistryAddrs},
+		{fmt.Sprintf("VictoriaLogs: /select/vmui, user %s, password in %s", now.LogsUser, now.LogsPasswordFile), now.LogsAddrs},
+		{fmt.Sprintf("image registry, user %s, password in %s", now.RegistryUser, now.RegistryPasswordFile), now.RegistryAddrs},
 	} {
 		if len(store.addrs) > 0 {
 			s.console.Printf("  http://%s  (%s)", settings.Reachable(store.addrs[0]), store.what)

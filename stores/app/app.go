@@ -32,7 +32,9 @@ import (
 	"github.com/edge-serverless-box/esb/stores/functionfront"
 	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/logfront"
+	"github.com/edge-serverless-box/esb/stores/registryfront"
 	"github.com/edge-serverless-box/esb/stores/relay"
+	"github.com/edge-serverless-box/esb/stores/server"
 	"github.com/edge-serverless-box/esb/stores/settings"
 	"github.com/edge-serverless-box/esb/stores/ttl"
 )
@@ -107,7 +109,7 @@ type store struct {
 	process  *child.Child
 	// confined: nobody but this program reaches the process.
 	confined bool
-	// credentials are what the front of VictoriaLogs asks for, inner what VictoriaLogs itself asks its front for.
+	// credentials are what the fronts of VictoriaLogs and the registry ask for, inner what VictoriaLogs itself asks its front for.
 	credentials, inner basicauth.Credentials
 	// functions are the keys of functions.
 	functions *functionfront.KeyFile
@@ -169,9 +171,11 @@ func (r *store) serve() {
 	dial := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 0) }
 	switch r.name {
 	case stores.Logs:
-		r.closers = append(r.closers, logfront.Start(r.api, logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Logger: r.log}).Close)
+		front := logfront.Handler(logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Logger: r.log})
+		r.closers = append(r.closers, server.Start(r.api, front, r.log).Close)
 	case stores.Registry:
-		r.closers = append(r.closers, relay.Start(r.api, dial, r.log).Close)
+		front := registryfront.Handler(registryfront.Options{Credentials: r.credentials, Dial: dial, Logger: r.log})
+		r.closers = append(r.closers, server.Start(r.api, front, r.log).Close)
 	case stores.S3:
 		keys := r.settings.S3Keys
 		r.closers = append(r.closers, functionfront.Start(r.api, functionfront.Options{
@@ -210,24 +214,21 @@ func (r *store) serveDynamoDB(dial func(context.Context) (net.Conn, error)) {
 // config says how the store's process is run.
 func (r *store) config() (child.Config, error) {
 	s := r.settings
-	dir := filepath.Join(s.DataDir, string(r.name))
+	dir, health := filepath.Join(s.DataDir, string(r.name)), r.name.HealthPath()
 	cfg := child.Config{
 		Name: string(r.name), Ports: 1, Dir: dir, Env: environment(), Logger: r.log,
 		Log:      filepath.Join(s.LogDir, "store-"+string(r.name)+".log"),
 		Confined: r.confined,
 		Probe: func(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
 			transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-			return ask(ctx, transport, "http://127.0.0.1"+r.name.HealthPath())
+			return ask(ctx, transport, "http://127.0.0.1"+health)
 		},
 	}
 	switch r.name {
 	case stores.Logs:
-		password := string(s.LogsPassword)
-		if password == "" {
-			var err error
-			if password, err = secretfile.Open(s.LogsPasswordFile); err != nil {
-				return cfg, fmt.Errorf("VICTORIALOGS_PASSWORD_FILE: %w", err)
-			}
+		password, err := passwordOf(s.LogsPassword, s.LogsPasswordFile)
+		if err != nil {
+			return cfg, fmt.Errorf("VICTORIALOGS_PASSWORD_FILE: %w", err)
 		}
 		r.credentials = basicauth.Credentials{User: s.LogsUser, Password: password}
 		r.inner = basicauth.Credentials{User: "front", Password: secretfile.Random()}
@@ -278,10 +279,25 @@ func (r *store) config() (child.Config, error) {
 			return []string{"serve", "--host", host, "--port", port, "--db-path", filepath.Join(dir, "dynamodb.sqlite")}
 		}
 	case stores.Registry:
+		password, err := passwordOf(s.RegistryPassword, s.RegistryPasswordFile)
+		if err != nil {
+			return cfg, fmt.Errorf("ESB_REGISTRY_PASSWORD_FILE: %w", err)
+		}
+		r.credentials = basicauth.Credentials{User: s.RegistryUser, Password: password}
+		// The registry itself, which asks for nothing.
+		health = "/v2/"
 		cfg.Binary = filepath.Join(s.BinDir, "registry")
 		cfg.Args = func(addrs []string) []string { return []string{"-addr=" + addrs[0], "-dir=" + dir} }
 	}
 	return cfg, nil
+}
+
+// passwordOf is a password that is set, or the one of a file, which is made.
+func passwordOf(set settings.Secret, file string) (string, error) {
+	if set != "" {
+		return string(set), nil
+	}
+	return secretfile.Open(file)
 }
 
 // environment is what the processes see: none of the box's settings, which may be secrets.

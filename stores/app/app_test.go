@@ -194,9 +194,9 @@ func (b *box) write(t *testing.T) (digest string) {
 	require.NoError(t, err)
 	b.put(t, "kept", nil)
 
-	res := b.post(t, "http://"+b.settings.RegistryAddrs[0]+"/v2/my/image/blobs/uploads/", "", nil, http.StatusAccepted)
+	res := b.post(t, b.registry(t)+"/v2/my/image/blobs/uploads/", "", nil, http.StatusAccepted)
 	digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824" // of "hello"
-	location := res.Header.Get("Location")
+	location := strings.Replace(res.Header.Get("Location"), "http://"+b.settings.RegistryAddrs[0], b.registry(t), 1)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location+"&digest="+url.QueryEscape(digest), strings.NewReader("hello"))
 	require.NoError(t, err)
 	put, err := http.DefaultClient.Do(req)
@@ -250,7 +250,7 @@ func (b *box) check(t *testing.T, digest string) {
 	require.NoError(t, err)
 	assert.NotEmpty(t, item.Item)
 
-	res, err := http.Get("http://" + b.settings.RegistryAddrs[0] + "/v2/my/image/blobs/" + digest)
+	res, err := http.Get(b.registry(t) + "/v2/my/image/blobs/" + digest)
 	require.NoError(t, err)
 	blob, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
@@ -267,6 +267,14 @@ func (b *box) logs(t *testing.T) string {
 	password, err := secretfile.Read(b.settings.LogsPasswordFile)
 	require.NoError(t, err)
 	return "http://" + b.settings.LogsUser + ":" + password + "@" + b.settings.LogsAddrs[0]
+}
+
+// registry is the URL of the registry with its credentials.
+func (b *box) registry(t *testing.T) string {
+	t.Helper()
+	password, err := secretfile.Read(b.settings.RegistryPasswordFile)
+	require.NoError(t, err)
+	return "http://" + b.settings.RegistryUser + ":" + password + "@" + b.settings.RegistryAddrs[0]
 }
 
 // query returns what VictoriaLogs has of functions.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/stores/basicauth"
 	"github.com/edge-serverless-box/esb/stores/logfront"
+	"github.com/edge-serverless-box/esb/stores/server"
 )
 
 // mustOpen starts a front with a VictoriaLogs behind it that echoes what it is asked.
@@ -28,13 +29,13 @@ func mustOpen(t *testing.T, full *string) string {
 	t.Cleanup(store.Close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	front := logfront.Start([]net.Listener{l}, logfront.Options{
+	front := server.Start([]net.Listener{l}, logfront.Handler(logfront.Options{
 		Credentials: basicauth.Credentials{User: "esb", Password: "right"}, Store: basicauth.Credentials{User: "inner", Password: "secret"},
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", store.Listener.Addr().String())
 		},
 		Full: func() string { return *full }, Logger: slog.New(slog.DiscardHandler),
-	})
+	}), slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { require.NoError(t, front.Close()) })
 	return "http://" + l.Addr().String()
 }

@@ -57,9 +57,15 @@ type Settings struct {
 	LogsUser         string
 	LogsPassword     Secret
 	LogsPasswordFile string
-	// RegistryAddrs (REGISTRY_ADDR, default 127.0.0.1:5010) is the image registry. It asks for no credentials, so addresses
-	// that other machines reach need ESB_ALLOW_INSECURE_DEFAULTS=true.
+	// RegistryAddrs (REGISTRY_ADDR, default 127.0.0.1:5010) is the image registry. Its credentials would cross a network in the
+	// clear, so addresses that other machines reach need ESB_ALLOW_INSECURE_DEFAULTS=true.
 	RegistryAddrs []string
+	// RegistryUser and RegistryPassword (ESB_REGISTRY_USER, ESB_REGISTRY_PASSWORD; default esb and what is in the file) are the
+	// credentials of the registry, for the agent and for who pushes images. RegistryPasswordFile (ESB_REGISTRY_PASSWORD_FILE,
+	// default <ESB_DATA_DIR>/registry.password) is made at the first start, where no password is set.
+	RegistryUser         string
+	RegistryPassword     Secret
+	RegistryPasswordFile string
 	// S3Keys (S3_ACCESS_KEY, S3_SECRET_KEY; default the development credentials) are the keys of S3.
 	S3Keys Keys
 	// DynamoDBKeys (DYNAMODB_ACCESS_KEY, DYNAMODB_SECRET_KEY; default the development credentials) are the keys of the
@@ -126,8 +132,13 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	s.LogsUser = r.text("VICTORIALOGS_USER", "esb")
 	s.LogsPassword = Secret(r.text("VICTORIALOGS_PASSWORD", ""))
 	s.LogsPasswordFile = r.path("VICTORIALOGS_PASSWORD_FILE", filepath.Join(s.DataDir, "logs.password"))
-	if strings.Contains(s.LogsUser, ":") {
-		r.fail("VICTORIALOGS_USER", s.LogsUser, "must have no colon, which separates it from the password")
+	s.RegistryUser = r.text("ESB_REGISTRY_USER", "esb")
+	s.RegistryPassword = Secret(r.text("ESB_REGISTRY_PASSWORD", ""))
+	s.RegistryPasswordFile = r.path("ESB_REGISTRY_PASSWORD_FILE", filepath.Join(s.DataDir, "registry.password"))
+	for name, user := range map[string]string{"VICTORIALOGS_USER": s.LogsUser, "ESB_REGISTRY_USER": s.RegistryUser} {
+		if strings.Contains(user, ":") {
+			r.fail(name, user, "must have no colon, which separates it from the password")
+		}
 	}
 	for _, addr := range s.LogsAddrs {
 		if ip, err := netip.ParseAddrPort(addr); err == nil && s.Subnet.IsValid() && ip.Addr().Unmap() == s.BoxAddr() {
@@ -277,22 +288,20 @@ func (r *reader) checkExposure(s Settings) {
 	for _, store := range []struct {
 		setting string
 		addrs   []string
-		keys    string // prefix of the variables of its credentials; empty: it has none
+		keys    string // prefix of the variables of its credentials
 		secret  Secret
 	}{
 		{"S3_ADDR", s.S3Addrs, "S3", s.S3Keys.Secret},
 		{"S3_UI_ADDR", s.S3UIAddrs, "S3", s.S3Keys.Secret},
 		{"DYNAMODB_ADDR", s.DynamoDBAddrs, "DYNAMODB", s.DynamoDBKeys.Secret},
 		{"VICTORIALOGS_ADDR", s.LogsAddrs, "VICTORIALOGS", ""},
-		{"REGISTRY_ADDR", s.RegistryAddrs, "", ""},
+		{"REGISTRY_ADDR", s.RegistryAddrs, "ESB_REGISTRY", ""},
 	} {
 		for _, addr := range store.addrs {
 			switch {
 			case s.isLocal(addr):
-			case store.keys == "VICTORIALOGS":
+			case store.keys == "VICTORIALOGS", store.keys == "ESB_REGISTRY":
 				r.fail(store.setting, addr, "can be reached by other machines, and its credentials would cross the network in the clear: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
-			case store.keys == "":
-				r.fail(store.setting, addr, "can be reached by other machines, and this store asks for no credentials: listen on 127.0.0.1 and put a proxy of your own in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
 			case store.secret == DefaultSecretKey:
 				r.fail(store.setting, addr, fmt.Sprintf("can be reached by other machines, and %s_SECRET_KEY is the development default: set a secret of your own, listen on 127.0.0.1 only, or set ESB_ALLOW_INSECURE_DEFAULTS=true", store.keys))
 			case len(store.secret) < minSecretOutside:

@@ -3,6 +3,7 @@ package security
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/tests/hoststate"
 )
 
@@ -63,4 +65,45 @@ func TestLocalUser_ReachesNoProcessOfTheStores(t *testing.T) {
 		})
 	}
 	require.Len(t, found, 4)
+}
+
+func TestLocalUser_LeavesImagesAlone(t *testing.T) {
+	base := "http://" + box.Registry
+	status := func(t *testing.T, args ...string) string {
+		t.Helper()
+		out, _ := commandAsNobody(t, "curl", append([]string{"-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}"}, args...)...)
+		return out
+	}
+	attempt(t, localUser, "begin an upload to the registry, and so replace a function's image", func(t *testing.T) {
+		require.Equal(t, "401", status(t, "-X", "POST", base+"/v2/esb/lambda-echo/blobs/uploads/"))
+		require.Equal(t, "401", status(t, "-u", "esb:esb", "-X", "POST", base+"/v2/esb/lambda-echo/blobs/uploads/"))
+	})
+	attempt(t, localUser, "delete an image of the registry", func(t *testing.T) {
+		require.Equal(t, "401", status(t, "-X", "DELETE", base+"/v2/esb/lambda-echo/manifests/sha256:"+strings.Repeat("0", 64)))
+	})
+	attempt(t, localUser, "read the images of functions from the registry", func(t *testing.T) {
+		require.Equal(t, "401", status(t, base+"/v2/_catalog"))
+	})
+	attempt(t, localUser, "reach the registry with a web page: another host's name, another origin", func(t *testing.T) {
+		for _, header := range []string{"Host: evil.example", "Origin: https://evil.example"} {
+			require.Equal(t, "403", status(t, "-X", "POST", "-H", header, base+"/v2/esb/lambda-echo/blobs/uploads/"))
+		}
+	})
+	attempt(t, localUser, "read the password of the registry", func(t *testing.T) {
+		out, ok := asNobody(t, "read", filepath.Join(box.Home, "data", "registry.password"))
+		require.False(t, ok, "%s", out)
+	})
+}
+
+// The operator still gets in, and so does the agent.
+func TestOperator_PushesAnImageThatTheAgentPulls(t *testing.T) {
+	image := box.Registry + "/security/echo:1"
+	push := exec.Command(filepath.Join(box.BinDir, "esb-image"), "push", "-ref", image, filepath.Join(box.Home, "images", "lambda-echo.tar"))
+	push.Env = append(os.Environ(), "ESB_HOME="+box.Home)
+	out, err := push.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	container, err := box.Agent.EnsureContainer(t.Context(), &agentv1.EnsureContainerRequest{FunctionName: "pulled", Image: image})
+	require.NoError(t, err)
+	_, err = box.Agent.DestroyContainer(t.Context(), &agentv1.DestroyContainerRequest{ContainerId: container.GetId()})
+	require.NoError(t, err)
 }

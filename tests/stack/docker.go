@@ -29,6 +29,9 @@ type docker struct {
 	copying sync.Mutex
 }
 
+// dockerLogsPassword is that of VictoriaLogs: a box in Docker makes one in a volume, which tests would have to look into.
+const dockerLogsPassword = "password-of-the-tests-logs"
+
 // Listeners of a box in a box that are on loopback only: the tests reach them in its network namespace.
 const (
 	innerAdmin = "127.0.0.1:9443"
@@ -126,7 +129,7 @@ func (d *docker) settings(env []string) map[string]string {
 
 // environment puts the tests' credentials beside env: those of this machine's .env are not theirs.
 func environment(env []string) map[string]string {
-	all := make(map[string]string)
+	all := map[string]string{"VICTORIALOGS_PASSWORD": dockerLogsPassword}
 	for _, variable := range append(secrets(), env...) {
 		name, value, _ := strings.Cut(variable, "=")
 		all[name] = value
@@ -195,7 +198,9 @@ func (d *docker) gatewayFile(ctx context.Context, name string) ([]byte, error) {
 	return os.ReadFile(copied)
 }
 
-func (d *docker) logsPassword() (user, password string, err error) { return "", "", nil }
+func (d *docker) logsPassword() (user, password string, err error) {
+	return "esb", dockerLogsPassword, nil
+}
 
 func (d *docker) dial(ctx context.Context, addr string) (net.Conn, error) {
 	var dialer net.Dialer

@@ -86,6 +86,8 @@ type Stack struct {
 	HTTPSURL, HTTPURL, AdminURL, AgentAddr string
 	// S3URL, DynamoDBURL and LogsURL are the stores; LogsURL is VictoriaLogs.
 	S3URL, DynamoDBURL, LogsURL string
+	// Registry is host:port of the image registry.
+	Registry string
 	// HTTP trusts the development CA. Agent and Health, the agent's, are there after Up.
 	HTTP   *http.Client
 	Agent  agentv1.AgentServiceClient
@@ -149,6 +151,7 @@ func Prepare(home string, opts Options) (*Stack, error) {
 		S3URL:       local("http", p.s3),
 		DynamoDBURL: local("http", p.dynamoDB),
 		LogsURL:     local("http", p.logs),
+		Registry:    fmt.Sprintf("127.0.0.1:%d", p.registry),
 		root:        root,
 		ports:       p,
 	}

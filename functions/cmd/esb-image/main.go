@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -273,6 +274,8 @@ func (r *recipe) config() (imagebuild.Config, error) {
 func push(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Logger) error {
 	ref := flags.String("ref", "", "where to, host[:port]/name[:tag] (required)")
 	insecure := flags.Bool("insecure", false, "plain HTTP is fine, also for a host that is neither loopback nor private")
+	user := flags.String("user", "", "user of the registry (default: ESB_REGISTRY_USER, else esb where there is a password, else as docker login says)")
+	passwordFile := flags.String("password-file", "", "file with the password (default: the variable ESB_REGISTRY_PASSWORD, the file ESB_REGISTRY_PASSWORD_FILE, or for a registry on this machine <ESB_HOME>/data/registry.password)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -284,11 +287,64 @@ func push(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Log
 		return err
 	}
 	defer func() { _ = archive.Close() }()
-	if err := imagebuild.Push(ctx, *ref, archive, *insecure); err != nil {
+	options := imagebuild.PushOptions{Insecure: *insecure}
+	if options.User, options.Password, err = registryCredentials(*ref, *user, *passwordFile, os.Getenv); err != nil {
+		return err
+	}
+	err = imagebuild.Push(ctx, *ref, archive, options)
+	if errors.Is(err, imagebuild.ErrCredentials) {
+		return fmt.Errorf("%w: give the box's with -password-file <ESB_HOME>/data/registry.password or ESB_REGISTRY_PASSWORD, or run docker login", err)
+	}
+	if err != nil {
 		return err
 	}
 	log.Info("pushed", "image", *ref)
 	return nil
+}
+
+// registryCredentials are what the flags say, else the environment, else those of the box around the current folder for a
+// registry on this machine; no user for none.
+func registryCredentials(ref, user, file string, getenv func(string) string) (name, password string, err error) {
+	if user == "" {
+		user = getenv("ESB_REGISTRY_USER")
+	}
+	password = getenv("ESB_REGISTRY_PASSWORD")
+	if file != "" {
+		password = ""
+	} else if password == "" {
+		file = getenv("ESB_REGISTRY_PASSWORD_FILE")
+	}
+	if file == "" && password == "" && onThisMachine(ref) {
+		home := getenv("ESB_HOME")
+		if home == "" {
+			home = ".esb"
+		}
+		file = filepath.Join(home, "data", "registry.password")
+		if _, err := os.Stat(file); err != nil {
+			file = ""
+		}
+	}
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", "", fmt.Errorf("push: the password of the registry: %w", err)
+		}
+		password = strings.TrimSpace(string(text))
+	}
+	if user == "" && password != "" {
+		user = "esb"
+	}
+	return user, password, nil
+}
+
+// onThisMachine is true for an image of a registry on loopback.
+func onThisMachine(ref string) bool {
+	host, _, _ := strings.Cut(ref, "/")
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func cacheFlag(flags *flag.FlagSet) *string {

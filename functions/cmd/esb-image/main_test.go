@@ -74,3 +74,29 @@ func TestRun_BadArguments_SayWhatToDo(t *testing.T) {
 	assert.NoFileExists(t, out)
 	assert.ErrorIs(t, run(context.Background(), nil, io.Discard), flag.ErrHelp)
 }
+
+func TestRegistryCredentials_AreThoseOfTheBoxForItsOwnRegistry(t *testing.T) {
+	home := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(home, "data"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(home, "data", "registry.password"), []byte("kept\n"), 0o600))
+	given := filepath.Join(home, "given")
+	require.NoError(t, os.WriteFile(given, []byte("given"), 0o600))
+	for name, c := range map[string]struct {
+		ref, user, file string
+		env             map[string]string
+		want            [2]string
+	}{
+		"the box's":              {ref: "127.0.0.1:5010/a:1", env: map[string]string{"ESB_HOME": home}, want: [2]string{"esb", "kept"}},
+		"another machine's":      {ref: "registry.example/a:1", env: map[string]string{"ESB_HOME": home}},
+		"no box":                 {ref: "localhost:5010/a:1", env: map[string]string{"ESB_HOME": given}},
+		"set":                    {ref: "127.0.0.1:5010/a:1", env: map[string]string{"ESB_HOME": home, "ESB_REGISTRY_PASSWORD": "set", "ESB_REGISTRY_USER": "me"}, want: [2]string{"me", "set"}},
+		"a file that is set":     {ref: "127.0.0.1:5010/a:1", env: map[string]string{"ESB_REGISTRY_PASSWORD_FILE": given}, want: [2]string{"esb", "given"}},
+		"flags before variables": {ref: "127.0.0.1:5010/a:1", user: "you", file: given, env: map[string]string{"ESB_REGISTRY_PASSWORD": "set"}, want: [2]string{"you", "given"}},
+	} {
+		user, password, err := registryCredentials(c.ref, c.user, c.file, func(name string) string { return c.env[name] })
+		require.NoError(t, err, name)
+		assert.Equal(t, c.want, [2]string{user, password}, name)
+	}
+	_, _, err := registryCredentials("a/b", "", filepath.Join(home, "none"), os.Getenv)
+	require.Error(t, err)
+}
