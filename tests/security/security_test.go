@@ -73,6 +73,7 @@ func runWithBox(m *testing.M) (code int, err error) {
 		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   filepath.Join(config, "routing.yml"),
 		ResourcesConfig: filepath.Join(config, "resources.yml"),
+		Env:             []string{fmt.Sprintf("GATEWAY_BUFFER_MB=%d", budgetBytes>>20)},
 	}); err != nil {
 		return 1, err
 	}
