@@ -351,12 +351,18 @@ func dialAgent(s settings.Settings, keys *functionkeys.Keys) (*agentclient.Clien
 			}
 		}))
 	}
-	if s.AgentTLS.Enabled() {
+	setting, addr := "AGENT_GRPC_ADDR", s.AgentAddr
+	switch {
+	case s.AgentSocket != "":
+		setting, addr = "AGENT_SOCKET", "unix:"+s.AgentSocket
+	case s.AgentTLS.Enabled():
 		options = append(options, agentclient.WithMutualTLS(s.AgentTLS.CertFile, s.AgentTLS.KeyFile, s.AgentTLS.CAFile))
+	default:
+		options = append(options, agentclient.WithTokenFile(s.AgentTokenFile))
 	}
-	client, err := agentclient.Dial(s.AgentAddr, options...)
+	client, err := agentclient.Dial(addr, options...)
 	if err != nil {
-		return nil, fmt.Errorf("AGENT_GRPC_ADDR: %w", err)
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	return client, nil
 }

@@ -31,6 +31,7 @@ var deeds = map[string]func(args []string, out io.Writer) error{
 		_, err = out.Write(data)
 		return err
 	},
+	"agent": callAgent,
 }
 
 // doDeed is main of the copy.
