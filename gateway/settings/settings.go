@@ -114,6 +114,10 @@ type Settings struct {
 	// FunctionKeysFile holds the secret from which the functions' own access keys are made. It is made once, mode 0600;
 	// the stores read it too. FUNCTION_KEYS_FILE; default function-keys in Home.
 	FunctionKeysFile string
+	// FunctionAccessFile is where the gateway writes, at start and with each change of functions.yml, which buckets and
+	// tables each function may use with its own keys. The stores read it. FUNCTION_ACCESS_FILE; default
+	// function-access.json in Home.
+	FunctionAccessFile string
 	// FunctionKeys says that functions get access keys of their own, in AWS_ACCESS_KEY_ID and its like, with which they use
 	// the box's stores and Lambda's API. Stores elsewhere do not know these keys: without them functions get the agent's
 	// FUNCTION_ACCESS_KEY, for which LAMBDA_ACCESS_KEYS has to have an entry if functions are to call functions.
@@ -332,6 +336,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		ServiceLogMaxMB: l.integer("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
 	}
 	s.FunctionKeysFile = l.text("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
+	s.FunctionAccessFile = l.text("FUNCTION_ACCESS_FILE", filepath.Join(s.Home, "function-access.json"))
 	s.FunctionKeys = l.onOff("FUNCTION_KEYS", s.ownStore(s.S3) && s.ownStore(s.DynamoDB))
 	if s.AgentSocket == "off" {
 		s.AgentSocket = ""
