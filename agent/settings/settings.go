@@ -113,6 +113,10 @@ type Settings struct {
 	PIDsLimit int
 	// NoFile (FUNCTION_NOFILE, default 1024 as AWS's) bounds the open files of a process.
 	NoFile int
+	// UIDBase (FUNCTION_UID_BASE, default 1879048192) is the first of the 67 239 936 user and group ids that the box takes for its
+	// own: those from 65536 above it are its services', and each container has 65536 further up. Nobody else on the machine may
+	// have one of them: two boxes on one machine may share them, since containers see their own alone.
+	UIDBase uint32
 	// LogDir (ESB_LOG_DIR, default <ESB_HOME>/logs) is the folder of log files: the agent's own, agent.log; functions/ with
 	// one file a container; and gateway.log, where the gateway writes to the same folder, which is shipped with them.
 	LogDir string
@@ -197,6 +201,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		TmpSizeMB:               r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
 		PIDsLimit:               r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
 		NoFile:                  r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
+		UIDBase:                 uint32(r.number("FUNCTION_UID_BASE", 1879048192, 65536, 2080243711)),
 		LogMaxMB:                r.number("FUNCTION_LOG_MAX_MB", 256, 1, 1<<20),
 		MetricsAddr:             r.loopback("AGENT_METRICS_ADDR"),
 		ServiceLogMaxMB:         r.number("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
