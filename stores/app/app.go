@@ -34,6 +34,7 @@ import (
 	"github.com/edge-serverless-box/esb/stores/front"
 	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/logfront"
+	"github.com/edge-serverless-box/esb/stores/logroom"
 	"github.com/edge-serverless-box/esb/stores/registryfront"
 	"github.com/edge-serverless-box/esb/stores/relay"
 	"github.com/edge-serverless-box/esb/stores/s3front"
@@ -117,6 +118,8 @@ type store struct {
 	log      *slog.Logger
 	api, ui  []net.Listener
 	process  *child.Child
+	// room bounds what VictoriaLogs keeps.
+	room *logroom.Room
 	// confined: nobody but this program reaches the process.
 	confined bool
 	// credentials are what the fronts of VictoriaLogs and the registry ask for, inner what VictoriaLogs itself asks its front for.
@@ -173,6 +176,12 @@ func (r *store) start(ctx context.Context) error {
 		return err
 	}
 	r.closers = append(r.closers, r.process.Close)
+	if r.name == stores.Logs {
+		if r.room, err = logroom.Open(logroom.Config{Dir: cfg.Dir, MaxBytes: int64(r.settings.LogsMaxMB) << 20, Detach: r.detachDay, Logger: r.log}); err != nil {
+			return err
+		}
+		r.closers = append(r.closers, r.room.Close)
+	}
 	r.serve()
 	return nil
 }
@@ -182,7 +191,7 @@ func (r *store) serve() {
 	dial := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 0) }
 	switch r.name {
 	case stores.Logs:
-		front := logfront.Handler(logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Logger: r.log})
+		front := logfront.Handler(logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Take: r.room.Take, Logger: r.log})
 		r.closers = append(r.closers, server.Start(r.api, front, r.log).Close)
 	case stores.Registry:
 		front := registryfront.Handler(registryfront.Options{Credentials: r.credentials, Dial: dial, Logger: r.log})
@@ -301,6 +310,27 @@ func (r *store) config() (child.Config, error) {
 		cfg.Args = func(addrs []string) []string { return []string{"-addr=" + addrs[0], "-dir=" + dir} }
 	}
 	return cfg, nil
+}
+
+// detachDay makes VictoriaLogs let go of the files of a day (https://docs.victoriametrics.com/victorialogs/#partitions-lifecycle).
+func (r *store) detachDay(ctx context.Context, day string) error {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return r.process.Dial(ctx, 0) }}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://victorialogs/internal/partition/detach?name="+day, nil)
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(r.inner.User, r.inner.Password)
+	res, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return fmt.Errorf("detach a day of logs: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+	// One that is not attached was on its way out when this program ended.
+	if res.StatusCode != http.StatusOK && !strings.Contains(string(text), "isn't attached") {
+		return fmt.Errorf("detach a day of logs: VictoriaLogs answered %d: %s", res.StatusCode, text)
+	}
+	return nil
 }
 
 // passwordOf is a password that is set, or the one of a file, which is made.

@@ -81,7 +81,9 @@ type Settings struct {
 	Region string
 	// LogsRetentionDays (VICTORIALOGS_RETENTION_DAYS, default 7) is how long log lines are kept.
 	LogsRetentionDays int
-	// LogsMaxMB (VICTORIALOGS_MAX_MB, default 2048) bounds the disk that logs take; the oldest days go first.
+	// LogsMaxMB (VICTORIALOGS_MAX_MB, default 2048) bounds the disk that logs take. Half of it is for lines, the other half for
+	// VictoriaLogs, which writes files anew to merge them: at half, the oldest days go, and when the present one alone has so
+	// much, no line is taken until it is over.
 	LogsMaxMB int
 	// TTLInterval (DYNAMODB_TTL_INTERVAL_SECONDS, default 60) is the pause between two searches for expired items in
 	// the tables that have TTL switched on.
