@@ -2,7 +2,6 @@ package cni
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -169,9 +168,8 @@ func assertRefused(t *testing.T, path string, to netip.AddrPort) {
 func mustOutside(t *testing.T, subnet netip.Prefix) (path string, outside, box netip.Addr) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "outside")
-	users := path + "-users"
-	require.NoError(t, pinNamespaces(path, users, DefaultUIDBase))
-	t.Cleanup(func() { assert.NoError(t, errors.Join(unpin(users), unpin(path))) })
+	require.NoError(t, pinNetns(path))
+	t.Cleanup(func() { assert.NoError(t, unpinNetns(path)) })
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer func() { _ = unix.Close(fd) }()

@@ -106,7 +106,9 @@ func (s *Shipper) gone(f *file) {
 }
 
 // current is true for the file that a service writes now.
-func (f *file) current() bool { return f.job != jobLambda && f.Name == f.container+".log" }
+func (f *file) current() bool {
+	return f.job != jobLambda && filepath.Base(f.Name) == f.container+".log"
+}
 
 // update takes over what a scan has seen of a known file, and returns it, or its successor when its content is another.
 func (s *Shipper) update(known, now *file) *file {
@@ -142,7 +144,7 @@ func (s *Shipper) moved(now *file, seen map[*file]bool) *file {
 // list returns the log files that there are now.
 func (s *Shipper) list() ([]*file, error) {
 	var found []*file
-	for _, dir := range []string{"", functionsDir} {
+	for _, dir := range []string{"", gatewayDir, functionsDir} {
 		entries, err := os.ReadDir(filepath.Join(s.cfg.Dir, dir))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -189,6 +191,9 @@ func (s *Shipper) identify(f *file, dir string) bool {
 		return true
 	}
 	for _, service := range services {
+		if dir == gatewayDir && service != jobGateway {
+			continue // the folder is the gateway's, who is not to write in another's name
+		}
 		if rest, ok := strings.CutPrefix(name, service+".log"); ok && (rest == "" || rest[0] == '.') {
 			f.origin = origin{job: service, container: service}
 			return true
@@ -203,7 +208,7 @@ func (s *Shipper) take(f *file, b *batch) (more bool, err error) {
 	if !started {
 		at = cursor{f.Offset, f.Request}
 	}
-	r, err := os.Open(f.path)
+	r, err := open(f.path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // rotated or removed since the scan; the next one knows
 	}
@@ -309,8 +314,13 @@ func (s *Shipper) verify(r *os.File, f *file) (size int64, same bool, err error)
 	return st.Size, true, nil
 }
 
+// open opens a log file. The folder may be a service's own: a link is not followed, and a pipe does not hold the reader up.
+func open(path string, flags int) (*os.File, error) {
+	return os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+}
+
 func readHead(path string, size int64) (string, error) {
-	r, err := os.Open(path)
+	r, err := open(path, os.O_RDONLY)
 	if err != nil {
 		return "", fmt.Errorf("read a log: %w", err)
 	}

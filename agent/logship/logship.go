@@ -40,6 +40,9 @@ const (
 // functionsDir is the folder of the containers' files below the log folder.
 const functionsDir = "functions"
 
+// gatewayDir is the folder of the gateway's files below the log folder where the gateway runs as a user of its own.
+const gatewayDir = "gateway"
+
 // Config of a Shipper. agent/settings documents those that are settings.
 type Config struct {
 	// Dir is the log folder: <service>.log with its rotated files <service>.log.*, and functions/<container>.log.

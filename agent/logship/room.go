@@ -169,7 +169,7 @@ func (s *Shipper) drop(files []*file, need int64) {
 
 // count returns the number of lines from byte from to byte to.
 func (s *Shipper) count(f *file, from, to int64) int64 {
-	r, err := os.Open(f.path)
+	r, err := open(f.path, os.O_RDONLY)
 	if err != nil {
 		s.trouble("a log file cannot be read", err)
 		return 0
@@ -192,7 +192,7 @@ func lineEnd(path string, at, size int64) (int64, error) {
 	if at >= size {
 		return size, nil
 	}
-	r, err := os.Open(path)
+	r, err := open(path, os.O_RDONLY)
 	if err != nil {
 		return 0, fmt.Errorf("read a log: %w", err)
 	}

@@ -181,11 +181,8 @@ func explain(err error) refusal {
 	if !errors.As(err, &said) {
 		return refusal{http.StatusBadGateway, "the store cannot be reached"}
 	}
-	switch said.ErrorCode() {
-	case "ResourceNotFoundException":
+	if said.ErrorCode() == "ResourceNotFoundException" {
 		return refusal{http.StatusNotFound, "there is no such table"}
-	case "AccessDeniedException":
-		return refusal{http.StatusForbidden, "this function has no such access: its tables in functions.yml says what it may use"}
 	}
 	return refusal{http.StatusBadGateway, "the store answered " + said.ErrorCode()}
 }

@@ -21,10 +21,10 @@ type Lock struct{ file *os.File }
 // Take takes the lock of path, whose folder is made when it is missing. When somebody else has it, waiting is called
 // once, and Take waits until it is free or ctx ends.
 func Take(ctx context.Context, path string, waiting func()) (*Lock, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("take the lock %s: %w", path, err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("take the lock %s: %w", path, err)
 	}

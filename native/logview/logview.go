@@ -92,7 +92,7 @@ type viewer struct {
 // list returns the files that belong to the names, sorted.
 func (v *viewer) list() ([]string, error) {
 	var files []string
-	for _, pattern := range []string{"*.log", "functions/*.log"} {
+	for _, pattern := range []string{"*.log", "gateway/*.log", "stores/*.log", "functions/*.log"} {
 		found, err := filepath.Glob(filepath.Join(v.options.Dir, pattern))
 		if err != nil {
 			return nil, fmt.Errorf("list logs: %w", err)

@@ -10,8 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // poll is how often the end of a process that is not our child is looked for.
@@ -44,6 +47,15 @@ type Spec struct {
 	// PIDFile is where the record is kept.
 	PIDFile     string
 	Fingerprint string
+	// User runs it as somebody else than root, with no way to more rights than these; nil is this user.
+	User *User
+}
+
+// User is whom a process runs as, by numbers, which need no entry in /etc/passwd.
+type User struct {
+	UID, GID uint32
+	// Capabilities (CAP_* of golang.org/x/sys/unix) that it has all the same.
+	Capabilities []uintptr
 }
 
 // Child is a process that this program has started and that outlives it.
@@ -57,10 +69,30 @@ type Child struct {
 	exited error
 }
 
+// start starts the command. Confined, it and all of its children can never get more rights than they begin with, whatever
+// they execute (PR_SET_NO_NEW_PRIVS).
+func start(cmd *exec.Cmd, confined bool) error {
+	if !confined {
+		return cmd.Start()
+	}
+	started := make(chan error, 1)
+	go func() {
+		// The bit is the thread's, and its children's. The thread ends with this goroutine because it is never unlocked.
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			started <- fmt.Errorf("give up new privileges: %w", err)
+			return
+		}
+		started <- cmd.Start()
+	}()
+	return <-started
+}
+
 // Start starts a process in a session of its own and writes its pid file. When the pid file cannot be written, the
 // process is killed again.
 func Start(spec Spec) (*Child, error) {
-	log, err := os.OpenFile(spec.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	// The folder may be the service's, and a link in it lead anywhere.
+	log, err := os.OpenFile(spec.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("open the log of %s: %w", filepath.Base(spec.Path), err)
 	}
@@ -74,7 +106,23 @@ func Start(spec Spec) (*Child, error) {
 	cmd.Env, cmd.Dir = spec.Env, spec.Dir
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if u := spec.User; u != nil {
+		if err := log.Chown(int(u.UID), int(u.GID)); err != nil {
+			return nil, fmt.Errorf("give %s to its service: %w", spec.Log, err)
+		}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID} // without any other group
+		cmd.SysProcAttr.AmbientCaps = u.Capabilities
+		// The user may not pass the folders on the way to the program, and its capabilities begin with the program: it is
+		// executed by a descriptor.
+		program, err := os.Open(spec.Path)
+		if err != nil {
+			return nil, fmt.Errorf("start %s: %w", spec.Path, err)
+		}
+		defer func() { _ = program.Close() }()
+		cmd.ExtraFiles = []*os.File{program}
+		cmd.Path = "/proc/self/fd/3"
+	}
+	if err := start(cmd, spec.User != nil); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
 	}
 	c := &Child{cmd: cmd, log: spec.Log, logStart: size}
@@ -140,7 +188,7 @@ func (r Record) Write(file string) error {
 		return fmt.Errorf("encode pid file: %w", err)
 	}
 	tmp := file + ".tmp"
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write pid file: %w", err)
 	}
 	if err := os.Rename(tmp, file); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // limit bounds every wait of these tests.
@@ -47,6 +48,35 @@ func TestStart_WritesAPidFileThatNamesTheProcess(t *testing.T) {
 	sid, err := syscall.Getpgid(r.PID)
 	require.NoError(t, err)
 	assert.Equal(t, r.PID, sid, "a signal to this terminal's group must not reach it")
+}
+
+func TestStart_AsAnotherUser_HasNoMoreRightsThanThat(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("becoming another user needs root")
+	}
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	c, err := Start(Spec{
+		Path: "/bin/sh", Args: []string{"-c", "id -u; id -G; grep -e CapEff -e NoNewPrivs /proc/self/status"}, Env: os.Environ(), Dir: "/",
+		Log: log, PIDFile: filepath.Join(dir, "pid"), User: &User{UID: 1879113729, GID: 1879113728, Capabilities: []uintptr{unix.CAP_NET_BIND_SERVICE}},
+	})
+	require.NoError(t, err)
+	mustLog(t, c, "NoNewPrivs:\t1\n")
+	_ = c.cmd.Wait()
+	text, err := os.ReadFile(log)
+	require.NoError(t, err)
+	assert.Equal(t, "1879113729\n1879113728\nCapEff:\t0000000000000400\nNoNewPrivs:\t1\n", string(text))
+	for range 20 { // the bit was one thread's, whose children no other process is
+		mustLog(t, mustStart(t, "grep NoNewPrivs /proc/self/status"), "NoNewPrivs:\t0")
+	}
+}
+
+func TestStart_LogIsALink_IsRefused(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "log")))
+	_, err := Start(Spec{Path: "/bin/true", Log: filepath.Join(dir, "log"), PIDFile: filepath.Join(dir, "pid")})
+	require.Error(t, err)
+	assert.NoFileExists(t, filepath.Join(dir, "elsewhere"))
 }
 
 func TestStart_PidFileCannotBeWritten_LeavesNoProcess(t *testing.T) {

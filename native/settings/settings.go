@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
+	"github.com/edge-serverless-box/esb/native"
 )
 
 // DefaultUser is the gateway's default for AUTH_USER.
@@ -55,15 +56,6 @@ type Settings struct {
 	AdminAddr string
 	// AgentAddr (AGENT_GRPC_ADDR) is the agent's listener. Default: 127.0.0.1:50051.
 	AgentAddr string
-	// AgentSocket (AGENT_SOCKET, a path or "off") is the agent's unix socket, by which gateway and esb speak to it. Default:
-	// agent.sock in ESB_RUN_DIR.
-	AgentSocket string
-	// AgentTokenFile (AGENT_TOKEN_FILE) has the token that the agent asks for at AGENT_GRPC_ADDR. Default: agent-token in
-	// ESB_HOME.
-	AgentTokenFile string
-	// CodeRoots (CODE_ROOTS, comma-separated folders) are where function code and layers may lie, besides in S3. Default: the
-	// folder of FUNCTIONS_CONFIG_PATH.
-	CodeRoots string
 	// AgentTLS (AGENT_TLS_CERT, AGENT_TLS_KEY, AGENT_TLS_CA) are the files of mutual TLS with the agent, for an
 	// AgentAddr that is not loopback. Default: none.
 	AgentTLS TLSFiles
@@ -119,6 +111,10 @@ type Settings struct {
 	// User (AUTH_USER) of the auth endpoint, for the printed example; AuthPath (AUTH_ENDPOINT_PATH) is where it is. Defaults:
 	// the gateway's.
 	User, AuthPath string
+	// UIDBase (FUNCTION_UID_BASE) is the first of the user and group ids that the box takes for its own, of which natively the
+	// gateway has the one 65537 above it, the stores have the next, and both the group 65536 above it. Nobody else on the machine
+	// may have one of these. Default: 1879048192.
+	UIDBase uint32
 	// MadeSecrets are the secrets, by their variables (X_API_KEY, AUTH_PASS, LAMBDA_ACCESS_KEYS, and of the native stores
 	// S3_ACCESS_KEY, S3_SECRET_KEY, DYNAMODB_ACCESS_KEY, DYNAMODB_SECRET_KEY), that nobody has set: the box makes them at its
 	// first start and keeps them in SecretsFile.
@@ -189,16 +185,12 @@ func Load(getenv func(string) string, root string) (Settings, error) {
 	}
 	s.AdminAddr = l.addr("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443")
 	s.AgentAddr = l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051")
-	if s.AgentSocket = l.text("AGENT_SOCKET", filepath.Join(s.AgentRunDir, "agent.sock")); s.AgentSocket != Off && !filepath.IsAbs(s.AgentSocket) {
-		l.bad("AGENT_SOCKET", s.AgentSocket, "off or an absolute path")
-	}
-	s.AgentTokenFile = l.path("AGENT_TOKEN_FILE", filepath.Join(s.Home, "agent-token"))
-	s.CodeRoots = l.text("CODE_ROOTS", filepath.Dir(s.FunctionsConfig))
 	s.AgentTLS = TLSFiles{Cert: l.path("AGENT_TLS_CERT", ""), Key: l.path("AGENT_TLS_KEY", ""), CA: l.path("AGENT_TLS_CA", "")}
 	if n := count(s.AgentTLS.Cert, s.AgentTLS.Key, s.AgentTLS.CA); n != 0 && n != 3 {
 		l.errs = append(l.errs, errors.New("AGENT_TLS_CERT, AGENT_TLS_KEY, AGENT_TLS_CA: set all three or none"))
 	}
 	l.stores(&s)
+	s.UIDBase = l.uidBase("FUNCTION_UID_BASE", 1879048192)
 	s.LambdaEndpoint = l.text("FUNCTION_LAMBDA_ENDPOINT", s.defaultLambdaEndpoint())
 	s.HostPorts = l.ports("FUNCTION_HOST_PORTS", s.defaultHostPorts())
 	s.ShutdownGrace = l.seconds("SHUTDOWN_GRACE_SECONDS", 30)
@@ -228,9 +220,6 @@ func (s Settings) Env() []string {
 		"GATEWAY_HTTP_ADDR=" + join(s.HTTPAddrs),
 		"GATEWAY_ADMIN_ADDR=" + s.AdminAddr,
 		"AGENT_GRPC_ADDR=" + s.AgentAddr,
-		"AGENT_SOCKET=" + s.AgentSocket,
-		"AGENT_TOKEN_FILE=" + s.AgentTokenFile,
-		"CODE_ROOTS=" + s.CodeRoots,
 		"ESB_SUBNET=" + s.Subnet.String(),
 		"ESB_BRIDGE=" + s.Bridge,
 		"ESB_RUN_DIR=" + s.AgentRunDir,
@@ -284,8 +273,32 @@ func (s Settings) LogsDir() string { return s.LogDir }
 // RunDir holds pid files and the record of the running stack.
 func (s Settings) RunDir() string { return filepath.Join(s.Home, "run") }
 
+// ServiceLogDir is where a service writes its log files: those of users of their own have a folder each.
+func (s Settings) ServiceLogDir(service string) string {
+	if service == native.Agent {
+		return s.LogsDir()
+	}
+	return filepath.Join(s.LogsDir(), service)
+}
+
 // LogFile is the log file of a service.
-func (s Settings) LogFile(service string) string { return filepath.Join(s.LogsDir(), service+".log") }
+func (s Settings) LogFile(service string) string {
+	return filepath.Join(s.ServiceLogDir(service), service+".log")
+}
+
+// ServiceHome is the folder of the state of a service that runs as a user of its own.
+func (s Settings) ServiceHome(service string) string { return filepath.Join(s.Home, service) }
+
+// ServiceGID is the group of the gateway and the stores, which may enter the folders in which theirs are.
+func (s Settings) ServiceGID() uint32 { return s.UIDBase + 1<<16 }
+
+// ServiceUID is the user of the gateway, or of the stores.
+func (s Settings) ServiceUID(service string) uint32 {
+	if service == native.Gateway {
+		return s.ServiceGID() + 1
+	}
+	return s.ServiceGID() + 2
+}
 
 // Outside says whether more than this machine and its functions reach a listener.
 func (s Settings) Outside(addr string) bool {
@@ -346,7 +359,9 @@ func (s Settings) localAddrs(port uint16) string {
 }
 
 // AdminTokenFile is where the gateway keeps the token of its admin listener.
-func (s Settings) AdminTokenFile() string { return filepath.Join(s.Home, "admin-token") }
+func (s Settings) AdminTokenFile() string {
+	return filepath.Join(s.ServiceHome(native.Gateway), "admin-token")
+}
 
 // SecretsFile is where the box keeps the secrets that it has made.
 func (s Settings) SecretsFile() string { return filepath.Join(s.Home, credentials.File) }
@@ -440,6 +455,20 @@ func (l *loader) path(name, fallback string) string {
 		l.bad(name, v, "a path: "+err.Error())
 	}
 	return abs
+}
+
+// uidBase leaves room for the ids of containers: the agent checks its upper bound.
+func (l *loader) uidBase(name string, fallback uint32) uint32 {
+	v := l.text(name, "")
+	if v == "" {
+		return fallback
+	}
+	n, err := strconv.ParseUint(v, 10, 32)
+	if err != nil || n < 1<<16 || n > 2080243711 {
+		l.bad(name, v, "a number from 65536 to 2080243711")
+		return fallback
+	}
+	return uint32(n)
 }
 
 func (l *loader) subnet(name, fallback string) netip.Prefix {

@@ -56,6 +56,8 @@ type Stack struct {
 	environ []string
 	// secrets are those that the box has made for itself, by their variables; start knows them.
 	secrets map[string]string
+	// said are lines that need not be printed again.
+	said    []string
 	console *console.Console
 }
 
@@ -120,6 +122,11 @@ func (s *Stack) env(service string) []string {
 	for name, secret := range s.secrets {
 		own = append(own, name+"="+secret)
 	}
+	for _, v := range s.serviceEnv(service) {
+		name, _, _ := strings.Cut(v, "=")
+		own = slices.DeleteFunc(own, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+		own = append(own, v)
+	}
 	hidden := foreign(service)
 	env := slices.DeleteFunc(slices.Clone(s.environ), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -136,7 +143,7 @@ func (s *Stack) ready(ctx context.Context, service string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	if service == native.Agent {
-		client, err := agentclient.Dial(s.settings)
+		client, err := agentclient.Dial(s.settings.AgentAddr, s.settings.AgentTLS)
 		if err != nil {
 			return err
 		}
@@ -200,7 +207,7 @@ func (s *Stack) writeRecord() error {
 		return fmt.Errorf("encode the stack's settings: %w", err)
 	}
 	file := recordFile(s.settings.Home)
-	if err := os.WriteFile(file+".tmp", append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(file+".tmp", append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("keep the stack's settings: %w", err)
 	}
 	if err := os.Rename(file+".tmp", file); err != nil {

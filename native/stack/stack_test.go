@@ -48,8 +48,7 @@ func playAgent() {
 		check(os.WriteFile(filepath.Join(os.Getenv("ESB_HOME"), "purged"), nil, 0o644))
 		return
 	}
-	_ = os.Remove(os.Getenv("AGENT_SOCKET")) // an agent that was killed leaves it
-	ln, err := net.Listen("unix", os.Getenv("AGENT_SOCKET"))
+	ln, err := net.Listen("tcp", os.Getenv("AGENT_GRPC_ADDR"))
 	check(err)
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
@@ -80,11 +79,11 @@ func playGateway() {
 	case "never ready":
 		terminated := make(chan os.Signal, 1)
 		signal.Notify(terminated, syscall.SIGTERM)
-		check(os.WriteFile(filepath.Join(os.Getenv("ESB_HOME"), "waiting"), nil, 0o644))
+		check(os.WriteFile(filepath.Join(os.Getenv("GATEWAY_HOME"), "waiting"), nil, 0o644))
 		<-terminated
 		return
 	}
-	token, err := secretfile.Open(filepath.Join(os.Getenv("ESB_HOME"), "admin-token"))
+	token, err := secretfile.Open(filepath.Join(os.Getenv("GATEWAY_HOME"), "admin-token"))
 	check(err)
 	http.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer "+token {
@@ -129,11 +128,8 @@ func mustOpen(t *testing.T) *box {
 	suffix := make([]byte, 3)
 	_, err = rand.Read(suffix)
 	require.NoError(t, err)
-	run, err := os.MkdirTemp("", "esb-run-") // short, as a socket's path has to be
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(run)) })
 	vars := map[string]string{
-		"ESB_HOME": home, "ESB_RUN_DIR": run, "ESB_BIN_DIR": bin, "ESB_BRIDGE": "esbu" + hex.EncodeToString(suffix),
+		"ESB_HOME": home, "ESB_BIN_DIR": bin, "ESB_BRIDGE": "esbu" + hex.EncodeToString(suffix),
 		"GATEWAY_HTTPS_ADDR": freeAddr(t), "GATEWAY_HTTP_ADDR": "off", "GATEWAY_ADMIN_ADDR": freeAddr(t), "AGENT_GRPC_ADDR": freeAddr(t),
 	}
 	vars["ESB_STORES"] = "off"
@@ -228,7 +224,7 @@ func TestStart_GatewayDies_LeavesAnAgentAloneThatWasUp(t *testing.T) {
 	agent := b.pids(t)[0]
 	b.play("fail")
 	// The played setting concerns the agent as well; this is about the gateway alone.
-	print, err := b.fingerprint(native.Agent)
+	print, err := b.fingerprint(native.Agent, b.user(native.Agent))
 	require.NoError(t, err)
 	r, err := process.Read(b.pidFile(native.Agent))
 	require.NoError(t, err)
@@ -246,7 +242,7 @@ func TestStart_ContextEndsWhileItWaits_LeavesNothing(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- b.start(ctx) }()
 	require.Eventually(t, func() bool {
-		_, err := os.Stat(filepath.Join(b.settings.Home, "waiting"))
+		_, err := os.Stat(filepath.Join(b.settings.ServiceHome(native.Gateway), "waiting"))
 		return err == nil
 	}, time.Minute, 10*time.Millisecond)
 	cancel()

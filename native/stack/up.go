@@ -196,10 +196,8 @@ func (l *lines) Write(p []byte) (int, error) {
 
 // start starts the services in order, and takes back what it has done when one does not become ready.
 func (s *Stack) start(ctx context.Context) (err error) {
-	for _, dir := range []string{s.settings.RunDir(), s.settings.LogsDir()} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make the stack's folders: %w", err)
-		}
+	if err := s.folders(); err != nil {
+		return err
 	}
 	if err := s.keepSecrets(); err != nil {
 		return err
@@ -247,7 +245,8 @@ func (s *Stack) start(ctx context.Context) (err error) {
 
 // ensure makes sure that a service runs as it should and is ready. It returns true when it has started a process.
 func (s *Stack) ensure(ctx context.Context, service string) (started bool, err error) {
-	fingerprint, err := s.fingerprint(service)
+	user := s.user(service)
+	fingerprint, err := s.fingerprint(service, user)
 	if err != nil {
 		return false, err
 	}
@@ -272,12 +271,19 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		}
 	}
 	err = s.console.Step("starting "+service, func() error {
+		if err := s.settle(service, user); err != nil {
+			return err
+		}
 		if err := process.Rotate(s.settings.LogFile(service), logLimit); err != nil {
 			return err
 		}
+		dir := s.settings.Root
+		if user != nil {
+			dir = "/" // the user may not get to the repository
+		}
 		child, err := process.Start(process.Spec{
-			Path: filepath.Join(s.settings.BinDir, service), Env: s.env(service), Dir: s.settings.Root,
-			Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint,
+			Path: filepath.Join(s.settings.BinDir, service), Env: s.env(service), Dir: dir,
+			Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint, User: user,
 		})
 		if err != nil {
 			return err
@@ -352,10 +358,13 @@ var concern = []string{
 
 var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
-// fingerprint digests what a service runs with: its binaries and its settings, those included that functions.yml takes
+// fingerprint digests what a service runs with: its user, its binaries and its settings, those included that functions.yml takes
 // from the environment. The rest of the environment differs from one terminal to the next and means nothing.
-func (s *Stack) fingerprint(service string) (string, error) {
+func (s *Stack) fingerprint(service string, user *process.User) (string, error) {
 	h := sha256.New()
+	if user != nil {
+		_, _ = fmt.Fprintf(h, "%d %d %v\x00", user.UID, user.GID, user.Capabilities)
+	}
 	targets := []string{service}
 	switch service {
 	case native.Agent:

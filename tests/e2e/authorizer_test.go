@@ -194,7 +194,7 @@ func TestIssuer_OutlivesItsNetwork(t *testing.T) {
 	require.NoError(t, box.Up(t.Context()))
 	assert.Equal(t, 200, status("/issued", sign("ec-1", map[string]any{"sub": "restarted"})), "after a restart without the issuer")
 	assert.Equal(t, 401, status("/issued", rsaToken))
-	kept, err := filepath.Glob(filepath.Join(box.Home, "jwks", "corp-*.json"))
+	kept, err := filepath.Glob(filepath.Join(box.Home, "gateway", "jwks", "corp-*.json"))
 	require.NoError(t, err)
 	assert.Len(t, kept, 1, strings.Join(kept, " "))
 }

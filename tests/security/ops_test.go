@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
 	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/tests/hoststate"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -87,7 +89,7 @@ func TestDefaultBox_HasNoSecretThatIsKnown(t *testing.T) {
 		text, err := io.ReadAll(answer.Body)
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, answer.StatusCode, http.StatusBadRequest, "%s", text)
-		require.Contains(t, string(text), "InvalidAccessKeyId")
+		require.NotContains(t, string(text), "ListAllMyBucketsResult")
 	})
 	attempt(t, localUser, "read the secrets that the box has made", func(t *testing.T) {
 		out, ok := asNobody(t, "read", filepath.Join(home, credentials.File))
@@ -170,6 +172,95 @@ func open0644(t *testing.T) string {
 	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("k", 64)), 0o600))
 	require.NoError(t, os.Chmod(path, 0o644))
 	return path
+}
+
+// The gateway and the stores have users of their own, and what they can be made to do ends there.
+func TestServices_HaveFewRights(t *testing.T) {
+	processes, err := hoststate.Processes(box.Home, box.BinDir, box.Bridge)
+	require.NoError(t, err)
+	// CAP_NET_BIND_SERVICE, for ports below 1024.
+	capabilities := map[string]string{"gateway": "0000000000000400", "stores": "0000000000000000"}
+	seen := make(map[string]bool)
+	for _, p := range processes {
+		name := filepath.Base(p.Program)
+		if !slices.Contains([]string{"gateway", "stores", "versitygw", "dynoxide", "victoria-logs", "registry"}, name) {
+			continue
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+		require.NoError(t, err)
+		field := func(name string) string {
+			_, rest, _ := strings.Cut(string(status), "\n"+name+":\t")
+			value, _, _ := strings.Cut(rest, "\n")
+			return value
+		}
+		if want, known := capabilities[name]; known && !seen[name] {
+			attempt(t, client, "find a "+name+" that runs as root, or may get more rights than it has", func(t *testing.T) {
+				require.NotContains(t, strings.Fields(field("Uid")), "0")
+				require.NotContains(t, strings.Fields(field("Gid")), "0")
+				require.Empty(t, strings.Trim(field("Groups"), " "+strings.Fields(field("Gid"))[0]))
+				require.Equal(t, want, field("CapEff"))
+				require.Equal(t, want, field("CapPrm"))
+				require.Equal(t, "1", field("NoNewPrivs"))
+			})
+		} else if !known {
+			attempt(t, client, "find a "+name+" that runs as root, or may get more rights than it has", func(t *testing.T) {
+				require.NotContains(t, strings.Fields(field("Uid")), "0")
+				require.Equal(t, "0000000000000000", field("CapEff"))
+				require.Equal(t, "1", field("NoNewPrivs"))
+			})
+		}
+		seen[name] = true
+	}
+	for _, name := range []string{"gateway", "stores", "versitygw", "dynoxide", "victoria-logs", "registry"} {
+		require.True(t, seen[name], name)
+	}
+}
+
+func TestLocalUser_ReadsNothingOfTheBox(t *testing.T) {
+	box.Post(t, "/echo", "", "{}")
+	for _, dir := range []string{"gateway", "stores", "logs", "logs/functions", "logs/gateway", "data", "data/s3", "code", "run", "containerd", "images"} {
+		path := filepath.Join(box.Home, dir)
+		require.DirExists(t, path)
+		attempt(t, localUser, "list "+dir+" of the box", func(t *testing.T) {
+			out, ok := commandAsNobody(t, "ls", "-la", path)
+			require.False(t, ok, "%s", out)
+		})
+	}
+	for _, file := range []string{
+		"run/stack.json", "run/gateway.pid", "logs/agent.log", "logs/gateway/gateway.log", "gateway/tls/ca.key", "gateway/tls/server.key",
+		"gateway/function-keys", "stores/function-keys",
+	} {
+		path := filepath.Join(box.Home, file)
+		require.FileExists(t, path)
+		attempt(t, localUser, "read "+file, func(t *testing.T) {
+			out, ok := asNobody(t, "read", path)
+			require.False(t, ok, "%s", out)
+		})
+	}
+	attempt(t, localUser, "read a service's environment, where secrets are", func(t *testing.T) {
+		processes, err := hoststate.Processes(box.Home, box.BinDir, box.Bridge)
+		require.NoError(t, err)
+		require.NotEmpty(t, processes)
+		for _, p := range processes {
+			out, ok := asNobody(t, "read", fmt.Sprintf("/proc/%d/environ", p.PID))
+			require.False(t, ok, "%s", out)
+		}
+	})
+	attempt(t, localUser, "find a secret in what the box prints, records and logs", func(t *testing.T) {
+		status, err := box.Esb(t.Context(), "status")
+		require.NoError(t, err)
+		all := []byte(status)
+		for _, file := range []string{"run/stack.json", "logs/agent.log", "logs/gateway/gateway.log", "logs/stores/stores.log"} {
+			text, err := os.ReadFile(filepath.Join(box.Home, file))
+			require.NoError(t, err)
+			all = append(all, text...)
+		}
+		token, err := box.AdminToken(t.Context())
+		require.NoError(t, err)
+		for _, secret := range []string{stack.APIKey, stack.Password, stack.SecretKey, token} {
+			require.NotContains(t, string(all), secret)
+		}
+	})
 }
 
 // refused runs a program of the box with settings that it must refuse, and returns what it says.

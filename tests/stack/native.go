@@ -67,7 +67,7 @@ func (n *native) down(ctx context.Context) error {
 }
 
 func (n *native) gatewayFile(_ context.Context, name string) ([]byte, error) {
-	return os.ReadFile(filepath.Join(n.stack.Home, name))
+	return os.ReadFile(filepath.Join(n.stack.Home, "gateway", name))
 }
 
 // logsPassword is none for a VictoriaLogs of the test's own.
@@ -77,10 +77,6 @@ func (n *native) logsPassword() (user, password string, err error) {
 	}
 	password, err = secretfile.Read(filepath.Join(n.stack.Home, "data", "logs.password"))
 	return "esb", password, err
-}
-
-func (n *native) agentToken(context.Context) (string, error) {
-	return secretfile.Read(filepath.Join(n.stack.Home, "agent-token"))
 }
 
 func (n *native) dial(ctx context.Context, addr string) (net.Conn, error) {
