@@ -44,9 +44,11 @@ type Function struct {
 	Async Async
 	// Invoke are the names of the functions that this one's own keys may invoke through the Invoke API; none by default.
 	Invoke []string
+	// Stores is what its own keys open at S3 and DynamoDB.
+	Stores StoreAccess
 	// Schedules call the function at times.
 	Schedules []Schedule
-	// Generation is a digest of everything a running container depends on (not of Scaling, Async and Schedules): containers of
+	// Generation is a digest of everything a running container depends on (not of Scaling, Async, Invoke, Stores and Schedules): containers of
 	// another generation are drained, never used again.
 	Generation string
 }

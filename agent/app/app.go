@@ -28,6 +28,8 @@ import (
 	"github.com/edge-serverless-box/esb/agent/metrics"
 	"github.com/edge-serverless-box/esb/agent/settings"
 	"github.com/edge-serverless-box/esb/agent/supervisor"
+	"github.com/edge-serverless-box/esb/guard/bearer"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 // Run runs the agent until ctx ends. Containers live on; the next Run adopts them. listening, when not nil, is called
@@ -48,11 +50,19 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 	if err != nil {
 		return err
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.GRPCAddr)
+	token, err := ownToken(s)
 	if err != nil {
-		return fmt.Errorf("AGENT_GRPC_ADDR: listen on %s: %w: stop what uses the port, or choose another", s.GRPCAddr, err)
+		return err
 	}
-	defer func() { _ = listener.Close() }() // again, when Serve was not reached
+	listeners, err := listen(ctx, s, log)
+	if err != nil {
+		return err
+	}
+	defer func() { // again, when Serve was not reached
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}()
 
 	address, healthy := s.ContainerdAddress, func() bool { return true }
 	if address == "" {
@@ -106,17 +116,17 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 		closers.add("stop serving metrics", figures.Close)
 	}
 
-	server := grpcapi.New(runtime, grpcapi.Options{TLS: creds, Logger: log, Healthy: func(ctx context.Context) error {
+	server := grpcapi.New(runtime, grpcapi.Options{TLS: creds, Token: token, Logger: log, Healthy: func(ctx context.Context) error {
 		if !healthy() {
 			return errors.New("containerd does not run")
 		}
 		return runtime.Healthy(ctx)
 	}})
-	log.InfoContext(ctx, "agent serves", "address", listener.Addr().String(), "tls", creds != nil, "home", s.Home, "bridge", s.Bridge, "subnet", s.Subnet.String())
+	log.InfoContext(ctx, "agent serves", "address", listeners[0].Addr().String(), "socket", s.Socket, "tls", creds != nil, "home", s.Home, "bridge", s.Bridge, "subnet", s.Subnet.String())
 	if listening != nil {
-		listening(listener.Addr())
+		listening(listeners[0].Addr())
 	}
-	return server.Serve(ctx, listener)
+	return server.Serve(ctx, listeners...)
 }
 
 // Purge removes everything that agents of these settings ever made, but images, unpacked code and logs: containers and their shims,
@@ -145,7 +155,7 @@ func Purge(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 // removeRunDir removes what agents put into the run folder, and the folder when nothing else is in it; the same with
 // the folder that the run folders of all stacks are in by default.
 func removeRunDir(dir string) error {
-	for _, name := range []string{"c", "net", "runc", "containerd", "agent.lock"} {
+	for _, name := range []string{"c", "net", "runc", "containerd", "agent.sock", "agent.lock"} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("empty the run folder: %w", err)
 		}
@@ -226,6 +236,38 @@ func lock(s settings.Settings) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
+// listen opens the TCP listener, and the unix socket unless that is off.
+func listen(ctx context.Context, s settings.Settings, log *slog.Logger) ([]net.Listener, error) {
+	tcp, err := new(net.ListenConfig).Listen(ctx, "tcp", s.GRPCAddr)
+	if err != nil {
+		return nil, fmt.Errorf("AGENT_GRPC_ADDR: listen on %s: %w: stop what uses the port, or choose another", s.GRPCAddr, err)
+	}
+	if s.Socket == "" {
+		return []net.Listener{tcp}, nil
+	}
+	socket, err := grpcapi.ListenUnix(s.Socket, s.GatewayUID, log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("AGENT_SOCKET: %w", err), tcp.Close())
+	}
+	return []net.Listener{tcp, socket}, nil
+}
+
+// ownToken returns the token that callers over TCP must bring, and leaves its file to the gateway. With mutual TLS there
+// is none.
+func ownToken(s settings.Settings) (bearer.Token, error) {
+	if s.TLS() {
+		return "", nil
+	}
+	token, err := secretfile.Open(s.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("AGENT_TOKEN_FILE: %w", err)
+	}
+	if err := os.Chown(s.TokenFile, s.GatewayUID, -1); err != nil {
+		return "", fmt.Errorf("AGENT_TOKEN_FILE: leave it to the gateway (GATEWAY_UID): %w", err)
+	}
+	return bearer.Token(token), nil
+}
+
 // transport returns the credentials of mutual TLS, nil without TLS.
 func transport(s settings.Settings) (credentials.TransportCredentials, error) {
 	if !s.TLS() {
@@ -270,7 +312,7 @@ func supervisorConfig(s settings.Settings, log *slog.Logger) supervisor.Config {
 func networkConfig(s settings.Settings, dns []netip.Addr, log *slog.Logger) cni.Config {
 	return cni.Config{
 		StateDir: filepath.Join(s.RunDir, "net"), PluginDir: s.BinDir, Bridge: s.Bridge, Subnet: s.Subnet, MTU: s.MTU, DNS: dns,
-		HostPorts: s.HostPorts, PoolSize: s.NetworkPoolSize, Logger: log,
+		HostPorts: s.HostPorts, PoolSize: s.NetworkPoolSize, UIDBase: s.UIDBase, Logger: log,
 	}
 }
 
@@ -305,7 +347,7 @@ func insertConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger) 
 }
 
 func codeConfig(s settings.Settings, log *slog.Logger) code.Config {
-	config := code.Config{Dir: filepath.Join(s.Home, "code"), MaxBytes: int64(s.CodeCacheMB) << 20, Logger: log}
+	config := code.Config{Dir: filepath.Join(s.Home, "code"), MaxBytes: int64(s.CodeCacheMB) << 20, Roots: s.CodeRoots, Logger: log}
 	if s.S3Endpoint != "" {
 		config.Objects = code.NewS3(s.S3Endpoint, s.Region, s.S3AccessKey, s.S3SecretKey)
 	}

@@ -38,6 +38,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent/settings"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/guard/bearer"
 )
 
 const (
@@ -118,7 +119,7 @@ func mustSettings(t *testing.T) settings.Settings {
 	var random [3]byte
 	_, _ = rand.Read(random[:])
 	env := map[string]string{
-		"ESB_HOME": t.TempDir(), "ESB_BIN_DIR": bin, "AGENT_GRPC_ADDR": "127.0.0.1:0",
+		"ESB_HOME": t.TempDir(), "ESB_BIN_DIR": bin, "AGENT_GRPC_ADDR": "127.0.0.1:0", "CODE_ROOTS": os.TempDir(),
 		"ESB_BRIDGE": "esba" + hex.EncodeToString(random[:]),
 		"ESB_SUBNET": fmt.Sprintf("10.%d.%d.0/24", 200+random[0]%50, random[1]),
 		"ESB_DNS":    "192.0.2.53", "CONTAINER_READY_TIMEOUT_SECONDS": "3", "LOG_LEVEL": "DEBUG",
@@ -194,7 +195,8 @@ func mustStart(t *testing.T, s settings.Settings) *box {
 	t.Cleanup(b.stop)
 	select {
 	case a := <-addr:
-		conn, err := grpc.NewClient(a.String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(a.String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithPerRPCCredentials(bearer.File(s.TokenFile)))
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
 		b.AgentServiceClient, b.health = agentv1.NewAgentServiceClient(conn), healthpb.NewHealthClient(conn)

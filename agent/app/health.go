@@ -12,26 +12,33 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/edge-serverless-box/esb/agent/settings"
+	"github.com/edge-serverless-box/esb/guard/bearer"
 )
 
 // healthTimeout bounds one question for the health of an agent.
 const healthTimeout = 5 * time.Second
 
 // Health asks the agent that runs with these settings whether it serves; nil means yes. Container health checks call
-// it as `agent health`. With mutual TLS it only connects: the agent has no certificate that is good for a
-// client.
+// it as `agent health`. It uses the agent's socket; without one, and with mutual TLS, it only connects: the agent has
+// no certificate that is good for a client.
 func Health(ctx context.Context, s settings.Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	addr := dialable(s.GRPCAddr)
-	if s.TLS() {
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy()}
+	switch {
+	case s.Socket != "":
+		addr = "unix:" + s.Socket
+	case !s.TLS():
+		options = append(options, grpc.WithPerRPCCredentials(bearer.File(s.TokenFile)))
+	default:
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 		if err != nil {
 			return fmt.Errorf("connect to the agent at %s: %w", addr, err)
 		}
 		return conn.Close()
 	}
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient(addr, options...)
 	if err != nil {
 		return fmt.Errorf("connect to the agent at %s: %w", addr, err)
 	}

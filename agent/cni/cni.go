@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ import (
 
 // Config says how the function network is made.
 type Config struct {
-	// StateDir is a folder of this network alone. It holds netns/<id> (pins), leases/ (addresses) and cache/ (CNI
+	// StateDir is a folder of this network alone. It holds netns/<id> and userns/<id> (pins), leases/ (addresses) and cache/ (CNI
 	// results), and has to survive for as long as the attachments do.
 	StateDir string
 	// PluginDir is the folder with the CNI plugins bridge and host-local.
@@ -33,6 +34,8 @@ type Config struct {
 	Subnet netip.Prefix
 	// MTU of the bridge and of the functions' interfaces in bytes; 0 takes that of the default route's interface.
 	MTU int
+	// UIDBase is the first of the box's AllIDs user and group ids, of which each attachment gets IDs; 0 means DefaultUIDBase.
+	UIDBase uint32
 	// DNS are the functions' name servers; the firewall lets through those that are addresses of the box.
 	DNS []netip.Addr
 	// HostPorts are the TCP ports of the box that functions reach at the gateway address.
@@ -87,6 +90,12 @@ func (cfg Config) check() (Config, error) {
 	if cfg.MTU != 0 && (cfg.MTU < minMTU || cfg.MTU > maxMTU) {
 		return cfg, fmt.Errorf("ESB_MTU: must be 0 or %d to %d bytes, got %d", minMTU, maxMTU, cfg.MTU)
 	}
+	if cfg.UIDBase == 0 {
+		cfg.UIDBase = DefaultUIDBase
+	}
+	if cfg.UIDBase < IDs || cfg.UIDBase > math.MaxInt32-AllIDs {
+		return cfg, fmt.Errorf("FUNCTION_UID_BASE: must be %d to %d, got %d", IDs, math.MaxInt32-AllIDs, cfg.UIDBase)
+	}
 	if cfg.PoolSize < 0 {
 		return cfg, fmt.Errorf("NETWORK_POOL_SIZE: must not be negative, got %d", cfg.PoolSize)
 	}
@@ -118,11 +127,13 @@ func (cfg Config) firewall() nftables.Config {
 }
 
 // Folders below StateDir.
-func (cfg Config) netnsDir() string           { return filepath.Join(cfg.StateDir, "netns") }
-func (cfg Config) netnsPath(id string) string { return filepath.Join(cfg.netnsDir(), id) }
-func (cfg Config) leaseRoot() string          { return filepath.Join(cfg.StateDir, "leases") }
-func (cfg Config) leaseDir() string           { return filepath.Join(cfg.leaseRoot(), cfg.networkName()) }
-func (cfg Config) cacheDir() string           { return filepath.Join(cfg.StateDir, "cache") }
+func (cfg Config) netnsDir() string            { return filepath.Join(cfg.StateDir, "netns") }
+func (cfg Config) netnsPath(id string) string  { return filepath.Join(cfg.netnsDir(), id) }
+func (cfg Config) usernsDir() string           { return filepath.Join(cfg.StateDir, "userns") }
+func (cfg Config) usernsPath(id string) string { return filepath.Join(cfg.usernsDir(), id) }
+func (cfg Config) leaseRoot() string           { return filepath.Join(cfg.StateDir, "leases") }
+func (cfg Config) leaseDir() string            { return filepath.Join(cfg.leaseRoot(), cfg.networkName()) }
+func (cfg Config) cacheDir() string            { return filepath.Join(cfg.StateDir, "cache") }
 
 // networkName is the name of the CNI network.
 func (cfg Config) networkName() string { return "esb-" + cfg.Bridge }

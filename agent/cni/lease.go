@@ -17,12 +17,14 @@ func (cfg Config) attachments() (map[string]struct{}, error) {
 			ids[id] = struct{}{}
 		}
 	}
-	pins, err := readDir(cfg.netnsDir())
-	if err != nil {
-		return nil, fmt.Errorf("list network namespaces: %w", err)
-	}
-	for _, name := range pins {
-		add(name)
+	for _, dir := range []string{cfg.netnsDir(), cfg.usernsDir()} {
+		pins, err := readDir(dir)
+		if err != nil {
+			return nil, fmt.Errorf("list namespaces: %w", err)
+		}
+		for _, name := range pins {
+			add(name)
+		}
 	}
 	results, err := readDir(filepath.Dir(cfg.resultFile("")))
 	if err != nil {

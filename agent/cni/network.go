@@ -2,8 +2,6 @@ package cni
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,15 +37,18 @@ const (
 	cleanupTimeout = 30 * time.Second
 )
 
-// attachmentID is what newID makes. What comes from outside becomes part of a path, so it is checked.
+// attachmentID takes what idRanges makes. What comes from outside becomes part of a path, so it is checked.
 var attachmentID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
 
 // Attachment is a place for one container on the function network.
 type Attachment struct {
 	// ID names the attachment; Detach takes it, also in a later process.
 	ID string
-	// NetnsPath is the file of the network namespace, for the container's OCI spec.
-	NetnsPath string
+	// NetnsPath and UsernsPath are the files of the network namespace and of the user namespace that it belongs to, for the
+	// container's OCI spec.
+	NetnsPath, UsernsPath string
+	// FirstID is the user id, and the group id, of the machine that is 0 in there; IDs from it on are this container's alone.
+	FirstID uint32
 	// IP is the container's address on the function network.
 	IP netip.Addr
 }
@@ -65,6 +66,7 @@ type Network struct {
 	// releases lets two Detach calls of one attachment share the work.
 	releases singleflight.Group
 	pool     *pool
+	ids      idRanges
 
 	// mu guards the following.
 	mu sync.Mutex
@@ -99,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{cfg.netnsDir(), cfg.leaseRoot(), cfg.cacheDir()} {
+	for _, dir := range []string{cfg.netnsDir(), cfg.usernsDir(), cfg.leaseRoot(), cfg.cacheDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make a folder for the network's state: %w", err)
 		}
@@ -129,6 +131,17 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 		unplug:  unplug,
 		running: semaphore.NewWeighted(pluginRuns),
 		own:     make(map[string]struct{}),
+	}
+	// The ranges of what an earlier process left stay taken until that is released.
+	n.ids.taken = make(map[int]bool)
+	left, err := cfg.attachments()
+	if err != nil {
+		return nil, err
+	}
+	for id := range left {
+		if number, ok := rangeOf(id); ok {
+			n.ids.taken[number] = true
+		}
 	}
 	n.pool = startPool(cfg.PoolSize, n.create, n.log)
 	return n, nil
@@ -272,11 +285,15 @@ func (n *Network) create(ctx context.Context) (Attachment, error) {
 
 // make makes an attachment with an address that does not rest.
 func (n *Network) make(ctx context.Context) (Attachment, error) {
-	a := Attachment{ID: newID()}
-	a.NetnsPath = n.cfg.netnsPath(a.ID)
+	id, err := n.ids.newID()
+	if err != nil {
+		return Attachment{}, err
+	}
+	a := Attachment{ID: id, NetnsPath: n.cfg.netnsPath(id), UsernsPath: n.cfg.usernsPath(id), FirstID: n.cfg.firstID(id)}
 	n.setOwn(a.ID, true)
-	if err := pinNetns(a.NetnsPath); err != nil {
+	if err := pinNamespaces(a.NetnsPath, a.UsernsPath, a.FirstID); err != nil {
 		n.setOwn(a.ID, false)
+		n.ids.release(a.ID)
 		return Attachment{}, agent.Errorf(agent.CodeInternal, "network: %w", err)
 	}
 	ip, err := n.addInterface(ctx, a)
@@ -388,12 +405,13 @@ func (n *Network) undo(ctx context.Context, id string) error {
 		err = n.rest(id)
 	}
 	if err == nil {
-		err = unpinNetns(path)
+		err = errors.Join(unpin(n.cfg.usernsPath(id)), unpin(path))
 	}
 	if err != nil {
 		return agent.Errorf(agent.CodeInternal, "release network attachment %s: %w", id, err)
 	}
 	n.setOwn(id, false)
+	n.ids.release(id)
 	return nil
 }
 
@@ -454,13 +472,6 @@ func (n *Network) isOwn(id string) bool {
 	defer n.mu.Unlock()
 	_, ok := n.own[id]
 	return ok
-}
-
-// newID is random rather than counted, so that an id of an earlier run or boot is never used again.
-func newID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // Never fails (crypto/rand).
-	return hex.EncodeToString(b[:])
 }
 
 // resultFile matches libcni's cache: <network>-<container>-<interface>.

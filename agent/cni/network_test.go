@@ -2,6 +2,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -168,8 +169,9 @@ func assertRefused(t *testing.T, path string, to netip.AddrPort) {
 func mustOutside(t *testing.T, subnet netip.Prefix) (path string, outside, box netip.Addr) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "outside")
-	require.NoError(t, pinNetns(path))
-	t.Cleanup(func() { assert.NoError(t, unpinNetns(path)) })
+	users := path + "-users"
+	require.NoError(t, pinNamespaces(path, users, DefaultUIDBase))
+	t.Cleanup(func() { assert.NoError(t, errors.Join(unpin(users), unpin(path))) })
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer func() { _ = unix.Close(fd) }()

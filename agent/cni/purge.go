@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/edge-serverless-box/esb/agent/nftables"
 )
@@ -56,19 +57,21 @@ func Purge(ctx context.Context, cfg Config) error {
 
 // purgeState lets go of the namespaces and removes the files.
 func (cfg Config) purgeState(ctx context.Context) error {
-	pins, err := readDir(cfg.netnsDir())
-	if err != nil {
-		return fmt.Errorf("list network namespaces: %w", err)
-	}
-	for _, name := range pins {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("remove the function network: %w", err)
+	for _, dir := range []string{cfg.netnsDir(), cfg.usernsDir()} {
+		pins, err := readDir(dir)
+		if err != nil {
+			return fmt.Errorf("list namespaces: %w", err)
 		}
-		if err := unpinNetns(cfg.netnsPath(name)); err != nil {
-			return err
+		for _, name := range pins {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("remove the function network: %w", err)
+			}
+			if err := unpin(filepath.Join(dir, name)); err != nil {
+				return err
+			}
 		}
 	}
-	for _, dir := range []string{cfg.netnsDir(), cfg.leaseRoot(), cfg.cacheDir()} {
+	for _, dir := range []string{cfg.netnsDir(), cfg.usernsDir(), cfg.leaseRoot(), cfg.cacheDir()} {
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("remove the network's state: %w", err)
 		}

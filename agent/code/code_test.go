@@ -66,7 +66,7 @@ func local(t *testing.T, path string) agent.CodeSource {
 
 func mustOpen(t *testing.T, dir string, maxBytes int64, objects Objects) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Config{Dir: dir, MaxBytes: maxBytes, Objects: objects, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s, err := Open(t.Context(), Config{Dir: dir, MaxBytes: maxBytes, Objects: objects, Roots: []string{"/"}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s

@@ -31,13 +31,13 @@ func (s *Store) fetch(ctx context.Context, source agent.CodeSource, dir string) 
 		return s.fetchObject(ctx, source, bucket, key, dir)
 	}
 	want := strings.TrimPrefix(source.Version, codeversion.Content)
-	about, got, err := fetchPath(ctx, source.Location, dir)
+	about, got, err := s.fetchPath(ctx, source.Location, dir)
 	if err != nil {
 		return "", info{}, err
 	}
 	if got != want {
 		return "", info{}, agent.Errorf(agent.CodeUnavailable,
-			"%s: holds another version of the code (%s) than was asked for (%s): the gateway takes it up when it has seen it", source.Location, got, want)
+			"%s: holds another version of the code than was asked for: the gateway takes it up when it has seen it", source.Location)
 	}
 	return want, about, nil
 }
@@ -64,37 +64,33 @@ func (s *Store) fetchObject(ctx context.Context, source agent.CodeSource, bucket
 	return id, about, os.Remove(zipped)
 }
 
-// fetchPath copies a local folder or unpacks a local zip file, and returns the digest of what it read.
-func fetchPath(ctx context.Context, path, dir string) (about info, digest string, err error) {
-	found, err := os.Stat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return info{}, "", agent.Errorf(agent.CodePrecondition, "%s: the agent has no such file or folder: gateway and agent must see code at the same path", path)
-	case err != nil:
-		return info{}, "", fmt.Errorf("look at the code: %w", err)
+// fetchFolder copies a local folder.
+func fetchFolder(ctx context.Context, path string, folder *os.Root, dir string) (info, string, error) {
+	about, err := copyFolder(ctx, path, folder, dir)
+	if err != nil {
+		return info{}, "", err
 	}
-	if found.IsDir() {
-		if about, err = copyFolder(ctx, path, dir); err != nil {
-			return info{}, "", err
-		}
-		// Of the copy: the folder itself may change while it is read.
-		digest, err = codeversion.Of(ctx, dir)
-		if err != nil {
-			return info{}, "", fmt.Errorf("digest of %s: %w", path, err)
-		}
-		return about, strings.TrimPrefix(digest, codeversion.Content), nil
+	// Of the copy: the folder itself may change while it is read.
+	digest, err := codeversion.Of(ctx, dir)
+	if err != nil {
+		return info{}, "", fmt.Errorf("digest of %s: %w", path, err)
+	}
+	return about, strings.TrimPrefix(digest, codeversion.Content), nil
+}
+
+// fetchFile unpacks a local zip file.
+func fetchFile(ctx context.Context, path string, in *os.File, dir string) (about info, digest string, err error) {
+	found, err := in.Stat()
+	if err != nil {
+		return info{}, "", fmt.Errorf("look at the code: %w", err)
 	}
 	if !found.Mode().IsRegular() {
 		return info{}, "", agent.Errorf(agent.CodePrecondition, "%s: is neither a zip file nor a folder", path)
 	}
 	zipped := filepath.Join(filepath.Dir(dir), "zip")
 	digest, err = spool(zipped, path, func(w io.Writer) error {
-		in, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(w, in)
-		return errors.Join(err, in.Close())
+		_, err := io.Copy(w, in)
+		return err
 	})
 	if err != nil {
 		return info{}, "", err

@@ -59,6 +59,8 @@ type Config struct {
 	Dir string
 	// MaxBytes bounds what is kept of trees that no container uses.
 	MaxBytes int64
+	// Roots are the folders of this machine that code may lie in; without any, all code is in S3.
+	Roots []string
 	// Objects is where s3:// locations are read from.
 	Objects Objects
 	Logger  *slog.Logger
@@ -109,6 +111,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if err := os.MkdirAll(s.path(dir), 0o711); err != nil {
 			return nil, fmt.Errorf("make the folder of function code: %w", err)
 		}
+	}
+	// The files inside are for every user, because they are for functions, which see them by a mount.
+	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("close the folder of function code to others: %w", err)
 	}
 	if err := s.removeUnsynced(); err != nil {
 		return nil, fmt.Errorf("remove unfinished function code: %w", err)
@@ -263,6 +269,12 @@ func (s *Store) root(id string) string { return s.path("trees", id, "root") }
 
 // get leases the tree of one source.
 func (s *Store) get(ctx context.Context, source agent.CodeSource) (tree, error) {
+	if _, _, object := ParseS3(source.Location); !object {
+		// Also for code that is there already.
+		if _, _, err := s.rootOf(source.Location); err != nil {
+			return tree{}, err
+		}
+	}
 	return s.lease(ctx, source.Location, "source "+source.Location+" "+source.Version,
 		func() string { return s.known(source) },
 		func(ctx context.Context, dir string) (string, info, error) { return s.fetch(ctx, source, dir) })

@@ -202,29 +202,21 @@ func (b *builder) finish() (info, error) {
 	return b.info, nil
 }
 
-// copyFolder copies a local folder, which may change meanwhile.
-func copyFolder(ctx context.Context, from, dir string) (_ info, err error) {
+// copyFolder copies a local folder, which may change meanwhile; from is its name in messages.
+func copyFolder(ctx context.Context, from string, folder *os.Root, dir string) (_ info, err error) {
 	b, err := newBuilder(from, dir)
 	if err != nil {
 		return info{}, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	resolved, err := filepath.EvalSymlinks(from)
-	if err != nil {
-		return info{}, fmt.Errorf("read the code: %w", err)
-	}
-	err = filepath.WalkDir(resolved, func(file string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(folder.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
 		}
-		if err != nil || file == resolved {
+		if err != nil || name == "." {
 			return err
 		}
-		name, err := filepath.Rel(resolved, file)
-		if err != nil {
-			return err
-		}
-		return b.copyEntry(name, file, d)
+		return b.copyEntry(folder, name, d)
 	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errChanging):
@@ -238,18 +230,19 @@ func copyFolder(ctx context.Context, from, dir string) (_ info, err error) {
 // errChanging is a file that changed its size while it was copied.
 var errChanging = errors.New("the file changes")
 
-func (b *builder) copyEntry(name, file string, d fs.DirEntry) error {
+// copyEntry copies one entry. What has become of it since it was listed makes no difference: the folder is not left.
+func (b *builder) copyEntry(folder *os.Root, name string, d fs.DirEntry) error {
 	switch d.Type() {
 	case fs.ModeDir:
 		return b.folder(name)
 	case fs.ModeSymlink:
-		target, err := os.Readlink(file)
+		target, err := folder.Readlink(name)
 		if err != nil {
 			return err
 		}
 		return b.link(name, target)
 	case 0:
-		in, err := os.Open(file)
+		in, err := openFile(folder, name)
 		if err != nil {
 			return err
 		}
@@ -257,6 +250,9 @@ func (b *builder) copyEntry(name, file string, d fs.DirEntry) error {
 		found, err := in.Stat()
 		if err != nil {
 			return err
+		}
+		if !found.Mode().IsRegular() {
+			return fmt.Errorf("%s: %w", name, errChanging)
 		}
 		if found.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
 			return b.refuse(name, "has the mode %s: setuid and setgid are not allowed", found.Mode())

@@ -65,7 +65,7 @@ func TestRecord_SurvivesItsLabels(t *testing.T) {
 		ID: "lambda-f-1", Name: "lambda-f-1", FunctionName: "f", Status: agent.StatusUnknown, IP: "10.88.0.2", Port: 8080, Image: "i",
 		ImageDigest: "sha256:1", Generation: "g", Interface: agent.RIE, Standby: true,
 		CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), LastUsedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
-	}, attachment: "a", memoryMB: 128, code: []string{"t1", "t2"}}
+	}, attachment: "a", memoryMB: 128, firstID: 1879179264, code: []string{"t1", "t2"}}
 	assert.Equal(t, want, recordOf("lambda-f-1", want.labels("esb0")))
 }
 
@@ -116,7 +116,6 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	assert.Equal(t, []string{"/run/esb/lambda-init", "--", "/entry", "app.handler"}, s.Process.Args)
 	assert.True(t, s.Root.Readonly)
 	assert.True(t, s.Process.NoNewPrivileges)
-	assert.Empty(t, *s.Process.Capabilities)
 	assert.NotNil(t, s.Linux.Seccomp)
 	for _, path := range []string{"/proc/kcore", "/proc/kpageflags", "/proc/slabinfo", "/proc/pressure", "/sys/firmware"} {
 		assert.Contains(t, s.Linux.MaskedPaths, path)
@@ -147,16 +146,18 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	}
 }
 
-func TestBuildSpec_RIE_MountsNothingOfOurs(t *testing.T) {
+func TestBuildSpec_RIE_HasLambdaInitForItsLimitsAlone(t *testing.T) {
 	s := mustSpec(t, func(in *specInput) { in.spec.Interface = agent.RIE; in.spec.EphemeralStorageMB = 600 })
-	assert.Equal(t, []string{"/entry", "app.handler"}, s.Process.Args)
+	assert.Equal(t, []string{"/run/esb/lambda-init", "-exec", "--", "/entry", "app.handler"}, s.Process.Args)
 	assert.Nil(t, s.Linux.Resources.Memory.Swap, "a kernel that does not count swap refuses a limit")
 	assert.Contains(t, mountOf(s, "/tmp").Options, "size=600m")
 	assert.Contains(t, s.Process.Env, "AWS_LAMBDA_FUNCTION_TIMEOUT=4")
 	for _, m := range s.Mounts {
-		assert.NotContains(t, m.Destination, "/run/esb")
+		assert.False(t, strings.HasPrefix(m.Destination, "/run/esb") && m.Destination != initPath, m.Destination)
 	}
-	assert.False(t, slices.ContainsFunc(s.Process.Env, func(kv string) bool { return strings.HasPrefix(kv, "ESB_INIT_") }))
+	assert.False(t, slices.ContainsFunc(s.Process.Env, func(kv string) bool {
+		return strings.HasPrefix(kv, "ESB_INIT_") && kv != "ESB_INIT_NOFILE=1024" && kv != "ESB_INIT_NPROC=1024"
+	}))
 }
 
 func TestBuildSpec_ImageConfigOverrides(t *testing.T) {
@@ -236,16 +237,31 @@ func TestEnvironment_AWSVariables(t *testing.T) {
 	assert.Regexp(t, `^2026/01/02/\[\$LATEST\][0-9a-f]{32}$`, logStream(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
 }
 
-func TestLimitProcesses_RootAlone(t *testing.T) {
-	for _, uid := range []uint32{0, 993} {
-		s := mustSpec(t, nil)
-		s.Process.User.UID = uid
-		limitProcesses(s, 1024)
-		want := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 1024}}
-		if uid == 0 {
-			want = append(want, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: 1024, Hard: 1024})
-		}
-		assert.Equal(t, want, s.Process.Rlimits, "uid %d", uid)
+func TestBuildSpec_User_IsInARangeOfItsOwnAndHasNoCapabilities(t *testing.T) {
+	who := user{uid: 65534, gid: 65533, groups: []uint32{7, 8}}
+	change := func(in *specInput) { in.userns, in.firstID, in.user = "/run/users/u1", 1879179264, who }
+	s := mustSpec(t, change)
+	assert.Contains(t, s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: "/run/users/u1"})
+	assert.Equal(t, []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1879179264, Size: 65536}}, s.Linux.UIDMappings)
+	assert.Equal(t, s.Linux.UIDMappings, s.Linux.GIDMappings)
+	assert.Equal(t, specs.User{}, s.Process.User, "lambda-init is another user than the function")
+	assert.Equal(t, []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"}, s.Process.Capabilities.Bounding)
+	assert.Empty(t, s.Process.Capabilities.Ambient)
+	assert.Empty(t, s.Process.Capabilities.Inheritable)
+	assert.Contains(t, s.Process.Env, "ESB_INIT_USER=65534:65533:7,8")
+	assert.Contains(t, s.Process.Env, "ESB_INIT_HOME=1")
+	assert.Contains(t, s.Process.Env, "ESB_INIT_NPROC=1024")
+	assert.Empty(t, s.Process.Rlimits, "lambda-init sets its own")
+
+	s = mustSpec(t, func(in *specInput) { change(in); in.spec.Interface = agent.RIE })
+	assert.Contains(t, s.Process.Env, "ESB_INIT_NPROC=1024")
+	assert.Equal(t, specs.User{UID: 65534, GID: 65533, AdditionalGids: []uint32{7, 8}}, s.Process.User)
+	assert.Empty(t, *s.Process.Capabilities)
+}
+
+func TestNamesUser(t *testing.T) {
+	for text, want := range map[string]bool{"": false, "root": false, "0": false, "0:0": false, "root:root": false, "app": true, "65534": true, "1000:0": true} {
+		assert.Equal(t, want, namesUser(text), text)
 	}
 }
 

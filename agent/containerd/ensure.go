@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -25,12 +26,9 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/code"
@@ -59,8 +57,9 @@ type launch struct {
 	image  image
 	record record
 	state  *state
-	// netns, memoryGroup and rootfs are what earlier steps made for later ones.
+	// netns, userns, memoryGroup and rootfs are what earlier steps made for later ones.
 	netns       string
+	userns      string
 	memoryGroup string
 	rootfs      []mount.Mount
 	// code is nil for a function whose image has its code.
@@ -252,7 +251,8 @@ func (l *launch) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.netns = a.NetnsPath
+	l.netns, l.userns = a.NetnsPath, a.UsernsPath
+	l.record.firstID = a.FirstID
 	l.record.IP = a.IP.String()
 	l.record.attachment = a.ID
 	l.state.record = l.record
@@ -264,7 +264,7 @@ func (l *launch) attach(ctx context.Context) error {
 
 func (l *launch) makeFiles(context.Context) error {
 	dir := l.r.files(l.record.ID)
-	if err := os.Mkdir(dir, 0o711); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	ip, err := netip.ParseAddr(l.record.IP)
@@ -278,6 +278,7 @@ func (l *launch) makeFiles(context.Context) error {
 	if l.spec.Interface != agent.Supervisor {
 		return nil
 	}
+	// What the container sees of it: the socket, which is lambda-init's alone.
 	if err := os.Mkdir(l.r.notifyDir(l.record.ID), 0o711); err != nil {
 		return err
 	}
@@ -291,13 +292,14 @@ func hostname(id string) string { return "lambda-" + shortID(id) }
 
 // listen hears what a container's lambda-init says; ready may be called more than once.
 func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
-	return notify.Listen(filepath.Join(r.notifyDir(rec.ID), notifyName), func(m notify.Message) {
+	var once sync.Once
+	return notify.Listen(filepath.Join(r.notifyDir(rec.ID), notifyName), rec.firstID, func(m notify.Message) {
 		switch m {
 		case notify.Ready:
 			ready()
 		case notify.InitOK, notify.InitError:
-			// Until here it had all the CPU there was, as AWS gives the init phase.
-			r.setQuota(rec)
+			// Until here it had all the CPU there was, as AWS gives the init phase. Once: what is said again changes nothing.
+			once.Do(func() { r.setQuota(rec) })
 		}
 	})
 }
@@ -315,12 +317,19 @@ func (l *launch) makeGroup(context.Context) (err error) {
 
 func (l *launch) makeSnapshot(ctx context.Context) error {
 	sn := l.r.client.SnapshotService(snapshotter)
-	opt := snapshots.WithLabels(map[string]string{
-		labelRoot: time.Now().UTC().Format(time.RFC3339), labelStack: l.r.cfg.Stack,
-	})
-	var err error
-	l.rootfs, err = sn.Prepare(ctx, l.record.ID, l.image.chain, opt)
-	if !errdefs.IsNotFound(err) {
+	labels := map[string]string{labelRoot: time.Now().UTC().Format(time.RFC3339), labelStack: l.r.cfg.Stack}
+	if namesUser(l.image.config.User) {
+		maps.Copy(labels, mappedRoot(l.record.firstID))
+	}
+	opt := snapshots.WithLabels(labels)
+	prepare := func() error {
+		base, err := l.r.images.prepared(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.config.WorkingDir))
+		if err == nil {
+			l.rootfs, err = sn.Prepare(ctx, l.record.ID, base, opt)
+		}
+		return err
+	}
+	if err := prepare(); !errdefs.IsNotFound(err) {
 		return err
 	}
 	// The image was removed and imported again since it was unpacked.
@@ -328,15 +337,23 @@ func (l *launch) makeSnapshot(ctx context.Context) error {
 	if _, err := l.r.images.unpack(ctx, l.image.name); err != nil {
 		return err
 	}
-	l.rootfs, err = sn.Prepare(ctx, l.record.ID, l.image.chain, opt)
-	return err
+	return prepare()
 }
 
 func (l *launch) makeContainer(ctx context.Context) error {
 	r, id := l.r, l.record.ID
 	dir := r.files(id)
+	c := containers.Container{
+		ID: id, Image: l.image.name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: snapshotter, SnapshotKey: id,
+		Runtime: containers.RuntimeInfo{Name: runtimeName},
+	}
+	who, err := l.functionUser(ctx, &c)
+	if err != nil {
+		return err
+	}
 	spec, err := buildSpec(ctx, specInput{
-		id: id, spec: l.spec, image: l.image.config, netns: l.netns, hostname: hostname(id),
+		id: id, spec: l.spec, image: l.image.config, netns: l.netns, userns: l.userns, firstID: l.record.firstID,
+		user: who, hostname: hostname(id),
 		cgroupsPath: r.groups.Path(id), memoryGroup: l.memoryGroup, limitSwap: r.groups.LimitsSwap(),
 		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
 		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(),
@@ -347,16 +364,6 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := containers.Container{
-		ID: id, Image: l.image.name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: snapshotter, SnapshotKey: id,
-		Runtime: containers.RuntimeInfo{Name: runtimeName},
-	}
-	if l.image.config.User != "" {
-		if err := l.setUser(ctx, &c, spec); err != nil {
-			return err
-		}
-	}
-	limitProcesses(spec, r.cfg.PIDsLimit)
 	if c.Spec, err = typeurl.MarshalAny(spec); err != nil {
 		return err
 	}
@@ -365,19 +372,6 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	}
 	_, err = r.client.ContainerService().Create(ctx, c)
 	return err
-}
-
-// setUser looks the image's user up in the image's own files.
-func (l *launch) setUser(ctx context.Context, c *containers.Container, spec *specs.Spec) error {
-	ctx = namespaces.WithNamespace(ctx, agent.Namespace)
-	if err := oci.WithUser(l.image.config.User)(ctx, l.r.client, c, spec); err != nil {
-		return agent.Errorf(agent.CodePrecondition, "image %s: USER %s: %w", l.image.name, l.image.config.User, err)
-	}
-	uid := strconv.FormatUint(uint64(spec.Process.User.UID), 10)
-	if err := oci.WithAdditionalGIDs(uid)(ctx, l.r.client, c, spec); err != nil {
-		return agent.Errorf(agent.CodePrecondition, "image %s: groups of USER %s: %w", l.image.name, l.image.config.User, err)
-	}
-	return nil
 }
 
 // logStream makes a name as AWS does: date, version, 32 hexadecimal digits.

@@ -27,6 +27,7 @@ const (
 	notifyDir  = "/run/esb/notify"
 	notifyPath = notifyDir + "/" + notifyName
 	cgroupPath = "/run/esb/cgroup"
+	logPath    = "/run/esb/log"
 )
 
 // environment returns a container's variables, sorted: the box's own for all functions, over them those of the image, over
@@ -87,6 +88,7 @@ func environment(in specInput) []string {
 			env["AWS_EXECUTION_ENV"] = "AWS_Lambda_" + in.spec.Code.Runtime
 		}
 	}
+	env["ESB_INIT_NOFILE"], env["ESB_INIT_NPROC"] = strconv.Itoa(in.noFile), strconv.Itoa(in.pidsLimit)
 	if in.spec.Interface == agent.Supervisor {
 		standby := "0"
 		if in.spec.Standby {
@@ -98,7 +100,11 @@ func environment(in specInput) []string {
 			"ESB_INIT_STANDBY":   standby,
 			"ESB_INIT_LIMIT_MS":  strconv.Itoa(initLimitMS),
 			"ESB_INIT_CONTAINER": in.id,
+			"ESB_INIT_USER":      in.user.setting(),
 		})
+		if _, set := env["HOME"]; !set {
+			env["ESB_INIT_HOME"] = "1"
+		}
 	}
 	out := make([]string, 0, len(env))
 	for _, k := range slices.Sorted(maps.Keys(env)) {

@@ -39,8 +39,10 @@ type image struct {
 	// manifest is the digest of this platform's manifest.
 	manifest digest.Digest
 	// chain is the snapshot that a container's own is made on.
-	chain  string
-	config ocispec.ImageConfig
+	chain string
+	// content is the digest of its configuration: what is made of the image is kept for as long as that.
+	content digest.Digest
+	config  ocispec.ImageConfig
 }
 
 // imageStore gets images from archives and registries, each once however many ask for it at the same time.
@@ -60,6 +62,8 @@ type imageStore struct {
 	// unpacked holds images by the digest that their name points at. It only saves reading: what it says follows
 	// from the digest.
 	unpacked sync.Map // digest.Digest -> image
+	// ready holds the names of prepared snapshots.
+	ready sync.Map
 }
 
 func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (*imageStore, error) {
@@ -242,6 +246,7 @@ func (s *imageStore) forget(img image) {
 		}
 		return true
 	})
+	s.ready.Clear()
 }
 
 func (s *imageStore) unpackRecord(ctx context.Context, record images.Image) (image, error) {
@@ -253,12 +258,16 @@ func (s *imageStore) unpackRecord(ctx context.Context, record images.Image) (ima
 	if err != nil {
 		return image{}, fmt.Errorf("read its configuration: %w", err)
 	}
+	content, err := img.Config(ctx)
+	if err != nil {
+		return image{}, fmt.Errorf("find its configuration: %w", err)
+	}
 	manifest, err := s.manifestDigest(ctx, record.Target)
 	if err != nil {
 		return image{}, err
 	}
 	return image{
-		name: record.Name, manifest: manifest,
+		name: record.Name, manifest: manifest, content: content.Digest,
 		chain: identity.ChainID(spec.RootFS.DiffIDs).String(), config: spec.Config,
 	}, nil
 }

@@ -17,6 +17,7 @@ const (
 	labelDigest     = "esb_image_digest"
 	labelIP         = "esb_ip"
 	labelAttachment = "esb_attachment"
+	labelFirstID    = "esb_first_id" // the machine's id that is 0 in the container's user namespace
 	labelInterface  = "esb_interface"
 	labelStandby    = "esb_standby"
 	labelMemory     = "esb_memory_mb"
@@ -29,6 +30,8 @@ type record struct {
 	agent.Container
 	attachment string
 	memoryMB   int
+	// firstID is the machine's id that is 0 in the container; 0 where an earlier agent made it without a user namespace.
+	firstID uint32
 	// code has the ids of the trees of the code store that are mounted.
 	code []string
 }
@@ -43,6 +46,7 @@ func (r record) labels(stack string) map[string]string {
 		labelDigest:          r.ImageDigest,
 		labelIP:              r.IP,
 		labelAttachment:      r.attachment,
+		labelFirstID:         strconv.FormatUint(uint64(r.firstID), 10),
 		labelInterface:       string(r.Interface),
 		labelStandby:         strconv.FormatBool(r.Standby),
 		labelMemory:          strconv.Itoa(r.memoryMB),
@@ -56,6 +60,7 @@ func recordOf(id string, labels map[string]string) record {
 	created, _ := time.Parse(time.RFC3339Nano, labels[labelCreated])
 	standby, _ := strconv.ParseBool(labels[labelStandby])
 	memory, _ := strconv.Atoi(labels[labelMemory])
+	first, _ := strconv.ParseUint(labels[labelFirstID], 10, 32)
 	var code []string
 	if ids := labels[labelCode]; ids != "" {
 		code = strings.Split(ids, ",")
@@ -69,6 +74,7 @@ func recordOf(id string, labels map[string]string) record {
 		},
 		attachment: labels[labelAttachment],
 		memoryMB:   memory,
+		firstID:    uint32(first),
 		code:       code,
 	}
 }

@@ -121,6 +121,8 @@ type Runtime struct {
 	images  *imageStore
 	// starts bounds containers being made at once.
 	starts *semaphore.Weighted
+	// users holds whom images name, by root filesystem and name.
+	users sync.Map // string -> user
 	// removals lets two that remove the same container share the work.
 	removals singleflight.Group
 	// life ends at Close; background counts what runs until then.
@@ -211,7 +213,8 @@ func (r *Runtime) open(ctx context.Context) error {
 
 // checkFiles prepares the folder of running containers and says what is missing before the first container needs it.
 func (r *Runtime) checkFiles() error {
-	if err := os.MkdirAll(r.filesDir(), 0o711); err != nil {
+	// What is mounted from there into containers needs no way from outside.
+	if err := errors.Join(os.MkdirAll(r.filesDir(), 0o700), os.Chmod(r.filesDir(), 0o700)); err != nil {
 		return fmt.Errorf("make the folder of running containers: %w", err)
 	}
 	if err := os.WriteFile(r.resolvConf(), hostfiles.ResolvConf(r.cfg.DNS), 0o644); err != nil {

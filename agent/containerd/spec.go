@@ -34,8 +34,12 @@ type specInput struct {
 	id    string
 	spec  agent.ContainerSpec
 	image ocispec.ImageConfig
-	// netns is the path of the network namespace.
-	netns    string
+	// netns and userns are the paths of the network namespace and of the user namespace that it belongs to; firstID is the
+	// machine's id that is 0 in there.
+	netns, userns string
+	firstID       uint32
+	// user is whom the function runs as.
+	user     user
 	hostname string
 	// cgroupsPath is the container's group; memoryGroup the folder of its memory group on the host.
 	cgroupsPath, memoryGroup string
@@ -66,8 +70,11 @@ func (in specInput) command() []string {
 	return in.image.Cmd
 }
 
-// buildSpec returns the OCI spec of a function container: containerd's defaults, tightened. user is left to the
-// caller, since names of users are in the image's files.
+// supervisorCapabilities are what lambda-init has in its user namespace: to start the function as another user, and to end it.
+// That user has none.
+var supervisorCapabilities = []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"}
+
+// buildSpec returns the OCI spec of a function container: containerd's defaults, tightened.
 func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	args := slices.Concat(in.entrypoint(), in.command())
 	if len(args) == 0 {
@@ -76,6 +83,8 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	}
 	if in.spec.Interface == agent.Supervisor {
 		args = slices.Concat([]string{initPath, "--"}, args)
+	} else {
+		args = slices.Concat([]string{initPath, "-exec", "--"}, args)
 	}
 	c := &containers.Container{ID: in.id}
 	s, err := oci.GenerateSpec(namespaces.WithNamespace(ctx, agent.Namespace), nil, c)
@@ -91,7 +100,16 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	p.Cwd = firstOf(in.spec.WorkingDirectory, in.image.WorkingDir, "/")
 	p.NoNewPrivileges = true
 	p.Capabilities = &specs.LinuxCapabilities{}
-	p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: uint64(in.noFile), Hard: uint64(in.noFile)}}
+	p.User = specs.User{UID: in.user.uid, GID: in.user.gid, AdditionalGids: in.user.groups}
+	if in.spec.Interface == agent.Supervisor {
+		p.User = specs.User{}
+		p.Capabilities = &specs.LinuxCapabilities{
+			Bounding: supervisorCapabilities, Permitted: supervisorCapabilities, Effective: supervisorCapabilities,
+		}
+	}
+	// lambda-init sets them: runc would need CAP_SYS_RESOURCE for the processes of other users, which not every machine's root
+	// has.
+	p.Rlimits = nil
 	score := oomScore
 	p.OOMScoreAdj = &score
 
@@ -107,7 +125,9 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 			l.Namespaces[i].Path = in.netns
 		}
 	}
-	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		specs.LinuxNamespace{Type: specs.UserNamespace, Path: in.userns})
+	l.UIDMappings, l.GIDMappings = idMappings(in.firstID), idMappings(in.firstID)
 	s.Mounts = mounts(in, s.Mounts)
 	l.MaskedPaths = append(l.MaskedPaths, maskedPaths...)
 
@@ -116,15 +136,6 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 		return nil, fmt.Errorf("make the seccomp profile of %s: %w", in.id, err)
 	}
 	return s, nil
-}
-
-// limitProcesses shows the limit of processes, which the pids cgroup enforces, where programs look for it (AWS: 1024). The
-// kernel counts RLIMIT_NPROC by user over the whole machine, and root alone is exempt: another user's functions would count
-// against each other, and go without.
-func limitProcesses(s *oci.Spec, limit int) {
-	if s.Process.User.UID == 0 {
-		s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: uint64(limit), Hard: uint64(limit)})
-	}
 }
 
 func memoryLimit(in specInput) *specs.LinuxMemory {
@@ -167,9 +178,9 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 			out = append(out, bind(in.code.Opt, "/opt", "nosuid", "nodev"))
 		}
 	}
+	out = append(out, bind(in.lambdaInit, initPath, "nosuid", "nodev"))
 	if in.spec.Interface == agent.Supervisor {
 		out = append(out,
-			bind(in.lambdaInit, initPath, "nosuid", "nodev"),
 			// The folder, not the socket: an agent that starts anew makes a socket of its own in it.
 			bind(in.notifyDir, notifyDir, "nosuid", "nodev", "noexec"),
 			bind(in.memoryGroup, cgroupPath, "nosuid", "nodev", "noexec"),

@@ -20,6 +20,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/guard/bearer"
 )
 
 const (
@@ -35,8 +36,10 @@ const (
 
 // Options of a Server.
 type Options struct {
-	// TLS are the transport credentials; nil serves in plain text, which only loopback listeners may.
+	// TLS are the transport credentials of TCP; nil serves in plain text, which only loopback listeners may.
 	TLS credentials.TransportCredentials
+	// Token is what each call over TCP must bring. Empty: it need not, because TLS asks for certificates.
+	Token bearer.Token
 	// Healthy says whether the runtime can work. While it cannot, the health service says NOT_SERVING.
 	Healthy func(context.Context) error
 	// Limit bounds every call on the server's side; EnsureLimit bounds EnsureContainer, which may have to pull an image.
@@ -67,12 +70,13 @@ func New(runtime agent.Runtime, opts Options) *Server {
 	s := &Server{health: health.NewServer(), opts: opts, log: opts.Logger}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.InTapHandle(s.admit),
 		grpc.WaitForHandlers(true), // a start that is cut off undoes itself before the runtime is closed
 		grpc.ChainUnaryInterceptor(s.report, s.limit, recoverPanic),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 	if opts.TLS != nil {
-		options = append(options, grpc.Creds(opts.TLS))
+		options = append(options, grpc.Creds(plainUnix{opts.TLS}))
 	}
 	s.server = grpc.NewServer(options...)
 	agentv1.RegisterAgentServiceServer(s.server, &service{runtime: runtime})
@@ -82,18 +86,21 @@ func New(runtime agent.Runtime, opts Options) *Server {
 	return s
 }
 
-// Serve serves on listener until ctx ends; then it lets calls in flight finish, for at most 20 s. It closes listener.
-func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+// Serve serves on listeners until ctx ends; then it lets calls in flight finish, for at most 20 s. It closes listeners.
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
 	running.Go(func() { s.watchHealth(watch) })
 
-	served := make(chan error, 1)
-	running.Go(func() { served <- s.server.Serve(listener) })
+	served := make(chan error, len(listeners))
+	for _, listener := range listeners {
+		running.Go(func() { served <- s.server.Serve(listener) })
+	}
 	select {
 	case err := <-served:
+		s.server.Stop() // the others too
 		return fmt.Errorf("serve gRPC: %w", err)
 	case <-ctx.Done():
 	}
@@ -108,8 +115,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		s.log.Warn("calls in flight are cut off", "after_seconds", stopTimeout.Seconds())
 		s.server.Stop()
 	}
-	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("serve gRPC: %w", err)
+	for range listeners {
+		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			return fmt.Errorf("serve gRPC: %w", err)
+		}
 	}
 	return nil
 }

@@ -41,6 +41,15 @@ type Config struct {
 	// Cgroup is the folder of the container's memory cgroup (ESB_INIT_CGROUP). Empty: no memory figures, and an
 	// out-of-memory kill is not told from any other SIGKILL.
 	Cgroup string
+	// User is whom the function's processes run as (ESB_INIT_USER, uid:gid or uid:gid:group,group...). Nil: as lambda-init
+	// itself. The container gives lambda-init CAP_SETUID, CAP_SETGID and CAP_KILL for it.
+	User *User
+	// Files and Processes are limits that this process sets itself, and its children inherit (ESB_INIT_NOFILE, ESB_INIT_NPROC;
+	// default 0: as they are). The second is shown where programs look for it; the cgroup enforces it.
+	Files, Processes int
+	// Home sets HOME to that of User in the image's /etc/passwd, "/" when he is not there (ESB_INIT_HOME, 0 or 1, default 0):
+	// runc has set lambda-init's own, where neither image nor function says.
+	Home bool
 	// Standby leaves the start of the function to the first request (ESB_INIT_STANDBY, 0 or 1, default 0: at once).
 	Standby bool
 	// InitLimit bounds the init phase (ESB_INIT_LIMIT_MS, milliseconds, default 10000; AWS: 10 s). An init that
@@ -113,11 +122,30 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 			c.Notify = value
 		case "ESB_INIT_CGROUP":
 			c.Cgroup = value
-		case "ESB_INIT_STANDBY":
+		case "ESB_INIT_STANDBY", "ESB_INIT_HOME":
 			if value != "0" && value != "1" {
 				fail(key, value, "0 or 1")
 			}
-			c.Standby = value == "1"
+			if key == "ESB_INIT_HOME" {
+				c.Home = value == "1"
+			} else {
+				c.Standby = value == "1"
+			}
+		case "ESB_INIT_NOFILE", "ESB_INIT_NPROC":
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 1 {
+				fail(key, value, "a whole number, 1 or more")
+			}
+			if key == "ESB_INIT_NOFILE" {
+				c.Files = n
+			} else {
+				c.Processes = n
+			}
+		case "ESB_INIT_USER":
+			var err error
+			if c.User, err = parseUser(value); err != nil {
+				fail(key, value, "uid:gid or uid:gid:group,group")
+			}
 		case "ESB_INIT_LIMIT_MS":
 			ms, err := strconv.Atoi(value)
 			if err != nil || ms < 1 {
@@ -162,6 +190,9 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 	}
 	if len(command) == 0 || command[0] == "" {
 		errs = append(errs, errors.New("no command: the image has neither an entrypoint nor a command; call lambda-init -- <program> [argument...]"))
+	}
+	if c.Home && c.User != nil {
+		c.Env = withHome(c.Env, c.User.home("/etc/passwd"))
 	}
 	return c, errors.Join(errs...)
 }

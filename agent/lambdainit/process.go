@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -20,11 +22,16 @@ import (
 // child that the round did not see.
 const killRetry = 20 * time.Millisecond
 
+// oomScoreFile has what the kernel adds to the badness of this process when memory has run out.
+const oomScoreFile = "/proc/self/oom_score_adj"
+
 // processes starts the function's process and reaps every process that is or becomes a child of this one.
 //
 // There is exactly one place that waits for children, because a wait for any child and a wait for one child (as
 // os/exec does it) take exit statuses from each other.
 type processes struct {
+	// user is whom processes are started as, nil for the user of this process.
+	user    *User
 	signals chan os.Signal
 	done    chan struct{}
 
@@ -56,13 +63,14 @@ func (e *programError) Error() string {
 
 // openProcesses makes this process the parent of every orphan below it (process 1 is that already) and starts to
 // reap.
-func openProcesses() (*processes, error) {
+func openProcesses(user *User) (*processes, error) {
 	if os.Getpid() != 1 {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return nil, fmt.Errorf("become the reaper of orphans: %w", err)
 		}
 	}
 	p := &processes{
+		user:    user,
 		signals: make(chan os.Signal, 1),
 		done:    make(chan struct{}),
 		waiting: make(map[int]func(syscall.WaitStatus)),
@@ -88,25 +96,52 @@ func (p *processes) close() {
 // start runs argv as leader of a process group of its own. exited is called once, from the reaper, and must not
 // block.
 func (p *processes) start(argv, env []string, files []uintptr, exited func(syscall.WaitStatus)) (int, error) {
-	path, err := exec.LookPath(argv[0])
-	if err != nil {
-		return 0, &programError{program: argv[0], err: err}
+	path := argv[0]
+	// A path is not looked at here: what the user may execute, this process need not be allowed to.
+	if !strings.ContainsRune(path, '/') {
+		var err error
+		if path, err = exec.LookPath(path); err != nil {
+			return 0, &programError{program: argv[0], err: err}
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
+	// The kernel shall choose the function, never the process that reports what happened to it. The figure is inherited,
+	// and what another user has started cannot be given one: this process takes it for a moment. An unprivileged process may
+	// always raise its own, and take it back to what it was given.
+	if before, err := os.ReadFile(oomScoreFile); err == nil && os.WriteFile(oomScoreFile, []byte("1000"), 0) == nil {
+		defer func() { _ = os.WriteFile(oomScoreFile, before, 0) }()
+	}
+	pid, err := p.forkExec(path, argv, &syscall.ProcAttr{
 		Env:   env,
 		Files: files,
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Credential: p.user.credential()},
 	})
 	if err != nil {
 		return 0, &programError{program: path, err: err}
 	}
 	p.waiting[pid] = exited
-	// The kernel shall choose the function, never the process that reports what happened to it. An unprivileged
-	// process may always raise the figure.
-	_ = os.WriteFile(filepath.Join("/proc", strconv.Itoa(pid), "oom_score_adj"), []byte("1000"), 0)
 	return pid, nil
+}
+
+// forkExec is syscall.ForkExec. Another user's processes also lose the set of capabilities that bounds theirs, which a
+// thread can only give up for good: it is one that ends with the call.
+func (p *processes) forkExec(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	if p.user == nil {
+		return syscall.ForkExec(path, argv, attr)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // Never unlocked.
+		for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+			// Those that are not in the set cannot be dropped by a process that has not CAP_SETPCAP: they are dropped already.
+			_ = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		}
+		pid, err = syscall.ForkExec(path, argv, attr)
+	}()
+	<-done
+	return pid, err
 }
 
 // reap takes every exit status that is there. It says whether children are left, and returns a channel that is

@@ -61,6 +61,10 @@ func openPump(stream, extension string, j *journal) (*pump, *os.File, error) {
 		lock:    make(chan struct{}, 1),
 	}
 	w := os.NewFile(uintptr(fds[1]), stream)
+	// Programs open their standard output once more, as /dev/stdout: the user that the function is may, too.
+	if err := w.Chmod(0o622); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make a pipe for the function's %s: %w", stream, err), p.file.Close(), w.Close())
+	}
 	var err error
 	if p.raw, err = p.file.SyscallConn(); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("read the function's %s: %w", stream, err), p.file.Close(), w.Close())

@@ -59,11 +59,14 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("close lambda-init to the function: %w", err)
 	}
+	if err := setLimits(cfg); err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("open the worker endpoint on %s (ESB_INIT_LISTEN): %w", cfg.Listen, err)
 	}
-	procs, err := openProcesses()
+	procs, err := openProcesses(cfg.User)
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -85,6 +88,23 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 		ErrorLog:          log.New(serverErrors{s.journal}, "", 0),
 	}
 	return s, nil
+}
+
+// setLimits lowers the limits of this process and its children to come.
+func setLimits(cfg Config) error {
+	for _, l := range []struct {
+		key      string
+		resource int
+		limit    int
+	}{{"ESB_INIT_NOFILE", unix.RLIMIT_NOFILE, cfg.Files}, {"ESB_INIT_NPROC", unix.RLIMIT_NPROC, cfg.Processes}} {
+		if l.limit == 0 {
+			continue
+		}
+		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: uint64(l.limit), Max: uint64(l.limit)}); err != nil {
+			return fmt.Errorf("set a limit (%s=%d): %w", l.key, l.limit, err)
+		}
+	}
+	return nil
 }
 
 // Addr is the address of the worker endpoint.

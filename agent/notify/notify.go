@@ -9,9 +9,10 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 )
 
-// Message is one datagram of lambda-init. Everything else is dropped: the function can write to the socket too.
+// Message is one datagram of lambda-init. Everything else is dropped.
 type Message string
 
 // Messages of lambda-init.
@@ -29,15 +30,23 @@ const (
 // maxPath is the longest path of a unix socket (sockaddr_un, with its final zero).
 const maxPath = 107
 
+// After burst messages, one is read every interval.
+const (
+	burst    = 20
+	interval = 100 * time.Millisecond
+)
+
 // Socket is the agent's end of one container's notify socket.
 type Socket struct {
 	conn  *net.UnixConn
 	path  string
+	stop  chan struct{}
 	ended sync.WaitGroup
 }
 
-// Listen makes the socket and calls handle for each message, one after the other, until Close.
-func Listen(path string, handle func(Message)) (*Socket, error) {
+// Listen makes the socket and calls handle for each message, one after the other, until Close. Nobody but the user uid, whom
+// the container's lambda-init is on this machine, can send.
+func Listen(path string, uid uint32, handle func(Message)) (*Socket, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("notify socket %s: the path has %d bytes, a unix socket's may have %d: set ESB_RUN_DIR to a shorter folder", path, len(path), maxPath)
 	}
@@ -45,21 +54,32 @@ func Listen(path string, handle func(Message)) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on notify socket: %w", err)
 	}
-	// The function's user is the image's: any user must be able to write.
-	if err := os.Chmod(path, 0o666); err != nil {
-		return nil, errors.Join(fmt.Errorf("open notify socket to all users: %w", err), conn.Close())
+	if err := errors.Join(os.Chmod(path, 0o600), os.Lchown(path, int(uid), int(uid))); err != nil {
+		return nil, errors.Join(fmt.Errorf("give the notify socket to the container's lambda-init: %w", err), conn.Close())
 	}
-	s := &Socket{conn: conn, path: path}
+	s := &Socket{conn: conn, path: path, stop: make(chan struct{})}
 	s.ended.Go(func() { s.serve(handle) })
 	return s, nil
 }
 
 func (s *Socket) serve(handle func(Message)) {
 	buf := make([]byte, 256)
+	pause := time.NewTicker(interval)
+	defer pause.Stop()
+	burst := burst
 	for {
 		n, err := s.conn.Read(buf)
 		if err != nil {
 			return
+		}
+		// A sender that has more to say than an init phase waits: what it says costs the agent, not its container.
+		if burst--; burst <= 0 {
+			select {
+			case <-s.stop:
+				return
+			case <-pause.C:
+				burst = 1
+			}
 		}
 		switch m := Message(strings.TrimSpace(string(buf[:n]))); m {
 		case Ready, InitStart, InitOK, InitError:
@@ -70,6 +90,7 @@ func (s *Socket) serve(handle func(Message)) {
 
 // Close stops listening, waits until the last call of handle has returned, and removes the socket.
 func (s *Socket) Close() error {
+	close(s.stop)
 	err := s.conn.Close()
 	s.ended.Wait()
 	if e := os.Remove(s.path); e != nil && !os.IsNotExist(e) {

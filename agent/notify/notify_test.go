@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,9 +25,12 @@ func mustSend(t *testing.T, path string, lines ...string) {
 }
 
 func TestSocket_PassesOnWhatItKnows_DropsTheRest(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("gives a file to another user: needs root")
+	}
 	path := filepath.Join(t.TempDir(), "s")
 	got := make(chan Message, 10)
-	s, err := Listen(path, func(m Message) { got <- m })
+	s, err := Listen(path, 4711, func(m Message) { got <- m })
 	require.NoError(t, err)
 	mustSend(t, path, "READY=1\n", "READY=2", strings.Repeat("x", 1000), "INIT_END=ok")
 	for _, want := range []Message{Ready, InitOK} {
@@ -39,14 +43,33 @@ func TestSocket_PassesOnWhatItKnows_DropsTheRest(t *testing.T) {
 	}
 	fi, err := os.Stat(path)
 	require.NoError(t, err)
-	assert.Equal(t, os.FileMode(0o666), fi.Mode().Perm())
+	assert.Equal(t, os.FileMode(0o600), fi.Mode().Perm())
+	assert.EqualValues(t, 4711, fi.Sys().(*syscall.Stat_t).Uid)
 
 	require.NoError(t, s.Close())
 	assert.NoFileExists(t, path)
 	assert.Empty(t, got)
 }
 
+func TestSocket_Flood_IsReadSlowly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	got := make(chan Message, 1000)
+	s, err := Listen(path, uint32(os.Geteuid()), func(m Message) { got <- m })
+	require.NoError(t, err)
+	c, err := net.Dial("unixgram", path)
+	require.NoError(t, err)
+	until := time.Now().Add(500 * time.Millisecond)
+	require.NoError(t, c.SetWriteDeadline(until))
+	for err == nil {
+		_, err = c.Write([]byte("INIT_END=ok"))
+	}
+	require.NoError(t, s.Close())
+	require.NoError(t, c.Close())
+	assert.Less(t, len(got), burst+20)
+	assert.GreaterOrEqual(t, len(got), burst)
+}
+
 func TestListen_LongPath_SaysSo(t *testing.T) {
-	_, err := Listen("/"+strings.Repeat("a", 120), func(Message) {})
+	_, err := Listen("/"+strings.Repeat("a", 120), 0, func(Message) {})
 	assert.ErrorContains(t, err, "ESB_RUN_DIR")
 }

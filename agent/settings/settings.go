@@ -32,9 +32,19 @@ type Settings struct {
 	// BinDir (ESB_BIN_DIR, default the folder of the agent's executable) holds containerd, containerd-shim-runc-v2, runc,
 	// the CNI plugins and lambda-init.
 	BinDir string
-	// GRPCAddr (AGENT_GRPC_ADDR, default 127.0.0.1:50051) is where the agent serves. An address that is not loopback
-	// needs all three of AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA; the agent refuses to start without.
+	// GRPCAddr (AGENT_GRPC_ADDR, default 127.0.0.1:50051) is where the agent serves, beside its socket. Every call needs the
+	// token of AGENT_TOKEN_FILE. An address that is not loopback needs all three of AGENT_TLS_CERT, AGENT_TLS_KEY and
+	// AGENT_TLS_CA, which take the token's place; the agent refuses to start without.
 	GRPCAddr string
+	// Socket (AGENT_SOCKET, a path or "off"; default agent.sock in ESB_RUN_DIR) is a unix socket on which the agent serves
+	// root and GATEWAY_UID, without a token. Empty when off.
+	Socket string
+	// TokenFile (AGENT_TOKEN_FILE, default <ESB_HOME>/agent-token) has the token that calls over TCP bring. The agent makes it
+	// when it is not there; it is GATEWAY_UID's, and closed to all others but root.
+	TokenFile string
+	// GatewayUID (GATEWAY_UID, default 0) is the user that the gateway runs as, by number. Beside root, that user alone may use
+	// the agent's socket and token, and reach the functions' containers from this machine.
+	GatewayUID int
 	// TLSCert, TLSKey (AGENT_TLS_CERT, AGENT_TLS_KEY: PEM files) are the agent's certificate and key; TLSCA (AGENT_TLS_CA,
 	// PEM file) is the authority whose certificates clients must show (mutual TLS).
 	TLSCert, TLSKey, TLSCA string
@@ -89,6 +99,10 @@ type Settings struct {
 	// no keys of their own (its FUNCTION_KEYS is off). SDKs have one pair for all services: give the stores the same one.
 	FunctionAccessKey string
 	FunctionSecretKey Secret
+	// CodeRoots (CODE_ROOTS, comma-separated absolute folders; default /etc/esb, natively the folder of FUNCTIONS_CONFIG_PATH) are
+	// where function code and layers may lie on this machine. The agent reads nothing outside of them, also not by a symbolic
+	// link in them.
+	CodeRoots []string
 	// CodeCacheMB (CODE_CACHE_MB, default 2048) bounds the unpacked code under <ESB_HOME>/code that no container uses; what
 	// was not used the longest goes first.
 	CodeCacheMB int
@@ -99,6 +113,10 @@ type Settings struct {
 	PIDsLimit int
 	// NoFile (FUNCTION_NOFILE, default 1024 as AWS's) bounds the open files of a process.
 	NoFile int
+	// UIDBase (FUNCTION_UID_BASE, default 1879048192) is the first of the 67 239 936 user and group ids that the box takes for its
+	// own: those from 65536 above it are its services', and each container has 65536 further up. Nobody else on the machine may
+	// have one of them: two boxes on one machine may share them, since containers see their own alone.
+	UIDBase uint32
 	// LogDir (ESB_LOG_DIR, default <ESB_HOME>/logs) is the folder of log files: the agent's own, agent.log; functions/ with
 	// one file a container; and gateway.log, there or in the folder gateway, which is shipped with them.
 	LogDir string
@@ -147,6 +165,9 @@ type Settings struct {
 // bridgeName is what the kernel takes as a link's name and what is harmless in the paths derived from it.
 var bridgeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$`)
 
+// maxSocket is the longest path of a unix socket (Linux: sun_path).
+const maxSocket = 107
+
 // unmountable are characters with a meaning in the options of a mount.
 const unmountable = `:,\`
 
@@ -158,6 +179,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		Home:                    r.path("ESB_HOME", "/var/lib/esb"),
 		BinDir:                  r.path("ESB_BIN_DIR", filepath.Dir(executable)),
 		GRPCAddr:                r.text("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
+		GatewayUID:              r.number("GATEWAY_UID", 0, 0, 1<<31-1),
 		TLSCert:                 r.path("AGENT_TLS_CERT", ""),
 		TLSKey:                  r.path("AGENT_TLS_KEY", ""),
 		TLSCA:                   r.path("AGENT_TLS_CA", ""),
@@ -174,10 +196,12 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		S3Endpoint:              r.url("S3_ENDPOINT", "http://127.0.0.1:9000"),
 		S3AccessKey:             r.text("S3_ACCESS_KEY", "esb-dev-access"),
 		S3SecretKey:             r.text("S3_SECRET_KEY", "esb-dev-secret-change-in-production"),
+		CodeRoots:               r.paths("CODE_ROOTS", "/etc/esb"),
 		CodeCacheMB:             r.number("CODE_CACHE_MB", 2048, 1, 1<<20),
 		TmpSizeMB:               r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
 		PIDsLimit:               r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
 		NoFile:                  r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
+		UIDBase:                 uint32(r.number("FUNCTION_UID_BASE", 1879048192, 65536, 2080243711)),
 		LogMaxMB:                r.number("FUNCTION_LOG_MAX_MB", 256, 1, 1<<20),
 		MetricsAddr:             r.loopback("AGENT_METRICS_ADDR"),
 		ServiceLogMaxMB:         r.number("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
@@ -198,6 +222,12 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 	s.FunctionAccessKey = r.text("FUNCTION_ACCESS_KEY", s.S3AccessKey)
 	s.FunctionSecretKey = Secret(r.text("FUNCTION_SECRET_KEY", s.S3SecretKey))
 	s.RunDir = r.path("ESB_RUN_DIR", filepath.Join(DefaultRunRoot, s.Bridge))
+	if s.Socket = r.text("AGENT_SOCKET", filepath.Join(s.RunDir, "agent.sock")); s.Socket == "off" {
+		s.Socket = ""
+	} else if !filepath.IsAbs(s.Socket) || len(s.Socket) > maxSocket {
+		r.fail("AGENT_SOCKET", s.Socket, fmt.Sprintf("must be off or an absolute path of at most %d bytes", maxSocket))
+	}
+	s.TokenFile = r.path("AGENT_TOKEN_FILE", filepath.Join(s.Home, "agent-token"))
 	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	s.VictoriaLogsPassword = Secret(r.text("VICTORIALOGS_PASSWORD", ""))
 	s.RegistryUser = r.text("ESB_REGISTRY_USER", "")
@@ -288,6 +318,18 @@ func (r *reader) path(key, fallback string) string {
 		r.fail(key, v, "must be a path")
 	}
 	return abs
+}
+
+// paths reads absolute paths, separated by commas.
+func (r *reader) paths(key, fallback string) []string {
+	paths := r.list(key, fallback)
+	for i, p := range paths {
+		if !filepath.IsAbs(p) {
+			r.fail(key, p, "must be absolute paths, separated by commas")
+		}
+		paths[i] = filepath.Clean(p)
+	}
+	return paths
 }
 
 // url reads the address of a service, empty for "off".

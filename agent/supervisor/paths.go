@@ -55,6 +55,12 @@ func (p paths) prepare(cfg Config) error {
 			return fmt.Errorf("make a folder for containerd: %w", err)
 		}
 	}
+	// A container's root filesystem is mounted below these, and reached by its own users. They cannot list them.
+	for _, dir := range []string{p.run, p.state} {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return fmt.Errorf("open a folder for containerd to the users of containers: %w", err)
+		}
+	}
 	var text strings.Builder
 	if err := configTemplate.Execute(&text, map[string]string{
 		"Root": p.root, "State": p.state, "Socket": p.socket, "Shims": p.shims,

@@ -181,8 +181,11 @@ func explain(err error) refusal {
 	if !errors.As(err, &said) {
 		return refusal{http.StatusBadGateway, "the store cannot be reached"}
 	}
-	if said.ErrorCode() == "ResourceNotFoundException" {
+	switch said.ErrorCode() {
+	case "ResourceNotFoundException":
 		return refusal{http.StatusNotFound, "there is no such table"}
+	case "AccessDeniedException":
+		return refusal{http.StatusForbidden, "this function has no such access: its tables in functions.yml says what it may use"}
 	}
 	return refusal{http.StatusBadGateway, "the store answered " + said.ErrorCode()}
 }

@@ -180,6 +180,8 @@ func explain(err error) refusal {
 	switch said.ErrorCode() {
 	case "NoSuchKey", "NoSuchBucket", "NotFound":
 		return refusal{http.StatusNotFound, "there is no such object or bucket"}
+	case "AccessDenied", "Forbidden":
+		return refusal{http.StatusForbidden, "this function has no such access: its s3 in functions.yml says what it may use"}
 	}
 	return refusal{http.StatusBadGateway, "the store answered " + said.ErrorCode()}
 }

@@ -95,9 +95,8 @@ func TestActions_InOrder(t *testing.T) {
 
 func TestStoreFails_IsBadGatewayWithoutDetails(t *testing.T) {
 	for want, err := range map[string]error{
-		`{"message":"the store cannot be reached"}`:     errors.New("dial tcp 10.88.0.1:9000: connection refused"),
-		`{"message":"the store answered SlowDown"}`:     &smithy.GenericAPIError{Code: "SlowDown", Message: "secret detail"},
-		`{"message":"the store answered AccessDenied"}`: &smithy.GenericAPIError{Code: "AccessDenied"},
+		`{"message":"the store cannot be reached"}`: errors.New("dial tcp 10.88.0.1:9000: connection refused"),
+		`{"message":"the store answered SlowDown"}`: &smithy.GenericAPIError{Code: "SlowDown", Message: "secret detail"},
 	} {
 		f := &function{s3: &bucket{objects: map[string]string{}, err: err}}
 		got, failed := f.handle(context.Background(), events.APIGatewayProxyRequest{Body: `{"action":"put","key":"k"}`})
@@ -112,4 +111,12 @@ func TestGet_TooLarge_IsRefused(t *testing.T) {
 	got, err := f.handle(context.Background(), events.APIGatewayProxyRequest{Body: `{"action":"get","key":"big"}`})
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusRequestEntityTooLarge, got.StatusCode)
+}
+
+func TestStoreDenies_IsForbidden_AndSaysWhatToSet(t *testing.T) {
+	f := &function{s3: &bucket{objects: map[string]string{}, err: &smithy.GenericAPIError{Code: "AccessDenied"}}}
+	got, err := f.handle(context.Background(), events.APIGatewayProxyRequest{Body: `{"action":"put","key":"k"}`})
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusForbidden, got.StatusCode)
+	assert.Contains(t, got.Body, "functions.yml")
 }

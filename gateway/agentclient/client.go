@@ -23,6 +23,7 @@ import (
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/guard/bearer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -65,6 +66,7 @@ var (
 
 type options struct {
 	tls    *tls.Config
+	token  bearer.File
 	dialer func(context.Context, string) (net.Conn, error)
 	env    func(function string) map[string]string
 }
@@ -93,6 +95,14 @@ func WithMutualTLS(certFile, keyFile, caFile string) Option {
 	}
 }
 
+// WithTokenFile sends the token of a file with each call, as the agent asks for on TCP without mutual TLS.
+func WithTokenFile(file string) Option {
+	return func(o *options) error {
+		o.token = bearer.File(file)
+		return nil
+	}
+}
+
 // WithDialer replaces the TCP connection, for instance by an in-process one.
 func WithDialer(dial func(ctx context.Context, addr string) (net.Conn, error)) Option {
 	return func(o *options) error {
@@ -109,7 +119,7 @@ func WithEnvironment(env func(function string) map[string]string) Option {
 	}
 }
 
-// Dial returns a client of the agent at addr, host:port. It does not wait for the agent to be there.
+// Dial returns a client of the agent at addr, host:port or unix:<path>. It does not wait for the agent to be there.
 func Dial(addr string, opts ...Option) (*Client, error) {
 	var o options
 	for _, opt := range opts {
@@ -117,15 +127,18 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 			return nil, fmt.Errorf("agent at %s: %w", addr, err)
 		}
 	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, fmt.Errorf("agent address %q: must be host:port: %w", addr, err)
-	}
-	creds := insecure.NewCredentials()
-	if o.tls != nil {
-		creds = credentials.NewTLS(o.tls)
-	} else if ip := net.ParseIP(host); o.dialer == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("agent address %s is not loopback: set the certificate, key and CA of mutual TLS, or use 127.0.0.1", addr)
+	target, creds := addr, insecure.NewCredentials()
+	if !strings.HasPrefix(addr, "unix:") {
+		target = "passthrough:///" + addr
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, fmt.Errorf("agent address %q: must be host:port: %w", addr, err)
+		}
+		if o.tls != nil {
+			creds = credentials.NewTLS(o.tls)
+		} else if ip := net.ParseIP(host); o.dialer == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return nil, fmt.Errorf("agent address %s is not loopback: set the certificate, key and CA of mutual TLS, or use 127.0.0.1", addr)
+		}
 	}
 	dial := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -141,7 +154,10 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	if o.dialer != nil {
 		dial = append(dial, grpc.WithContextDialer(o.dialer))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+addr, dial...)
+	if o.token != "" {
+		dial = append(dial, grpc.WithPerRPCCredentials(o.token))
+	}
+	conn, err := grpc.NewClient(target, dial...)
 	if err != nil {
 		return nil, fmt.Errorf("agent at %s: %w", addr, err)
 	}

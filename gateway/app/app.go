@@ -97,6 +97,8 @@ type App struct {
 	// functions are those of the current configuration, for whoever calls them by name.
 	functions functions.Registry
 	lambda    *lambdaapi.API
+	// keys are the functions' own.
+	keys *functionkeys.Keys
 	// issuers and authorizers guard routes.
 	issuers     *auth.Issuers
 	authorizers *authorizer.Authorizers
@@ -153,11 +155,10 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if err != nil {
 		return nil, err
 	}
-	keys, err := functionkeys.Open(s.FunctionKeysFile)
-	if err != nil {
+	if a.keys, err = functionkeys.Open(s.FunctionKeysFile); err != nil {
 		return nil, fmt.Errorf("FUNCTION_KEYS_FILE: %w", err)
 	}
-	if a.agent, err = dialAgent(s, keys); err != nil {
+	if a.agent, err = dialAgent(s, a.keys); err != nil {
 		return nil, err
 	}
 	a.pool = pool.Open(a.agent, pool.Options{
@@ -186,7 +187,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	}); err != nil {
 		return nil, err
 	}
-	a.lambda = lambdaAPI(s, invoker, a.async, keys)
+	a.lambda = lambdaAPI(s, invoker, a.async, a.keys)
 	adminToken := ""
 	if s.AdminAddr != "" {
 		if adminToken, err = secretfile.Open(s.AdminTokenFile()); err != nil {
@@ -241,6 +242,9 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	}
 	if err := a.schedules.Apply(cfg.Functions); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.FunctionsConfigPath, err)
+	}
+	if err := a.openStores(cfg); err != nil {
+		return nil, err
 	}
 	// Nothing can fail from here on: only now may containers start.
 	a.stores.Apply(cfg.Resources)
@@ -351,12 +355,18 @@ func dialAgent(s settings.Settings, keys *functionkeys.Keys) (*agentclient.Clien
 			}
 		}))
 	}
-	if s.AgentTLS.Enabled() {
+	setting, addr := "AGENT_GRPC_ADDR", s.AgentAddr
+	switch {
+	case s.AgentSocket != "":
+		setting, addr = "AGENT_SOCKET", "unix:"+s.AgentSocket
+	case s.AgentTLS.Enabled():
 		options = append(options, agentclient.WithMutualTLS(s.AgentTLS.CertFile, s.AgentTLS.KeyFile, s.AgentTLS.CAFile))
+	default:
+		options = append(options, agentclient.WithTokenFile(s.AgentTokenFile))
 	}
-	client, err := agentclient.Dial(s.AgentAddr, options...)
+	client, err := agentclient.Dial(addr, options...)
 	if err != nil {
-		return nil, fmt.Errorf("AGENT_GRPC_ADDR: %w", err)
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
 	return client, nil
 }
@@ -373,6 +383,9 @@ func (a *App) apply(cfg *config.Config) error {
 	}
 	if err := a.schedules.Apply(cfg.Functions); err != nil {
 		return fmt.Errorf("%s: %w", a.settings.FunctionsConfigPath, err)
+	}
+	if err := a.openStores(cfg); err != nil {
+		return err
 	}
 	a.stores.Apply(cfg.Resources)
 	a.code.Set(cfg.Functions)

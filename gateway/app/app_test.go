@@ -139,6 +139,7 @@ func environment(t *testing.T, agent, functions, routing string) map[string]stri
 	}
 	require.NoError(t, os.WriteFile(env["FUNCTIONS_CONFIG_PATH"], []byte(functions), 0o600))
 	require.NoError(t, os.WriteFile(env["ROUTING_CONFIG_PATH"], []byte(routing), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent-token"), []byte("token of the agent"), 0o600))
 	return env
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 type Config struct {
 	// Functions by name: those of functions.yml and those that routes define in place.
 	Functions map[string]*gateway.Function
+	// NamesStores is true when a key s3 or tables is in a file at all.
+	NamesStores bool
 	// Routes in the order of the file.
 	Routes []gateway.Route
 	// API is what routing.yml says of the API as a whole, Replies its Responses, compiled.
@@ -146,6 +149,7 @@ func parse(f files, opts Options) (*Config, error) {
 	c := &Config{Functions: base.functions}
 	problems = append(problems, parseRouting(f.routing, opts, base, c)...)
 	problems = append(problems, base.checkMentions()...)
+	c.NamesStores = slices.ContainsFunc(base.docs, func(d *document) bool { return d.stores })
 	var sp []Problem
 	c.Resources, sp = parseResources(f.resources, opts)
 	problems = append(problems, sp...)

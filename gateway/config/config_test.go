@@ -210,6 +210,21 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"invoke: unknown", one("invoke: [echo, ecko]"), "functions.yml:4: functions.echo.invoke[1]: there is no function ecko; did you mean echo?"},
 		{"invoke: twice", one("invoke:\n- echo\n- echo"), "functions.yml:6: functions.echo.invoke[1]: names echo twice"},
 		{"invoke: no list", one("invoke: echo"), `functions.yml:4: functions.echo.invoke: must be a list, got "echo"`},
+		{"s3: no list", one("s3: data"), `functions.yml:4: functions.echo.s3: must be a list, got "data"`},
+		{"s3: a name alone", one("s3: [data]"), `functions.yml:4: functions.echo.s3[0]: must be a mapping of keys to values, got "data"`},
+		{"s3: no bucket", one("s3: [{access: read}]"), `functions.yml:4: functions.echo.s3[0].bucket: is missing: the name of a bucket, or a pattern such as "data-*"`},
+		{"s3: no access", one("s3: [{bucket: data}]"), "functions.yml:4: functions.echo.s3[0].access: is missing: read or write"},
+		{"s3: access", one("s3: [{bucket: data, access: all}]"), `functions.yml:4: functions.echo.s3[0].access: must be one of read, write, got "all"`},
+		{"s3: bucket", one("s3: [{bucket: Data/x, access: read}]"), `functions.yml:4: functions.echo.s3[0].bucket: must be the name of a bucket, or a pattern such as "data-*", got "Data/x"`},
+		{"s3: prefix", one("s3: [{bucket: data, prefix: /x, access: read}]"), `functions.yml:4: functions.echo.s3[0].prefix: must not begin with /: keys do not, got "/x"`},
+		{"s3: pattern as prefix", one("s3: [{bucket: data, prefix: x/*, access: read}]"), `functions.yml:4: functions.echo.s3[0].prefix: is no pattern: it stands for all keys that begin with it; remove the * of "x/*"`},
+		{"s3: dots in prefix", one("s3: [{bucket: data, prefix: x/../y, access: read}]"), `functions.yml:4: functions.echo.s3[0].prefix: must not have . or .. between slashes, got "x/../y"`},
+		{"s3: empty prefix", one("s3: [{bucket: data, prefix: '', access: read}]"), "functions.yml:4: functions.echo.s3[0].prefix: is empty: remove it for the whole bucket"},
+		{"s3: unknown key", one("s3: [{bucket: data, access: read, acces: read}]"), "functions.yml:4: functions.echo.s3[0].acces: is not a known key; did you mean access?"},
+		{"tables: name", one("tables: [a b]"), `functions.yml:4: functions.echo.tables[0]: must be the name of a table, or a pattern such as "orders-*", got "a b"`},
+		{"tables: no access", one("tables: [a, {table: b}]"), "functions.yml:4: functions.echo.tables[1].access: is missing: read or write"},
+		{"tables: no table", one("tables: [{access: read}]"), `functions.yml:4: functions.echo.tables[0].table: is missing: the name of a table, or a pattern such as "orders-*"`},
+		{"defaults: s3", "defaults:\n  s3: [{bucket: data}]\nfunctions: {}\n", "functions.yml:2: defaults.s3[0].access: is missing: read or write"},
 		{"unknown key, nothing near", one("scaling:\n  replicas: 3"), "functions.yml:5: functions.echo.scaling.replicas: is not a known key; known are ReservedConcurrentExecutions, acquire_timeout, idle_timeout, max_capacity, min_capacity, queue, standby"},
 		{"unknown top key", "function: {}\nfunctions: {}\n", "functions.yml:1: function: is not a known key; did you mean functions?"},
 		{"duplicate key", one("timeout: 3\ntimeout: 4"), "functions.yml:5: functions.echo.timeout: is given twice, first on line 4"},
@@ -252,7 +267,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"min over max from defaults", "defaults:\n  scaling: {standby: 1}\nfunctions:\n  echo: {image: a, ReservedConcurrentExecutions: 0}\n", "functions.yml:4: functions.echo.scaling: min_capacity 0 and standby 1, together, must not be more than max_capacity 0 (what is not set here comes from defaults)"},
 		{"reserved and max differ", one("ReservedConcurrentExecutions: 2\nscaling: {max_capacity: 3}"), "functions.yml:4: functions.echo.ReservedConcurrentExecutions: is 2 and max_capacity on line 5 is 3: they mean the same; keep one"},
 		{"standby with rie", one("runtime_interface: rie\nscaling: {standby: 1}"), "functions.yml:5: functions.echo.scaling.standby: must be 0 with runtime_interface: rie: only lambda-init can stand by"},
-		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are async, environment, ephemeral_storage, freeze, memory_size, pull_policy, runtime_interface, scaling, timeout"},
+		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are async, environment, ephemeral_storage, freeze, memory_size, pull_policy, runtime_interface, s3, scaling, tables, timeout"},
 		{"functions as list", "functions: [a]\n", "functions.yml:1: functions: must be a mapping of keys to values, got a list"},
 		{"function as text", "functions: {echo: esb/echo}\n", `functions.yml:1: functions.echo: must be a mapping of keys to values, got "esb/echo"`},
 		{"top list", "- a\n", "functions.yml:1: must be a mapping of keys to values, got a list"},
@@ -474,6 +489,35 @@ func TestLoad_SampleFiles_AreValid(t *testing.T) {
 	assert.Len(t, c.Functions, 13)
 	assert.Len(t, c.Resources.Tables, 2)
 	assert.Len(t, c.Resources.Buckets, 1)
+}
+
+func TestLoad_StoreAccess_OfAFunctionReplacesThatOfDefaults(t *testing.T) {
+	cfg, err := load(t, `defaults:
+  s3: [{bucket: "*", access: read}]
+  tables: ["*"]
+functions:
+  a: {image: a}
+  b: {image: a, s3: [{bucket: data-*, prefix: b/, access: write}], tables: [x, {table: "y-*", access: read}]}
+  c: {image: a, s3: [], tables: []}
+`, "routes:\n  - {path: /x, method: GET, function: {container: d, image: b, tables: [z]}}\n")
+	require.NoError(t, err)
+	assert.True(t, cfg.NamesStores)
+	all, table := []gateway.ObjectAccess{{Bucket: "*"}}, []gateway.TableAccess{{Table: "*", Write: true}}
+	assert.Equal(t, gateway.StoreAccess{S3: all, Tables: table}, cfg.Functions["a"].Stores)
+	assert.Equal(t, gateway.StoreAccess{
+		S3:     []gateway.ObjectAccess{{Bucket: "data-*", Prefix: "b/", Write: true}},
+		Tables: []gateway.TableAccess{{Table: "x", Write: true}, {Table: "y-*"}},
+	}, cfg.Functions["b"].Stores)
+	assert.Empty(t, cfg.Functions["c"].Stores)
+	assert.Equal(t, gateway.StoreAccess{S3: all, Tables: []gateway.TableAccess{{Table: "z", Write: true}}}, cfg.Functions["d"].Stores)
+
+	plain, err := load(t, "functions:\n  b: {image: a}\n", "routes: []\n")
+	require.NoError(t, err)
+	assert.False(t, plain.NamesStores)
+	assert.Empty(t, plain.Functions["b"].Stores)
+	with, err := load(t, "functions:\n  b: {image: a, tables: [t]}\n", "routes: []\n")
+	require.NoError(t, err)
+	assert.Equal(t, plain.Functions["b"].Generation, with.Functions["b"].Generation, "a container does not know of it")
 }
 
 // FuzzLoad checks that no file makes the parser panic, and that what it takes keeps the promises of the types.

@@ -19,6 +19,8 @@ type document struct {
 	lookupEnv func(string) (string, bool)
 	problems  []Problem
 	mentions  []mention
+	// stores is true when a function, or defaults, says what it may do at the stores.
+	stores bool
 }
 
 // mention is a function's name where another function names it.

@@ -68,6 +68,7 @@ type functionDefaults struct {
 	pullPolicy  string
 	freeze      bool
 	async       gateway.Async
+	stores      gateway.StoreAccess
 }
 
 func codeDefaults(opts Options) functionDefaults {
@@ -199,6 +200,12 @@ func (o *object) defaults(def *functionDefaults) {
 	if v, ok := o.get("async"); ok {
 		def.async = v.async(def.async)
 	}
+	if v, ok := o.get("s3"); ok {
+		def.stores.S3 = v.objects()
+	}
+	if v, ok := o.get("tables"); ok {
+		def.stores.Tables = v.tables()
+	}
 	if v, ok := o.get("runtime_interface"); ok {
 		if s, ok := v.oneOf(string(gateway.Supervisor), string(gateway.RIE)); ok {
 			def.iface = gateway.RuntimeInterface(s)
@@ -231,6 +238,7 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 		Freeze:             def.freeze,
 		Scaling:            def.scaling,
 		Async:              def.async,
+		Stores:             def.stores,
 	}
 	given := 0
 	if v, ok := o.fields["scaling"]; ok {

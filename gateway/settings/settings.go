@@ -61,6 +61,12 @@ type Settings struct {
 
 	// AgentAddr is the agent's gRPC address, "host:port". AGENT_GRPC_ADDR; default "127.0.0.1:50051".
 	AgentAddr string
+	// AgentSocket is the agent's unix socket, which takes the place of AgentAddr. It is open to root and to the user that the
+	// agent's GATEWAY_UID names. AGENT_SOCKET, a path or "off"; default "off".
+	AgentSocket string
+	// AgentTokenFile has the token that the agent asks for on AgentAddr, unless there is mutual TLS. The agent makes it.
+	// AGENT_TOKEN_FILE; default agent-token in Home.
+	AgentTokenFile string
 	// AgentTLS is the mutual TLS towards the agent; an agent that is not on loopback needs it.
 	AgentTLS AgentTLS
 
@@ -109,6 +115,10 @@ type Settings struct {
 	// FunctionKeysFile holds the secret from which the functions' own access keys are made. It is made once, mode 0600;
 	// the stores read it too. FUNCTION_KEYS_FILE; default function-keys in Home.
 	FunctionKeysFile string
+	// FunctionAccessFile is where the gateway writes, at start and with each change of functions.yml, which buckets and
+	// tables each function may use with its own keys. The stores read it. FUNCTION_ACCESS_FILE; default
+	// function-access.json in Home.
+	FunctionAccessFile string
 	// FunctionKeys says that functions get access keys of their own, in AWS_ACCESS_KEY_ID and its like, with which they use
 	// the box's stores and Lambda's API. Stores elsewhere do not know these keys: without them functions get the agent's
 	// FUNCTION_ACCESS_KEY, for which LAMBDA_ACCESS_KEYS has to have an entry if functions are to call functions.
@@ -259,10 +269,11 @@ func Load(getenv func(string) string) (Settings, error) {
 	l := &loader{getenv: getenv}
 	subnet := l.subnet("ESB_SUBNET", "10.88.0.0/16")
 	s := Settings{
-		HTTPSAddrs: l.addrs("GATEWAY_HTTPS_ADDR", l.defaultHTTPS(subnet)),
-		HTTPAddrs:  l.addrs("GATEWAY_HTTP_ADDR", localAddrs(subnet, 8000)),
-		AdminAddr:  l.addrOrOff("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443"),
-		AgentAddr:  l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
+		HTTPSAddrs:  l.addrs("GATEWAY_HTTPS_ADDR", l.defaultHTTPS(subnet)),
+		HTTPAddrs:   l.addrs("GATEWAY_HTTP_ADDR", localAddrs(subnet, 8000)),
+		AdminAddr:   l.addrOrOff("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443"),
+		AgentAddr:   l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051"),
+		AgentSocket: l.text("AGENT_SOCKET", "off"),
 
 		MaxConnections:           l.integer("GATEWAY_MAX_CONNECTIONS", 0, 0, 1<<20),
 		MaxConnectionsPerAddress: l.integer("GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", 0, 0, 1<<20),
@@ -326,7 +337,14 @@ func Load(getenv func(string) string) (Settings, error) {
 		ServiceLogMaxMB: l.integer("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),
 	}
 	s.FunctionKeysFile = l.text("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
+	s.FunctionAccessFile = l.text("FUNCTION_ACCESS_FILE", filepath.Join(s.Home, "function-access.json"))
 	s.FunctionKeys = l.onOff("FUNCTION_KEYS", s.ownStore(s.S3) && s.ownStore(s.DynamoDB))
+	if s.AgentSocket == "off" {
+		s.AgentSocket = ""
+	} else if !filepath.IsAbs(s.AgentSocket) {
+		l.problemf("AGENT_SOCKET: must be off or an absolute path, got %q", s.AgentSocket)
+	}
+	s.AgentTokenFile = l.text("AGENT_TOKEN_FILE", filepath.Join(s.Home, "agent-token"))
 	s.LogDir = l.text("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	l.checkTLSFiles(s)
 	l.checkAgent(s)

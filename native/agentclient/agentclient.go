@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/guard/bearer"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/settings"
 )
@@ -25,19 +26,26 @@ import (
 // Client is a connection to one agent.
 type Client struct{ conn *grpc.ClientConn }
 
-// Dial prepares a connection to the agent at addr; it is made with the first call. Without files there is no TLS.
-func Dial(addr string, files settings.TLSFiles) (*Client, error) {
-	creds := insecure.NewCredentials()
-	if files.CA != "" {
-		config, err := mutualTLS(files)
-		if err != nil {
-			return nil, err
+// Dial prepares a connection to the agent of these settings; it is made with the first call. It goes to the agent's
+// socket, or to its port where there is no socket.
+func Dial(s settings.Settings) (*Client, error) {
+	target, creds := "unix:"+s.AgentSocket, insecure.NewCredentials()
+	var options []grpc.DialOption
+	if s.AgentSocket == settings.Off {
+		target = "passthrough:///" + settings.Reachable(s.AgentAddr)
+		if s.AgentTLS.CA != "" {
+			config, err := mutualTLS(s.AgentTLS)
+			if err != nil {
+				return nil, err
+			}
+			creds = credentials.NewTLS(config)
+		} else {
+			options = append(options, grpc.WithPerRPCCredentials(bearer.File(s.AgentTokenFile)))
 		}
-		creds = credentials.NewTLS(config)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+settings.Reachable(addr), grpc.WithTransportCredentials(creds))
+	conn, err := grpc.NewClient(target, append(options, grpc.WithTransportCredentials(creds))...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the agent at %s: %w", addr, err)
+		return nil, fmt.Errorf("connect to the agent at %s: %w", target, err)
 	}
 	return &Client{conn: conn}, nil
 }

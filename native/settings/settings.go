@@ -56,6 +56,15 @@ type Settings struct {
 	AdminAddr string
 	// AgentAddr (AGENT_GRPC_ADDR) is the agent's listener. Default: 127.0.0.1:50051.
 	AgentAddr string
+	// AgentSocket (AGENT_SOCKET, a path or "off") is the agent's unix socket, by which gateway and esb speak to it. Default:
+	// agent.sock in ESB_RUN_DIR.
+	AgentSocket string
+	// AgentTokenFile (AGENT_TOKEN_FILE) has the token that the agent asks for at AGENT_GRPC_ADDR. Default: agent-token in
+	// ESB_HOME.
+	AgentTokenFile string
+	// CodeRoots (CODE_ROOTS, comma-separated folders) are where function code and layers may lie, besides in S3. Default: the
+	// folder of FUNCTIONS_CONFIG_PATH.
+	CodeRoots string
 	// AgentTLS (AGENT_TLS_CERT, AGENT_TLS_KEY, AGENT_TLS_CA) are the files of mutual TLS with the agent, for an
 	// AgentAddr that is not loopback. Default: none.
 	AgentTLS TLSFiles
@@ -185,6 +194,11 @@ func Load(getenv func(string) string, root string) (Settings, error) {
 	}
 	s.AdminAddr = l.addr("GATEWAY_ADMIN_ADDR", "127.0.0.1:9443")
 	s.AgentAddr = l.addr("AGENT_GRPC_ADDR", "127.0.0.1:50051")
+	if s.AgentSocket = l.text("AGENT_SOCKET", filepath.Join(s.AgentRunDir, "agent.sock")); s.AgentSocket != Off && !filepath.IsAbs(s.AgentSocket) {
+		l.bad("AGENT_SOCKET", s.AgentSocket, "off or an absolute path")
+	}
+	s.AgentTokenFile = l.path("AGENT_TOKEN_FILE", filepath.Join(s.Home, "agent-token"))
+	s.CodeRoots = l.text("CODE_ROOTS", filepath.Dir(s.FunctionsConfig))
 	s.AgentTLS = TLSFiles{Cert: l.path("AGENT_TLS_CERT", ""), Key: l.path("AGENT_TLS_KEY", ""), CA: l.path("AGENT_TLS_CA", "")}
 	if n := count(s.AgentTLS.Cert, s.AgentTLS.Key, s.AgentTLS.CA); n != 0 && n != 3 {
 		l.errs = append(l.errs, errors.New("AGENT_TLS_CERT, AGENT_TLS_KEY, AGENT_TLS_CA: set all three or none"))
@@ -220,6 +234,9 @@ func (s Settings) Env() []string {
 		"GATEWAY_HTTP_ADDR=" + join(s.HTTPAddrs),
 		"GATEWAY_ADMIN_ADDR=" + s.AdminAddr,
 		"AGENT_GRPC_ADDR=" + s.AgentAddr,
+		"AGENT_SOCKET=" + s.AgentSocket,
+		"AGENT_TOKEN_FILE=" + s.AgentTokenFile,
+		"CODE_ROOTS=" + s.CodeRoots,
 		"ESB_SUBNET=" + s.Subnet.String(),
 		"ESB_BRIDGE=" + s.Bridge,
 		"ESB_RUN_DIR=" + s.AgentRunDir,

@@ -143,7 +143,7 @@ func (s *Stack) ready(ctx context.Context, service string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	if service == native.Agent {
-		client, err := agentclient.Dial(s.settings.AgentAddr, s.settings.AgentTLS)
+		client, err := agentclient.Dial(s.settings)
 		if err != nil {
 			return err
 		}

@@ -48,7 +48,8 @@ func playAgent() {
 		check(os.WriteFile(filepath.Join(os.Getenv("ESB_HOME"), "purged"), nil, 0o644))
 		return
 	}
-	ln, err := net.Listen("tcp", os.Getenv("AGENT_GRPC_ADDR"))
+	_ = os.Remove(os.Getenv("AGENT_SOCKET")) // an agent that was killed leaves it
+	ln, err := net.Listen("unix", os.Getenv("AGENT_SOCKET"))
 	check(err)
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
@@ -128,8 +129,11 @@ func mustOpen(t *testing.T) *box {
 	suffix := make([]byte, 3)
 	_, err = rand.Read(suffix)
 	require.NoError(t, err)
+	run, err := os.MkdirTemp("", "esb-run-") // short, as a socket's path has to be
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(run)) })
 	vars := map[string]string{
-		"ESB_HOME": home, "ESB_BIN_DIR": bin, "ESB_BRIDGE": "esbu" + hex.EncodeToString(suffix),
+		"ESB_HOME": home, "ESB_RUN_DIR": run, "ESB_BIN_DIR": bin, "ESB_BRIDGE": "esbu" + hex.EncodeToString(suffix),
 		"GATEWAY_HTTPS_ADDR": freeAddr(t), "GATEWAY_HTTP_ADDR": "off", "GATEWAY_ADMIN_ADDR": freeAddr(t), "AGENT_GRPC_ADDR": freeAddr(t),
 	}
 	vars["ESB_STORES"] = "off"

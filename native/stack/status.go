@@ -36,7 +36,7 @@ func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 	if agent != native.Healthy {
 		return status, nil
 	}
-	client, err := agentclient.Dial(s.settings.AgentAddr, s.settings.AgentTLS)
+	client, err := agentclient.Dial(s.settings)
 	if err != nil {
 		return native.Status{}, err
 	}

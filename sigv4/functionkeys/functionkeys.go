@@ -93,13 +93,18 @@ func create(path string) error {
 
 // Of returns the credentials of a function. They are the same for ever.
 func (k *Keys) Of(function string) sigv4.Credentials {
-	id := Prefix + base32.StdEncoding.EncodeToString(k.sum("id", function))[:idLength-len(Prefix)]
+	id := k.ID(function)
 	secret, _ := k.Secret(id)
 	return sigv4.Credentials{
 		AccessKeyID: id, SecretAccessKey: secret,
 		// Opaque: nothing is checked by it, and SDKs want one with a temporary key.
 		SessionToken: base64.StdEncoding.EncodeToString(k.sum("token", id)),
 	}
+}
+
+// ID returns the id of a function's access key.
+func (k *Keys) ID(function string) string {
+	return Prefix + base32.StdEncoding.EncodeToString(k.sum("id", function))[:idLength-len(Prefix)]
 }
 
 // Secret returns the secret of an access key that has the form of a function's; it is a sigv4.Keys.

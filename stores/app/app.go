@@ -22,18 +22,22 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
+	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/stores"
 	"github.com/edge-serverless-box/esb/stores/basicauth"
 	"github.com/edge-serverless-box/esb/stores/child"
 	"github.com/edge-serverless-box/esb/stores/confine"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
-	"github.com/edge-serverless-box/esb/stores/functionfront"
+	"github.com/edge-serverless-box/esb/stores/front"
 	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/logfront"
+	"github.com/edge-serverless-box/esb/stores/logroom"
 	"github.com/edge-serverless-box/esb/stores/registryfront"
 	"github.com/edge-serverless-box/esb/stores/relay"
+	"github.com/edge-serverless-box/esb/stores/s3front"
 	"github.com/edge-serverless-box/esb/stores/server"
 	"github.com/edge-serverless-box/esb/stores/settings"
 	"github.com/edge-serverless-box/esb/stores/ttl"
@@ -59,14 +63,21 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 		log.Info("stores have stopped")
 	}()
 	// Addresses first: one that is taken is known before anything has been started.
-	functions := functionfront.NewKeyFile(s.FunctionKeysFile, log)
+	held, err := front.Budget(os.Getenv, log)
+	if err != nil {
+		return err
+	}
+	functions := front.Callers{
+		Secret: front.NewKeyFile(s.FunctionKeysFile, log).Secret, Rights: functionaccess.NewFile(s.FunctionAccessFile, log).Rights,
+		WellKnown: settings.DefaultSecretKey, Network: s.Subnet, Box: s.BoxAddr(),
+	}
 	confined := true
 	if err := confine.Check(ctx); err != nil {
 		confined = false
 		log.Warn("the ports of the stores' own processes are open to all programs of this machine, or of this container: they get no network namespace", "error", err)
 	}
 	for i, name := range which {
-		r := &store{name: name, settings: s, log: log, functions: functions, confined: confined}
+		r := &store{name: name, settings: s, log: log, functions: functions, held: held, confined: confined}
 		running[i] = r
 		if err := r.listen(ctx); err != nil {
 			return err
@@ -107,12 +118,15 @@ type store struct {
 	log      *slog.Logger
 	api, ui  []net.Listener
 	process  *child.Child
+	// room bounds what VictoriaLogs keeps.
+	room *logroom.Room
 	// confined: nobody but this program reaches the process.
 	confined bool
 	// credentials are what the fronts of VictoriaLogs and the registry ask for, inner what VictoriaLogs itself asks its front for.
 	credentials, inner basicauth.Credentials
-	// functions are the keys of functions.
-	functions *functionfront.KeyFile
+	// functions are those who may ask besides the operator; held bounds what is held for requests.
+	functions front.Callers
+	held      *budget.Budget
 	// closers end what has been started, the last one first.
 	closers []func() error
 }
@@ -162,6 +176,12 @@ func (r *store) start(ctx context.Context) error {
 		return err
 	}
 	r.closers = append(r.closers, r.process.Close)
+	if r.name == stores.Logs {
+		if r.room, err = logroom.Open(logroom.Config{Dir: cfg.Dir, MaxBytes: int64(r.settings.LogsMaxMB) << 20, Detach: r.detachDay, Logger: r.log}); err != nil {
+			return err
+		}
+		r.closers = append(r.closers, r.room.Close)
+	}
 	r.serve()
 	return nil
 }
@@ -171,16 +191,14 @@ func (r *store) serve() {
 	dial := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 0) }
 	switch r.name {
 	case stores.Logs:
-		front := logfront.Handler(logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Logger: r.log})
+		front := logfront.Handler(logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Take: r.room.Take, Logger: r.log})
 		r.closers = append(r.closers, server.Start(r.api, front, r.log).Close)
 	case stores.Registry:
 		front := registryfront.Handler(registryfront.Options{Credentials: r.credentials, Dial: dial, Logger: r.log})
 		r.closers = append(r.closers, server.Start(r.api, front, r.log).Close)
 	case stores.S3:
-		keys := r.settings.S3Keys
-		r.closers = append(r.closers, functionfront.Start(r.api, functionfront.Options{
-			Service: functionfront.S3, Keys: r.functions.Secret, Dial: dial, Logger: r.log,
-			Store: sigv4.Credentials{AccessKeyID: keys.Access, SecretAccessKey: string(keys.Secret)},
+		r.closers = append(r.closers, s3front.Start(r.api, s3front.Options{
+			Callers: r.callers(r.settings.S3Keys), Dial: dial, Budget: r.held, Logger: r.log,
 		}).Close)
 		if len(r.ui) > 0 {
 			dialUI := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 1) }
@@ -191,16 +209,18 @@ func (r *store) serve() {
 	}
 }
 
+// callers are those who may ask a store whose key is keys.
+func (r *store) callers(keys settings.Keys) front.Callers {
+	c := r.functions
+	c.Store = sigv4.Credentials{AccessKeyID: keys.Access, SecretAccessKey: string(keys.Secret)}
+	return c
+}
+
 // serveDynamoDB serves dynoxide, which takes anybody's signature.
 func (r *store) serveDynamoDB(dial func(context.Context) (net.Conn, error)) {
-	one := sigv4.OneKey(r.settings.DynamoDBKeys.Access, string(r.settings.DynamoDBKeys.Secret))
-	verifier := sigv4.NewVerifier("dynamodb", func(id string) (string, bool) {
-		if secret, ok := r.functions.Secret(id); ok {
-			return secret, true
-		}
-		return one(id)
-	})
-	r.closers = append(r.closers, dynamofront.Start(r.api, verifier, dial, r.log).Close)
+	r.closers = append(r.closers, dynamofront.Start(r.api, dynamofront.Options{
+		Callers: r.callers(r.settings.DynamoDBKeys), Dial: dial, Budget: r.held, Logger: r.log,
+	}).Close)
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	client := dynamodb.New(dynamodb.Options{
 		Region: r.settings.Region, BaseEndpoint: aws.String("http://dynamodb"), HTTPClient: &http.Client{Transport: transport},
@@ -290,6 +310,27 @@ func (r *store) config() (child.Config, error) {
 		cfg.Args = func(addrs []string) []string { return []string{"-addr=" + addrs[0], "-dir=" + dir} }
 	}
 	return cfg, nil
+}
+
+// detachDay makes VictoriaLogs let go of the files of a day (https://docs.victoriametrics.com/victorialogs/#partitions-lifecycle).
+func (r *store) detachDay(ctx context.Context, day string) error {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return r.process.Dial(ctx, 0) }}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://victorialogs/internal/partition/detach?name="+day, nil)
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(r.inner.User, r.inner.Password)
+	res, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return fmt.Errorf("detach a day of logs: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+	// One that is not attached was on its way out when this program ended.
+	if res.StatusCode != http.StatusOK && !strings.Contains(string(text), "isn't attached") {
+		return fmt.Errorf("detach a day of logs: VictoriaLogs answered %d: %s", res.StatusCode, text)
+	}
+	return nil
 }
 
 // passwordOf is a password that is set, or the one of a file, which is made.

@@ -78,7 +78,7 @@ type box struct {
 	cmd      *exec.Cmd
 }
 
-func mustOpen(t *testing.T) *box {
+func mustOpen(t *testing.T, more ...string) *box {
 	t.Helper()
 	bin := os.Getenv("ESB_BIN_DIR")
 	if bin == "" {
@@ -102,6 +102,10 @@ func mustOpen(t *testing.T) *box {
 		if i == 0 {
 			vars[name] += fmt.Sprintf(",198.51.100.1:%d", port)
 		}
+	}
+	for _, variable := range more {
+		name, value, _ := strings.Cut(variable, "=")
+		vars[name] = value
 	}
 	s, err := settings.Load(func(name string) string { return vars[name] }, "")
 	require.NoError(t, err)

@@ -9,13 +9,18 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 
 	"github.com/edge-serverless-box/esb/sigv4"
-	"github.com/edge-serverless-box/esb/stores/functionfront"
+	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
+	"github.com/edge-serverless-box/esb/stores/dynamofront"
+	"github.com/edge-serverless-box/esb/stores/front"
 	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/relay"
+	"github.com/edge-serverless-box/esb/stores/s3front"
+	"github.com/edge-serverless-box/esb/stores/settings"
 )
 
 // Run serves until ctx ends. When a listener cannot be had, none is.
@@ -26,7 +31,14 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 			err = errors.Join(err, c())
 		}
 	}()
-	keys := functionfront.NewKeyFile(s.FunctionKeysFile, log)
+	held, err := front.Budget(os.Getenv, log)
+	if err != nil {
+		return err
+	}
+	callers := front.Callers{
+		Secret: front.NewKeyFile(s.FunctionKeysFile, log).Secret, Rights: functionaccess.NewFile(s.FunctionAccessFile, log).Rights,
+		WellKnown: settings.DefaultSecretKey, Network: s.Subnet, Box: s.Box(),
+	}
 	offer := func(setting, addr string, serve func([]net.Listener, func(context.Context) (net.Conn, error)) func() error) error {
 		listeners, err := listen.All(ctx, setting, []string{addr})
 		if err != nil {
@@ -39,19 +51,25 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 		log.Info("listening", "addr", addr)
 		return nil
 	}
-	front := func(service functionfront.Service, store sigv4.Credentials) func([]net.Listener, func(context.Context) (net.Conn, error)) func() error {
-		return func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
-			return functionfront.Start(listeners, functionfront.Options{Service: service, Keys: keys.Secret, Store: store, Dial: dial, Logger: log}).Close
-		}
+	of := func(store sigv4.Credentials) front.Callers {
+		c := callers
+		c.Store = store
+		return c
+	}
+	s3 := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
+		return s3front.Start(listeners, s3front.Options{Callers: of(s.S3), Dial: dial, Budget: held, Logger: log}).Close
+	}
+	db := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
+		return dynamofront.Start(listeners, dynamofront.Options{Callers: of(s.DynamoDB), Dial: dial, Budget: held, Logger: log}).Close
 	}
 	plain := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
 		return relay.Start(listeners, dial, log).Close
 	}
-	on := func(port int) string { return net.JoinHostPort(s.Box.String(), strconv.Itoa(port)) }
-	if err := offer("ESB_RELAY_S3_PORT", on(s.S3Port), front(functionfront.S3, s.S3)); err != nil {
+	on := func(port int) string { return net.JoinHostPort(s.Box().String(), strconv.Itoa(port)) }
+	if err := offer("ESB_RELAY_S3_PORT", on(s.S3Port), s3); err != nil {
 		return err
 	}
-	if err := offer("ESB_RELAY_DYNAMODB_PORT", on(s.DynamoDBPort), front(functionfront.DynamoDB, s.DynamoDB)); err != nil {
+	if err := offer("ESB_RELAY_DYNAMODB_PORT", on(s.DynamoDBPort), db); err != nil {
 		return err
 	}
 	for _, port := range s.Ports {
@@ -64,7 +82,7 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 			return err
 		}
 	}
-	log.Info("relay is ready", "box", s.Box.String(), "extra", strings.Join(s.Extra, " "))
+	log.Info("relay is ready", "box", s.Box().String(), "extra", strings.Join(s.Extra, " "))
 	<-ctx.Done()
 	return nil
 }

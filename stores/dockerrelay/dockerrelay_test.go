@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/stores/dockerrelay"
 )
@@ -27,7 +29,7 @@ func load(vars map[string]string) (dockerrelay.Settings, error) {
 func TestLoad_Defaults_AreThoseOfTheCompose(t *testing.T) {
 	s, err := load(nil)
 	require.NoError(t, err)
-	assert.Equal(t, "10.88.0.1", s.Box.String())
+	assert.Equal(t, "10.88.0.1", s.Box().String())
 	assert.Equal(t, []any{9000, 8001, []int(nil)}, []any{s.S3Port, s.DynamoDBPort, s.Ports})
 	assert.Equal(t, "esb-dev-access", s.S3.AccessKeyID)
 	assert.Empty(t, s.Extra)
@@ -49,7 +51,8 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 	for _, store := range []string{"s3", "dynamodb", "logs"} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if store != "logs" {
-				signature, err := sigv4.NewVerifier(store, sigv4.OneKey("esb-dev-access", "own-secret")).Verify(r, nil)
+				body, _ := io.ReadAll(r.Body)
+				signature, err := sigv4.NewVerifier(store, sigv4.OneKey("esb-dev-access", "own-secret")).Verify(r, body)
 				_, _ = fmt.Fprintf(w, "%s %s %v", store, signature.AccessKeyID, err)
 				return
 			}
@@ -61,9 +64,13 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 	keysFile := filepath.Join(t.TempDir(), "function-keys")
 	keys, err := functionkeys.Open(keysFile)
 	require.NoError(t, err)
+	accessFile := filepath.Join(t.TempDir(), "function-access.json")
+	require.NoError(t, functionaccess.Save(accessFile, functionaccess.List{Account: "123456789012", Functions: map[string]functionaccess.Function{keys.ID("f"): {
+		Name: "f", S3: []functionaccess.Objects{{Bucket: "*", Access: functionaccess.Read}}, Tables: []functionaccess.Table{{Table: "mine", Access: functionaccess.Read}},
+	}}}))
 	s, err := load(map[string]string{
 		"ESB_SUBNET": "127.88.0.0/16", "ESB_RELAY_S3_PORT": ports["s3"], "ESB_RELAY_DYNAMODB_PORT": ports["dynamodb"], "ESB_RELAY_PORTS": ports["logs"],
-		"ESB_RELAY_EXTRA": "127.88.0.2:" + ports["s3"], "FUNCTION_KEYS_FILE": keysFile, "S3_SECRET_KEY": "own-secret", "DYNAMODB_SECRET_KEY": "own-secret",
+		"ESB_RELAY_EXTRA": "127.88.0.2:" + ports["s3"], "FUNCTION_KEYS_FILE": keysFile, "FUNCTION_ACCESS_FILE": accessFile, "S3_SECRET_KEY": "own-secret", "DYNAMODB_SECRET_KEY": "own-secret",
 	})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -71,16 +78,21 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 	go func() { ended <- dockerrelay.Run(ctx, s, slog.New(slog.DiscardHandler)) }()
 
 	ask := func(addr, service string) (string, error) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/", nil)
+		method, body := http.MethodGet, ""
+		if service == "dynamodb" {
+			method, body = http.MethodPost, `{"TableName": "mine", "Key": {}}`
+		}
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+"/", strings.NewReader(body))
 		require.NoError(t, err)
-		sigv4.Sign(r, keys.Of("f"), "us-east-1", service, sigv4.HashPayload(nil), time.Now())
+		r.Header.Set("X-Amz-Target", "DynamoDB_20120810.GetItem")
+		sigv4.Sign(r, keys.Of("f"), "us-east-1", service, sigv4.HashPayload([]byte(body)), time.Now())
 		res, err := http.DefaultClient.Do(r)
 		if err != nil {
 			return "", err
 		}
 		defer func() { _ = res.Body.Close() }()
-		body, err := io.ReadAll(res.Body)
-		return string(body), err
+		text, err := io.ReadAll(res.Body)
+		return string(text), err
 	}
 	for _, c := range []struct{ addr, service, want string }{
 		{"127.88.0.1:" + ports["s3"], "s3", "s3 esb-dev-access <nil>"},

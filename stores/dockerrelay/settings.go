@@ -14,8 +14,8 @@ import (
 
 // Settings of the relay. Each store is at the same port of 127.0.0.1 as the relay listens on.
 type Settings struct {
-	// Box (ESB_SUBNET, the function network; default 10.88.0.0/16) is the box's address, the first one of the network.
-	Box netip.Addr
+	// Subnet (ESB_SUBNET, default 10.88.0.0/16) is the function network; its first address is the box.
+	Subnet netip.Prefix
 	// S3Port (ESB_RELAY_S3_PORT, default 9000) and DynamoDBPort (ESB_RELAY_DYNAMODB_PORT, default 8001) are the stores that
 	// functions use with keys of their own.
 	S3Port, DynamoDBPort int
@@ -25,6 +25,9 @@ type Settings struct {
 	Extra []string
 	// FunctionKeysFile (FUNCTION_KEYS_FILE, default /var/lib/esb/function-keys) is the master secret of the functions' keys.
 	FunctionKeysFile string
+	// FunctionAccessFile (FUNCTION_ACCESS_FILE, default /var/lib/esb/function-access.json) says which buckets and tables each
+	// function may use with its own keys. The gateway writes the file; while it is not there, functions may use nothing.
+	FunctionAccessFile string
 	// S3 and DynamoDB (S3_ACCESS_KEY, S3_SECRET_KEY, DYNAMODB_ACCESS_KEY, DYNAMODB_SECRET_KEY; default the development
 	// credentials) are the keys that the stores know.
 	S3, DynamoDB sigv4.Credentials
@@ -47,9 +50,10 @@ func Load(getenv func(string) string) (Settings, error) {
 		return int(n)
 	}
 	s := Settings{
-		S3Port:           port("ESB_RELAY_S3_PORT", text("ESB_RELAY_S3_PORT", "9000")),
-		DynamoDBPort:     port("ESB_RELAY_DYNAMODB_PORT", text("ESB_RELAY_DYNAMODB_PORT", "8001")),
-		FunctionKeysFile: text("FUNCTION_KEYS_FILE", "/var/lib/esb/function-keys"),
+		S3Port:             port("ESB_RELAY_S3_PORT", text("ESB_RELAY_S3_PORT", "9000")),
+		DynamoDBPort:       port("ESB_RELAY_DYNAMODB_PORT", text("ESB_RELAY_DYNAMODB_PORT", "8001")),
+		FunctionKeysFile:   text("FUNCTION_KEYS_FILE", "/var/lib/esb/function-keys"),
+		FunctionAccessFile: text("FUNCTION_ACCESS_FILE", "/var/lib/esb/function-access.json"),
 		S3: sigv4.Credentials{
 			AccessKeyID:     text("S3_ACCESS_KEY", settings.DefaultAccessKey),
 			SecretAccessKey: text("S3_SECRET_KEY", settings.DefaultSecretKey),
@@ -73,6 +77,9 @@ func Load(getenv func(string) string) (Settings, error) {
 	if err != nil || prefix.Masked() != prefix {
 		errs = append(errs, fmt.Errorf("ESB_SUBNET: must be a network such as 10.88.0.0/16, got %q", subnet))
 	}
-	s.Box = prefix.Addr().Next()
+	s.Subnet = prefix
 	return s, errors.Join(errs...)
 }
+
+// Box is the box's own address on the function network.
+func (s Settings) Box() netip.Addr { return s.Subnet.Addr().Next() }

@@ -1,10 +1,9 @@
-// Package dynamofront stands in front of a DynamoDB API that accepts anybody: it lets signed requests through and
-// answers the others as AWS does.
+// Package dynamofront stands in front of a DynamoDB API that may accept anybody: it lets signed requests through, those of
+// functions for what functions.yml gives them, and answers the others as AWS does. A function's request is signed again
+// with the store's key.
 package dynamofront
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,126 +12,215 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
+	"sync"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
+	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
+	"github.com/edge-serverless-box/esb/stores/front"
 )
 
 const (
-	// maxBody is AWS's limit of a request: 16 MB for BatchWriteItem (DynamoDB developer guide, quotas).
+	// service is DynamoDB's name in signatures, that of its streams too.
+	service = "dynamodb"
+	// maxBody is AWS's limit of a request: 16 MB for BatchWriteItem (DynamoDB developer guide, quotas). The signature covers
+	// the body and does not say its hash beforehand, so the body has to be held.
 	maxBody = 16 << 20
-	// dialTimeout is how long a request waits for a backend that is being restarted.
-	dialTimeout = 15 * time.Second
-	// grace is how long requests in flight may take when the front is closed.
-	grace = 5 * time.Second
 )
+
+// Options of a front. All are needed, but for Budget: without one, nothing is refused for want of memory.
+type Options struct {
+	Callers front.Callers
+	// Dial connects to the store and may wait for it.
+	Dial   front.Dial
+	Budget *budget.Budget
+	Logger *slog.Logger
+}
 
 // Front serves listeners.
 type Front struct {
-	server *http.Server
-	ended  chan error
-	count  int
+	server *front.Server
+	proxy  *httputil.ReverseProxy
 }
 
-// Start serves the listeners, which are its own from now on, until Close. dial connects to the backend and may wait for
-// it.
-func Start(listeners []net.Listener, verifier *sigv4.Verifier, dial func(context.Context) (net.Conn, error), log *slog.Logger) *Front {
-	f := &Front{
-		server: &http.Server{
-			Handler:           Handler(verifier, dial, log),
-			ReadHeaderTimeout: 10 * time.Second,
-			IdleTimeout:       2 * time.Minute,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		},
-		ended: make(chan error, len(listeners)),
-		count: len(listeners),
-	}
-	for _, l := range listeners {
-		go func() { f.ended <- f.server.Serve(l) }()
-	}
-	return f
+// Start serves the listeners, which are its own from now on, until Close.
+func Start(listeners []net.Listener, o Options) *Front {
+	h := newHandler(o)
+	return &Front{server: front.Start(listeners, h, o.Callers.Network, o.Logger), proxy: h.proxy}
 }
 
 // Close lets requests in flight end, within bounds, and waits until nothing runs any more. It may be called once.
 func (f *Front) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	err := f.server.Shutdown(ctx)
-	if err != nil {
-		err = f.server.Close()
-	}
-	for range f.count {
-		if ended := <-f.ended; !errors.Is(ended, http.ErrServerClosed) {
-			err = errors.Join(err, ended)
-		}
-	}
+	err := f.server.Close()
+	front.CloseIdle(f.proxy)
 	return err
 }
 
 // Handler returns the front as a handler.
-func Handler(verifier *sigv4.Verifier, dial func(context.Context) (net.Conn, error), log *slog.Logger) http.Handler {
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host = "http", "dynamodb"
-			r.Out.Host = r.In.Host
-		},
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-				defer cancel()
-				return dial(ctx)
-			},
-			MaxIdleConnsPerHost: 64,
-			IdleConnTimeout:     time.Minute,
-			DisableCompression:  true,
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if r.Context().Err() == nil {
-				log.Warn("a request to the DynamoDB API failed", "error", err)
-			}
-			// SDKs try again after this one.
-			refuse(w, http.StatusInternalServerError, "com.amazonaws.dynamodb.v20120810#InternalServerError", "The request processing has failed because of an unknown error, exception or failure.")
-		},
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && r.URL.Path == "/" {
-			// The health of an endpoint is anybody's to know, as with AWS.
-			proxy.ServeHTTP(w, r)
-			return
-		}
-		if r.Method != http.MethodPost || r.URL.Path != "/" {
-			refuse(w, http.StatusNotFound, "com.amazon.coral.service#UnknownOperationException", "Only POST / is served here.")
-			return
-		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		var tooLarge *http.MaxBytesError
-		switch {
-		case errors.As(err, &tooLarge):
-			refuse(w, http.StatusRequestEntityTooLarge, "com.amazon.coral.validate#ValidationException", fmt.Sprintf("Request size exceeded %d bytes", maxBody))
-			return
-		case err != nil:
-			refuse(w, http.StatusBadRequest, "com.amazon.coral.service#SerializationException", "The request body could not be read.")
-			return
-		}
-		var refused *sigv4.Error
-		if _, err := verifier.Verify(r, body); errors.As(err, &refused) {
-			log.Warn("a request to the DynamoDB API was refused", "code", refused.Code, "remote", r.RemoteAddr)
-			refuse(w, http.StatusBadRequest, "com.amazon.coral.service#"+refused.Code, refused.Message)
-			return
-		}
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-		r.TransferEncoding = nil
-		proxy.ServeHTTP(w, r)
-	})
+func Handler(o Options) http.Handler { return newHandler(o) }
+
+type handler struct {
+	opts     Options
+	verifier *sigv4.Verifier
+	proxy    *httputil.ReverseProxy
 }
 
-// refuse writes an error as DynamoDB does.
-func refuse(w http.ResponseWriter, status int, code, message string) {
+func newHandler(o Options) *handler {
+	h := &handler{opts: o, verifier: sigv4.NewVerifier(service, o.Callers.Keys)}
+	h.proxy = front.Proxy(o.Dial, func(*httputil.ProxyRequest) {}, h.refuse, o.Logger)
+	return h
+}
+
+// answer is a refusal in DynamoDB's words.
+type answer struct {
+	status        int
+	kind, message string
+}
+
+// Error implements error.
+func (a *answer) Error() string { return a.kind + ": " + a.message }
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	claim := h.opts.Budget.Claim(front.Caller(r))
+	defer claim.Release()
+	if r.Method == http.MethodGet && r.URL.Path == "/" && r.URL.RawQuery == "" && r.ContentLength == 0 {
+		// The health of an endpoint is anybody's to know, as with AWS.
+		h.proxy.ServeHTTP(w, r)
+		return
+	}
+	body, signature, err := h.check(r, &claim)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	out := r.Clone(r.Context())
+	whole := &held{data: body, claim: &claim}
+	// Before the claim is released here: the proxy's own goroutine may still have the body.
+	defer func() { _ = whole.Close() }()
+	out.Body, out.ContentLength, out.TransferEncoding = whole, int64(len(body)), nil
+	if functionkeys.IsID(signature.AccessKeyID) {
+		sigv4.Resign(out, signature, h.opts.Callers.Store, signature.Payload, time.Now())
+	}
+	h.proxy.ServeHTTP(w, out)
+}
+
+// check reads a request's body and checks who sent it, and whether they may. What can be known without the body is looked
+// at before the body is read.
+func (h *handler) check(r *http.Request, claim *budget.Claim) ([]byte, sigv4.Signature, error) {
+	none := sigv4.Signature{}
+	if r.Method != http.MethodPost || r.URL.Path != "/" {
+		return nil, none, &answer{http.StatusNotFound, "com.amazon.coral.service#UnknownOperationException", "Only POST / is served here."}
+	}
+	head, err := h.verifier.Head(r)
+	if err != nil {
+		return nil, none, err
+	}
+	callers := h.opts.Callers
+	if callers.Known(head.AccessKeyID) && callers.FromFunctions(r) {
+		return nil, none, &answer{http.StatusBadRequest, "com.amazon.coral.service#UnrecognizedClientException",
+			"This access key is known to everybody, and functions have keys of their own: it does not work from the function network."}
+	}
+	var rights functionaccess.Rights
+	var op operation
+	own := functionkeys.IsID(head.AccessKeyID)
+	if own {
+		var ok bool
+		if rights, ok = callers.Rights(head.AccessKeyID); !ok {
+			return nil, none, unknownKey()
+		}
+		if op, err = parse(r.Header); err == nil {
+			err = op.possible(rights, head.Scope.Region)
+		}
+		if err != nil {
+			return nil, none, err
+		}
+	}
+	body, err := budget.ReadAll(r.Body, nil, r.ContentLength, maxBody, claim)
+	if err != nil {
+		return nil, none, err
+	}
+	signature, err := h.verifier.Complete(r, head, body)
+	if err != nil {
+		return nil, none, err
+	}
+	if own {
+		err = op.allowed(rights, signature.Scope.Region, body)
+	}
+	return body, signature, err
+}
+
+// held is a body that gives its memory back as soon as the store has it.
+type held struct {
+	// mu guards data and read: the proxy closes a body while it may still be read.
+	mu    sync.Mutex
+	data  []byte
+	read  int
+	claim *budget.Claim
+}
+
+// Read implements io.Reader.
+func (b *held) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.read == len(b.data) {
+		b.free()
+		return 0, io.EOF
+	}
+	n := copy(p, b.data[b.read:])
+	b.read += n
+	return n, nil
+}
+
+// Close implements io.Closer.
+func (b *held) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.free()
+	return nil
+}
+
+func (b *held) free() {
+	if b.data != nil {
+		b.data, b.read = nil, 0
+		b.claim.Release()
+	}
+}
+
+func unknownKey() error {
+	return &sigv4.Error{Reason: sigv4.UnknownKey, Code: "UnrecognizedClientException", Message: "The security token included in the request is invalid."}
+}
+
+// refuse answers for the store, as DynamoDB does.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	a := answerOf(err)
+	h.opts.Logger.Warn("a request to the DynamoDB API was refused", "type", a.kind, "access_key", front.AccessKeyID(r), "remote", r.RemoteAddr, "error", err.Error())
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-	w.WriteHeader(status)
+	w.WriteHeader(a.status)
 	// Text only: encoding cannot fail, and a client that has gone needs no answer.
-	body, _ := json.Marshal(map[string]string{"__type": code, "message": message})
-	_, _ = w.Write(body)
+	data, _ := json.Marshal(map[string]string{"__type": a.kind, "message": a.message})
+	_, _ = w.Write(data)
+}
+
+func answerOf(err error) *answer {
+	var refused *sigv4.Error
+	var a *answer
+	switch {
+	case errors.As(err, &a):
+		return a
+	case errors.As(err, &refused):
+		return &answer{http.StatusBadRequest, "com.amazon.coral.service#" + refused.Code, refused.Message}
+	case errors.Is(err, budget.ErrTooLong):
+		return &answer{http.StatusRequestEntityTooLarge, "com.amazon.coral.validate#ValidationException", fmt.Sprintf("Request size exceeded %d bytes", maxBody)}
+	case errors.Is(err, budget.ErrUsedUp):
+		// SDKs try again after this one.
+		return &answer{http.StatusServiceUnavailable, "com.amazon.coral.availability#ServiceUnavailableException", "The service is currently unavailable or busy."}
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.ErrUnexpectedEOF):
+		return &answer{http.StatusBadRequest, "com.amazon.coral.service#SerializationException", "The request body could not be read."}
+	}
+	// SDKs try again after this one.
+	return &answer{http.StatusInternalServerError, "com.amazonaws.dynamodb.v20120810#InternalServerError", "The request processing has failed because of an unknown error, exception or failure."}
 }

@@ -23,6 +23,8 @@ import (
 const (
 	// maxQuery bounds the form of a query.
 	maxQuery = 1 << 20
+	// maxRefused is how much of the lines is read that are not taken.
+	maxRefused = 64 << 20
 	// bodyTimeout is how long a body may take to come.
 	bodyTimeout = 60 * time.Second
 )
@@ -35,8 +37,8 @@ type Options struct {
 	Store basicauth.Credentials
 	// Dial connects to VictoriaLogs and may wait for it.
 	Dial func(context.Context) (net.Conn, error)
-	// Full says why no line is taken at present, "" when lines are; nil: they always are.
-	Full   func() string
+	// Take says why a request with so many bytes of lines (-1: not known) is not taken, "" when it is; nil: all are.
+	Take   func(bytes int64) string
 	Logger *slog.Logger
 }
 
@@ -59,9 +61,13 @@ func Handler(o Options) http.Handler {
 			return
 		}
 		if insert {
-			if full := o.full(); full != "" {
-				server.Refuse(w, http.StatusInsufficientStorage, full)
-				return
+			if o.Take != nil {
+				if full := o.Take(r.ContentLength); full != "" {
+					// So that who sends gets to read the answer.
+					_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxRefused))
+					server.Refuse(w, http.StatusInsufficientStorage, full)
+					return
+				}
 			}
 			proxy.ServeHTTP(w, r)
 			return
@@ -74,13 +80,6 @@ func Handler(o Options) http.Handler {
 		r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(form)), int64(len(form)), nil
 		proxy.ServeHTTP(w, r)
 	})))
-}
-
-func (o Options) full() string {
-	if o.Full == nil {
-		return ""
-	}
-	return o.Full()
 }
 
 // plain is false for a path that a server behind could take for another one.

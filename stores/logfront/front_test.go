@@ -34,7 +34,7 @@ func mustOpen(t *testing.T, full *string) string {
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", store.Listener.Addr().String())
 		},
-		Full: func() string { return *full }, Logger: slog.New(slog.DiscardHandler),
+		Take: func(int64) string { return *full }, Logger: slog.New(slog.DiscardHandler),
 	}), slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { require.NoError(t, front.Close()) })
 	return "http://" + l.Addr().String()

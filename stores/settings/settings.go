@@ -74,11 +74,16 @@ type Settings struct {
 	// FunctionKeysFile (FUNCTION_KEYS_FILE, default <ESB_HOME>/function-keys) is the master secret of the functions' own
 	// keys, with which they may use S3 and the DynamoDB API. The gateway makes the file; it need not be there yet.
 	FunctionKeysFile string
+	// FunctionAccessFile (FUNCTION_ACCESS_FILE, default <ESB_HOME>/function-access.json) says which buckets and tables each
+	// function may use with its own keys. The gateway writes the file; while it is not there, functions may use nothing.
+	FunctionAccessFile string
 	// Region (AWS_REGION, default us-east-1) is the region of S3.
 	Region string
 	// LogsRetentionDays (VICTORIALOGS_RETENTION_DAYS, default 7) is how long log lines are kept.
 	LogsRetentionDays int
-	// LogsMaxMB (VICTORIALOGS_MAX_MB, default 2048) bounds the disk that logs take; the oldest days go first.
+	// LogsMaxMB (VICTORIALOGS_MAX_MB, default 2048) bounds the disk that logs take. Half of it is for lines, the other half for
+	// VictoriaLogs, which writes files anew to merge them: at half, the oldest days go, and when the present one alone has so
+	// much, no line is taken until it is over.
 	LogsMaxMB int
 	// TTLInterval (DYNAMODB_TTL_INTERVAL_SECONDS, default 60) is the pause between two searches for expired items in
 	// the tables that have TTL switched on.
@@ -124,6 +129,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	}
 	s.DataDir = r.path("ESB_DATA_DIR", filepath.Join(s.Home, "data"))
 	s.FunctionKeysFile = r.path("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
+	s.FunctionAccessFile = r.path("FUNCTION_ACCESS_FILE", filepath.Join(s.Home, "function-access.json"))
 	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	s.S3Addrs = r.addrs("S3_ADDR", s.local(9000))
 	s.S3UIAddrs = r.addrs("S3_UI_ADDR", "127.0.0.1:9001")

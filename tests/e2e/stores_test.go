@@ -49,6 +49,7 @@ func TestS3_FunctionPutsGetsListsOverwritesAndDeletes(t *testing.T) {
 		{`{"action":"get","key":"e2e/one"}`, http.StatusNotFound, nil},
 		{`{"action":"list","key":"e2e/"}`, http.StatusOK, map[string]any{"keys": []any{}}},
 		{`{"action":"get","bucket":"esb-there-is-none","key":"k"}`, http.StatusNotFound, nil},
+		{`{"action":"put","bucket":"esb-there-is-none","key":"k"}`, http.StatusForbidden, nil},
 	})
 }
 
@@ -64,6 +65,7 @@ func TestDynamoDB_FunctionPutsGetsUpdatesAndDeletes(t *testing.T) {
 		{`{"action":"delete","id":"e2e"}`, http.StatusOK, map[string]any{"value": nil}},
 		{`{"action":"get","id":"e2e"}`, http.StatusNotFound, nil},
 		{`{"action":"get","table":"esb-there-is-none","id":"e2e"}`, http.StatusNotFound, nil},
+		{`{"action":"get","table":"esb-orders","id":"e2e"}`, http.StatusForbidden, nil},
 	})
 }
 

@@ -1,8 +1,10 @@
 package security
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,10 +12,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
+	"github.com/edge-serverless-box/esb/api/codeversion"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/guard/bearer"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -82,6 +90,79 @@ func TestFunctions_OneAnothersAddress_NeverAnswerForOneAnother(t *testing.T) {
 		// The gateway believes that this one has a container too.
 		function, _ = call(others)
 		require.Equal(t, fmt.Sprintf("f%d", others), function)
+	})
+}
+
+// callAgent is a deed: it calls the agent at a gRPC target (the first argument), with a token unless that is empty (the
+// second). What it does (the third) is list, reflect, destroy a container (the fourth) or start one with a folder (the
+// fourth) as its code.
+func callAgent(args []string, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	if args[1] != "" {
+		options = append(options, grpc.WithPerRPCCredentials(bearer.Token(args[1])))
+	}
+	conn, err := grpc.NewClient(args[0], options...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	agent := agentv1.NewAgentServiceClient(conn)
+	switch args[2] {
+	case "list":
+		_, err = agent.ListContainers(ctx, &agentv1.ListContainersRequest{})
+	case "destroy":
+		_, err = agent.DestroyContainer(ctx, &agentv1.DestroyContainerRequest{ContainerId: args[3]})
+	case "start":
+		_, err = agent.EnsureContainer(ctx, &agentv1.EnsureContainerRequest{
+			FunctionName: "shell", MemorySizeMb: 128, TimeoutSeconds: 3, Runtime: "python3.11", Handler: "app.handler",
+			RuntimeInterface: agentv1.RuntimeInterface_RUNTIME_INTERFACE_SUPERVISOR,
+			Code:             &agentv1.CodeSource{Location: args[3], Version: codeversion.Content + strings.Repeat("0", 64)},
+		})
+	case "reflect":
+		var stream reflectionpb.ServerReflection_ServerReflectionInfoClient
+		if stream, err = reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(ctx); err == nil {
+			_ = stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}})
+			_, err = stream.Recv()
+		}
+	}
+	_, _ = fmt.Fprintln(out, err)
+	return err
+}
+
+func TestLocalUser_TheAgentIsNotTheirs(t *testing.T) {
+	socket := filepath.Join("/run/esb", box.Bridge, "agent.sock")
+	box.Post(t, "/victim", "", "{}")
+	victim := box.Containers(t, "victim")[0].GetContainerId()
+	secret := t.TempDir()
+	require.NoError(t, os.Chmod(secret, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(secret, "id_rsa"), []byte("PRIVATE"), 0o600))
+	for _, try := range []struct{ what, target, token, call, argument, refused string }{
+		{"list the containers by the agent's port", box.AgentAddr, "", "list", "", "Unauthenticated"},
+		{"list the containers with a made-up token", box.AgentAddr, strings.Repeat("0", 64), "list", "", "Unauthenticated"},
+		{"ask the agent's port for its services", box.AgentAddr, "", "reflect", "", "Unauthenticated"},
+		{"destroy a container by the agent's port", box.AgentAddr, "", "destroy", victim, "Unauthenticated"},
+		{"start a container with a folder that root alone may read, by the agent's port", box.AgentAddr, "", "start", secret, "Unauthenticated"},
+		{"list the containers by the agent's socket", "unix:" + socket, "", "list", "", "permission denied"},
+		{"start a container by the agent's socket", "unix:" + socket, "", "start", secret, "permission denied"},
+	} {
+		attempt(t, localUser, try.what, func(t *testing.T) {
+			out, ok := asNobody(t, "agent", try.target, try.token, try.call, try.argument)
+			require.False(t, ok, "%s", out)
+			require.Contains(t, out, try.refused)
+			require.NotRegexp(t, "[0-9a-f]{32}", out, "a digest")
+		})
+	}
+	attempt(t, localUser, "read the agent's token", func(t *testing.T) {
+		out, ok := asNobody(t, "read", filepath.Join(box.Home, "agent-token"))
+		require.False(t, ok, "%s", out)
+	})
+	require.Equal(t, victim, box.Containers(t, "victim")[0].GetContainerId())
+	attempt(t, operator, "have a folder outside of the configuration taken for code, and its digest told", func(t *testing.T) {
+		err := callAgent([]string{"unix:" + socket, "", "start", secret}, io.Discard)
+		require.ErrorContains(t, err, "CODE_ROOTS")
+		require.NotRegexp(t, "[0-9a-f]{32}", err.Error())
 	})
 }
 

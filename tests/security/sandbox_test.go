@@ -1,6 +1,12 @@
 package security
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -78,5 +84,95 @@ for folder in ("/tmp", "/dev", "/dev/shm", "/dev/mqueue", "/run", "/run/esb", "/
     except OSError:
         pass
 `))
+	})
+}
+
+// uidBase is FUNCTION_UID_BASE's default.
+const uidBase = 1879048192
+
+// processesOf returns the processes of this machine that belong to a function's containers.
+func processesOf(t *testing.T, function string) (found []int) {
+	t.Helper()
+	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	require.NoError(t, err)
+	for _, file := range groups {
+		data, _ := os.ReadFile(file)
+		if !strings.Contains(string(data), "esb-"+box.Bridge+"/lambda-"+function+"-") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		require.NoError(t, err)
+		found = append(found, pid)
+	}
+	return found
+}
+
+func TestHostileFunction_IsAnUnprivilegedUser(t *testing.T) {
+	attempt(t, function, "be root, or have a capability, here or on the machine", func(t *testing.T) {
+		require.Equal(t, []any{993.0, 990.0, []any{}, "0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000"}, inside(t, `
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+result = [os.getuid(), os.getgid(), os.getgroups(), " ".join(status[k].strip() for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))]
+`))
+		pids := processesOf(t, "shell")
+		require.NotEmpty(t, pids)
+		for _, pid := range pids {
+			info, err := os.Stat(fmt.Sprintf("/proc/%d/cmdline", pid))
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, info.Sys().(*syscall.Stat_t).Uid, uint32(uidBase))
+		}
+	})
+	attempt(t, function, "become another user", func(t *testing.T) {
+		require.Equal(t, []any{}, inside(t, `
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+result = [uid for uid in (0, 1, 65534) if libc.setuid(uid) == 0 or libc.setresuid(-1, uid, -1) == 0]
+if libc.unshare(0x10000000) == 0:
+    result.append("a user namespace")
+`))
+	})
+	attempt(t, function, "use up the machine's inotify instances, so that root has none", func(t *testing.T) {
+		inside(t, `
+import ctypes
+libc = ctypes.CDLL(None)
+held = [libc.inotify_init1(0o2000000) for _ in range(1000)]
+globals()["held"] = held
+import builtins; builtins.held = held
+result = sum(1 for fd in held if fd >= 0)
+`)
+		defer inside(t, `import builtins; [os.close(fd) for fd in builtins.held if fd >= 0]`)
+		for range 8 {
+			fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = syscall.Close(fd) })
+		}
+		answer := box.Post(t, "/victim", "", "{}")
+		require.Equal(t, 200, answer.Status, "%s", answer.Body)
+	})
+}
+
+func TestLocalUser_SeesNothingOfAFunction(t *testing.T) {
+	box.Post(t, "/victim", "", "{}")
+	pids := processesOf(t, "victim")
+	require.NotEmpty(t, pids)
+	for name, uid := range map[string]int{"nobody": nobody, "a user with the number that functions have inside": 993, "a user in the box's range": uidBase + 993} {
+		attempt(t, localUser, "read environment, memory and files of a function's processes as "+name, func(t *testing.T) {
+			for _, pid := range pids {
+				for _, file := range []string{"environ", "mem", "maps", "root/etc/passwd", "cwd/app.py", "fd/1"} {
+					out, ok := as(t, uid, "read", fmt.Sprintf("/proc/%d/%s", pid, file))
+					require.False(t, ok, "%s: %s", file, out)
+				}
+			}
+		})
+	}
+	attempt(t, localUser, "reach a container's notify socket, its files or its root filesystem", func(t *testing.T) {
+		for _, pattern := range []string{"c/*/notify/agent.sock", "c/*/hosts", "containerd/state/*/*/*/config.json", "containerd/state/*/*/*/rootfs/etc/passwd"} {
+			files, err := filepath.Glob(filepath.Join("/run/esb", box.Bridge, pattern))
+			require.NoError(t, err)
+			require.NotEmpty(t, files, pattern)
+			for _, file := range files {
+				out, ok := asNobody(t, "stat", file)
+				require.False(t, ok, "%s", out)
+			}
+		}
 	})
 }

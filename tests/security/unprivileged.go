@@ -31,6 +31,14 @@ var deeds = map[string]func(args []string, out io.Writer) error{
 		_, err = out.Write(data)
 		return err
 	},
+	"agent": callAgent,
+	"stat": func(args []string, out io.Writer) error {
+		info, err := os.Stat(args[0])
+		if err == nil {
+			_, _ = fmt.Fprintln(out, args[0], info.Mode())
+		}
+		return err
+	},
 }
 
 // doDeed is main of the copy.

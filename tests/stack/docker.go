@@ -202,6 +202,18 @@ func (d *docker) logsPassword() (user, password string, err error) {
 	return "esb", dockerLogsPassword, nil
 }
 
+func (d *docker) agentToken(ctx context.Context) (token string, err error) {
+	if d.stack.Way == Compose {
+		token, err = d.run(ctx, "exec", "-T", "agent", "cat", "/var/lib/esb-agent/token")
+	} else {
+		token, err = d.command(ctx, "exec", d.root(), "sh", "-c", "cat /var/lib/docker/volumes/*_agent_token/_data/token")
+	}
+	if err != nil {
+		return "", fmt.Errorf("fetch the agent's token: %w\n%s", err, token)
+	}
+	return strings.TrimSpace(token), nil
+}
+
 func (d *docker) dial(ctx context.Context, addr string) (net.Conn, error) {
 	var dialer net.Dialer
 	if d.stack.Way == Compose || (addr != innerAdmin && addr != innerAgent) {

@@ -79,6 +79,10 @@ func (n *native) logsPassword() (user, password string, err error) {
 	return "esb", password, err
 }
 
+func (n *native) agentToken(context.Context) (string, error) {
+	return secretfile.Read(filepath.Join(n.stack.Home, "agent-token"))
+}
+
 func (n *native) dial(ctx context.Context, addr string) (net.Conn, error) {
 	var dialer net.Dialer
 	return dialer.DialContext(ctx, "tcp", addr)

@@ -28,6 +28,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/guard/bearer"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
@@ -213,8 +214,12 @@ func (s *Stack) Up(ctx context.Context) error {
 	if s.connection != nil {
 		return nil
 	}
+	token, err := s.driver.agentToken(ctx)
+	if err != nil {
+		return err
+	}
 	connection, err := grpc.NewClient("passthrough:///"+s.AgentAddr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(s.driver.dial))
+		grpc.WithContextDialer(s.driver.dial), grpc.WithPerRPCCredentials(bearer.Token(token)))
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,8 @@ type driver interface {
 	gatewayFile(ctx context.Context, name string) ([]byte, error)
 	// logsPassword are the credentials of VictoriaLogs; no user means none.
 	logsPassword() (user, password string, err error)
+	// agentToken is what calls to the agent must bring.
+	agentToken(ctx context.Context) (string, error)
 	// dial connects to an address of the Stack.
 	dial(ctx context.Context, addr string) (net.Conn, error)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
@@ -40,17 +42,39 @@ type target struct {
 	functions *functionkeys.Keys
 }
 
-// callers are those whose requests the store has to take: the owner of its key, and a function with a key of its own.
-func (at target) callers() map[string]target {
-	all := map[string]target{"the store's key": at}
+// caller is somebody whose requests the store has to take.
+type caller struct {
+	who string
+	target
+	function bool
+}
+
+// callers are those: the owner of the store's key, and a function with a key of its own that may write to all.
+func (at target) callers() []caller {
+	all := []caller{{who: "the store's key", target: at}}
 	if at.functions != nil {
-		key := at.functions.Of("lambda-contract")
+		key := at.functions.Of(contractFunction)
 		function := at
 		function.accessKey, function.secretKey, function.sessionToken = key.AccessKeyID, key.SecretAccessKey, key.SessionToken
-		all["a function's key"] = function
+		all = append(all, caller{who: "a function's key", target: function, function: true})
 	}
 	return all
 }
+
+// gaps are those of the store, and for functions what they may not do besides.
+func (c caller) gaps(store, notForFunctions map[string]string) map[string]string {
+	all := maps.Clone(store)
+	if c.function {
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, notForFunctions)
+	}
+	return all
+}
+
+// contractFunction is the function of functions.yml, so to say, that the checks run as.
+const contractFunction = "lambda-contract"
 
 func (at target) credentials() sigv4.Credentials {
 	return sigv4.Credentials{AccessKeyID: at.accessKey, SecretAccessKey: at.secretKey, SessionToken: at.sessionToken}
@@ -88,6 +112,13 @@ func choose(t *testing.T, prefix, standIn string, gaps map[string]string) (targe
 		var err error
 		at.functions, err = functionkeys.Open(keysFile)
 		require.NoError(t, err)
+		// On a box the gateway writes it, by what functions.yml says.
+		require.NoError(t, functionaccess.Save(filepath.Join(filepath.Dir(keysFile), "function-access.json"), functionaccess.List{
+			Account: "123456789012", Functions: map[string]functionaccess.Function{at.functions.ID(contractFunction): {
+				Name: contractFunction, S3: []functionaccess.Objects{{Bucket: "*", Access: functionaccess.Write}},
+				Tables: []functionaccess.Table{{Table: "*", Access: functionaccess.Write}},
+			}},
+		}))
 	}
 	return at, gaps
 }
@@ -106,7 +137,7 @@ func mustStartStandIn(t *testing.T, addrSetting, store, keysFile string, at targ
 	defer func() { _ = log.Close() }()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	cmd := exec.CommandContext(ctx, program, "run", store)
-	cmd.Env = append(os.Environ(), "ESB_HOME="+home, "FUNCTION_KEYS_FILE="+keysFile, addrSetting+"="+addr, "S3_UI_ADDR=off", "DYNAMODB_TTL_INTERVAL_SECONDS=2",
+	cmd.Env = append(os.Environ(), "ESB_HOME="+home, "FUNCTION_KEYS_FILE="+keysFile, "FUNCTION_ACCESS_FILE="+filepath.Join(filepath.Dir(keysFile), "function-access.json"), addrSetting+"="+addr, "S3_UI_ADDR=off", "DYNAMODB_TTL_INTERVAL_SECONDS=2",
 		"S3_ACCESS_KEY="+at.accessKey, "S3_SECRET_KEY="+at.secretKey, "DYNAMODB_ACCESS_KEY="+at.accessKey, "DYNAMODB_SECRET_KEY="+at.secretKey)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -1,7 +1,9 @@
 // Command lambda-init is process 1 of a function container (docs/lambda-init.md).
 //
 //	lambda-init -- <program> [argument...]
+//	lambda-init -exec -- <program> [argument...]
 //
+// The second sets the container's limits and becomes the program, for images that bring the Runtime Interface Emulator.
 // It is set up by environment variables alone; lambdainit.Config names them.
 package main
 
@@ -33,6 +35,9 @@ func run() error {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(math.MaxInt64)
 
+	if len(os.Args) > 1 && os.Args[1] == "-exec" {
+		return lambdainit.Exec(os.Environ(), os.Args[2:])
+	}
 	command := os.Args[1:]
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]

@@ -1,4 +1,4 @@
-package functionfront
+package front
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package functionfront_test
+package s3front_test
 
 import (
 	"bytes"
@@ -9,9 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,16 +19,19 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/sigv4"
+	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/sigv4/sigv4test"
-	"github.com/edge-serverless-box/esb/stores/functionfront"
+	"github.com/edge-serverless-box/esb/stores/front"
+	"github.com/edge-serverless-box/esb/stores/s3front"
 )
 
 const master = "0123456789abcdef0123456789abcdef"
@@ -71,43 +73,48 @@ func (s *store) count() int {
 	return len(s.seen)
 }
 
-// mustOpen returns the address of a front before a store that answers 200, and the functions' keys.
-func mustOpen(t *testing.T, service functionfront.Service) (string, *store, *functionkeys.Keys) {
+// given is what function f may do.
+var given = functionaccess.Function{Name: "f", S3: []functionaccess.Objects{
+	{Bucket: "bkt", Access: functionaccess.Write}, {Bucket: "src", Prefix: "open/", Access: functionaccess.Read}, {Bucket: "code", Access: functionaccess.Write},
+}}
+
+// mustOpen returns the address of a front before a store that answers 200, and the functions' keys: f has what is given, g
+// nothing, and no other function is there.
+func mustOpen(t *testing.T) (string, *store, *functionkeys.Keys) {
 	t.Helper()
 	keys, err := functionkeys.New([]byte(master))
 	require.NoError(t, err)
 	backend := &store{}
-	verifier := sigv4.NewVerifier(string(service), sigv4.OneKey(storeKey.AccessKeyID, storeKey.SecretAccessKey))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	verifier := sigv4.NewVerifier("s3", sigv4.OneKey(storeKey.AccessKeyID, storeKey.SecretAccessKey))
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		got := seen{method: r.Method, uri: r.RequestURI, host: r.Host, header: r.Header.Clone(), length: r.ContentLength}
 		var signature sigv4.Signature
-		if service == functionfront.S3 {
-			signature, got.refused = verifier.VerifyHead(r)
-		}
+		signature, got.refused = verifier.VerifyHead(r)
 		body, err := io.ReadAll(r.Body)
-		if service == functionfront.DynamoDB {
-			signature, got.refused = verifier.Verify(r, body)
-		}
 		got.body, got.bodyErr, got.key, got.payload = string(body), err, signature.AccessKeyID, signature.Payload
 		backend.mu.Lock()
 		backend.seen = append(backend.seen, got)
 		backend.mu.Unlock()
-		if service == functionfront.DynamoDB {
-			w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-			_, _ = io.WriteString(w, `{}`)
-		}
 	}))
 	t.Cleanup(server.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	front := functionfront.Start([]net.Listener{listener}, functionfront.Options{
-		Service: service, Keys: keys.Secret, Store: storeKey, Logger: log,
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
-		},
-	})
-	t.Cleanup(func() { require.NoError(t, front.Close()) })
+	f := s3front.Start([]net.Listener{listener}, s3front.Options{Callers: callers(keys), Logger: log, Dial: func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
+	}})
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
 	return "http://" + listener.Addr().String(), backend, keys
+}
+
+func callers(keys *functionkeys.Keys) front.Callers {
+	list := functionaccess.List{Account: "123456789012", CodeBuckets: []string{"code"}, Functions: map[string]functionaccess.Function{
+		keys.ID("f"): given, keys.ID("g"): {Name: "g"},
+	}}
+	return front.Callers{
+		Secret: keys.Secret, Rights: list.Rights, Store: storeKey, WellKnown: "everybody knows",
+		// Who comes from another address of loopback is a function.
+		Network: netip.MustParsePrefix("127.88.0.0/16"), Box: netip.MustParseAddr("127.88.0.1"),
+	}
 }
 
 func client(endpoint string, c sigv4.Credentials) *s3.Client {
@@ -118,10 +125,10 @@ func client(endpoint string, c sigv4.Credentials) *s3.Client {
 }
 
 func TestS3_SDKWithAFunctionsKey_ReachesTheStoreWithTheStoresKey(t *testing.T) {
-	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	endpoint, backend, keys := mustOpen(t)
 	c := client(endpoint, keys.Of("f"))
 	_, err := c.PutObject(t.Context(), &s3.PutObjectInput{
-		Bucket: aws.String("b"), Key: aws.String("a/two words+ü(1).txt"), Body: strings.NewReader("hello"),
+		Bucket: aws.String("bkt"), Key: aws.String("a/two words+ü(1).txt"), Body: strings.NewReader("hello"),
 		Metadata: map[string]string{"name": "value"}, ContentType: aws.String("text/plain"),
 	})
 	require.NoError(t, err)
@@ -135,24 +142,24 @@ func TestS3_SDKWithAFunctionsKey_ReachesTheStoreWithTheStoresKey(t *testing.T) {
 	assert.Empty(t, got.header.Get("X-Amz-Security-Token"))
 	assert.NotContains(t, got.header.Get("Authorization"), "ASIAESB")
 
-	_, err = c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("b"), Key: aws.String("k"), VersionId: aws.String("a/b+c d")})
+	_, err = c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("bkt"), Key: aws.String("k"), VersionId: aws.String("a.b+c~d")})
 	require.NoError(t, err)
 	require.NoError(t, backend.last(t).refused)
-	_, err = c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("b"), Prefix: aws.String("e2e/ü ")})
+	_, err = c.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("bkt"), Prefix: aws.String("e2e/ü ")})
 	require.NoError(t, err)
 	require.NoError(t, backend.last(t).refused)
-	_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("b"), Key: aws.String("k")})
+	_, err = c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String("bkt"), Key: aws.String("k")})
 	require.NoError(t, err)
 	require.NoError(t, backend.last(t).refused)
 }
 
 func TestS3_OtherKeys_PassUntouched(t *testing.T) {
-	endpoint, backend, _ := mustOpen(t, functionfront.S3)
-	_, err := client(endpoint, storeKey).PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("b"), Key: aws.String("k"), Body: strings.NewReader("x")})
+	endpoint, backend, _ := mustOpen(t)
+	_, err := client(endpoint, storeKey).PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bkt"), Key: aws.String("k"), Body: strings.NewReader("x")})
 	require.NoError(t, err)
 	require.NoError(t, backend.last(t).refused)
 	_, err = client(endpoint, sigv4.Credentials{AccessKeyID: "other", SecretAccessKey: "other"}).GetObject(t.Context(),
-		&s3.GetObjectInput{Bucket: aws.String("b"), Key: aws.String("k")})
+		&s3.GetObjectInput{Bucket: aws.String("bkt"), Key: aws.String("k")})
 	require.NoError(t, err, "the store decides, and this one answers everybody")
 	assert.Contains(t, backend.last(t).header.Get("Authorization"), "Credential=other/")
 	require.Error(t, backend.last(t).refused)
@@ -167,9 +174,9 @@ func TestS3_OtherKeys_PassUntouched(t *testing.T) {
 }
 
 func TestS3_Presigned_IsSignedAgainUntilItExpires(t *testing.T) {
-	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	endpoint, backend, keys := mustOpen(t)
 	presigned, err := s3.NewPresignClient(client(endpoint, keys.Of("f"))).PresignPutObject(t.Context(),
-		&s3.PutObjectInput{Bucket: aws.String("b"), Key: aws.String("k ü")}, s3.WithPresignExpires(time.Minute))
+		&s3.PutObjectInput{Bucket: aws.String("bkt"), Key: aws.String("k ü")}, s3.WithPresignExpires(time.Minute))
 	require.NoError(t, err)
 	do := func(target string) *http.Response {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, target, strings.NewReader("data"))
@@ -202,7 +209,7 @@ func TestS3_Presigned_IsSignedAgainUntilItExpires(t *testing.T) {
 }
 
 func TestS3_BadSignatures_AreRefusedAsByS3(t *testing.T) {
-	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	endpoint, backend, keys := mustOpen(t)
 	right := keys.Of("f")
 	for _, c := range []struct {
 		name, code string
@@ -210,7 +217,7 @@ func TestS3_BadSignatures_AreRefusedAsByS3(t *testing.T) {
 	}{
 		{"wrong secret", "SignatureDoesNotMatch", sigv4.Credentials{AccessKeyID: right.AccessKeyID, SecretAccessKey: "wrong"}},
 	} {
-		_, err := client(endpoint, c.key).GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("b"), Key: aws.String("k")})
+		_, err := client(endpoint, c.key).GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("bkt"), Key: aws.String("k")})
 		var api smithy.APIError
 		require.ErrorAs(t, err, &api, c.name)
 		assert.Equal(t, c.code, api.ErrorCode(), c.name)
@@ -219,8 +226,8 @@ func TestS3_BadSignatures_AreRefusedAsByS3(t *testing.T) {
 }
 
 func TestS3_BodyIsNotWhatWasSigned_IsRefused(t *testing.T) {
-	endpoint, _, keys := mustOpen(t, functionfront.S3)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", strings.NewReader("other"))
+	endpoint, _, keys := mustOpen(t)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/bkt/k", strings.NewReader("other"))
 	require.NoError(t, err)
 	sigv4.Sign(r, keys.Of("f"), "eu-west-1", "s3", sigv4.HashPayload([]byte("right")), time.Now())
 	res, err := http.DefaultClient.Do(r)
@@ -233,11 +240,11 @@ func TestS3_BodyIsNotWhatWasSigned_IsRefused(t *testing.T) {
 }
 
 func TestS3_SignedChunks_AreCheckedAndPassedOnDecoded(t *testing.T) {
-	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	endpoint, backend, keys := mustOpen(t)
 	for _, size := range []int{0, 1, 8192, 8193, 65536, 65537, 3*65536 + 7} {
 		for _, trailer := range []string{"", "x-amz-checksum-crc32c"} {
 			data := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", nil)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/bkt/k", nil)
 			require.NoError(t, err)
 			r.Header.Set("Content-Encoding", "gzip")
 			sigv4test.SignChunks(r, keys.Of("f"), "eu-west-1", data, 8192, trailer, "sOO8/Q==")
@@ -283,11 +290,11 @@ func unchunk(t *testing.T, body, trailer string) string {
 }
 
 func TestS3_BadChunks_AreRefused_AndTheStoreNeverHasAll(t *testing.T) {
-	endpoint, backend, keys := mustOpen(t, functionfront.S3)
+	endpoint, backend, keys := mustOpen(t)
 	data := bytes.Repeat([]byte("x"), 300_000)
 	for _, trailer := range []string{"", "x-amz-checksum-crc32c"} {
 		for _, at := range []int{1000, 299_000} {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", nil)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/bkt/k", nil)
 			require.NoError(t, err)
 			r.Header.Set("Content-Encoding", "gzip")
 			sigv4test.SignChunks(r, keys.Of("f"), "eu-west-1", data, 8192, trailer, "sOO8/Q==")
@@ -308,7 +315,7 @@ func TestS3_BadChunks_AreRefused_AndTheStoreNeverHasAll(t *testing.T) {
 			require.Error(t, backend.last(t).bodyErr)
 		}
 	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/b/k", nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, endpoint+"/bkt/k", nil)
 	require.NoError(t, err)
 	sigv4test.SignChunks(r, keys.Of("f"), "eu-west-1", data, 8192, "x-amz-other", "1")
 	res, err := http.DefaultClient.Do(r)
@@ -317,70 +324,129 @@ func TestS3_BadChunks_AreRefused_AndTheStoreNeverHasAll(t *testing.T) {
 	assert.Equal(t, http.StatusNotImplemented, res.StatusCode)
 }
 
-func TestDynamoDB_SDKWithAFunctionsKey_ReachesTheStoreWithTheStoresKey(t *testing.T) {
-	endpoint, backend, keys := mustOpen(t, functionfront.DynamoDB)
-	call := func(c sigv4.Credentials) error {
-		_, err := dynamodb.New(dynamodb.Options{
-			Region: "eu-west-1", BaseEndpoint: aws.String(endpoint), RetryMaxAttempts: 1,
-			Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, c.SessionToken),
-		}).ListTables(t.Context(), &dynamodb.ListTablesInput{})
+func TestFront_StoreIsGone_SDKsMayTryAgain(t *testing.T) {
+	keys, err := functionkeys.New([]byte(master))
+	require.NoError(t, err)
+	handler := s3front.Handler(s3front.Options{
+		Callers: callers(keys), Logger: log, Dial: func(context.Context) (net.Conn, error) { return nil, errors.New("refused") },
+	})
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	assert.Equal(t, http.StatusServiceUnavailable, w.Code)
+	assert.NotContains(t, w.Body.String(), "refused", "clients see no internals")
+}
+
+// from returns a client that comes from an address of loopback.
+func from(address string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext, DisableKeepAlives: true,
+	}}
+}
+
+func TestS3_FunctionsRights_DecideBeforeTheStoreIsAsked(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t)
+	put := func(function, bucket string) error {
+		_, err := client(endpoint, keys.Of(function)).PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: aws.String("k"), Body: strings.NewReader("x")})
 		return err
 	}
-	require.NoError(t, call(keys.Of("f")))
-	got := backend.last(t)
-	require.NoError(t, got.refused)
-	assert.Equal(t, "store", got.key)
-	assert.Empty(t, got.header.Get("X-Amz-Security-Token"))
-	require.NoError(t, call(sigv4.Credentials{AccessKeyID: "other", SecretAccessKey: "other"}), "the store decides")
-
-	wrong := keys.Of("f")
-	wrong.SecretAccessKey = "wrong"
-	var api smithy.APIError
-	require.ErrorAs(t, call(wrong), &api)
-	assert.Equal(t, "InvalidSignatureException", api.ErrorCode())
-	assert.Equal(t, 2, backend.count())
+	for _, c := range []struct{ function, bucket, code string }{
+		{"f", "other", "AccessDenied"}, {"f", "src", "AccessDenied"}, {"f", "code", "AccessDenied"}, {"g", "bkt", "AccessDenied"}, {"gone", "bkt", "InvalidAccessKeyId"},
+	} {
+		var api smithy.APIError
+		require.ErrorAs(t, put(c.function, c.bucket), &api, "%v", c)
+		assert.Equal(t, c.code, api.ErrorCode(), "%v", c)
+	}
+	assert.Zero(t, backend.count())
+	require.NoError(t, put("f", "bkt"))
+	presigned, err := s3.NewPresignClient(client(endpoint, keys.Of("f"))).PresignGetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("other"), Key: aws.String("k")})
+	require.NoError(t, err)
+	res, err := from("127.0.0.1").Get(presigned.URL)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	assert.Equal(t, http.StatusForbidden, res.StatusCode, "what it signs for others is what it may do itself")
 }
 
-func TestFront_StoreIsGone_SDKsMayTryAgain(t *testing.T) {
-	for service, status := range map[functionfront.Service]int{functionfront.S3: http.StatusServiceUnavailable, functionfront.DynamoDB: http.StatusInternalServerError} {
-		handler := functionfront.Handler(functionfront.Options{
-			Service: service, Keys: sigv4.OneKey("", ""), Store: storeKey, Logger: log,
-			Dial: func(context.Context) (net.Conn, error) { return nil, errors.New("refused") },
-		})
-		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-		assert.Equal(t, status, w.Code)
-		assert.NotContains(t, w.Body.String(), "refused", "clients see no internals")
-	}
-}
-
-func TestKeyFile_IsReadWhenItIsThere_AndAgainWhenItHasChanged(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "function-keys")
-	file := functionfront.NewKeyFile(path, log)
-	of := func(master string) sigv4.Credentials {
-		keys, err := functionkeys.New([]byte(master))
-		require.NoError(t, err)
-		return keys.Of("f")
-	}
-	has := func(c sigv4.Credentials) func() bool {
-		return func() bool {
-			secret, ok := file.Secret(c.AccessKeyID)
-			return ok && secret == c.SecretAccessKey
+func TestS3_DeleteObjects_NamesOnlyWhatTheFunctionMayDelete(t *testing.T) {
+	endpoint, backend, keys := mustOpen(t)
+	remove := func(bucket string, names ...string) error {
+		in := &s3.DeleteObjectsInput{Bucket: &bucket, Delete: &types.Delete{}}
+		for _, name := range names {
+			in.Delete.Objects = append(in.Delete.Objects, types.ObjectIdentifier{Key: aws.String(name)})
 		}
+		_, err := client(endpoint, keys.Of("f")).DeleteObjects(t.Context(), in)
+		return err
 	}
-	assert.False(t, has(of(master))())
-	write := func(text string) {
-		require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
-		require.NoError(t, os.Rename(path+".new", path))
+	require.NoError(t, remove("bkt", "a b", "c/<d>"))
+	require.NoError(t, backend.last(t).refused)
+	assert.Contains(t, backend.last(t).body, "<Key>a b</Key>")
+	for _, bucket := range []string{"src", "code", "other"} {
+		require.ErrorContains(t, remove(bucket, "open/a", "b"), "AccessDenied")
 	}
-	write(master + "\n")
-	require.Eventually(t, has(of(master)), 10*time.Second, 10*time.Millisecond)
-	other := strings.ToUpper(master)
-	write(other)
-	require.Eventually(t, has(of(other)), 10*time.Second, 10*time.Millisecond)
-	assert.False(t, has(of(master))())
-	require.NoError(t, os.Remove(path))
-	assert.True(t, has(of(other))(), "what was read stays")
-	_, ok := file.Secret("AKIAIOSFODNN7EXAMPLE")
-	assert.False(t, ok)
+	require.ErrorContains(t, remove("bkt", "a", "../b"), "MalformedXML")
+	assert.Equal(t, 1, backend.count())
+}
+
+func TestS3_FunctionNetwork_TakesSignedRequestsOnly(t *testing.T) {
+	keys, err := functionkeys.New([]byte(master))
+	require.NoError(t, err)
+	endpoint, backend, _ := mustOpen(t)
+	signed := func(c sigv4.Credentials) *http.Request {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, endpoint+"/bkt/k", nil)
+		require.NoError(t, err)
+		if c.AccessKeyID != "" {
+			sigv4.Sign(r, c, "eu-west-1", "s3", sigv4.HashPayload(nil), time.Now())
+		}
+		return r
+	}
+	operator, err := s3.NewPresignClient(client(endpoint, storeKey)).PresignGetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("other"), Key: aws.String("k")})
+	require.NoError(t, err)
+	presigned, err := http.NewRequestWithContext(t.Context(), http.MethodGet, operator.URL, nil)
+	require.NoError(t, err)
+	nonsense := signed(sigv4.Credentials{})
+	nonsense.Header.Set("Authorization", "Bearer Credential=x/y")
+	for _, c := range []struct {
+		what   string
+		r      *http.Request
+		status int
+	}{
+		{"anonymous", signed(sigv4.Credentials{}), http.StatusForbidden},
+		{"not quite signed", nonsense, http.StatusBadRequest},
+		{"wrong secret of the operator", signed(sigv4.Credentials{AccessKeyID: storeKey.AccessKeyID, SecretAccessKey: "x"}), http.StatusForbidden},
+		{"the operator", signed(storeKey), http.StatusOK},
+		{"presigned by the operator", presigned, http.StatusOK},
+		{"a key that the store may know", signed(sigv4.Credentials{AccessKeyID: "other", SecretAccessKey: "other"}), http.StatusOK},
+		{"a function", signed(keys.Of("f")), http.StatusOK},
+	} {
+		before := backend.count()
+		res, err := from("127.88.0.2").Do(c.r)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		assert.Equal(t, c.status, res.StatusCode, c.what)
+		assert.Equal(t, c.status == http.StatusOK, backend.count() > before, c.what)
+	}
+	res, err := from("127.88.0.1").Do(signed(sigv4.Credentials{}))
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	assert.Equal(t, http.StatusOK, res.StatusCode, "the box itself is no function: the store decides")
+
+	known := callers(keys)
+	known.WellKnown = storeKey.SecretAccessKey
+	handler := s3front.Handler(s3front.Options{Callers: known, Logger: log, Dial: func(context.Context) (net.Conn, error) { return nil, errors.New("none") }})
+	for remote, status := range map[string]int{"127.88.0.2:1": http.StatusForbidden, "127.0.0.1:1": http.StatusServiceUnavailable} {
+		r := signed(storeKey)
+		r.RemoteAddr = remote
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		assert.Equal(t, status, w.Code, remote)
+	}
+}
+
+func TestS3_BeyondTheBudget_MayBeTriedAgain(t *testing.T) {
+	keys, err := functionkeys.New([]byte(master))
+	require.NoError(t, err)
+	handler := s3front.Handler(s3front.Options{Callers: callers(keys), Logger: log, Budget: budget.New(front.RequestCost), Dial: func(context.Context) (net.Conn, error) { return nil, errors.New("none") }})
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/bkt/k", nil))
+	assert.Equal(t, http.StatusServiceUnavailable, w.Code)
+	assert.Contains(t, w.Body.String(), "SlowDown")
 }

@@ -1,0 +1,34 @@
+package lambdainit
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Exec sets the limits that environ names and becomes the program of command, with the environment but for what is meant for
+// lambda-init. It returns only when that fails.
+func Exec(environ, command []string) error {
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	// Of all settings these two are of interest: the others have their defaults.
+	limits := slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
+		return !strings.HasPrefix(kv, "ESB_INIT_NOFILE=") && !strings.HasPrefix(kv, "ESB_INIT_NPROC=")
+	})
+	cfg, err := ConfigFromEnv(limits, command)
+	if err != nil {
+		return err
+	}
+	if err := setLimits(cfg); err != nil {
+		return err
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return fmt.Errorf("the entrypoint cannot be executed: %w", err)
+	}
+	env := slices.DeleteFunc(slices.Clone(environ), func(kv string) bool { return strings.HasPrefix(kv, envPrefix) })
+	return fmt.Errorf("the entrypoint cannot be executed: %s: %w", path, syscall.Exec(path, command, env))
+}
