@@ -24,6 +24,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/grpcapi"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
 	"github.com/edge-serverless-box/esb/agent/loginsert"
+	"github.com/edge-serverless-box/esb/agent/logshare"
 	"github.com/edge-serverless-box/esb/agent/logship"
 	"github.com/edge-serverless-box/esb/agent/metrics"
 	"github.com/edge-serverless-box/esb/agent/settings"
@@ -95,21 +96,22 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 	}
 	closers.add("close the runtime", runtime.Close)
 	// Behind the runtime, which knows what containers there are.
-	shipper, err := logship.Open(shipperConfig(s, runtime, log))
+	shares := logshare.New(int64(s.LogDayMB)<<20, log)
+	shipper, err := logship.Open(shipperConfig(s, runtime, shares, log))
 	if err != nil {
 		return err
 	}
 	closers.add("stop shipping logs", shipper.Close)
 	if s.FunctionLogsAddr != "" {
 		// After the function network, which brings the address.
-		posted, err := loginsert.Open(ctx, insertConfig(s, runtime, log))
+		posted, err := loginsert.Open(ctx, insertConfig(s, runtime, shares, log))
 		if err != nil {
 			return err
 		}
 		closers.add("stop taking log lines of functions", posted.Close)
 	}
 	if s.MetricsAddr != "" {
-		figures, err := metrics.Open(ctx, s.MetricsAddr, func() []metrics.Figure { return logFigures(shipper.Stats()) })
+		figures, err := metrics.Open(ctx, s.MetricsAddr, func() []metrics.Figure { return logFigures(shipper.Stats(), shares) })
 		if err != nil {
 			return err
 		}
@@ -317,20 +319,21 @@ func networkConfig(s settings.Settings, dns []netip.Addr, log *slog.Logger) cni.
 }
 
 // logFigures are the metrics of log shipping.
-func logFigures(s logship.Stats) []metrics.Figure {
+func logFigures(s logship.Stats, shares *logshare.Shares) []metrics.Figure {
 	return []metrics.Figure{
 		{Name: "esb_log_lines_shipped_total", Kind: metrics.Counter, Help: "Log records that VictoriaLogs has accepted.", Value: s.Lines},
 		{Name: "esb_log_batches_shipped_total", Kind: metrics.Counter, Help: "Batches that VictoriaLogs has accepted.", Value: s.Batches},
 		{Name: "esb_log_ship_failures_total", Kind: metrics.Counter, Help: "Batches that VictoriaLogs has not accepted.", Value: s.Failures},
 		{Name: "esb_log_lines_dropped_total", Kind: metrics.Counter, Help: "Log lines given up at FUNCTION_LOG_MAX_MB since the log folder was made.", Value: s.DroppedLines},
+		{Name: "esb_log_lines_over_share_total", Kind: metrics.Counter, Help: "Log lines that the store did not get, because their function had used up its share of the day (FUNCTION_LOG_DAY_MB).", Value: shares.Refused()},
 		{Name: "esb_log_backlog_bytes", Kind: metrics.Gauge, Help: "Bytes of log files that are not shipped yet.", Value: s.BacklogBytes},
 	}
 }
 
-func shipperConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger) logship.Config {
+func shipperConfig(s settings.Settings, r *containerd.Runtime, shares *logshare.Shares, log *slog.Logger) logship.Config {
 	return logship.Config{
 		Dir: s.LogDir, URL: s.VictoriaLogsURL, User: s.VictoriaLogsUser, Password: string(s.VictoriaLogsPassword), PasswordFile: s.VictoriaLogsPasswordFile,
-		BatchBytes: s.LogShipBatchBytes, Interval: s.LogShipInterval, MaxBytes: int64(s.LogMaxMB) << 20,
+		BatchBytes: s.LogShipBatchBytes, Interval: s.LogShipInterval, MaxBytes: int64(s.LogMaxMB) << 20, Shares: shares,
 		Container: func(id string) logship.Container {
 			function, supervised, alive := r.Container(id)
 			return logship.Container{Function: function, Supervised: supervised, Alive: alive}
@@ -339,10 +342,10 @@ func shipperConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger)
 	}
 }
 
-func insertConfig(s settings.Settings, r *containerd.Runtime, log *slog.Logger) loginsert.Config {
-	store := logship.NewStore(shipperConfig(s, r, log))
+func insertConfig(s settings.Settings, r *containerd.Runtime, shares *logshare.Shares, log *slog.Logger) loginsert.Config {
+	store := logship.NewStore(shipperConfig(s, r, shares, log))
 	return loginsert.Config{
-		Addr: s.FunctionLogsAddr, Source: r.At, Send: store.Send, BytesPerSecond: s.FunctionLogsKBPerSecond << 10, Logger: log,
+		Addr: s.FunctionLogsAddr, Source: r.At, Send: store.Send, Shares: shares, BytesPerSecond: s.FunctionLogsKBPerSecond << 10, Logger: log,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/edge-serverless-box/esb/agent/logshare"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/guard/upload"
 )
@@ -46,6 +47,8 @@ type Config struct {
 	Source func(netip.Addr) (container, function string, ok bool)
 	// Send stores records, which are JSON lines with the fields "time" and "message".
 	Send func(ctx context.Context, records []byte) error
+	// Shares bound what functions post in a day, together with what they print; nil: there is no bound.
+	Shares *logshare.Shares
 	// BytesPerSecond is what a container may post.
 	BytesPerSecond int
 	Logger         *slog.Logger
@@ -158,6 +161,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err.Error())
 	case lines == 0:
 		w.WriteHeader(http.StatusOK)
+	case !s.cfg.Shares.Take(function, int64(len(records)), lines):
+		w.Header().Set("Retry-After", "3600")
+		refuse(w, http.StatusTooManyRequests, "The function has used up its share of today's log.")
 	default:
 		if err := s.cfg.Send(r.Context(), records); err != nil {
 			if r.Context().Err() == nil {

@@ -254,7 +254,12 @@ func (s *Shipper) take(f *file, b *batch) (more bool, err error) {
 			f.last = f.last.Add(1) // keeps the order
 		}
 		var records int
-		b.body, records, at.request = appendRecords(b.body, line, f.source(), f.last, at.request)
+		before, source := len(b.body), f.source()
+		b.body, records, at.request = appendRecords(b.body, line, source, f.last, at.request)
+		if source.job == jobLambda && !s.cfg.Shares.Take(source.function, int64(len(b.body)-before), records) {
+			b.body, records = b.body[:before], 0
+			b.skipped = true
+		}
 		b.lines += int64(records)
 		at.offset += int64(skip)
 		data = data[skip:]

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/logshare"
 )
 
 const (
@@ -55,6 +57,8 @@ type Config struct {
 	// BatchBytes is the size from which a batch is sent at once, Interval how long a line waits at most.
 	BatchBytes int
 	Interval   time.Duration
+	// Shares bound what the store gets of a function in a day; nil: there is no bound.
+	Shares *logshare.Shares
 	// MaxBytes is what the files of functions may take on disk together.
 	MaxBytes int64
 	// Container tells what is known of a container, the zero value for one of which nothing is left.
@@ -124,6 +128,8 @@ type batch struct {
 	// accepted by the store; its offsets are not on disk yet.
 	accepted bool
 	full     bool
+	// skipped: there were lines above their function's share, which nobody gets.
+	skipped bool
 }
 
 // cursor is where the next line of a file begins, and the invocation that it belongs to if it does not say.
@@ -231,6 +237,11 @@ func (s *Shipper) step(life context.Context) {
 	if s.batch == nil {
 		return
 	}
+	if s.batch.lines == 0 {
+		s.batch.accepted = true
+		s.commit()
+		return
+	}
 	s.sending = true
 	body := s.batch.body
 	go func() { s.sent <- s.store.Send(life, body) }()
@@ -261,8 +272,10 @@ func (s *Shipper) commit() {
 		return
 	}
 	s.batch, s.pause = nil, 0
-	s.lines.Add(b.lines)
-	s.batches.Add(1)
+	if b.lines > 0 {
+		s.lines.Add(b.lines)
+		s.batches.Add(1)
+	}
 	if s.delayed {
 		s.delayed = false
 		delete(s.troubles, troubleSend)
@@ -338,7 +351,7 @@ func (s *Shipper) gather() *batch {
 			return err != nil || !more
 		})
 	}
-	if b.lines == 0 {
+	if b.lines == 0 && !b.skipped {
 		return nil
 	}
 	return b

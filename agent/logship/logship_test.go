@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/agent/logfiles"
+	"github.com/edge-serverless-box/esb/agent/logshare"
 )
 
 // patience bounds every wait; it says nothing about how long anything takes.
@@ -471,4 +472,36 @@ func TestShipper_NoStore_KeepsTheNewestWithinTheBound(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, strings.HasSuffix(string(data), text[len(text)-keepTail/2:]))
 	assert.Zero(t, s.Stats().DroppedLines)
+}
+
+// A function that writes without end leaves the store to the others, and its lines are passed over for good.
+func TestShipper_FunctionAboveItsShare_IsPassedOver(t *testing.T) {
+	store := mustStore(t)
+	cfg, _ := config(t, store.URL)
+	cfg.Shares = logshare.New(8<<10, cfg.Logger)
+	loud, _ := numbered("lambda-loud-1", "line", 500)
+	quiet, messages := numbered("lambda-quiet-1", "line", 10)
+	mustAppend(t, cfg, "lambda-loud-1", loud)
+	s := mustOpen(t, cfg)
+	// The gateway's and the agent's lines have no share.
+	require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, "agent.log"), []byte(strings.Repeat("a service\n", 200)), 0o644))
+	require.Eventually(t, func() bool { return cfg.Shares.Refused() > 0 && store.counts()["agent a service"] == 200 }, patience, time.Millisecond)
+	mustAppend(t, cfg, "lambda-quiet-1", quiet)
+	require.Eventually(t, func() bool {
+		counts := store.counts()
+		for _, m := range messages {
+			if counts[m] != 1 {
+				return false
+			}
+		}
+		return s.Stats().BacklogBytes == 0
+	}, patience, time.Millisecond)
+	got := 0
+	for message := range store.counts() {
+		if strings.HasPrefix(message, "lambda-loud-1 ") {
+			got++
+		}
+	}
+	assert.Positive(t, got)
+	assert.EqualValues(t, 500-got, cfg.Shares.Refused(), "each is counted once")
 }

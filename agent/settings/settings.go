@@ -142,6 +142,10 @@ type Settings struct {
 	// FunctionLogsKBPerSecond (FUNCTION_LOGS_KB_PER_SECOND, default 256) is how much one container may post there, and 1000 lines
 	// a second; four times as much at once. What is above it is answered with 429.
 	FunctionLogsKBPerSecond int
+	// LogDayMB (FUNCTION_LOG_DAY_MB, default a quarter of VICTORIALOGS_MAX_MB, which is 2048; 0 for no bound) is how many megabytes of
+	// lines of one function the log store gets in a day (UTC), so that one leaves room for the others. Its further lines stay in
+	// the files alone, and are counted in the agent's log and metrics. It counts anew when the agent is started.
+	LogDayMB int
 	// LogShipBatchBytes (LOG_SHIP_BATCH_BYTES, default 1048576) is the size of a batch: this much is in memory at most, beside
 	// one line, and this much is delivered twice at most when the agent is killed.
 	LogShipBatchBytes int
@@ -235,6 +239,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 	s.RegistryPasswordFile = r.path("ESB_REGISTRY_PASSWORD_FILE", "")
 	s.VictoriaLogsPasswordFile = r.path("VICTORIALOGS_PASSWORD_FILE", "")
 	s.FunctionLogsAddr = r.functionLogsAddr(s)
+	s.LogDayMB = r.number("FUNCTION_LOG_DAY_MB", max(r.number("VICTORIALOGS_MAX_MB", 2048, 16, 1<<30)/4, 1), 0, 1<<30)
 	if s.VictoriaLogsUser == "" && s.VictoriaLogsPassword != "" {
 		r.errs = append(r.errs, errors.New("VICTORIALOGS_USER: is missing beside VICTORIALOGS_PASSWORD: set both or neither"))
 	}
