@@ -69,11 +69,12 @@ func Targets(group string) []Target {
 			own("functions", "esb-image", "./cmd/esb-image", "esb-image",
 				"cmd", "gotool", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),
 			own("stores", "esb-relay", "./cmd/esb-relay", "esb-relay",
-				"cmd/esb-relay", "dockerrelay", "dynamofront", "front", "listen", "relay", "s3front", "settings", "stores.go", "go.mod", "go.sum"),
+				"cmd/esb-relay", "dockerrelay", "dynamofront", "front", "listen", "relay", "s3front", "server", "settings", "stores.go", "go.mod", "go.sum"),
 		}
 	case GroupStores:
 		targets := []Target{
-			own("stores", "stores", "./cmd/stores", "stores", "app", "child", "cmd/stores", "dynamofront", "front", "listen", "relay", "s3front", "settings", "ttl", "stores.go", "go.mod", "go.sum"),
+			own("stores", "stores", "./cmd/stores", "stores", "app", "basicauth", "child", "cmd/stores", "confine", "dynamofront", "front", "listen", "logfront",
+				"registryfront", "relay", "s3front", "server", "settings", "ttl", "stores.go", "go.mod", "go.sum"),
 			wrapper("victoria-logs", "stores/victorialogs", Target{
 				Packages: []string{"github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"},
 				Outputs:  []string{"victoria-logs"},

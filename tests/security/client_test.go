@@ -265,11 +265,17 @@ func TestClient_AdminConnectionsHeld_OperatorGetsIn(t *testing.T) {
 // gatewayMemory is the resident memory of the box's gateway in bytes.
 func gatewayMemory(t *testing.T) int64 {
 	t.Helper()
+	return memoryOf(t, "gateway")
+}
+
+// memoryOf is the resident memory of one of the box's programs in bytes.
+func memoryOf(t *testing.T, program string) int64 {
+	t.Helper()
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	require.NoError(t, err)
 	for _, dir := range dirs {
 		exe, err := os.Readlink(filepath.Join(dir, "exe"))
-		if err != nil || strings.TrimSuffix(exe, " (deleted)") != filepath.Join(box.BinDir, "gateway") {
+		if err != nil || strings.TrimSuffix(exe, " (deleted)") != filepath.Join(box.BinDir, program) {
 			continue
 		}
 		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
@@ -286,7 +292,7 @@ func gatewayMemory(t *testing.T) int64 {
 			}
 		}
 	}
-	t.Fatal("the box's gateway is not among the processes")
+	t.Fatalf("the box's %s is not among the processes", program)
 	return 0
 }
 
