@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/edge-serverless-box/esb/guard/budget"
+	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
@@ -189,13 +190,14 @@ func (r *store) start(ctx context.Context) error {
 // serve serves the listeners.
 func (r *store) serve() {
 	dial := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 0) }
+	few := connlimit.Bounds{Total: server.FewConns}
 	switch r.name {
 	case stores.Logs:
 		front := logfront.Handler(logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Take: r.room.Take, Logger: r.log})
-		r.closers = append(r.closers, server.Start(r.api, front, r.log).Close)
+		r.closers = append(r.closers, server.Start(r.api, front, few, r.log).Close)
 	case stores.Registry:
 		front := registryfront.Handler(registryfront.Options{Credentials: r.credentials, Dial: dial, Logger: r.log})
-		r.closers = append(r.closers, server.Start(r.api, front, r.log).Close)
+		r.closers = append(r.closers, server.Start(r.api, front, few, r.log).Close)
 	case stores.S3:
 		r.closers = append(r.closers, s3front.Start(r.api, s3front.Options{
 			Callers: r.callers(r.settings.S3Keys), Dial: dial, Budget: r.held, Logger: r.log,

@@ -21,6 +21,7 @@ import (
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/stores/front"
+	"github.com/edge-serverless-box/esb/stores/server"
 )
 
 const (
@@ -42,7 +43,7 @@ type Options struct {
 
 // Front serves listeners.
 type Front struct {
-	server *front.Server
+	server *server.Server
 	proxy  *httputil.ReverseProxy
 }
 

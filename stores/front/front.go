@@ -1,10 +1,9 @@
-// Package front is what stands in front of a store: a server with bounds, a proxy to the store's process, and who asks. The
-// packages s3front and dynamofront know the two APIs.
+// Package front is what the fronts of S3 and of the DynamoDB API have in common: bounds, a proxy to the store, and who asks. The packages
+// s3front and dynamofront know the two APIs.
 package front
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,18 +15,13 @@ import (
 	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/guard/memlimit"
 	"github.com/edge-serverless-box/esb/guard/upload"
+	"github.com/edge-serverless-box/esb/stores/server"
 )
 
 const (
-	// headerTimeout and idleTimeout bound what a connection may wait for the next request.
-	headerTimeout, idleTimeout = 10 * time.Second, 2 * time.Minute
-	// grace is how long requests in flight may take when a server is closed.
-	grace = 5 * time.Second
 	// Connections in all, of one address, of the function network, and of one container.
 	maxConns, maxConnsPerAddress           = 4096, 2048
 	maxFunctionConns, maxConnsPerContainer = 2048, 256
-	// maxHeader bounds the headers of a request: 8 KB of S3 (its user guide, "Common request headers"), and a long URL.
-	maxHeader = 64 << 10
 	// bodyTimeout is how long a body may take, bytesPerSecond how slow a longer one may be.
 	bodyTimeout, bytesPerSecond = 60 * time.Second, 16 << 10
 	// dialTimeout is how long a request waits for a store that is being restarted.
@@ -57,52 +51,14 @@ func Budget(getenv func(string) string, log *slog.Logger) (*budget.Budget, error
 	return b, nil
 }
 
-// Server serves listeners.
-type Server struct {
-	server *http.Server
-	ended  chan error
-	count  int
-}
-
-// Start serves the listeners, which are its own from now on, until Close. network is that of the functions, which have
-// bounds of their own.
-func Start(listeners []net.Listener, handler http.Handler, network netip.Prefix, log *slog.Logger) *Server {
+// Start serves the listeners, which are the server's own from now on. network is that of the functions, which have bounds of
+// their own.
+func Start(listeners []net.Listener, handler http.Handler, network netip.Prefix, log *slog.Logger) *server.Server {
 	bounds := connlimit.Bounds{Total: maxConns, PerAddress: maxConnsPerAddress}
 	if network.IsValid() {
 		bounds.Networks = []connlimit.Network{{Name: "functions", Prefix: network, Total: maxFunctionConns, PerAddress: maxConnsPerContainer}}
 	}
-	limiter := connlimit.New(bounds)
-	s := &Server{
-		server: &http.Server{
-			Handler:           upload.Handler(upload.Limits{Within: bodyTimeout, BytesPerSecond: bytesPerSecond}, handler),
-			ReadHeaderTimeout: headerTimeout,
-			IdleTimeout:       idleTimeout,
-			MaxHeaderBytes:    maxHeader,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		},
-		ended: make(chan error, len(listeners)),
-		count: len(listeners),
-	}
-	for _, l := range listeners {
-		go func() { s.ended <- s.server.Serve(limiter.Listener(l)) }()
-	}
-	return s
-}
-
-// Close lets requests in flight end, within bounds, and waits until nothing runs any more. It may be called once.
-func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	err := s.server.Shutdown(ctx)
-	if err != nil {
-		err = s.server.Close()
-	}
-	for range s.count {
-		if ended := <-s.ended; !errors.Is(ended, http.ErrServerClosed) {
-			err = errors.Join(err, ended)
-		}
-	}
-	return err
+	return server.Start(listeners, upload.Handler(upload.Limits{Within: bodyTimeout, BytesPerSecond: bytesPerSecond}, handler), bounds, log)
 }
 
 // Dial connects to a store and may wait for it.

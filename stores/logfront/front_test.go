@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/stores/basicauth"
 	"github.com/edge-serverless-box/esb/stores/logfront"
 	"github.com/edge-serverless-box/esb/stores/server"
@@ -35,7 +36,7 @@ func mustOpen(t *testing.T, full *string) string {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", store.Listener.Addr().String())
 		},
 		Take: func(int64) string { return *full }, Logger: slog.New(slog.DiscardHandler),
-	}), slog.New(slog.DiscardHandler))
+	}), connlimit.Bounds{}, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { require.NoError(t, front.Close()) })
 	return "http://" + l.Addr().String()
 }

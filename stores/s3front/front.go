@@ -19,6 +19,7 @@ import (
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/stores/front"
+	"github.com/edge-serverless-box/esb/stores/server"
 )
 
 // service is S3's name in signatures.
@@ -35,7 +36,7 @@ type Options struct {
 
 // Front serves listeners.
 type Front struct {
-	server *front.Server
+	server *server.Server
 	proxy  *httputil.ReverseProxy
 }
 

@@ -1,4 +1,4 @@
-// Package server serves the HTTP fronts of stores that check a password.
+// Package server serves the HTTP fronts of stores.
 package server
 
 import (
@@ -14,9 +14,10 @@ import (
 	"github.com/edge-serverless-box/esb/stores/basicauth"
 )
 
+// FewConns bounds the connections of all listeners of a front that has few clients.
+const FewConns = 512
+
 const (
-	// maxConns bounds the connections of all listeners of a front.
-	maxConns = 512
 	// dialTimeout is how long a request waits for a store that is being restarted.
 	dialTimeout = 15 * time.Second
 	// grace is how long requests in flight may take when a front is closed.
@@ -30,8 +31,8 @@ type Server struct {
 	count  int
 }
 
-// Start serves the listeners, which are its own from now on, until Close.
-func Start(listeners []net.Listener, handler http.Handler, log *slog.Logger) *Server {
+// Start serves the listeners, which are its own from now on, with no more connections than bounds says, until Close.
+func Start(listeners []net.Listener, handler http.Handler, bounds connlimit.Bounds, log *slog.Logger) *Server {
 	s := &Server{
 		server: &http.Server{
 			Handler:           handler,
@@ -43,7 +44,7 @@ func Start(listeners []net.Listener, handler http.Handler, log *slog.Logger) *Se
 		ended: make(chan error, len(listeners)),
 		count: len(listeners),
 	}
-	limiter := connlimit.New(connlimit.Bounds{Total: maxConns})
+	limiter := connlimit.New(bounds)
 	for _, l := range listeners {
 		go func() { s.ended <- s.server.Serve(limiter.Listener(l)) }()
 	}
