@@ -314,7 +314,7 @@ func supervisorConfig(s settings.Settings, log *slog.Logger) supervisor.Config {
 func networkConfig(s settings.Settings, dns []netip.Addr, log *slog.Logger) cni.Config {
 	return cni.Config{
 		StateDir: filepath.Join(s.RunDir, "net"), PluginDir: s.BinDir, Bridge: s.Bridge, Subnet: s.Subnet, MTU: s.MTU, DNS: dns,
-		HostPorts: s.HostPorts, PoolSize: s.NetworkPoolSize, UIDBase: s.UIDBase, Logger: log,
+		HostPorts: s.HostPorts, Deny: s.EgressDeny, Users: []uint32{uint32(s.GatewayUID)}, PoolSize: s.NetworkPoolSize, UIDBase: s.UIDBase, Logger: log,
 	}
 }
 

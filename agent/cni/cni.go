@@ -40,6 +40,10 @@ type Config struct {
 	DNS []netip.Addr
 	// HostPorts are the TCP ports of the box that functions reach at the gateway address.
 	HostPorts []uint16
+	// Deny are networks outside of the box that functions may not reach, beside 169.254.0.0/16.
+	Deny []netip.Prefix
+	// Users of this machine, by number, may connect to functions, beside root.
+	Users []uint32
 	// PoolSize is how many attachments are kept ready; 0 makes each on demand.
 	PoolSize int
 	// Logger is where background work reports; nil means slog.Default().
@@ -122,7 +126,7 @@ func (cfg Config) gateway() netip.Addr { return cfg.Subnet.Masked().Addr().Next(
 func (cfg Config) firewall() nftables.Config {
 	return nftables.Config{
 		Bridge: cfg.Bridge, Subnet: cfg.Subnet, Gateway: cfg.gateway(),
-		HostPorts: cfg.HostPorts, DNS: cfg.DNS, Logger: cfg.Logger,
+		HostPorts: cfg.HostPorts, DNS: cfg.DNS, Deny: cfg.Deny, Users: cfg.Users, Logger: cfg.Logger,
 	}
 }
 

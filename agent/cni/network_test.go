@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/nftables"
 )
 
 const (
@@ -264,6 +265,68 @@ func TestFirewall_FunctionReachesWhatItMayAndNothingElse(t *testing.T) {
 			return err
 		})
 	})
+}
+
+func TestFirewall_DeniedNetworks_AreReachableForNoFunction(t *testing.T) {
+	cfg := mustConfig(t)
+	path, outside, _ := mustOutside(t, cfg.Subnet)
+	server := mustServe(t, path, netip.AddrPortFrom(outside, 0).String())
+	// Where a cloud would have its metadata: on the same machine, behind a route of the box.
+	metadata := netip.AddrFrom4([4]byte{169, 254, 44, cfg.Subnet.Addr().As4()[2]})
+	in(t, path, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: metadata.AsSlice(), Mask: net.CIDRMask(32, 32)}})
+	})
+	route := &netlink.Route{Dst: &net.IPNet{IP: metadata.AsSlice(), Mask: net.CIDRMask(32, 32)}, Gw: outside.AsSlice()}
+	require.NoError(t, netlink.RouteAdd(route))
+	keys := mustServe(t, path, netip.AddrPortFrom(metadata, 0).String())
+	n := mustOpen(t, cfg)
+	a := mustAttach(t, n)
+	assertReaches(t, "", keys)
+	assertSilent(t, a.NetnsPath, keys)
+	assertReaches(t, a.NetnsPath, server)
+
+	// As after a restart with another setting: a name server in a denied network is reachable, nothing else there.
+	cfg.Deny = []netip.Prefix{netip.PrefixFrom(outside, 24).Masked()}
+	cfg.DNS = []netip.Addr{outside}
+	require.NoError(t, nftables.Apply(cfg.firewall()))
+	assertReaches(t, "", server)
+	assertSilent(t, a.NetnsPath, server)
+	assertReaches(t, a.NetnsPath, mustServe(t, path, netip.AddrPortFrom(outside, 53).String()))
+}
+
+// A connection is its opener's, so that one thread of this program can be another user's.
+func TestFirewall_LocalUsers_DoNotReachFunctions(t *testing.T) {
+	const friend, stranger = 65533, 65534
+	cfg := mustConfig(t)
+	cfg.Users = []uint32{friend}
+	n := mustOpen(t, cfg)
+	a := mustAttach(t, n)
+	worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.WorkerPort).String())
+	assertReaches(t, "", worker)
+	as := func(user int) (err error) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // Never unlocked: the thread is spent.
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); errno != 0 {
+				err = errno
+				return
+			}
+			var conn net.Conn
+			if conn, err = net.DialTimeout("tcp4", worker.String(), limit); err == nil {
+				_, err = io.ReadAll(conn)
+				_ = conn.Close()
+			}
+		}()
+		<-done
+		return err
+	}
+	assert.NoError(t, as(friend))
+	assert.ErrorIs(t, as(stranger), unix.ECONNREFUSED)
 }
 
 func TestFirewall_NameServerOnTheBox_IsReachable(t *testing.T) {

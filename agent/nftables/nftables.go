@@ -37,9 +37,17 @@ type Config struct {
 	// DNS are the name servers of functions. One that is an address of the box itself is reachable on port 53;
 	// IPv6 addresses do not matter, because functions have no IPv6.
 	DNS []netip.Addr
+	// Deny are networks outside of the box that functions may not reach, IPv4; LinkLocal always is one.
+	Deny []netip.Prefix
+	// Users of this machine, by number, beside root that may connect to functions.
+	Users []uint32
 	// Logger receives a warning when another firewall on the box stands in the way.
 	Logger *slog.Logger
 }
+
+// LinkLocal has what no function needs and must not have: where clouds tell a machine its role's keys, for one (RFC 3927;
+// nothing in it is to be forwarded).
+var LinkLocal = netip.MustParsePrefix("169.254.0.0/16")
 
 // TableName returns the name of the table that belongs to a bridge.
 func TableName(bridge string) string { return tablePrefix + bridge }
@@ -109,9 +117,9 @@ func remove(conn *nftables.Conn, bridge string) error {
 //
 //	from the bridge     to a function           dropped (also across layer 3; the bridge isolates its ports already)
 //	                    to the box              HostPorts and ping of Gateway, DNS; everything else rejected
-//	                    to the outside          accepted, masqueraded
+//	                    to the outside          accepted, masqueraded; Deny dropped, but for DNS
 //	from the outside    to a function, Gateway  dropped, unless it is an answer
-//	from the box        to a function           accepted
+//	from the box        to a function           answers; from root and Users alone what is new, the rest refused
 func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) error {
 	ports := &nftables.Set{Table: table, Name: "host_ports", KeyType: nftables.TypeInetService}
 	var elements []nftables.SetElement
@@ -140,6 +148,7 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) error {
 	}
 	input := base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, priority)
 	forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, priority)
+	output := base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, priority)
 	postrouting := base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	add := func(chain *nftables.Chain, rules ...rule) {
 		for _, r := range rules {
@@ -179,7 +188,24 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) error {
 		join(redirected(), protocol(unix.IPPROTO_TCP), originalPort(53), acceptPacket()),
 		join(redirected(), protocol(unix.IPPROTO_TCP), resetTCP()),
 		join(redirected(), reject()),
-		join(acceptPacket()),
+		join(destinationInSet(dns), protocol(unix.IPPROTO_UDP), destinationPort(53), acceptPacket()),
+		join(destinationInSet(dns), protocol(unix.IPPROTO_TCP), destinationPort(53), acceptPacket()),
+	)
+	for _, prefix := range append([]netip.Prefix{LinkLocal}, cfg.Deny...) {
+		add(forward, join(destinationIn(prefix), drop()))
+	}
+	add(forward, join(acceptPacket()))
+	add(output,
+		join(notOutInterface(br), acceptPacket()),
+		// Answers, those of the kernel too, which no user sends.
+		join(connection(stateEstablished), acceptPacket()),
+	)
+	for _, user := range append([]uint32{0}, cfg.Users...) {
+		add(output, join(sentBy(user), acceptPacket()))
+	}
+	add(output,
+		join(destinationIn(cfg.Subnet), protocol(unix.IPPROTO_TCP), resetTCP()),
+		join(destinationIn(cfg.Subnet), reject()),
 	)
 	add(postrouting,
 		join(sourceIn(cfg.Subnet), notOutInterface(br), masquerade()),

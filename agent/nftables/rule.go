@@ -52,6 +52,11 @@ func family(f byte) rule {
 	return rule{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register}, equal([]byte{f})}
 }
 
+// sentBy tells the packets of sockets that a user of this machine has opened.
+func sentBy(user uint32) rule {
+	return rule{&expr.Meta{Key: expr.MetaKeySKUID, Register: register}, equal(binaryutil.NativeEndian.PutUint32(user))}
+}
+
 func ipv4() rule { return family(unix.NFPROTO_IPV4) }
 func ipv6() rule { return family(unix.NFPROTO_IPV6) }
 

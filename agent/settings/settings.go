@@ -64,6 +64,10 @@ type Settings struct {
 	// HostPorts (FUNCTION_HOST_PORTS, default 443,8000,9000,8001,9428) are the TCP ports of the box that functions may
 	// reach: gateway, S3, DynamoDB API and logs.
 	HostPorts []uint16
+	// EgressDeny (FUNCTION_EGRESS_DENY, comma-separated IPv4 networks; default none) are networks that functions may not reach:
+	// name the box's own other networks here, such as 192.168.1.0/24. 169.254.0.0/16, where clouds tell a machine its keys, is
+	// never reachable. Nameservers (ESB_DNS) are, on port 53. What is sent there is dropped.
+	EgressDeny []netip.Prefix
 	// NetworkPoolSize (NETWORK_POOL_SIZE, default 2) is how many network namespaces are made ahead; 0 switches that off.
 	NetworkPoolSize int
 	// ArchivesDir (IMAGE_ARCHIVES_DIR, default <ESB_HOME>/images) holds image archives, *.tar as "docker save" or any OCI
@@ -193,6 +197,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		MTU:                     r.number("ESB_MTU", 0, 0, 65535),
 		DNS:                     r.addrs("ESB_DNS"),
 		HostPorts:               r.ports("FUNCTION_HOST_PORTS", "443,8000,9000,8001,9428"),
+		EgressDeny:              r.networks("FUNCTION_EGRESS_DENY"),
 		NetworkPoolSize:         r.number("NETWORK_POOL_SIZE", 2, 0, 256),
 		Registry:                r.text("ESB_REGISTRY", "127.0.0.1:5010"),
 		PlainHTTP:               r.list("REGISTRY_PLAIN_HTTP", ""),
@@ -431,6 +436,22 @@ func (r *reader) addrs(key string) []netip.Addr {
 			continue
 		}
 		out = append(out, a)
+	}
+	return out
+}
+
+func (r *reader) networks(key string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, v := range r.list(key, "") {
+		p, err := netip.ParsePrefix(v)
+		if a, addrErr := netip.ParseAddr(v); addrErr == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil || !p.Addr().Is4() || p.Masked() != p {
+			r.fail(key, v, "must be IPv4 networks such as 192.168.1.0/24, separated by commas")
+			continue
+		}
+		out = append(out, p)
 	}
 	return out
 }

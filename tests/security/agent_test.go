@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +19,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
@@ -24,6 +29,9 @@ import (
 	"github.com/edge-serverless-box/esb/guard/bearer"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
+
+// denied is an address of the network that the box's functions may not reach.
+const denied = "198.18.44.44"
 
 // A /28 has 13 addresses for functions, so that one is used again after as many starts.
 func TestFunctions_OneAnothersAddress_NeverAnswerForOneAnother(t *testing.T) {
@@ -90,6 +98,123 @@ func TestFunctions_OneAnothersAddress_NeverAnswerForOneAnother(t *testing.T) {
 		// The gateway believes that this one has a container too.
 		function, _ = call(others)
 		require.Equal(t, fmt.Sprintf("f%d", others), function)
+	})
+}
+
+// outsider is a machine beside the box: a network namespace with addresses that the box has a route to.
+type outsider struct{ path string }
+
+// mustOutsider makes one, which ends with the test.
+func mustOutsider(t *testing.T, addresses ...string) *outsider {
+	t.Helper()
+	name := "esbsec" + strconv.Itoa(os.Getpid()%100000)
+	ip := func(args ...string) {
+		out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput()
+		require.NoError(t, err, "ip %s: %s", args, out)
+	}
+	ip("netns", "add", name)
+	t.Cleanup(func() {
+		// The box's end goes with the other one.
+		out, err := exec.CommandContext(context.Background(), "ip", "netns", "del", name).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	})
+	ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+	ip("addr", "add", "198.19.45.1/30", "dev", name)
+	ip("link", "set", name, "up")
+	ip("-n", name, "addr", "add", "198.19.45.2/30", "dev", "eth0")
+	ip("-n", name, "link", "set", "eth0", "up")
+	ip("-n", name, "link", "set", "lo", "up")
+	ip("-n", name, "route", "add", "default", "via", "198.19.45.1")
+	for _, a := range addresses {
+		ip("-n", name, "addr", "add", a+"/32", "dev", "lo")
+		ip("route", "add", a+"/32", "via", "198.19.45.2", "dev", name)
+	}
+	return &outsider{"/run/netns/" + name}
+}
+
+// serve answers HTTP at an address of the machine with a secret, and returns its port.
+func (o *outsider) serve(t *testing.T, address string) string {
+	t.Helper()
+	listening := make(chan net.Listener, 1)
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // Never unlocked: the thread is spent.
+		fd, err := unix.Open(o.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			_ = unix.Close(fd)
+		}
+		var l net.Listener
+		if err == nil {
+			l, err = net.Listen("tcp4", address+":0")
+		}
+		failed <- err
+		listening <- l
+	}()
+	require.NoError(t, <-failed)
+	l := <-listening
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "KEYS") }))
+	_ = server.Listener.Close()
+	server.Listener = l
+	server.Start()
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+func TestHostileFunction_ReachesNoMetadataAndNoDeniedNetwork(t *testing.T) {
+	const metadata, office, internet = "169.254.44.44", denied, "198.19.46.1"
+	o := mustOutsider(t, metadata, office, internet)
+	get := func(address string) (url string, status float64) {
+		url = "http://" + net.JoinHostPort(address, o.serve(t, address)) + "/"
+		answer, err := box.Do(t.Context(), http.MethodGet, url, "", nil)
+		require.NoError(t, err)
+		require.Equal(t, "KEYS", string(answer.Body), "the box itself reaches it")
+		return url, inside(t, "result = request('GET', "+strconv.Quote(url)+", timeout=2)[0]").(float64)
+	}
+	_, status := get(internet)
+	require.Equal(t, float64(http.StatusOK), status, "a function reaches the outside")
+	attempt(t, function, "ask a cloud's metadata service for the machine's keys", func(t *testing.T) {
+		_, status := get(metadata)
+		require.Zero(t, status)
+	})
+	attempt(t, function, "reach a network that FUNCTION_EGRESS_DENY names", func(t *testing.T) {
+		_, status := get(office)
+		require.Zero(t, status)
+	})
+	attempt(t, function, "reach the agent, on whatever address of the box", func(t *testing.T) {
+		_, port, err := net.SplitHostPort(box.AgentAddr)
+		require.NoError(t, err)
+		require.Equal(t, []any{false, false, false}, inside(t, fmt.Sprintf("result = [connects(a, %s, 2) for a in (%q, '127.0.0.1', '198.19.45.1')]", port, box.Box)))
+	})
+}
+
+// connect is a deed: it opens a TCP connection.
+func connect(args []string, out io.Writer) error {
+	conn, err := net.DialTimeout("tcp4", args[0], 3*time.Second)
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(out, "connected")
+	return conn.Close()
+}
+
+func TestLocalUser_ReachesNoFunction(t *testing.T) {
+	address := inside(t, `
+result = [l.split()[0] for l in open("/etc/hosts") if len(l.split()) == 2 and l.split()[1].startswith("lambda-")][0]
+`).(string) + ":8080"
+	attempt(t, localUser, "call a function past the gateway", func(t *testing.T) {
+		out, ok := asNobody(t, "connect", address)
+		require.False(t, ok, "%s", out)
+		require.Contains(t, out, "refused")
+	})
+	attempt(t, localUser, "learn anything from a function's worker, as whoever reaches it", func(t *testing.T) {
+		for _, path := range []string{"/health", "/2015-03-31/functions/function/invocations"} {
+			answer, err := box.Do(t.Context(), http.MethodPost, "http://"+address+path, "", []byte("{}"))
+			require.NoError(t, err)
+			require.Equal(t, http.StatusMisdirectedRequest, answer.Status)
+		}
 	})
 }
 

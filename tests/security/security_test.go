@@ -73,7 +73,7 @@ func runWithBox(m *testing.M) (code int, err error) {
 		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   filepath.Join(config, "routing.yml"),
 		ResourcesConfig: filepath.Join(config, "resources.yml"),
-		Env:             []string{fmt.Sprintf("GATEWAY_BUFFER_MB=%d", budgetBytes>>20)},
+		Env:             []string{fmt.Sprintf("GATEWAY_BUFFER_MB=%d", budgetBytes>>20), "FUNCTION_EGRESS_DENY=198.18.44.0/24"},
 	}); err != nil {
 		return 1, err
 	}

@@ -39,6 +39,7 @@ var deeds = map[string]func(args []string, out io.Writer) error{
 		}
 		return err
 	},
+	"connect": connect,
 }
 
 // doDeed is main of the copy.
