@@ -119,7 +119,7 @@ func mustSettings(t *testing.T) settings.Settings {
 	var random [3]byte
 	_, _ = rand.Read(random[:])
 	env := map[string]string{
-		"ESB_HOME": t.TempDir(), "ESB_BIN_DIR": bin, "AGENT_GRPC_ADDR": "127.0.0.1:0", "CODE_ROOTS": os.TempDir(),
+		"ESB_HOME": t.TempDir(), "ESB_BIN_DIR": bin, "AGENT_GRPC_ADDR": "127.0.0.1:0", "CODE_ROOTS": os.TempDir(), "IMAGE_MAX_MB": "64",
 		"ESB_BRIDGE": "esba" + hex.EncodeToString(random[:]),
 		"ESB_SUBNET": fmt.Sprintf("10.%d.%d.0/24", 200+random[0]%50, random[1]),
 		"ESB_DNS":    "192.0.2.53", "CONTAINER_READY_TIMEOUT_SECONDS": "3", "LOG_LEVEL": "DEBUG",
@@ -411,6 +411,7 @@ func TestAgent(t *testing.T) {
 	archive := filepath.Join(s.ArchivesDir, "fn.tar")
 	mustArchive(t, archive, "test/fn:1", fn, "one", "/fn")
 	mustArchive(t, filepath.Join(s.ArchivesDir, "bad.tar"), "test/bad:1", fn, "", "/nowhere")
+	mustArchive(t, filepath.Join(s.ArchivesDir, "large.tar"), "test/large:1", fn, strings.Repeat("0", 64<<20), "/fn")
 	reg := mustRegistry(t)
 	s.RegistryConfig = filepath.Join(t.TempDir(), "config.json")
 	writeConfig := func(text string) { require.NoError(t, os.WriteFile(s.RegistryConfig, []byte(text), 0o600)) }
@@ -542,6 +543,9 @@ func TestAgent(t *testing.T) {
 		bad = request(rie, nil)
 		bad.Entrypoint = []string{"/not-executable"}
 		b.refused(t, bad, codes.FailedPrecondition, "entrypoint cannot be executed")
+		bad = request(rie, nil)
+		bad.Image = "test/large:1"
+		b.refused(t, bad, codes.FailedPrecondition, "IMAGE_MAX_MB")
 		bad = request(rie, nil)
 		bad.Image, bad.PullPolicy = "test/none:1", agentv1.PullPolicy_PULL_POLICY_NEVER
 		b.refused(t, bad, codes.FailedPrecondition, "127.0.0.1:5010/test/none:1", s.ArchivesDir)

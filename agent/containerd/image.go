@@ -53,7 +53,9 @@ type imageStore struct {
 	plainHTTP   []string
 	credentials credentialSource
 	platform    platforms.MatchComparer
-	log         *slog.Logger
+	// maxBytes bounds the layers of one image, unpacked.
+	maxBytes int64
+	log      *slog.Logger
 	// life ends at close; what is in flight is bound to it and counted in running, not to any caller.
 	life    context.Context
 	end     context.CancelFunc
@@ -73,7 +75,7 @@ func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (
 	life, end := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), logrus.NewEntry(quiet)))
 	s := &imageStore{
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
-		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), log: cfg.Logger, life: life, end: end,
+		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.ImageMaxMB) << 20, log: cfg.Logger, life: life, end: end,
 	}
 	known, err := client.ImageService().List(ctx)
 	if err != nil {
@@ -192,8 +194,9 @@ func (s *imageStore) pull(ctx context.Context, name string) error {
 			return nil, nil
 		}
 		s.log.InfoContext(ctx, "image pull", "image", name, "digest", target.Digest.String())
-		_, err = s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPullUnpack,
-			containerd.WithPullSnapshotter(snapshotter), containerd.WithPlatformMatcher(s.platform))
+		// Unpacked by unpack, which looks at the size first.
+		_, err = s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPlatformMatcher(s.platform),
+			containerd.WithImageHandler(s.boundDownload()))
 		if err != nil {
 			return nil, s.pullError(name, err)
 		}
@@ -251,6 +254,16 @@ func (s *imageStore) forget(img image) {
 
 func (s *imageStore) unpackRecord(ctx context.Context, record images.Image) (image, error) {
 	img := containerd.NewImageWithPlatform(s.client, record, s.platform)
+	done, err := img.IsUnpacked(ctx, snapshotter)
+	if err != nil {
+		return image{}, fmt.Errorf("look whether it is unpacked: %w", err)
+	}
+	if !done {
+		if err := s.checkSize(ctx, img); err != nil {
+			return image{}, err
+		}
+	}
+	// Also what is unpacked: this keeps it from containerd's garbage collection.
 	if err := img.Unpack(ctx, snapshotter); err != nil {
 		return image{}, fmt.Errorf("unpack: %w", err)
 	}

@@ -93,6 +93,8 @@ type Config struct {
 	Registry       string
 	PlainHTTP      []string
 	RegistryConfig string
+	// ImageMaxMB bounds the layers of one image, unpacked.
+	ImageMaxMB int
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
 	RegistryUser, RegistryPassword, RegistryPasswordFile string
 	TmpSizeMB                                            int

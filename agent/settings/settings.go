@@ -73,6 +73,8 @@ type Settings struct {
 	// ArchivesDir (IMAGE_ARCHIVES_DIR, default <ESB_HOME>/images) holds image archives, *.tar as "docker save" or any OCI
 	// tool makes them; new and changed ones are imported.
 	ArchivesDir string
+	// ImageMaxMB (IMAGE_MAX_MB, default 10240 as AWS's) bounds the layers of one image, unpacked; one that is larger is not used.
+	ImageMaxMB int
 	// Registry (ESB_REGISTRY, default 127.0.0.1:5010) is the registry of references without a host.
 	Registry string
 	// PlainHTTP (REGISTRY_PLAIN_HTTP, comma-separated hosts, default none) are the registries spoken to without TLS;
@@ -199,6 +201,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		HostPorts:               r.ports("FUNCTION_HOST_PORTS", "443,8000,9000,8001,9428"),
 		EgressDeny:              r.networks("FUNCTION_EGRESS_DENY"),
 		NetworkPoolSize:         r.number("NETWORK_POOL_SIZE", 2, 0, 256),
+		ImageMaxMB:              r.number("IMAGE_MAX_MB", 10240, 1, 1<<20),
 		Registry:                r.text("ESB_REGISTRY", "127.0.0.1:5010"),
 		PlainHTTP:               r.list("REGISTRY_PLAIN_HTTP", ""),
 		RegistryConfig:          r.path("REGISTRY_CONFIG", ""),
