@@ -1,12 +1,19 @@
 package app
 
 import (
+	"bytes"
+	"log/slog"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/config"
+	"github.com/edge-serverless-box/esb/gateway/settings"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
+	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
 type upper struct{}
@@ -33,4 +40,27 @@ func TestStoreAccess_NamesEachFunctionAndWhereCodeIs(t *testing.T) {
 			"ID-b": {Name: "b"}, "ID-c": {Name: "c"},
 		},
 	}, got)
+}
+
+func TestOpenStores_FunctionsWithoutAnyAccess_TheOperatorReadsWhatToSet(t *testing.T) {
+	keys, err := functionkeys.New([]byte("0123456789abcdef0123456789abcdef"))
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "function-access.json")
+	for _, c := range []struct {
+		keys, named bool
+		functions   map[string]*gateway.Function
+		warned      bool
+	}{
+		{true, false, map[string]*gateway.Function{"f": {}}, true},
+		{true, true, map[string]*gateway.Function{"f": {}}, false},
+		{false, false, map[string]*gateway.Function{"f": {}}, false},
+		{true, false, nil, false},
+	} {
+		var log bytes.Buffer
+		a := &App{settings: settings.Settings{FunctionAccessFile: path, FunctionKeys: c.keys}, log: slog.New(slog.NewTextHandler(&log, nil)), keys: keys}
+		require.NoError(t, a.openStores(&config.Config{Functions: c.functions, NamesStores: c.named}))
+		assert.Equal(t, c.warned, bytes.Contains(log.Bytes(), []byte("level=WARN")), "%s", log.String())
+		_, known := functionaccess.NewFile(path, a.log).Rights(keys.ID("f"))
+		assert.Equal(t, c.functions != nil, known)
+	}
 }

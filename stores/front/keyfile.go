@@ -60,6 +60,9 @@ func (f *KeyFile) refresh() error {
 	if f.read != nil && os.SameFile(f.read, info) && f.read.ModTime().Equal(info.ModTime()) && f.read.Size() == info.Size() {
 		return nil
 	}
+	if info.Mode().Perm()&0o027 != 0 {
+		return fmt.Errorf("%s: others may read or change the secret of the functions' keys (mode %04o); if nobody has, run: chmod 600 %s", f.path, info.Mode().Perm(), f.path)
+	}
 	master, err := os.ReadFile(f.path)
 	if err != nil {
 		return err
