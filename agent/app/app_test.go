@@ -278,13 +278,22 @@ func invoke(t *testing.T, w *agentv1.WorkerInfo) map[string]any {
 // mustArchive writes an OCI archive of the test's function with that name in it. extra changes its digest.
 func mustArchive(t *testing.T, file, name, program, extra string, entrypoint ...string) {
 	t.Helper()
+	mustArchiveAs(t, file, name, "", program, extra, entrypoint...)
+}
+
+// theirs is a user of an image that has files for himself alone.
+const theirs = 65534
+
+// mustArchiveAs is mustArchive with a USER.
+func mustArchiveAs(t *testing.T, file, name, user, program, extra string, entrypoint ...string) {
+	t.Helper()
 	binary, err := os.ReadFile(program)
 	require.NoError(t, err)
-	layer := tarOf(t, []entry{{"fn", binary, 0o755}, {"extra", []byte(extra), 0o644}, {"not-executable", []byte("x"), 0o644}})
+	layer := tarOf(t, []entry{{"fn", binary, 0o755}, {"extra", []byte(extra), 0o644}, {"not-executable", []byte("x"), 0o644}, {"theirs", []byte("mine alone"), 0o600}})
 	diff := digestOf(layer)
 	config := mustJSON(t, map[string]any{
 		"architecture": "amd64", "os": "linux",
-		"config": map[string]any{"Entrypoint": entrypoint, "Cmd": []string{"handler.main"}, "Env": []string{"FROM_IMAGE=1", "BOTH=image", "AWS_REGION=moon"}},
+		"config": map[string]any{"User": user, "Entrypoint": entrypoint, "Cmd": []string{"handler.main"}, "Env": []string{"FROM_IMAGE=1", "BOTH=image", "AWS_REGION=moon"}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{diff}},
 	})
 	descriptor := func(media string, b []byte) map[string]any {
@@ -319,7 +328,11 @@ func tarOf(t *testing.T, entries []entry) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
-		require.NoError(t, w.WriteHeader(&tar.Header{Name: e.name, Mode: e.mode, Size: int64(len(e.data)), Typeflag: tar.TypeReg}))
+		h := &tar.Header{Name: e.name, Mode: e.mode, Size: int64(len(e.data)), Typeflag: tar.TypeReg}
+		if e.name == "theirs" {
+			h.Uid, h.Gid = theirs, theirs
+		}
+		require.NoError(t, w.WriteHeader(h))
 		_, err := w.Write(e.data)
 		require.NoError(t, err)
 	}
@@ -412,6 +425,7 @@ func TestAgent(t *testing.T) {
 	mustArchive(t, archive, "test/fn:1", fn, "one", "/fn")
 	mustArchive(t, filepath.Join(s.ArchivesDir, "bad.tar"), "test/bad:1", fn, "", "/nowhere")
 	mustArchive(t, filepath.Join(s.ArchivesDir, "large.tar"), "test/large:1", fn, strings.Repeat("0", 64<<20), "/fn")
+	mustArchiveAs(t, filepath.Join(s.ArchivesDir, "user.tar"), "test/user:1", strconv.Itoa(theirs), fn, "user", "/fn")
 	reg := mustRegistry(t)
 	s.RegistryConfig = filepath.Join(t.TempDir(), "config.json")
 	writeConfig := func(text string) { require.NoError(t, os.WriteFile(s.RegistryConfig, []byte(text), 0o600)) }
@@ -460,6 +474,29 @@ func TestAgent(t *testing.T) {
 			assert.Contains(t, got["hosts"], "esb.internal")
 			b.destroy(t, w.GetId())
 			assert.Empty(t, b.statuses(t))
+		})
+	}
+
+	for name, ri := range map[string]agentv1.RuntimeInterface{"rie": rie, "supervisor": supervised} {
+		t.Run(name+" container is the image's user, and another on the machine", func(t *testing.T) {
+			for image, uid := range map[string]float64{"test/fn:1": 993, "test/user:1": theirs} {
+				r := request(ri, nil)
+				r.Image = image
+				w := b.ensure(t, r)
+				got := invoke(t, w)
+				assert.Equal(t, uid, got["uid"], image)
+				assert.Equal(t, image == "test/user:1", got["theirs"] == "mine alone", "%s: %v", image, got["theirs"])
+				found := 0
+				for _, pid := range processesWith(t, "/fn\x00handler.main") {
+					info, err := os.Stat(fmt.Sprintf("/proc/%d/cmdline", pid))
+					require.NoError(t, err)
+					if st := info.Sys().(*syscall.Stat_t); st.Uid >= s.UIDBase && st.Uid%65536 == uint32(uid) {
+						found++
+					}
+				}
+				assert.Positive(t, found)
+				b.destroy(t, w.GetId())
+			}
 		})
 	}
 

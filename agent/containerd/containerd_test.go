@@ -138,6 +138,7 @@ func TestBuildSpec_Supervised(t *testing.T) {
 		assert.Equal(t, source, m.Source)
 		assert.Contains(t, m.Options, "ro", destination)
 	}
+	assert.Contains(t, mountOf(s, "/run/esb/log").Options, "rw")
 	assert.Nil(t, mountOf(s, "/run"))
 	assert.Contains(t, mountOf(s, "/dev").Options, "ro")
 	assert.Equal(t, []string{"nosuid", "nodev", "mode=1777", "size=512m"}, mountOf(s, "/tmp").Options)

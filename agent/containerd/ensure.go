@@ -275,6 +275,13 @@ func (l *launch) makeFiles(context.Context) error {
 	if err := os.WriteFile(filepath.Join(dir, "hosts"), hosts, 0o644); err != nil {
 		return err
 	}
+	owner := -1 // root alone: the shim writes it
+	if l.spec.Interface == agent.Supervisor {
+		owner = int(l.record.firstID)
+	}
+	if err := l.r.logs.Create(l.record.ID, owner); err != nil {
+		return err
+	}
 	if l.spec.Interface != agent.Supervisor {
 		return nil
 	}
@@ -294,6 +301,11 @@ func hostname(id string) string { return "lambda-" + shortID(id) }
 func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
 	var once sync.Once
 	return notify.Listen(filepath.Join(r.notifyDir(rec.ID), notifyName), rec.firstID, func(m notify.Message) {
+		if lines, ok := m.LogLost(); ok {
+			r.log.Warn("log lines of a container were lost: its file could not be written, or took too long", "container_id", rec.ID,
+				"function", rec.FunctionName, "lines", lines)
+			return
+		}
 		switch m {
 		case notify.Ready:
 			ready()
@@ -356,7 +368,7 @@ func (l *launch) makeContainer(ctx context.Context) error {
 		user: who, hostname: hostname(id),
 		cgroupsPath: r.groups.Path(id), memoryGroup: l.memoryGroup, limitSwap: r.groups.LimitsSwap(),
 		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
-		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(),
+		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(), logFile: r.logs.File(id), logRate: r.cfg.LogRate,
 		tmpSizeMB: r.cfg.TmpSizeMB, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
 		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt), code: l.code,
 		environment: r.cfg.Environment,

@@ -97,6 +97,8 @@ func environment(in specInput) []string {
 		maps.Copy(env, map[string]string{
 			"ESB_INIT_NOTIFY":    notifyPath,
 			"ESB_INIT_CGROUP":    cgroupPath,
+			"ESB_INIT_LOG":       logPath,
+			"ESB_INIT_LOG_RATE":  strconv.Itoa(max(in.logRate, 1)),
 			"ESB_INIT_STANDBY":   standby,
 			"ESB_INIT_LIMIT_MS":  strconv.Itoa(initLimitMS),
 			"ESB_INIT_CONTAINER": in.id,

@@ -100,11 +100,13 @@ type Config struct {
 	TmpSizeMB                                            int
 	PIDsLimit                                            int
 	NoFile                                               int
-	ReadyTimeout                                         time.Duration
-	MaxStarts                                            int
-	Region                                               string
-	AccountID                                            string
-	DNS                                                  []netip.Addr
+	// LogRate is how many bytes of log a container may write a second.
+	LogRate      int
+	ReadyTimeout time.Duration
+	MaxStarts    int
+	Region       string
+	AccountID    string
+	DNS          []netip.Addr
 	// Environment is that of every function, under what its image and the function itself say.
 	Environment map[string]string
 	// Code keeps the code of functions whose image has none; nil refuses such functions.

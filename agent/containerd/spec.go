@@ -46,8 +46,11 @@ type specInput struct {
 	limitSwap                bool
 	// lambdaInit, hosts and resolvConf are files on the host; notifyDir is the folder of the notify socket there.
 	lambdaInit, notifyDir, hosts, resolvConf string
-	tmpSizeMB, pidsLimit, noFile             int
-	region, account, logStream               string
+	// logFile is where lambda-init appends log lines, logRate how many bytes of them a second.
+	logFile                      string
+	logRate                      int
+	tmpSizeMB, pidsLimit, noFile int
+	region, account, logStream   string
 	// environment is that of every function; image and function may have it otherwise.
 	environment map[string]string
 	// code is nil for a function whose image has its code.
@@ -184,6 +187,7 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 			// The folder, not the socket: an agent that starts anew makes a socket of its own in it.
 			bind(in.notifyDir, notifyDir, "nosuid", "nodev", "noexec"),
 			bind(in.memoryGroup, cgroupPath, "nosuid", "nodev", "noexec"),
+			specs.Mount{Destination: logPath, Type: "bind", Source: in.logFile, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
 		)
 	}
 	return out

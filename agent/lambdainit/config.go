@@ -38,6 +38,11 @@ type Config struct {
 
 	// Notify is the path of the agent's unix datagram socket (ESB_INIT_NOTIFY). Empty: nobody is told.
 	Notify string
+	// Log is the file that log lines are appended to (ESB_INIT_LOG). Empty: standard output.
+	Log string
+	// LogRate is how many bytes of log a second are written, after a burst of twice as much; a function that writes more waits in
+	// its write call (ESB_INIT_LOG_RATE, default 0: no limit).
+	LogRate int
 	// Cgroup is the folder of the container's memory cgroup (ESB_INIT_CGROUP). Empty: no memory figures, and an
 	// out-of-memory kill is not told from any other SIGKILL.
 	Cgroup string
@@ -131,15 +136,20 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 			} else {
 				c.Standby = value == "1"
 			}
-		case "ESB_INIT_NOFILE", "ESB_INIT_NPROC":
+		case "ESB_INIT_LOG":
+			c.Log = value
+		case "ESB_INIT_NOFILE", "ESB_INIT_NPROC", "ESB_INIT_LOG_RATE":
 			n, err := strconv.Atoi(value)
 			if err != nil || n < 1 {
 				fail(key, value, "a whole number, 1 or more")
 			}
-			if key == "ESB_INIT_NOFILE" {
+			switch key {
+			case "ESB_INIT_NOFILE":
 				c.Files = n
-			} else {
+			case "ESB_INIT_NPROC":
 				c.Processes = n
+			default:
+				c.LogRate = n
 			}
 		case "ESB_INIT_USER":
 			var err error

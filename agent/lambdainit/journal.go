@@ -1,6 +1,7 @@
 package lambdainit
 
 import (
+	"bytes"
 	"io"
 	"strings"
 	"sync"
@@ -18,6 +19,9 @@ const (
 	// wakes the container's shim, which then takes the CPU that the next invocation needs: at a thousand requests a
 	// second the shim costs a tenth of what it does without the delay.
 	flushDelay = 10 * time.Millisecond
+	// stuckLimit is how long a function waits for a log output that takes nothing. After it, its lines are lost, and counted, until
+	// the output takes some again.
+	stuckLimit = time.Second
 	// tailBytes is the length of a log tail (AWS: the last 4 KB).
 	tailBytes = 4 << 10
 )
@@ -44,36 +48,43 @@ type scope struct {
 // reader of standard output that is slow or gone delays the function's output but never an invocation.
 type journal struct {
 	out  io.Writer
-	tags string // members that every line has
-	wake chan struct{}
+	pace *pace
+	// onLost is told how many lines were lost when the output takes lines again; it may be nil.
+	onLost func(lines int)
+	tags   string // members that every line has
+	wake   chan struct{}
 	// hurry ends the wait of flushDelay.
 	hurry chan struct{}
 	done  chan struct{}
 
 	// mu guards the fields below.
-	mu      sync.Mutex
-	queue   []byte
-	spare   []byte
-	room    chan struct{} // closed when the queue has been taken
-	settled chan struct{} // closed when every line has been written
-	writing bool
-	urgent  bool // the queue has a line that must not wait
-	closed  bool
-	lost    int
-	scope   scope
+	mu    sync.Mutex
+	queue []byte
+	// stuck: the output has taken nothing for stuckLimit. pacing: it could, but pace holds it back.
+	stuck, pacing bool
+	spare         []byte
+	room          chan struct{} // closed when the queue has been taken
+	settled       chan struct{} // closed when every line has been written
+	writing       bool
+	urgent        bool // the queue has a line that must not wait
+	closed        bool
+	lost          int
+	scope         scope
 	// tap is told what function and extensions write; nil when nobody wants to know.
 	tap    *telemetry
 	tailOn bool
 	tail   []byte
 }
 
-func openJournal(out io.Writer, function, container string) *journal {
+func openJournal(out io.Writer, function, container string, rate int, onLost func(int)) *journal {
 	tags := append([]byte(`,"function":`), appendString(nil, function)...)
 	if container != "" {
 		tags = append(append(tags, `,"container_name":`...), appendString(nil, container)...)
 	}
 	j := &journal{
 		out:     out,
+		pace:    newPace(rate),
+		onLost:  onLost,
 		tags:    string(tags),
 		wake:    make(chan struct{}, 1),
 		hurry:   make(chan struct{}, 1),
@@ -90,6 +101,7 @@ func (j *journal) close(limit time.Duration) {
 	j.mu.Lock()
 	j.closed = true
 	j.unlock(true)
+	j.pace.end()
 	kick(j.wake)
 	t := time.NewTimer(limit)
 	defer t.Stop()
@@ -124,14 +136,16 @@ func (j *journal) linger() {
 
 func (j *journal) write() {
 	defer close(j.done)
+	// failing: the last write failed, so that what was lost cannot be told yet. torn: it has left a piece of a line.
+	var failing, torn bool
 	for range j.wake {
 		j.linger()
 		for {
 			j.mu.Lock()
-			if j.lost > 0 && len(j.queue) == 0 {
-				lost := j.lost
-				j.lost = 0
-				j.appendLine(j.scope, typeFault, "ERROR", "", "log output was stuck: platform log lines lost: "+itoa(lost), nil)
+			lost := 0
+			if j.lost > 0 && len(j.queue) == 0 && !failing {
+				lost, j.lost = j.lost, 0
+				j.appendLine(j.scope, typeFault, "ERROR", "", "log output was stuck: log lines lost: "+itoa(lost), nil)
 			}
 			batch := j.queue
 			if len(batch) == 0 {
@@ -145,19 +159,43 @@ func (j *journal) write() {
 				}
 				break
 			}
-			j.queue, j.spare, j.urgent = j.spare[:0], nil, false
+			j.queue, j.spare, j.urgent, j.stuck = j.spare[:0], nil, false, false
 			close(j.room)
 			j.room = make(chan struct{})
 			j.mu.Unlock()
 
-			// A write that fails has no one to tell: standard output is where errors go.
-			_, _ = j.out.Write(batch)
+			if torn {
+				_, err := j.out.Write([]byte{'\n'})
+				torn = err != nil
+			}
+			n := 0
+			if !torn {
+				n, _ = j.out.Write(batch)
+			}
+			failing = n < len(batch)
+			if lost > 0 && !failing && j.onLost != nil {
+				j.onLost(lost)
+			}
+			// What does not fit (the disk is full, as a rule) is lost, and counted; the next batch is tried again.
+			if torn = torn || failing && n > 0 && batch[n-1] != '\n'; !failing {
+				lost = 0
+			}
+			lost += bytes.Count(batch[n:], []byte{'\n'})
 
 			j.mu.Lock()
+			j.lost += lost
 			if cap(batch) <= journalRoom {
 				j.spare = batch
 			}
+			wait := j.pace.take(n)
+			j.pacing = wait > 0
 			j.mu.Unlock()
+			if wait > 0 {
+				j.pace.wait(wait)
+				j.mu.Lock()
+				j.pacing = false
+				j.mu.Unlock()
+			}
 		}
 	}
 }
@@ -188,18 +226,30 @@ func (j *journal) setTap(t *telemetry) {
 }
 
 // function writes one line of the function's output, or of that of the named extension. It waits while the queue is full,
-// until stop is closed; the line is lost then.
+// until stop is closed, or the output has taken nothing for stuckLimit; the line is lost then.
 func (j *journal) function(stream, extension string, line []byte, stop <-chan struct{}) {
 	j.mu.Lock()
 	s := j.scope
 	for len(j.queue) >= journalRoom {
-		room := j.room
-		j.mu.Unlock()
-		select {
-		case <-room:
-		case <-stop:
+		if j.stuck {
+			j.lost++
+			j.mu.Unlock()
 			return
 		}
+		room := j.room
+		j.mu.Unlock()
+		limit := time.NewTimer(stuckLimit)
+		select {
+		case <-room:
+		case <-limit.C:
+			j.mu.Lock()
+			j.stuck = j.room == room && !j.pacing
+			j.mu.Unlock()
+		case <-stop:
+			limit.Stop()
+			return
+		}
+		limit.Stop()
 		j.mu.Lock()
 	}
 	class := classFunction

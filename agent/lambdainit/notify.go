@@ -12,6 +12,7 @@ const (
 	notifyInitStart = "INIT_START=1\n"
 	notifyInitOK    = "INIT_END=ok\n"
 	notifyInitError = "INIT_END=error\n"
+	notifyLogLost   = "LOG_LOST="
 )
 
 // notifyLimit bounds a send when the agent does not read its socket: the function matters more than the news.

@@ -70,13 +70,27 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	var logError error
+	if cfg.Log != "" {
+		// Written here, and not by who reads standard output: a disk that was full is tried again, and no reader holds anybody up.
+		if file, err := os.OpenFile(cfg.Log, os.O_WRONLY|os.O_APPEND, 0); err != nil {
+			logError = fmt.Errorf("open the log (ESB_INIT_LOG); it goes to standard output: %w", err)
+		} else {
+			out = file
+		}
+	}
 	s := &Supervisor{
 		cfg:       cfg,
-		journal:   openJournal(out, cfg.Function, cfg.Container),
 		notify:    notifier{cfg.Notify},
 		processes: procs,
 		listener:  listener,
 		turn:      make(chan struct{}, 1),
+	}
+	s.journal = openJournal(out, cfg.Function, cfg.Container, cfg.LogRate, func(lines int) {
+		_ = s.notify.send(notifyLogLost + itoa(lines) + "\n") // the line that says so is in the log already
+	})
+	if logError != nil {
+		s.warn(logError)
 	}
 	if s.memory, err = openMemoryCgroup(cfg.Cgroup); err != nil {
 		s.warn(err) // the function can run without the figures

@@ -33,7 +33,8 @@ type Dir struct {
 
 // Open makes the folder.
 func Open(path string) (*Dir, error) {
-	if err := os.MkdirAll(path, 0o755); err != nil {
+	// Lines have what functions got and answered: they are for the box's owner alone, those of an earlier agent too.
+	if err := errors.Join(os.MkdirAll(path, 0o700), os.Chmod(path, 0o700)); err != nil {
 		return nil, fmt.Errorf("make the folder of function logs: %w", err)
 	}
 	return &Dir{path: path}, nil
@@ -41,6 +42,21 @@ func Open(path string) (*Dir, error) {
 
 // File returns the path of a container's log.
 func (d *Dir) File(container string) string { return filepath.Join(d.path, container+suffix) }
+
+// Create makes a container's log, which root and the user owner may write; -1: root alone.
+func (d *Dir) Create(container string, owner int) error {
+	f, err := os.OpenFile(d.File(container), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the log of a container: %w", err)
+	}
+	if owner >= 0 {
+		err = f.Chown(owner, -1)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("make the log of container %s: %w", container, err)
+	}
+	return nil
+}
 
 // Container returns the container whose log a file of the folder is, false for other files.
 func Container(file string) (string, bool) { return strings.CutSuffix(filepath.Base(file), suffix) }

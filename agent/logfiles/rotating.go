@@ -37,7 +37,7 @@ type Rotating struct {
 // OpenRotating opens the log at path, whose folder it makes; all its files together take at most maxBytes. Those of
 // std (standard output and error) that are this very file follow its rotations, so that a panic goes to the current file.
 func OpenRotating(path string, maxBytes int64, std ...*os.File) (*Rotating, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("make the log folder: %w", err)
 	}
 	r := &Rotating{path: path, max: max(maxBytes/segments, 1), std: std}
@@ -67,7 +67,7 @@ func (r *Rotating) is(f *os.File) bool {
 }
 
 func (r *Rotating) open() error {
-	file, err := os.OpenFile(r.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	file, err := os.OpenFile(r.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
 		return err
 	}

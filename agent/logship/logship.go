@@ -104,6 +104,10 @@ type Shipper struct {
 	// due is when there is something to do next.
 	due   time.Time
 	pause time.Duration
+	// look is when the files' sizes are to be looked at, whatever becomes of the batch.
+	look time.Time
+	// used is what the files of functions took on disk after the last look.
+	used int64
 	// delayed: the batch could not be sent, or its offsets not be kept, and pause is how long it was put off.
 	delayed bool
 	// noHoles: the file system cannot free parts of files.
@@ -149,7 +153,7 @@ func Open(cfg Config) (*Shipper, error) {
 }
 
 func newShipper(cfg Config) (*Shipper, error) {
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, functionsDir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, functionsDir), 0o700); err != nil {
 		return nil, fmt.Errorf("make the log folder (ESB_LOG_DIR): %w", err)
 	}
 	s := &Shipper{
@@ -209,11 +213,14 @@ func (s *Shipper) run() {
 			s.settle(err)
 		case <-timer.C:
 		}
-		if now := time.Now(); !now.Before(s.due) {
+		now := time.Now()
+		if !now.Before(s.due) {
 			s.due = now.Add(s.cfg.Interval)
 			s.step(life)
+		} else if !now.Before(s.look) {
+			s.keepBound()
 		}
-		timer.Reset(time.Until(s.due))
+		timer.Reset(time.Until(s.nextLook()))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 )
@@ -17,6 +18,51 @@ const (
 	// keepTail is how much of what was shipped stays in the file of a running container, for the same reason.
 	keepTail = 64 << 10
 )
+
+const (
+	// lookInterval is how often the sizes of files are looked at; lookOften is the same while something writes that nobody holds
+	// back: a function behind the Runtime Interface Emulator.
+	lookInterval = time.Second
+	lookOften    = 100 * time.Millisecond
+)
+
+// nextLook is when there is something to do: a step, or a look at the files' sizes before it.
+func (s *Shipper) nextLook() time.Time {
+	if now := time.Now(); !now.Before(s.look) {
+		every := lookInterval
+		for _, f := range s.files {
+			if f.job == jobLambda && f.alive && !f.Supervised {
+				every = lookOften
+				break
+			}
+		}
+		s.look = now.Add(every)
+	}
+	if s.due.Before(s.look) {
+		return s.due
+	}
+	return s.look
+}
+
+// keepBound looks at the sizes of the files that may grow, and makes room when they have grown much.
+func (s *Shipper) keepBound() {
+	var grown int64
+	for _, f := range s.files {
+		if f.job != jobLambda || !f.alive || f.missing > 0 {
+			continue
+		}
+		if info, err := os.Stat(f.path); err == nil {
+			grown += max(info.Size()-f.size, 0)
+		}
+	}
+	if s.used+grown < s.cfg.MaxBytes && (grown < s.cfg.MaxBytes/16 || s.used+grown < s.cfg.MaxBytes/2) {
+		return
+	}
+	if err := s.scan(); err != nil {
+		s.trouble("log files cannot be listed", err)
+	}
+	s.makeRoom()
+}
 
 // makeRoom keeps the files of functions within MaxBytes. What has been shipped goes first, oldest first, from half the
 // bound on. What has not is touched when the bound itself is reached: lines are lost then, and counted.
@@ -55,8 +101,11 @@ func (s *Shipper) makeRoom() {
 		}
 	}
 	if used > s.cfg.MaxBytes && s.store != nil {
-		s.drop(files, used-s.cfg.MaxBytes*9/10)
+		need := used - s.cfg.MaxBytes*9/10
+		s.drop(files, need)
+		used -= need
 	}
+	s.used = used
 }
 
 // releasable is up to where the bytes of a file are needed no more: all of them without a store.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +27,16 @@ const (
 	// InitError: the init phase has failed.
 	InitError Message = "INIT_END=error"
 )
+
+// logLost begins the message that log lines were lost; the number of them follows.
+const logLost = "LOG_LOST="
+
+// LogLost is the number of lines that the message says were lost, false for another message.
+func (m Message) LogLost() (lines int, ok bool) {
+	text, ok := strings.CutPrefix(string(m), logLost)
+	lines, err := strconv.Atoi(text)
+	return lines, ok && err == nil && lines > 0
+}
 
 // maxPath is the longest path of a unix socket (sockaddr_un, with its final zero).
 const maxPath = 107
@@ -84,6 +95,10 @@ func (s *Socket) serve(handle func(Message)) {
 		switch m := Message(strings.TrimSpace(string(buf[:n]))); m {
 		case Ready, InitStart, InitOK, InitError:
 			handle(m)
+		default:
+			if _, ok := m.LogLost(); ok {
+				handle(m)
+			}
 		}
 	}
 }

@@ -128,6 +128,10 @@ type Settings struct {
 	LogDir string
 	// ServiceLogMaxMB (SERVICE_LOG_MAX_MB, default 64) bounds agent.log and its rotated files together.
 	ServiceLogMaxMB int
+	// OutputKBPerSecond (FUNCTION_OUTPUT_KB_PER_SECOND, default 4096) is how much log a container may write a second, after a burst
+	// of twice as much; a function that writes more waits in its write call. It keeps FUNCTION_LOG_MAX_MB true. It does not apply to
+	// images with runtime_interface: rie.
+	OutputKBPerSecond int
 	// LogMaxMB (FUNCTION_LOG_MAX_MB, default 256) bounds what the function logs take on disk together. With VICTORIALOGS_URL,
 	// shipped lines make room from half of it on, the oldest first; lines that are not shipped are dropped only when the bound
 	// itself is reached, and counted in the agent's log. Without it, the oldest lines make room.
@@ -214,6 +218,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		PIDsLimit:               r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
 		NoFile:                  r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
 		UIDBase:                 uint32(r.number("FUNCTION_UID_BASE", 1879048192, 65536, 2080243711)),
+		OutputKBPerSecond:       r.number("FUNCTION_OUTPUT_KB_PER_SECOND", 4096, 64, 1<<20),
 		LogMaxMB:                r.number("FUNCTION_LOG_MAX_MB", 256, 1, 1<<20),
 		MetricsAddr:             r.loopback("AGENT_METRICS_ADDR"),
 		ServiceLogMaxMB:         r.number("SERVICE_LOG_MAX_MB", 64, 1, 1<<20),

@@ -176,3 +176,63 @@ func TestLocalUser_SeesNothingOfAFunction(t *testing.T) {
 		}
 	})
 }
+
+// functionLogs is what the logs of functions take on disk, in bytes.
+func functionLogs(t *testing.T) (bytes int64) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(box.Home, "logs", "functions", "*.log"))
+	require.NoError(t, err)
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil {
+			bytes += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+	}
+	return bytes
+}
+
+func TestHostileFunction_FillsNoDiskWithItsOutput(t *testing.T) {
+	attempt(t, function, "fill the disk with log lines, as fast as it can, for five seconds", func(t *testing.T) {
+		before := functionLogs(t)
+		// A second after the burst: 4 MiB each.
+		wrote := inside(t, `
+until = time.time() + 5
+line = ("x" * 1000 + "\n") * 100
+wrote = 0
+while time.time() < until:
+    os.write(1, line.encode())
+    wrote += len(line)
+result = wrote
+`)
+		grown := functionLogs(t) - before
+		t.Logf("the function wrote %.0f bytes, the disk took %d", wrote, grown)
+		require.Less(t, grown, int64(48<<20))
+	})
+	attempt(t, localUser, "read the log lines of functions", func(t *testing.T) {
+		for _, path := range []string{"logs/functions", "logs/shipped.json"} {
+			out, ok := asNobody(t, "read", filepath.Join(box.Home, path))
+			require.False(t, ok, "%s", out)
+		}
+		files, err := filepath.Glob(filepath.Join(box.Home, "logs", "functions", "*.log"))
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			out, ok := asNobody(t, "read", file)
+			require.False(t, ok, "%s", out)
+		}
+	})
+}
+
+func TestHostileFunction_CostsTheAgentNothingByTheNotifySocket(t *testing.T) {
+	attempt(t, function, "reach the agent's socket, the log file or the memory cgroup of its container", func(t *testing.T) {
+		require.Equal(t, []any{"EACCES", "EACCES", "EACCES", "EACCES"}, inside(t, `
+import errno
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+try:
+    s.connect("/run/esb/notify/agent.sock")
+    sent = "connected"
+except OSError as e:
+    sent = errno.errorcode[e.errno]
+result = [sent, opened("/run/esb/log", os.O_WRONLY | os.O_APPEND), opened("/run/esb/log"), opened("/run/esb/cgroup/cgroup.procs", os.O_WRONLY)]
+`))
+	})
+}

@@ -76,7 +76,7 @@ func describe() string {
 	b, _ := json.Marshal(map[string]any{
 		"env": env, "hostname": host, "resolv": read("/etc/resolv.conf"), "hosts": read("/etc/hosts"),
 		"capabilities": status["CapBnd"] + status["CapEff"], "no_new_privileges": status["NoNewPrivs"], "seccomp": status["Seccomp"],
-		"files": files.Cur, "tmp_mb": tmp.Blocks * uint64(tmp.Bsize) >> 20, "uid": os.Getuid(),
+		"files": files.Cur, "tmp_mb": tmp.Blocks * uint64(tmp.Bsize) >> 20, "uid": os.Getuid(), "theirs": read("/theirs"),
 		"task": read("/var/task/data"), "opt": read("/opt/data"), "write_task": write("/var/task/x"), "write_opt": write("/opt/x"),
 		"write_root": write("/x"), "write_dev": write("/dev/x"), "write_tmp": write("/tmp/x"), "write_run": write("/run/esb/x"),
 		"write_cgroup": write("/run/esb/cgroup/cgroup.procs"),
