@@ -341,7 +341,15 @@ func (l *launch) makeSnapshot(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := prepare(); !errdefs.IsNotFound(err) {
+	err := prepare()
+	if cleaner, ok := sn.(snapshots.Cleaner); ok && err != nil && strings.Contains(err.Error(), "file exists") {
+		// A containerd that was killed has made a snapshot's folder and not written it down: its number is used again.
+		if err := cleaner.Cleanup(ctx); err != nil {
+			return fmt.Errorf("remove folders of snapshots that a killed containerd has left: %w", err)
+		}
+		err = prepare()
+	}
+	if !errdefs.IsNotFound(err) {
 		return err
 	}
 	// The image was removed and imported again since it was unpacked.
