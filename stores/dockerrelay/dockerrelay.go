@@ -9,7 +9,9 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,6 +67,15 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 	plain := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
 		return relay.Start(listeners, dial, log).Close
 	}
+	// Those whom the machine publishes a port for, and not whoever else is on its network.
+	known := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
+		if len(s.ExtraFrom) > 0 {
+			for i, l := range listeners {
+				listeners[i] = &peers{Listener: l, allowed: s.ExtraFrom}
+			}
+		}
+		return plain(listeners, dial)
+	}
 	on := func(port int) string { return net.JoinHostPort(s.Box().String(), strconv.Itoa(port)) }
 	if err := offer("ESB_RELAY_S3_PORT", on(s.S3Port), s3); err != nil {
 		return err
@@ -78,11 +89,31 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 		}
 	}
 	for _, addr := range s.Extra {
-		if err := offer("ESB_RELAY_EXTRA", addr, plain); err != nil {
+		if err := offer("ESB_RELAY_EXTRA", addr, known); err != nil {
 			return err
 		}
 	}
 	log.Info("relay is ready", "box", s.Box().String(), "extra", strings.Join(s.Extra, " "))
 	<-ctx.Done()
 	return nil
+}
+
+// peers accepts connections from some addresses alone, and closes others.
+type peers struct {
+	net.Listener
+	allowed []netip.Addr
+}
+
+// Accept implements net.Listener.
+func (p *peers) Accept() (net.Conn, error) {
+	for {
+		conn, err := p.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if from, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil && slices.Contains(p.allowed, from.Addr().Unmap()) {
+			return conn, nil
+		}
+		_ = conn.Close()
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -108,6 +109,19 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 		}, 10*time.Second, 10*time.Millisecond)
 		assert.Contains(t, got, c.want)
 	}
+	stop()
+	require.NoError(t, <-ended)
+
+	// Others than those of ESB_RELAY_EXTRA_FROM get no answer.
+	s.ExtraFrom = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	ctx, stop = context.WithCancel(t.Context())
+	go func() { ended <- dockerrelay.Run(ctx, s, slog.New(slog.DiscardHandler)) }()
+	require.Eventually(t, func() bool {
+		_, err := ask("127.88.0.1:"+ports["s3"], "s3")
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
+	_, err = ask("127.88.0.2:"+ports["s3"], "s3")
+	require.Error(t, err)
 	stop()
 	require.NoError(t, <-ended)
 }

@@ -23,6 +23,9 @@ type Settings struct {
 	Ports []int
 	// Extra (ESB_RELAY_EXTRA, separated by spaces) are more listeners, "address:port", on which nothing is checked.
 	Extra []string
+	// ExtraFrom (ESB_RELAY_EXTRA_FROM, separated by spaces) are the addresses whose connections to Extra are taken; others are
+	// closed at once. Default: all.
+	ExtraFrom []netip.Addr
 	// FunctionKeysFile (FUNCTION_KEYS_FILE, default /var/lib/esb/function-keys) is the master secret of the functions' keys.
 	FunctionKeysFile string
 	// FunctionAccessFile (FUNCTION_ACCESS_FILE, default /var/lib/esb/function-access.json) says which buckets and tables each
@@ -71,6 +74,13 @@ func Load(getenv func(string) string) (Settings, error) {
 		if host, _, err := net.SplitHostPort(addr); err != nil || net.ParseIP(host) == nil {
 			errs = append(errs, fmt.Errorf("ESB_RELAY_EXTRA: must be a list of address:port, got %q", addr))
 		}
+	}
+	for _, value := range strings.Fields(getenv("ESB_RELAY_EXTRA_FROM")) {
+		addr, err := netip.ParseAddr(value)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ESB_RELAY_EXTRA_FROM: must be a list of addresses, got %q", value))
+		}
+		s.ExtraFrom = append(s.ExtraFrom, addr)
 	}
 	subnet := text("ESB_SUBNET", "10.88.0.0/16")
 	prefix, err := netip.ParsePrefix(subnet)

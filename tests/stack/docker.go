@@ -154,7 +154,7 @@ func (d *docker) run(ctx context.Context, args ...string) (string, error) {
 // command runs docker, with the Compose of the repository where the machine's has none.
 func (d *docker) command(ctx context.Context, args ...string) (string, error) {
 	// Compose puts the keys of the stores into its files.
-	env := append(append(os.Environ(), secrets()...), "ESB_PROJECT="+d.stack.Bridge, "ESB_ROOT_NAME="+d.root(), "ESB_FUNCTIONS_DIR="+d.functions)
+	env := append(append(os.Environ(), secrets()...), "ESB_STORES_SUBNET=10.99."+strings.Split(d.stack.Subnet, ".")[2]+".0/24", "ESB_PROJECT="+d.stack.Bridge, "ESB_ROOT_NAME="+d.root(), "ESB_FUNCTIONS_DIR="+d.functions)
 	return d.stack.run(ctx, env, filepath.Join(d.stack.root, "docker", "cli"), args...)
 }
 
