@@ -18,7 +18,10 @@ import (
 
 // checkKernel tries the features that containers need.
 func checkKernel() []error {
-	errs := []error{checkOverlay("/proc/filesystems"), checkSeccomp("/proc/sys/kernel/seccomp/actions_avail")}
+	errs := []error{
+		checkOverlay("/proc/filesystems"), checkSeccomp("/proc/sys/kernel/seccomp/actions_avail"),
+		checkUserNamespaces("/proc/sys/user/max_user_namespaces"),
+	}
 	return append(errs, checkNamespace())
 }
 
@@ -47,6 +50,24 @@ func checkSeccomp(actions string) error {
 		return &native.Problem{
 			What: "the kernel cannot filter system calls (" + actions + " is missing)",
 			Do:   "Use a kernel with CONFIG_SECCOMP_FILTER: functions are not run without it.",
+		}
+	}
+	return nil
+}
+
+// checkUserNamespaces makes sure that functions can be users of their own.
+func checkUserNamespaces(limit string) error {
+	data, err := os.ReadFile(limit)
+	if err != nil {
+		return &native.Problem{
+			What: "the kernel has no user namespaces (" + limit + " is missing)",
+			Do:   "Use a kernel with CONFIG_USER_NS: functions are not run as root.",
+		}
+	}
+	if strings.TrimSpace(string(data)) == "0" {
+		return &native.Problem{
+			What: "no user namespace may be made (" + limit + " is 0)",
+			Do:   "Set user.max_user_namespaces to 10000 or more (sysctl -w, and /etc/sysctl.d): functions are not run as root.",
 		}
 	}
 	return nil

@@ -121,5 +121,8 @@ func TestCheckSeccompAndOverlay_KernelWithout_SaysWhatIsMissing(t *testing.T) {
 	assert.ErrorContains(t, checkSeccomp("/none"), "SECCOMP")
 	assert.NoError(t, checkSeccomp(mustWrite(t, "actions", "kill")))
 	assert.NoError(t, checkOverlay(mustWrite(t, "filesystems", "nodev\tproc\nnodev\toverlay\n")))
+	assert.ErrorContains(t, checkUserNamespaces("/none"), "CONFIG_USER_NS")
+	assert.ErrorContains(t, checkUserNamespaces(mustWrite(t, "none", "0\n")), "max_user_namespaces")
+	assert.NoError(t, checkUserNamespaces(mustWrite(t, "some", "96365\n")))
 	assert.False(t, hasFilesystem(mustWrite(t, "filesystems", "nodev\toverlayfoo\n"), "overlay"))
 }
