@@ -120,19 +120,21 @@ type probe struct {
 	mu    sync.Mutex
 	ticks int
 	gap   time.Duration
+	last  time.Time
 }
 
 // tick counts in the background, and keeps the longest time in which it did not.
 func (p *probe) tick() {
-	last := time.Now()
 	for {
-		time.Sleep(5 * time.Millisecond)
-		now := time.Now()
 		p.mu.Lock()
-		p.ticks++
-		p.gap = max(p.gap, now.Sub(last))
+		now := time.Now()
+		if !p.last.IsZero() {
+			p.ticks++
+			p.gap = max(p.gap, now.Sub(p.last))
+		}
+		p.last = now
 		p.mu.Unlock()
-		last = now
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -235,7 +237,12 @@ func (p *probe) report(header http.Header) report {
 		r.Events = strings.Split(strings.TrimSpace(string(text)), "\n")
 	}
 	p.mu.Lock()
-	r.Ticks, r.GapMS = p.ticks, p.gap.Milliseconds()
+	gap := p.gap
+	if !p.last.IsZero() {
+		// After a thaw this may run before the ticker does.
+		gap = max(gap, time.Since(p.last))
+	}
+	r.Ticks, r.GapMS = p.ticks, gap.Milliseconds()
 	p.mu.Unlock()
 	return r
 }
