@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -116,7 +117,8 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	assert.Equal(t, []string{"/run/esb/lambda-init", "--", "/entry", "app.handler"}, s.Process.Args)
 	assert.True(t, s.Root.Readonly)
 	assert.True(t, s.Process.NoNewPrivileges)
-	assert.NotNil(t, s.Linux.Seccomp)
+	require.NotNil(t, s.Linux.Seccomp)
+	assert.Equal(t, []specs.Arch{nativeArch[runtime.GOARCH]}, s.Linux.Seccomp.Architectures)
 	for _, path := range []string{"/proc/kcore", "/proc/kpageflags", "/proc/slabinfo", "/proc/pressure", "/sys/firmware"} {
 		assert.Contains(t, s.Linux.MaskedPaths, path)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,26 @@ import ctypes, errno
 libc = ctypes.CDLL(None, use_errno=True)
 r = libc.ptrace(0x4206, 1, None, None)  # PTRACE_SEIZE
 result = [r, errno.errorcode.get(ctypes.get_errno())]
+`))
+	})
+}
+
+func TestHostileFunction_CallsTheKernelInOneWay(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the code of this try is for amd64")
+	}
+	attempt(t, function, "use the kernel's calls for 32-bit programs", func(t *testing.T) {
+		// getpid by int 0x80, in a process of its own. A signal ends it before it prints: SIGSYS, or SIGSEGV where the kernel
+		// has no such calls at all.
+		require.Contains(t, []any{-31.0, -11.0}, inside(t, `
+code = """
+import ctypes, mmap
+m = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+m.write(b"\\xb8\\x14\\x00\\x00\\x00\\xcd\\x80\\xc3")
+print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))(), flush=True)
+"""
+p = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+result = p.stdout or p.returncode
 `))
 	})
 }
