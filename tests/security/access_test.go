@@ -169,19 +169,25 @@ func TestClient_StalledUploadsAtTheStores_StayWithinTheBudget(t *testing.T) {
 		t.Skip("looks at the stores' process")
 	}
 	const size, part = 15 << 20, 14 << 20
-	for what, key := range map[string]sigv4.Credentials{
-		"not signed":            {},
-		"with a known key's id": {AccessKeyID: stack.AccessKey, SecretAccessKey: "a guess"},
+	guess := sigv4.Credentials{AccessKeyID: stack.AccessKey, SecretAccessKey: "a guess"}
+	for _, c := range []struct {
+		what, url, method, path, service string
+		key                              sigv4.Credentials
+	}{
+		{"DynamoDB, not signed", box.DynamoDBURL, http.MethodPost, "/", "dynamodb", sigv4.Credentials{}},
+		{"DynamoDB, with a known key's id", box.DynamoDBURL, http.MethodPost, "/", "dynamodb", guess},
+		{"S3, not signed", box.S3URL, http.MethodPut, "/a-bucket/key", "s3", sigv4.Credentials{}},
+		{"S3, with a known key's id", box.S3URL, http.MethodPut, "/a-bucket/key", "s3", guess},
 	} {
-		attempt(t, client, "take the stores' memory by 60 uploads that stop, at DynamoDB, "+what, func(t *testing.T) {
+		attempt(t, client, "take the stores' memory by 60 uploads that stop, at "+c.what, func(t *testing.T) {
 			before := memoryOf(t, "stores")
-			var c crowd
-			defer c.leave()
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, box.DynamoDBURL+"/", nil)
+			var uploads crowd
+			defer uploads.leave()
+			r, err := http.NewRequestWithContext(t.Context(), c.method, c.url+c.path, nil)
 			require.NoError(t, err)
 			r.Host = "box"
-			if key.AccessKeyID != "" {
-				sigv4.Sign(r, key, "us-east-1", "dynamodb", sigv4.HashPayload(nil), time.Now())
+			if c.key.AccessKeyID != "" {
+				sigv4.Sign(r, c.key, "us-east-1", c.service, sigv4.HashPayload(nil), time.Now())
 			}
 			headers := []string{"X-Amz-Target: DynamoDB_20120810.PutItem"}
 			for name := range r.Header {
@@ -189,19 +195,19 @@ func TestClient_StalledUploadsAtTheStores_StayWithinTheBudget(t *testing.T) {
 			}
 			var sending sync.WaitGroup
 			for range 60 {
-				conn, err := dialFrom(t.Context(), attacker, box.DynamoDBURL)
+				conn, err := dialFrom(t.Context(), attacker, c.url)
 				require.NoError(t, err)
-				c.join(conn)
+				uploads.join(conn)
 				sending.Go(func() {
 					_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-					_ = half(conn, "/", size, make([]byte, part), headers...) // a refused one cannot send all
+					_ = half(conn, c.method, c.path, size, make([]byte, part), headers...) // a refused one cannot send all
 				})
 			}
 			sending.Wait()
 			grown := memoryOf(t, "stores") - before
 			t.Logf("%d MB more", grown>>20)
 			assert.Less(t, grown, storesBytes)
-			res, err := clientFrom(t, honest).Get(box.DynamoDBURL + "/")
+			res, err := clientFrom(t, honest).Get(c.url + "/")
 			require.NoError(t, err)
 			defer func() { _ = res.Body.Close() }()
 			assert.Less(t, res.StatusCode, 500, "others are served")
@@ -212,7 +218,7 @@ func TestClient_StalledUploadsAtTheStores_StayWithinTheBudget(t *testing.T) {
 		got := inside(t, `
 import threading
 answers = []
-body = json.dumps({"TableName": "security-mine", "Item": {"id": {"S": "big"}, "text": {"S": "x" * (15 << 20)}}})
+body = json.dumps({"TableName": "security-mine", "Item": {"id": {"S": "big"}, "text": {"S": "x" * (15 << 20)}}}).encode()  # once: its own memory has a bound too
 def put():
     status = signed("dynamodb", "POST", os.environ["AWS_ENDPOINT_URL_DYNAMODB"] + "/", body, {"x-amz-target": "DynamoDB_20120810.PutItem"}, timeout=25)[0]
     answers.append(status)

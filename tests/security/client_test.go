@@ -82,8 +82,8 @@ func clientFrom(t *testing.T, address string) *http.Client {
 }
 
 // half writes the head of a request with a body, and a part of it.
-func half(conn net.Conn, path string, length int, part []byte, headers ...string) error {
-	head := "POST " + path + " HTTP/1.1\r\nHost: box\r\nContent-Length: " + strconv.Itoa(length) + "\r\n"
+func half(conn net.Conn, method, path string, length int, part []byte, headers ...string) error {
+	head := method + " " + path + " HTTP/1.1\r\nHost: box\r\nContent-Length: " + strconv.Itoa(length) + "\r\n"
 	for _, h := range headers {
 		head += h + "\r\n"
 	}
@@ -118,7 +118,7 @@ func TestClient_HalfRequests_AreAnsweredAndClosed(t *testing.T) {
 			if strings.Contains(name, "a key's own") {
 				headers = knownKey(t)
 			}
-			require.NoError(t, half(conn, c.path, 100000, nil, headers...))
+			require.NoError(t, half(conn, http.MethodPost, c.path, 100000, nil, headers...))
 			in := bufio.NewReader(conn)
 			res, err := http.ReadResponse(in, nil)
 			require.NoError(t, err)
@@ -233,7 +233,7 @@ func TestClient_ThousandsOfHalfRequests_LeaveTheBoxToOthers(t *testing.T) {
 				if err != nil {
 					continue // refused while it was still dialling
 				}
-				if half(conn, path, 100000, nil) != nil {
+				if half(conn, http.MethodPost, path, 100000, nil) != nil {
 					_ = conn.Close()
 					continue
 				}
@@ -326,7 +326,7 @@ func TestClient_StalledUploads_StayWithinTheBudget(t *testing.T) {
 				c2.join(conn)
 				sending.Go(func() {
 					_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-					_ = half(conn, c.path, size, make([]byte, part), headers...) // a refused one cannot send all
+					_ = half(conn, http.MethodPost, c.path, size, make([]byte, part), headers...) // a refused one cannot send all
 				})
 			}
 			sending.Wait()
