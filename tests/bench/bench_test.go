@@ -116,13 +116,15 @@ func waitForContainers(b *testing.B, box *stack.Stack, function string, conditio
 }
 
 // mustCopyBundle copies the bundle of a running container: its config without the parts that belong to that one
-// container (namespace path, cgroup path, sockets, log), and its root filesystem.
+// container (paths of namespaces, cgroup path, sockets, log), and its root filesystem.
 func mustCopyBundle(b *testing.B, box *stack.Stack, function string) string {
 	b.Helper()
 	list := box.Containers(b, function)
 	require.Len(b, list, 1)
 	running := filepath.Join("/run/esb", box.Bridge, "containerd", "state", "io.containerd.runtime.v2.task", "esb-runtime", list[0].GetContainerId())
 	bundle := b.TempDir()
+	// The user of the container has to come by.
+	require.NoError(b, os.Chmod(filepath.Dir(bundle), 0o711))
 	mustRun(b, "cp", "-a", filepath.Join(running, "rootfs"), filepath.Join(bundle, "rootfs"))
 	text, err := os.ReadFile(filepath.Join(running, "config.json"))
 	require.NoError(b, err)
@@ -131,8 +133,14 @@ func mustCopyBundle(b *testing.B, box *stack.Stack, function string) string {
 	linux := config["linux"].(map[string]any)
 	linux["cgroupsPath"] = "/esb-bench-runc"
 	for _, namespace := range linux["namespaces"].([]any) {
-		if entry := namespace.(map[string]any); entry["type"] == "network" {
+		switch entry := namespace.(map[string]any); entry["type"] {
+		case "network":
 			delete(entry, "path")
+		case "user":
+			// One made by runc itself, with as many ids.
+			delete(entry, "path")
+			ids := []map[string]int{{"containerID": 0, "hostID": 1879048192, "size": 65536}}
+			linux["uidMappings"], linux["gidMappings"] = ids, ids
 		}
 	}
 	mounts := config["mounts"].([]any)
