@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Labels and names that identify what this agent made (design.md 10).
+// Labels and names that identify what this agent made (docs/system-specification.md 6).
 const (
 	// Namespace is the containerd namespace of all function containers.
 	Namespace = "esb-runtime"
@@ -18,11 +18,11 @@ const (
 	LabelCreatedBy = "created_by"
 	// CreatedBy is the value of LabelCreatedBy.
 	CreatedBy = "esb-agent"
-	// WorkerPort is the TCP port of a container's worker endpoint (design.md 4).
+	// WorkerPort is the TCP port of a container's worker endpoint (docs/system-specification.md 6).
 	WorkerPort = 8080
 )
 
-// RuntimeInterface says how a function process is reached (design.md 4).
+// RuntimeInterface says how a function process is reached (docs/system-specification.md 6).
 type RuntimeInterface string
 
 // Runtime interfaces.

@@ -24,7 +24,7 @@ type ResponseSet string
 
 // Sets of the gateway's own answers.
 const (
-	// ResponsesESB is design.md 9, the default.
+	// ResponsesESB is docs/system-specification.md 9, the default.
 	ResponsesESB ResponseSet = "esb"
 	// ResponsesAWSREST is that of API Gateway's REST APIs.
 	ResponsesAWSREST ResponseSet = "aws-rest"

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Code classifies an error; gateway/httpapi maps it to status and body in one place (design.md 9).
+// Code classifies an error; gateway/httpapi maps it to status and body in one place (docs/system-specification.md 9).
 type Code string
 
 // Error codes.

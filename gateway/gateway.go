@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// RuntimeInterface says how a worker is reached (design.md 4).
+// RuntimeInterface says how a worker is reached (docs/system-specification.md 6).
 type RuntimeInterface string
 
 // Runtime interfaces.
@@ -83,7 +83,7 @@ type CodeSource struct {
 	Version string
 }
 
-// Scaling bounds the pool of one function (design.md 8).
+// Scaling bounds the pool of one function (docs/system-specification.md 8).
 type Scaling struct {
 	// MinCapacity workers stay warm.
 	MinCapacity int

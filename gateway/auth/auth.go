@@ -1,4 +1,4 @@
-// Package auth hands out tokens like Cognito's and checks the credentials of requests (design.md 7). It is the
+// Package auth hands out tokens like Cognito's and checks the credentials of requests (docs/client-authentication.md). It is the
 // only package that knows JWT.
 package auth
 

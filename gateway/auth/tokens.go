@@ -86,7 +86,7 @@ func (a *Authenticator) Admit(ctx context.Context, route *gateway.Route, header 
 	return caller, nil
 }
 
-// challenge is WWW-Authenticate of HTTP APIs (aws-behaviour.md 4). Its parts hold no quotes.
+// challenge is WWW-Authenticate of HTTP APIs (section 4 of tests/conformance/rows.yml). Its parts hold no quotes.
 func challenge(scope, code, description string) string {
 	clean := strings.NewReplacer(`"`, "'", `\`, "/")
 	return `Bearer scope="` + clean.Replace(scope) + `" error="` + code + `" error_description="` + clean.Replace(description) + `"`

@@ -1,4 +1,4 @@
-// Package config reads functions.yml and routing.yml (design.md 5 and 6), and resources.yml, strictly: an unknown key, a
+// Package config reads functions.yml and routing.yml (docs/system-specification.md 7), and resources.yml, strictly: an unknown key, a
 // duplicate, a wrong type or a value out of range is a problem that names file, line and key, and all problems of all
 // files are reported at once.
 //

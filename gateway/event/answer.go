@@ -55,7 +55,7 @@ func wrongShape(format string, args ...any) error {
 	return gateway.Errorf(gateway.CodeFunction, "function result: "+format, args...)
 }
 
-// mapV1 follows aws-behaviour.md 2, row by row.
+// mapV1 follows section 2 of tests/conformance/rows.yml, row by row.
 func mapV1(payload []byte, accept string, binaryTypes []string) (Answer, error) {
 	var r result
 	if err := r.read(payload, restMembers); err != nil {
@@ -69,7 +69,7 @@ func mapV1(payload []byte, accept string, binaryTypes []string) (Answer, error) 
 	return r.answer("application/json")
 }
 
-// mapV2 follows aws-behaviour.md 4: anything that is not an object with a statusCode is the body of a 200.
+// mapV2 follows section 4 of tests/conformance/rows.yml: anything that is not an object with a statusCode is the body of a 200.
 func mapV2(payload []byte) (Answer, error) {
 	if !json.Valid(payload) {
 		return Answer{}, wrongShape("not JSON")
@@ -100,7 +100,7 @@ func mapV2(payload []byte) (Answer, error) {
 const httpContentType = "text/plain; charset=utf-8"
 
 // mapHTTPV1 maps a result of format 1.0 in an HTTP API: the shape of the REST API, but with a statusCode that must be there,
-// and with isBase64Encoded alone deciding on the body (aws-behaviour.md 4).
+// and with isBase64Encoded alone deciding on the body (section 4 of tests/conformance/rows.yml).
 func mapHTTPV1(payload []byte) (Answer, error) {
 	if !json.Valid(payload) {
 		return Answer{}, wrongShape("not JSON")

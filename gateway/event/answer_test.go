@@ -35,7 +35,7 @@ func mapResult(route *gateway.Route, payload, accept string) (mapped, error) {
 
 var jsonType = []string{"Content-Type: application/json"}
 
-// TestMap_V1 is aws-behaviour.md 2, row by row.
+// TestMap_V1 is section 2 of tests/conformance/rows.yml, row by row.
 func TestMap_V1(t *testing.T) {
 	tests := []struct {
 		name, payload string
@@ -126,7 +126,7 @@ func TestMap_V1_Base64(t *testing.T) {
 	}
 }
 
-// TestMap_HTTPV1 is format 1.0 in an HTTP API (aws-behaviour.md 4).
+// TestMap_HTTPV1 is format 1.0 in an HTTP API (section 4 of tests/conformance/rows.yml).
 func TestMap_HTTPV1(t *testing.T) {
 	route := &gateway.Route{Payload: gateway.PayloadV1, API: gateway.APITypeHTTP}
 	got, err := mapResult(route, `{"statusCode":201,"multiValueHeaders":{"A":["1","2"]},"isBase64Encoded":true,"body":"aGk=","extra":{"statusCode":1}}`, "text/html")
@@ -138,7 +138,7 @@ func TestMap_HTTPV1(t *testing.T) {
 	}
 }
 
-// TestMap_V2 is aws-behaviour.md 4.
+// TestMap_V2 is section 4 of tests/conformance/rows.yml.
 func TestMap_V2(t *testing.T) {
 	text := "Content-Type: text/plain; charset=utf-8"
 	tests := []struct {

@@ -10,7 +10,7 @@ import (
 const apiKeyID = "esbapikey1"
 
 // appendAuthorizerV1 appends requestContext.authorizer of the REST format with the comma behind it, or nothing
-// (aws-behaviour.md 1: a Cognito authorizer's claims, all strings, or a Lambda authorizer's context as strings). HTTP APIs have
+// (section 1 of tests/conformance/rows.yml: a Cognito authorizer's claims, all strings, or a Lambda authorizer's context as strings). HTTP APIs have
 // the token's scopes beside the claims (API Gateway developer guide, Lambda proxy integrations for HTTP APIs).
 func appendAuthorizerV1(dst []byte, route *gateway.Route, c *gateway.Caller) []byte {
 	switch {

@@ -1,6 +1,6 @@
 // Package event turns HTTP requests into the events that AWS API Gateway gives to Lambda functions, and what the
 // functions return into HTTP answers. Both directions exist for the REST API format ("1.0") and the HTTP API
-// format ("2.0"); reference/aws-behaviour.md 1, 2 and 4 are the specification.
+// format ("2.0"); sections 1, 2 and 4 of tests/conformance/rows.yml are the specification.
 //
 // Events are appended to a buffer by hand, without reflection: this is on the path of every request
 // (BenchmarkBuilder_V1).

@@ -86,7 +86,7 @@ func TestBuilder_Golden(t *testing.T) {
 	}
 }
 
-// TestBuilder_V1HasEveryMember lists the members of aws-behaviour.md 1, so that a golden file cannot lose one.
+// TestBuilder_V1HasEveryMember lists the members of a REST event, so that a golden file cannot lose one.
 func TestBuilder_V1HasEveryMember(t *testing.T) {
 	var e map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(event.NewBuilder("123456789012").Append(nil, mustRequest(t, "testdata/v1-bare")), &e))

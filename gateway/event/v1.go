@@ -8,8 +8,8 @@ import (
 // requestTimeFormat is requestContext.requestTime: "04/Mar/2020:19:15:17 +0000".
 const requestTimeFormat = "02/Jan/2006:15:04:05 -0700"
 
-// appendV1 appends the REST API proxy event: every member present, null when empty (aws-behaviour.md 1); and format 1.0 of an
-// HTTP API, which is like it but for version and what such an API lacks (aws-behaviour.md 4).
+// appendV1 appends the REST API proxy event: every member present, null when empty (section 1 of tests/conformance/rows.yml); and format 1.0 of an
+// HTTP API, which is like it but for version and what such an API lacks (section 4 of tests/conformance/rows.yml).
 func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 	dst = append(dst, '{')
 	if r.Route.HTTPAPI() {

@@ -10,7 +10,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
-// appendV2 appends the HTTP API event: lower-case headers, empty members left out (aws-behaviour.md 4).
+// appendV2 appends the HTTP API event: lower-case headers, empty members left out (section 4 of tests/conformance/rows.yml).
 func (b *Builder) appendV2(dst []byte, r *Request) []byte {
 	dst = append(dst, `{"version":"2.0","routeKey":`...)
 	dst = appendRouteKey(dst, r)

@@ -51,7 +51,7 @@ const maxTraceBytes = 256
 
 // trace returns a whole X-Amzn-Trace-Id value. The client's is kept if it has a Root; SDKs accept a trace only when
 // Root, Parent and Sampled are all there, so what is missing is added. Sampled is 1 if the client sent a Parent,
-// else 0 (aws-behaviour.md 6).
+// else 0 (section 6 of tests/conformance/rows.yml).
 func (id *ids) trace(header string, now time.Time) string {
 	var root, parent, sampled string
 	var rest []string

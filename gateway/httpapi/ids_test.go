@@ -20,7 +20,7 @@ func TestNewIDs(t *testing.T) {
 	assert.NotEqual(t, a.extended, b.extended)
 }
 
-// TestTrace is aws-behaviour.md 6: Root, Parent and Sampled are all there.
+// TestTrace is section 6 of tests/conformance/rows.yml: Root, Parent and Sampled are all there.
 func TestTrace(t *testing.T) {
 	const (
 		root = "1-5e6722a7-cc56fd46db7ae02d4da47e11"

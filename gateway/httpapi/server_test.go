@@ -217,7 +217,7 @@ func (b *box) token() string {
 	return login.AuthenticationResult.IdToken
 }
 
-// TestServer_Answers is the table of design.md 9, with the error types of aws-behaviour.md 3.
+// TestServer_Answers is the table of docs/system-specification.md 9, with the error types of section 3 of tests/conformance/rows.yml.
 func TestServer_Answers(t *testing.T) {
 	const internal = `{"message": "Internal server error"}`
 	ok := returning(`{"statusCode":200}`)

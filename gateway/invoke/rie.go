@@ -13,7 +13,7 @@ import (
 )
 
 // interpretRIE makes the result of what the AWS Lambda Runtime Interface Emulator answered, which marks neither
-// timeouts nor function errors by its headers (measured: reference/aws-behaviour.md 7).
+// timeouts nor function errors by its headers (measured with AWS's own).
 func interpretRIE(fn *gateway.Function, inv gateway.Invocation, rep reply, elapsed time.Duration) (res gateway.Result, fault string, err error) {
 	switch rep.status {
 	case http.StatusOK:

@@ -1,6 +1,6 @@
 // Package lambdaapi is the data plane of AWS Lambda's API: AWS SDKs invoke the box's functions by it, and functions
 // invoke each other. Sources: the Lambda API reference (Invoke, InvokeAsync, InvokeWithResponseStream) and recordings of
-// the real service (aws-behaviour.md 5).
+// the real service (section 5 of tests/conformance/rows.yml).
 package lambdaapi
 
 import (

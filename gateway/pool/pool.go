@@ -1,5 +1,5 @@
 // Package pool keeps the workers of every function: it lends one to each request, starts new ones when they are
-// needed and allowed, and ends them when they are idle, broken or of an old configuration (design.md 8).
+// needed and allowed, and ends them when they are idle, broken or of an old configuration (docs/system-specification.md 8).
 //
 // The numbers it keeps are promises about containers: the containers of one function that are idle, busy,
 // starting, standing by or being destroyed never exceed its max_capacity together.

@@ -1,5 +1,5 @@
 // Package response makes the answers that the gateway gives itself: what an error code says by default, in a REST API's form
-// and in an HTTP API's, and what routing.yml's gateway_responses makes of it (design.md 9, aws-behaviour.md 3 and 4).
+// and in an HTTP API's, and what routing.yml's gateway_responses makes of it (docs/system-specification.md 9; sections 3 and 4 of tests/conformance/rows.yml).
 package response
 
 import (

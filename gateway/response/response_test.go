@@ -22,7 +22,7 @@ func header(r response.Reply, name string) string {
 	return ""
 }
 
-// TestSet_Defaults is design.md 9 and aws-behaviour.md 3 and 4, to the byte.
+// TestSet_Defaults is docs/system-specification.md 9 and sections 3 and 4 of tests/conformance/rows.yml, to the byte.
 func TestSet_Defaults(t *testing.T) {
 	const internal = `{"message": "Internal server error"}`
 	type answer struct {

@@ -8,7 +8,7 @@
 // The route gateway.DefaultRoute takes what no other one does.
 //
 // Paths are matched as they came, undecoded: "%2F" is no slash. Trailing slashes are ignored, so "/users/" is
-// "/users", and a greedy parameter has none at its end (aws-behaviour.md 1). A parameter takes one segment that is
+// "/users", and a greedy parameter has none at its end (section 1 of tests/conformance/rows.yml). A parameter takes one segment that is
 // not empty, a greedy one takes at least one character.
 package route
 

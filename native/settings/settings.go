@@ -25,7 +25,7 @@ const DefaultUser = "onpremise-user"
 // Off is the value of an address that switches a listener off.
 const Off = "off"
 
-// Ports of the box's stores that functions may reach besides the gateway (design.md 3).
+// Ports of the box's stores that functions may reach besides the gateway (docs/system-specification.md 4).
 const (
 	s3Port       = 9000
 	dynamoDBPort = 8001

@@ -1,4 +1,4 @@
-// Package conformance holds the behaviour of AWS (reference/aws-behaviour.md, sections 1 to 6) as cases that run against one
+// Package conformance holds the behaviour of AWS (rows.yml) as cases that run against one
 // whole box: real requests, real functions in real containers. README.md says how to add one.
 package conformance
 
@@ -24,7 +24,7 @@ const DefaultProfile = "default"
 
 // Case is one folder cases/<section>/<name>.
 type Case struct {
-	// Section is the section of aws-behaviour.md, Name the folder.
+	// Section is the section of rows.yml, Name the folder.
 	Section, Name string `yaml:"-"`
 	// Dir is the folder's path.
 	Dir string `yaml:"-"`
@@ -204,7 +204,7 @@ type Rows struct {
 	Sections []Section `yaml:"sections"`
 }
 
-// Section is one section of aws-behaviour.md.
+// Section is one section of rows.yml.
 type Section struct {
 	ID    string `yaml:"id"`
 	Title string `yaml:"title"`
@@ -215,7 +215,7 @@ type Section struct {
 type Row struct {
 	// ID is unique in its section; cases name it.
 	ID string `yaml:"id"`
-	// Words are those of aws-behaviour.md, cut where they are long.
+	// Words say what AWS does.
 	Words string `yaml:"words"`
 	// Unsure: the row is marked [?].
 	Unsure bool `yaml:"unsure"`

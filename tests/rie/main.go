@@ -1,5 +1,5 @@
 // Command rie behaves as AWS's Runtime Interface Emulator does in its classic mode, as far as a gateway can see it
-// (reference/aws-behaviour.md 7): the end-to-end test puts it into an image that speaks on port 8080 only.
+// (its answers were measured): the end-to-end test puts it into an image that speaks on port 8080 only.
 //
 //	rie COMMAND [ARGUMENT...]
 package main

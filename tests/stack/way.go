@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// Way is one of the ways to run the box (design.md 2).
+// Way is one of the ways to run the box (docs/system-specification.md 3).
 type Way string
 
 // The ways.

@@ -23,7 +23,7 @@ import (
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
-// Development keys of the stores (design.md 7 calls for such defaults; stores/settings has them).
+// Development keys of the stores (stores/settings has them).
 const (
 	devAccessKey = "esb-dev-access"
 	devSecretKey = "esb-dev-secret-change-in-production"

@@ -28,7 +28,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RuntimeInterface says how the function process is reached (design.md 4).
+// RuntimeInterface says how the function process is reached (docs/system-specification.md 6).
 type RuntimeInterface int32
 
 const (
