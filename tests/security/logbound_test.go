@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/freeport"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -25,10 +25,9 @@ func TestHostileFunction_FillsNoDisk(t *testing.T) {
 	const maxMB, postedMB = 16, 96
 	attempt(t, function, fmt.Sprintf("fill the disk with log lines: %d MB of random ones at VICTORIALOGS_MAX_MB=%d", postedMB, maxMB), func(t *testing.T) {
 		home := t.TempDir()
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		ports, err := freeport.Find(1)
 		require.NoError(t, err)
-		addr := l.Addr().String()
-		require.NoError(t, l.Close())
+		addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
 		stores := exec.Command(filepath.Join(box.BinDir, "stores"), "run", "logs")
 		stores.Env = append(os.Environ(), "ESB_HOME="+home, "ESB_BIN_DIR="+box.BinDir, "VICTORIALOGS_ADDR="+addr,
 			fmt.Sprintf("VICTORIALOGS_MAX_MB=%d", maxMB), "VICTORIALOGS_PASSWORD=of-this-test")

@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -29,6 +28,7 @@ import (
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"github.com/edge-serverless-box/esb/guard/freeport"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
@@ -127,7 +127,7 @@ func Prepare(home string, opts Options) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	free, err := freePorts(9)
+	free, err := freeport.Find(9)
 	if err != nil {
 		return nil, err
 	}
@@ -391,25 +391,4 @@ func BuildProgram(root, folder, pkg string, flags ...string) (string, error) {
 		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, text)
 	}
 	return out, nil
-}
-
-// freePorts finds n ports that nobody listens on. All are held until all are found, so that they differ. They lie below
-// those that the kernel gives to outgoing connections (ip_local_port_range: 32768 and up), or one could be taken that way
-// before the box listens on it.
-func freePorts(n int) ([]int, error) {
-	const lowest, highest, tries = 15000, 32000, 1000
-	ports := make([]int, 0, n)
-	for range tries {
-		if len(ports) == n {
-			return ports, nil
-		}
-		port := lowest + mathrand.IntN(highest-lowest)
-		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = l.Close() }()
-		ports = append(ports, port)
-	}
-	return nil, fmt.Errorf("no %d free ports between %d and %d", n, lowest, highest)
 }
