@@ -18,6 +18,22 @@ import (
 // The kernel counts what a user namespace has (inotify instances, processes, memory of pipes) on its owner too, so that is
 // the first of the ids: containers count neither against root nor against each other.
 func pinNamespaces(netns, userns string, first uint32) error {
+	for try := 1; ; try++ {
+		err := pinOnce(netns, userns, first)
+		// The process that holds the namespaces until they are mounted dies with the thread that has started it (PR_SET_PDEATHSIG).
+		// That one goes back to Go's runtime at once, and another goroutine may end it (inThread, network plugins).
+		gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
+		if !gone || try == pinTries {
+			return err
+		}
+	}
+}
+
+// pinTries bounds the attempts of pinNamespaces.
+const pinTries = 10
+
+// pinOnce is one attempt.
+func pinOnce(netns, userns string, first uint32) error {
 	for _, path := range []string{netns, userns} {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o600)
 		if err == nil {

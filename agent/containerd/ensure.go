@@ -45,6 +45,8 @@ const (
 	probeInterval = 5 * time.Millisecond
 	// tailLines of a container's log go into the error of a failed start.
 	tailLines = 5
+	// tailPatience bounds the wait for the first of them, tailPoll is the pause between two looks.
+	tailPatience, tailPoll = 500 * time.Millisecond, 20 * time.Millisecond
 )
 
 // cannotExecute is how runc says that a container's program is missing or is none.
@@ -500,12 +502,22 @@ func (l *launch) publish() error {
 	return nil
 }
 
+// lastOutput returns the end of the container's log. The shim copies what the container prints and is sometimes a moment behind
+// its exit, so an empty log is looked at again for up to tailPatience.
+func (l *launch) lastOutput() string {
+	for end := time.Now().Add(tailPatience); ; time.Sleep(tailPoll) {
+		if tail := l.r.logs.Tail(l.record.ID, tailLines); tail != "" || !time.Now().Before(end) {
+			return tail
+		}
+	}
+}
+
 // explain gives the error its code, and the last lines of the log when the container ended by itself. It is called
-// after the removal, which waits until the shim has written them all.
+// after the removal, which waits for the shim to write them, but not for ever.
 func (l *launch) explain(err error) error {
 	var died *exitError
 	if errors.As(err, &died) {
-		if tail := l.r.logs.Tail(l.record.ID, tailLines); tail != "" {
+		if tail := l.lastOutput(); tail != "" {
 			err = agent.Errorf(agent.ErrorCode(err), "%w; its last output: %s", err, strings.ToValidUTF8(tail, "?"))
 		}
 	}
