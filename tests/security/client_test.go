@@ -547,10 +547,8 @@ func TestClient_SmuggledRequest_IsNotAnswered(t *testing.T) {
 }
 
 func TestClient_TokenWithCriticalExtension_IsRefused(t *testing.T) {
-	key, err := os.ReadFile(filepath.Join(box.Home, "jwt.key"))
-	if err != nil {
-		t.Skip("the box's key is not kept there: ", err)
-	}
+	key, err := box.GatewayFile(t.Context(), "jwt.key")
+	require.NoError(t, err)
 	token, err := box.Token(t.Context())
 	require.NoError(t, err)
 	signed := func(header string) string {

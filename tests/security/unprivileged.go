@@ -87,6 +87,14 @@ func asNobody(t *testing.T, deed string, args ...string) (output string, ok bool
 	return as(t, nobody, deed, args...)
 }
 
+// requireClosed checks that a file is there, and that nobody reads it.
+func requireClosed(t *testing.T, path string) {
+	t.Helper()
+	require.FileExists(t, path)
+	out, ok := asNobody(t, "read", path)
+	require.False(t, ok, "%s", out)
+}
+
 // as runs a deed as a user, without any group.
 func as(t *testing.T, uid int, deed string, args ...string) (output string, ok bool) {
 	t.Helper()
