@@ -20,7 +20,7 @@ import (
 )
 
 // lastWords is how long lambda-init lives after it has said why it cannot go on. Of a process that ends as soon as it was started
-// containerd's shim loses the output on a busy machine (measured with two other processes a CPU: two of three times; never so).
+// containerd's shim can lose the output on a busy machine (two of three tries with both CPUs busy; none of three with this pause).
 const lastWords = 200 * time.Millisecond
 
 func main() {
