@@ -173,16 +173,12 @@ func TestMap_V2(t *testing.T) {
 // encoding/json reads it.
 func FuzzMap(f *testing.F) {
 	for _, seed := range []string{`{"statusCode":200,"headers":{"A":"b"},"body":"\ud83d\ude00\u00e9"}`, `[1]`, `{"multiValueHeaders":{"A":["b",null]}}`,
-		`{"statusCode":"201","cookies":["a"],"isBase64Encoded":true,"body":"aGk="}`, `{"x":{"y":[{}]},"statusCode":1e2}`} {
+		`{"statusCode":"201","cookies":["a"],"isBase64Encoded":true,"body":"aGk="}`, `{"statusCode":200,"Body":"b"}`, `{"x":{"y":[{}]},"statusCode":1e2}`} {
 		f.Add([]byte(seed), "image/png")
 	}
 	f.Fuzz(func(t *testing.T, payload []byte, accept string) {
 		valid := json.Valid(payload)
-		var reference struct {
-			Body            *string `json:"body"`
-			IsBase64Encoded bool    `json:"isBase64Encoded"`
-		}
-		checkable := valid && json.Unmarshal(payload, &reference) == nil && strings.Count(string(payload), "ody") == 1
+		body, checkable := plainBody(payload)
 		for _, route := range []*gateway.Route{{Payload: gateway.PayloadV1}, {Payload: gateway.PayloadV2}, {Payload: gateway.PayloadV1, API: gateway.APITypeHTTP}} {
 			version := route.Payload + " " + gateway.PayloadVersion(route.API)
 			route.BinaryMediaTypes = []string{"image/*"}
@@ -203,12 +199,28 @@ func FuzzMap(f *testing.F) {
 					}
 				}
 			}
-			if route.Payload == gateway.PayloadV1 && checkable && reference.Body != nil && !reference.IsBase64Encoded &&
-				strings.ToValidUTF8(string(a.Body), "\ufffd") != strings.ToValidUTF8(*reference.Body, "\ufffd") && !strings.Contains(*reference.Body, "\ufffd") {
-				t.Fatalf("body %q, want %q", a.Body, *reference.Body)
+			if route.Payload == gateway.PayloadV1 && checkable && !strings.Contains(body, "\ufffd") &&
+				strings.ToValidUTF8(string(a.Body), "\ufffd") != strings.ToValidUTF8(body, "\ufffd") {
+				t.Fatalf("body %q, want %q", a.Body, body)
 			}
 		}
 	})
+}
+
+// plainBody is the text of a result's body as encoding/json reads it, if there is just one and it is not in base64.
+// It does not decode into a struct: that would take "Body" for "body", which a result may not.
+func plainBody(payload []byte) (body string, found bool) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(payload, &members) != nil || strings.Count(string(payload), "ody") != 1 {
+		return "", false
+	}
+	var base64 bool
+	if flag, ok := members["isBase64Encoded"]; ok && (json.Unmarshal(flag, &base64) != nil || base64) {
+		return "", false
+	}
+	text, ok := members["body"]
+	found = ok && text[0] == '"' && json.Unmarshal(text, &body) == nil
+	return body, found
 }
 
 func BenchmarkMap_V1(b *testing.B) {
