@@ -66,7 +66,9 @@ type Error struct {
 	Busy bool
 	// Permanent marks a start failure that trying again cannot cure (image missing, bad configuration).
 	Permanent bool
-	cause     error
+	// Reason is the kind of cause of a start failure, empty when it is not known.
+	Reason Reason
+	cause  error
 }
 
 // Errorf makes an Error; a %w in format becomes its cause.

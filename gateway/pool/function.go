@@ -510,7 +510,7 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	err.RetryAfter = max(pause, time.Second)
 	var known *gateway.Error
 	if errors.As(cause, &known) {
-		err.Permanent = known.Permanent
+		err.Permanent, err.Reason = known.Permanent, known.Reason
 	}
 	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
 		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds())
