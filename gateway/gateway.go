@@ -192,8 +192,11 @@ type Invocation struct {
 	// TraceID is a whole X-Amzn-Trace-Id value: Root, Parent and Sampled.
 	TraceID       string
 	ClientContext string
-	LogTail       bool
-	Payload       []byte
+	// Qualifier is the version that the caller has named, "$LATEST", empty when it named none (AWS: it then ends the ARN that
+	// the function is told).
+	Qualifier string
+	LogTail   bool
+	Payload   []byte
 	// Memory takes the bytes of a result that is not small, so that the sum of all results is bounded; nil does not count
 	// them. Its owner releases it when the result has been dealt with.
 	Memory Memory

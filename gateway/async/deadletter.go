@@ -188,7 +188,7 @@ func (q *Queue) Replay(ctx context.Context, function string, ids ...uint64) (int
 		if ev.RequestID == "" {
 			return fmt.Errorf("dead letter %d of %s cannot be read, and so not be replayed: purge it", m.Sequence, function)
 		}
-		s := state{RequestID: ev.RequestID, TraceID: ev.TraceID, ClientContext: ev.ClientContext, Accepted: time.Now().UnixMilli()}
+		s := state{RequestID: ev.RequestID, TraceID: ev.TraceID, ClientContext: ev.ClientContext, Qualifier: ev.Qualifier, Accepted: time.Now().UnixMilli()}
 		body := ev.payload
 		if o := ev.Outcome; o != nil && !o.Bury {
 			s.Outcome, body = o, ev.body()

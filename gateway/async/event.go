@@ -29,6 +29,7 @@ type state struct {
 	RequestID     string `json:"request_id"`
 	TraceID       string `json:"trace_id,omitempty"`
 	ClientContext string `json:"client_context,omitempty"`
+	Qualifier     string `json:"qualifier,omitempty"`
 	// Accepted is when the event was, Due when it is to be tried, in milliseconds since 1970; 0 is at once.
 	Accepted int64 `json:"accepted"`
 	Due      int64 `json:"due,omitempty"`
@@ -122,7 +123,7 @@ func (e event) body() []byte {
 }
 
 func (e event) invocation() gateway.Invocation {
-	return gateway.Invocation{RequestID: e.RequestID, TraceID: e.TraceID, ClientContext: e.ClientContext, Payload: e.payload}
+	return gateway.Invocation{RequestID: e.RequestID, TraceID: e.TraceID, ClientContext: e.ClientContext, Qualifier: e.Qualifier, Payload: e.payload}
 }
 
 // record is AWS's invocation record (Lambda developer guide, Capturing records of Lambda asynchronous invocations).

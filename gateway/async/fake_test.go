@@ -127,7 +127,7 @@ func apply(q *Queue, functions ...*gateway.Function) {
 
 func enqueue(t *testing.T, q *Queue, fn *gateway.Function, id, payload string) {
 	t.Helper()
-	require.NoError(t, q.Enqueue(t.Context(), fn, gateway.Invocation{RequestID: id, TraceID: "Root=1-2-3", ClientContext: "e30=", Payload: []byte(payload)}))
+	require.NoError(t, q.Enqueue(t.Context(), fn, gateway.Invocation{RequestID: id, TraceID: "Root=1-2-3", ClientContext: "e30=", Qualifier: "$LATEST", Payload: []byte(payload)}))
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

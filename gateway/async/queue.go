@@ -403,7 +403,7 @@ func (q *Queue) maxAge(function string) time.Duration {
 //     store did not answer.
 func (q *Queue) Enqueue(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) error {
 	began := time.Now()
-	s := state{RequestID: inv.RequestID, TraceID: inv.TraceID, ClientContext: inv.ClientContext, Accepted: began.UnixMilli()}
+	s := state{RequestID: inv.RequestID, TraceID: inv.TraceID, ClientContext: inv.ClientContext, Qualifier: inv.Qualifier, Accepted: began.UnixMilli()}
 	if err := q.enqueue(ctx, fn.Name, s, inv.Payload); err != nil {
 		refused.WithLabelValues(fn.Name, string(gateway.ErrorCode(err))).Inc()
 		return err

@@ -33,7 +33,7 @@ func TestQueue_EventRunsOnce_AndNothingIsLeft(t *testing.T) {
 	empty(t, q)
 	require.Equal(t, 1, inv.ran("r1"))
 	got := inv.runs["r1"][0]
-	assert.Equal(t, gateway.Invocation{RequestID: "r1", TraceID: "Root=1-2-3", ClientContext: "e30=", Payload: []byte(`{"a":1}`)}, got)
+	assert.Equal(t, gateway.Invocation{RequestID: "r1", TraceID: "Root=1-2-3", ClientContext: "e30=", Qualifier: "$LATEST", Payload: []byte(`{"a":1}`)}, got)
 	assert.Empty(t, letters(t, q, "f"))
 	assert.NoError(t, q.Check(t.Context()))
 	assert.Empty(t, q.Notes())

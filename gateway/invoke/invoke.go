@@ -110,7 +110,7 @@ func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway
 	if len(inv.Payload) > MaxPayload {
 		return res, gateway.Errorf(gateway.CodeTooLarge, "function %s: event of %d bytes, at most %d are allowed", fn.Name, len(inv.Payload), MaxPayload)
 	}
-	for _, h := range [...]struct{ name, value string }{{"request id", inv.RequestID}, {"trace id", inv.TraceID}, {"client context", inv.ClientContext}} {
+	for _, h := range [...]struct{ name, value string }{{"request id", inv.RequestID}, {"trace id", inv.TraceID}, {"client context", inv.ClientContext}, {"qualifier", inv.Qualifier}} {
 		if strings.ContainsFunc(h.value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return res, gateway.Errorf(gateway.CodeInvalid, "function %s: %s holds a control character", fn.Name, h.name)
 		}
@@ -275,6 +275,7 @@ const (
 	headerLogResult     = "X-Amz-Log-Result"
 	headerExtensions    = "X-Esb-Extensions"
 	headerContainer     = "X-Esb-Container-Id"
+	headerQualifier     = "X-Esb-Qualifier"
 )
 
 // interpret makes the result of what lambda-init answered (docs/lambda-init.md). fault, when not empty, is why the

@@ -135,7 +135,7 @@ func TestInvoke_SendsTheContract(t *testing.T) {
 		i := mustNew(t, b, fn)
 		w.pipe(i)
 		inv := event
-		inv.LogTail, inv.ClientContext = true, "e30="
+		inv.LogTail, inv.ClientContext, inv.Qualifier = true, "e30=", "$LATEST"
 		deadline := time.Now().Add(fn.Timeout).UnixMilli()
 		res, err := i.Invoke(t.Context(), fn, inv)
 		require.NoError(t, err)
@@ -149,6 +149,7 @@ func TestInvoke_SendsTheContract(t *testing.T) {
 			"X-Amzn-Trace-Id":            {"Root=1-2-3;Parent=4;Sampled=1"},
 			"X-Amz-Client-Context":       {"e30="},
 			"X-Amz-Log-Type":             {"Tail"},
+			"X-Esb-Qualifier":            {"$LATEST"},
 		}, header)
 		assert.Equal(t, event.Payload, body)
 		assert.Equal(t, "bG9n", res.LogTail)

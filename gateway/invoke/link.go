@@ -191,6 +191,7 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	b = appendHeader(b, "X-Amzn-RequestId", inv.RequestID)
 	b = appendHeader(b, "X-Amzn-Trace-Id", inv.TraceID)
 	b = appendHeader(b, "X-Amz-Client-Context", inv.ClientContext)
+	b = appendHeader(b, headerQualifier, inv.Qualifier)
 	if inv.LogTail {
 		b = appendHeader(b, "X-Amz-Log-Type", "Tail")
 	}

@@ -183,8 +183,10 @@ type session struct {
 	// caller is the function that asks, nil for a configured key.
 	caller *gateway.Function
 	fn     *gateway.Function
-	inv    gateway.Invocation
-	begun  bool
+	// qualifier is the caller's, empty when it gave none.
+	qualifier string
+	inv       gateway.Invocation
+	begun     bool
 }
 
 func (s *session) serve() error {
@@ -322,7 +324,7 @@ func (s *session) find(ref reference) error {
 		return &refusal{status: http.StatusNotFound, kind: "ResourceNotFoundException", user: true, capital: true,
 			message: "Function not found: " + arn + ":" + qualifier}
 	}
-	s.fn, s.out.Function = fn, fn.Name
+	s.fn, s.out.Function, s.qualifier = fn, fn.Name, ref.qualifier
 	return nil
 }
 

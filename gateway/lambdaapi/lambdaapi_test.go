@@ -213,6 +213,11 @@ func TestInvoke_Names_AsAWSHasThem(t *testing.T) {
 		assert.Equal(t, c.kind, w.Header().Get("X-Amzn-Errortype"), "%s%s", c.name, c.query)
 		if c.status == 200 {
 			assert.Equal(t, "echo", f.function)
+			qualifier := ""
+			if strings.Contains(c.name+c.query, "LATEST") {
+				qualifier = "$LATEST"
+			}
+			assert.Equal(t, qualifier, f.inv.Qualifier, "%s%s", c.name, c.query)
 		} else {
 			assert.Empty(t, f.function)
 		}

@@ -88,7 +88,7 @@ func (s *session) prepare() (invocationType, error) {
 	default:
 		return kind, errValidation(v, "invocationType", "Member must satisfy enum value set: [Event, RequestResponse, DryRun]")
 	}
-	s.inv = gateway.Invocation{RequestID: s.RequestID, TraceID: s.TraceID, Payload: s.body}
+	s.inv = gateway.Invocation{RequestID: s.RequestID, TraceID: s.TraceID, Qualifier: s.qualifier, Payload: s.body}
 	if s.Memory != nil {
 		s.inv.Memory = s.Memory
 	}
