@@ -11,6 +11,8 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.114.8
 	github.com/aws/smithy-go v1.28.8
 	github.com/edge-serverless-box/esb/api v0.0.0
+	github.com/edge-serverless-box/esb/functions v0.0.0
+	github.com/edge-serverless-box/esb/native v0.0.0
 	github.com/edge-serverless-box/esb/sigv4 v0.0.0
 	github.com/google/nftables v0.3.0
 	github.com/stretchr/testify v1.12.1
@@ -19,6 +21,8 @@ require (
 	golang.org/x/sys v0.50.0
 	google.golang.org/grpc v1.83.2
 )
+
+require github.com/go-logr/logr v1.4.4 // indirect
 
 require (
 	github.com/aws/aws-sdk-go-v2/internal/configsources v1.5.10 // indirect
@@ -34,9 +38,6 @@ require (
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
 	github.com/mdlayher/socket v0.6.0 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
-	go.opentelemetry.io/otel/metric v1.46.0 // indirect
-	go.opentelemetry.io/otel/sdk v1.46.0 // indirect
-	go.opentelemetry.io/otel/trace v1.46.0 // indirect
 	golang.org/x/net v0.62.0
 	golang.org/x/sync v0.25.0 // indirect
 	golang.org/x/text v0.44.0 // indirect
@@ -49,3 +50,7 @@ replace github.com/edge-serverless-box/esb/api => ../api
 replace github.com/edge-serverless-box/esb/sigv4 => ../sigv4
 
 replace github.com/edge-serverless-box/esb/guard => ../guard
+
+replace github.com/edge-serverless-box/esb/functions => ../functions
+
+replace github.com/edge-serverless-box/esb/native => ../native

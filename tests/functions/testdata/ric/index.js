@@ -1,0 +1,2 @@
+'use strict';
+exports.handler = async (event, context) => ({ event, function: context.functionName, request: context.awsRequestId });
