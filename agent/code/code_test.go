@@ -125,10 +125,15 @@ func TestStore_EvilZips_AreRefusedByName(t *testing.T) {
 		"double slash":           {zipOf(t, file{"a//b", 0o644, "x"}), "is not a plain path"},
 		"zero byte":              {zipOf(t, file{"a\x00b", 0o644, "x"}), "is not UTF-8 text"},
 		"long name":              {zipOf(t, file{strings.Repeat("n", 256), 0o644, "x"}), "has 256 bytes"},
-		"link up":                {zipOf(t, file{"l", link, "../x"}), `entry "l": is a link that leaves the folder of the code, to "../x"`},
-		"absolute link":          {zipOf(t, file{"l", link, "/etc/passwd"}), `entry "l": is a link to the absolute path "/etc/passwd"`},
-		"link through a link":    {zipOf(t, file{"a/b/top", link, "../.."}, file{"l", link, "a/b/top/../etc/passwd"}), `entry "l": is a link that goes round`},
-		"links in a circle":      {zipOf(t, file{"a", link, "b"}, file{"b", link, "a"}), "is a link that goes round"},
+		"link to nothing":        {zipOf(t, file{"l", link, ""}), `entry "l": is a link to no valid path`},
+		"link with a zero byte":  {zipOf(t, file{"l", link, "a\x00b"}), `entry "l": is a link to no valid path`},
+		"file below a link up":   {zipOf(t, file{"a", link, "../../.."}, file{"a/evil", 0o644, "x"}), `entry "a/evil": lies below "a", which is no folder`},
+		"file in the host's etc": {zipOf(t, file{"a", link, "/etc"}, file{"a/passwd", 0o644, "x"}), `entry "a/passwd": lies below "a", which is no folder`},
+		"folder below a link":    {zipOf(t, file{"a", link, "/etc"}, file{"a/b/", fs.ModeDir | 0o755, ""}), `entry "a/b/": lies below "a", which is no folder`},
+		"link below a link":      {zipOf(t, file{"a", link, "/etc"}, file{"a/b", link, "x"}), `entry "a/b": lies below "a", which is no folder`},
+		"link where a file is":   {zipOf(t, file{"a", 0o644, "x"}, file{"a", link, "/etc/passwd"}), `entry "a": is there twice`},
+		"link where a folder is": {zipOf(t, file{"a/b", 0o644, "x"}, file{"a", link, "/etc"}), `entry "a": is there twice`},
+		"link put under a file":  {zipOf(t, file{"a", link, "/tmp/esb-evil"}, file{"a", 0o644, "x"}), `entry "a": is there twice`},
 		"file below a link":      {zipOf(t, file{"l", link, "sub"}, file{"l/evil", 0o644, "x"}), `entry "l/evil": lies below "l", which is no folder`},
 		"file below a file":      {zipOf(t, file{"f", 0o644, "x"}, file{"f/evil", 0o644, "x"}), `lies below "f"`},
 		"twice":                  {zipOf(t, file{"a", 0o644, "x"}, file{"./a", 0o644, "y"}), `entry "./a": is there twice`},
@@ -245,13 +250,70 @@ func TestStore_Folder_IsCopiedAndFollowsTheSameRules(t *testing.T) {
 	assert.ErrorContains(t, err, "holds another version of the code")
 	assert.Equal(t, agent.CodeUnavailable, agent.ErrorCode(err))
 
-	require.NoError(t, os.Symlink("../code", filepath.Join(folder, "out")))
-	_, err = s.Get(t.Context(), agent.FunctionCode{Source: local(t, folder)})
-	assert.ErrorContains(t, err, `entry "out": is a link that leaves the folder of the code`)
 	_, err = s.Get(t.Context(), agent.FunctionCode{Source: agent.CodeSource{
 		Location: filepath.Join(dir, "nowhere"), Version: codeversion.Content + strings.Repeat("1", 64),
 	}})
 	assert.ErrorContains(t, err, "the agent has no such file or folder")
+}
+
+// wild are links that lead anywhere: they are the container's business (AWS keeps them; aws-sam-cli issue 4364).
+var wild = map[string]string{
+	"node_modules": "/opt/nodejs/node_modules", "cache": "/tmp/cache", "venv/bin/python3": "/usr/bin/python3", "lib": "/opt/lib",
+	"passwd": "/etc/passwd", "up": "../../../../../../etc/passwd", "round": "round", "self": ".", "proc": "/proc/self/root", "gone": "/nowhere/at/all",
+}
+
+// TestStore_LinksThatLeadElsewhere_AreKeptAndNeverFollowed packs them into a zip file, a folder and a layer.
+func TestStore_LinksThatLeadElsewhere_AreKeptAndNeverFollowed(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, filepath.Join(dir, "code"), 0, nil)
+	files, folder := []file{{"app.py", 0o644, "x"}}, filepath.Join(dir, "folder")
+	mustWrite(t, filepath.Join(folder, "app.py"), []byte("x"))
+	want := []string{"app.py=x"}
+	for name, target := range wild {
+		files = append(files, file{name, fs.ModeSymlink | 0o777, target})
+		require.NoError(t, os.MkdirAll(filepath.Join(folder, filepath.Dir(name)), 0o755))
+		require.NoError(t, os.Symlink(target, filepath.Join(folder, name)))
+		want = append(want, name+"->"+target)
+	}
+	zipped := local(t, mustWrite(t, filepath.Join(dir, "f.zip"), zipOf(t, files...)))
+	other := local(t, mustWrite(t, filepath.Join(dir, "other.zip"), zipOf(t, file{"lib/x", 0o644, "y"}, file{"passwd", 0o644, "own"})))
+	for name, source := range map[string]agent.CodeSource{"zip": zipped, "folder": local(t, folder)} {
+		t.Run(name, func(t *testing.T) {
+			l, err := s.Get(t.Context(), agent.FunctionCode{Source: source, Layers: []agent.CodeSource{zipped, other}})
+			require.NoError(t, err)
+			defer l.Release()
+			assert.ElementsMatch(t, want, contents(t, l.Task))
+			assert.Subset(t, contents(t, l.Opt), []string{"lib/x=y", "passwd=own", "up->../../../../../../etc/passwd", "proc->/proc/self/root"})
+		})
+	}
+	before, err := os.Stat("/etc/passwd")
+	require.NoError(t, err)
+	require.NoError(t, s.Prune(func(string) bool { return false }))
+	after, err := os.Stat("/etc/passwd")
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+	trees, err := os.ReadDir(s.path("trees"))
+	require.NoError(t, err)
+	assert.Empty(t, trees)
+}
+
+// TestLease_BootstrapIsALink lets the container decide where it leads.
+func TestLease_BootstrapIsALink(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, filepath.Join(dir, "code"), 0, nil)
+	for target, want := range map[string]string{"/opt/bin/run": "", "../opt/bin/run": "", "main": "is not executable", "missing": "there is none"} {
+		path := mustWrite(t, filepath.Join(dir, "f.zip"), zipOf(t, file{"bootstrap", fs.ModeSymlink | 0o777, target}, file{"main", 0o644, "x"}))
+		l, err := s.Get(t.Context(), agent.FunctionCode{Source: local(t, path), Runtime: "provided.al2023"})
+		require.NoError(t, err)
+		program, err := l.Bootstrap()
+		if want == "" {
+			require.NoError(t, err, target)
+			assert.Equal(t, "/var/task/bootstrap", program)
+		} else {
+			assert.ErrorContains(t, err, want, target)
+		}
+		l.Release()
+	}
 }
 
 func TestStore_Layers_LaterOnesCount(t *testing.T) {

@@ -237,6 +237,8 @@ func (l *Lease) Bootstrap() (string, error) {
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("look at %s: %w", name, err)
+		case found.Mode().Type() == fs.ModeSymlink:
+			return name, nil // where it leads is known in the container alone
 		case !found.Mode().IsRegular():
 			return "", agent.Errorf(agent.CodePrecondition, "%s: bootstrap is not a file", l.code.Source.Location)
 		case found.Mode()&0o111 == 0:
@@ -249,14 +251,21 @@ func (l *Lease) Bootstrap() (string, error) {
 		"%s: runtime %s needs a program named bootstrap at the top of the code or of a layer, and there is none", l.code.Source.Location, l.code.Runtime)
 }
 
-// statIn follows links, but not out of dir.
+// statIn looks at a file. It follows links, but not out of dir: one that leads elsewhere is described itself.
 func statIn(dir, name string) (fs.FileInfo, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }()
-	return root.Stat(name)
+	found, err := root.Stat(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return found, err
+	}
+	if link, lstatErr := root.Lstat(name); lstatErr == nil && link.Mode().Type() == fs.ModeSymlink {
+		return link, nil
+	}
+	return nil, err
 }
 
 // tree is one leased tree.

@@ -171,35 +171,18 @@ func (b *builder) file(given string, executable bool, size int64, r io.Reader) (
 	return b.failed(given, out.Chmod(mode))
 }
 
-// link makes a symbolic link. Whether it stays inside in the end is known when everything is there: see finish.
+// link makes a symbolic link, wherever it leads: it is looked up in the container, as on AWS ("node_modules" may lead to
+// "/opt/nodejs/node_modules"). On this machine nothing follows it: no entry may lie below one (see parent).
 func (b *builder) link(given, target string) error {
 	name, err := b.claim(given, fs.ModeSymlink)
 	if err != nil {
 		return err
 	}
 	b.entries[name] = entry{kind: fs.ModeSymlink, named: true}
-	switch inside := path.Join(path.Dir(name), target); {
-	case target == "" || strings.ContainsRune(target, 0) || len(target) > maxLink:
+	if target == "" || strings.ContainsRune(target, 0) || len(target) > maxLink {
 		return b.refuse(given, "is a link to no valid path")
-	case path.IsAbs(target):
-		return b.refuse(given, "is a link to the absolute path %q: links must be relative and stay inside", target)
-	case inside == ".." || strings.HasPrefix(inside, "../"):
-		return b.refuse(given, "is a link that leaves the folder of the code, to %q", target)
 	}
 	return b.failed(given, b.root.Symlink(target, name))
-}
-
-// finish checks where links lead, other links on the way followed. One that leads nowhere is harmless.
-func (b *builder) finish() (info, error) {
-	for name, e := range b.entries {
-		if e.kind != fs.ModeSymlink {
-			continue
-		}
-		if _, err := b.root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return info{}, b.refuse(name, "is a link that goes round in circles or leaves the folder of the code")
-		}
-	}
-	return b.info, nil
 }
 
 // copyFolder copies a local folder, which may change meanwhile; from is its name in messages.
@@ -224,7 +207,7 @@ func copyFolder(ctx context.Context, from string, folder *os.Root, dir string) (
 	case err != nil:
 		return info{}, fmt.Errorf("read the code: %w", err)
 	}
-	return b.finish()
+	return b.info, nil
 }
 
 // errChanging is a file that changed its size while it was copied.

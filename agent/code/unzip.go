@@ -68,7 +68,7 @@ func unzip(ctx context.Context, location, file, dir string) (_ info, err error) 
 			return info{}, err
 		}
 	}
-	return b.finish()
+	return b.info, nil
 }
 
 func (b *builder) unzipEntry(e *zip.File) error {

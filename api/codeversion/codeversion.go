@@ -6,12 +6,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"syscall"
 )
 
 // Limits of one piece of code.
@@ -45,7 +46,7 @@ func Of(ctx context.Context, path string) (string, error) {
 		if info.Size() > MaxBytes {
 			return "", fmt.Errorf("%s: has %d bytes, at most %d are allowed", path, info.Size(), MaxBytes)
 		}
-		err = addFile(sum, path, MaxBytes)
+		err = addFile(sum, MaxBytes, func() (*os.File, error) { return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) })
 	case info.IsDir():
 		err = addFolder(ctx, sum, path)
 	default:
@@ -57,27 +58,26 @@ func Of(ctx context.Context, path string) (string, error) {
 	return Content + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-func addFolder(ctx context.Context, sum hash.Hash, root string) error {
+// addFolder follows no link in the folder, also none that somebody puts in a file's place meanwhile: links are part of the
+// code, and lead where they lead in the container.
+func addFolder(ctx context.Context, sum hash.Hash, path string) (err error) {
 	_, _ = io.WriteString(sum, "esb code folder 1\n") // no zip file begins like this
 	entries, left := 0, int64(MaxBytes)
-	// WalkDir does not follow a root that is a link, and visits in lexical order.
-	resolved, err := filepath.EvalSymlinks(root)
+	root, err := os.OpenRoot(path)
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(resolved, func(path string, d fs.DirEntry, err error) error {
+	defer func() { err = errors.Join(err, root.Close()) }()
+	// WalkDir visits in lexical order.
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
 		}
-		if err != nil || path == resolved {
-			return err
-		}
-		name, err := filepath.Rel(resolved, path)
-		if err != nil {
+		if err != nil || name == "." {
 			return err
 		}
 		if entries++; entries > MaxEntries {
-			return fmt.Errorf("%s: holds more than %d files and folders", root, MaxEntries)
+			return fmt.Errorf("%s: holds more than %d files and folders", path, MaxEntries)
 		}
 		info, err := d.Info()
 		if err != nil {
@@ -88,30 +88,33 @@ func addFolder(ctx context.Context, sum hash.Hash, root string) error {
 			_, err = fmt.Fprintf(sum, "d %q\n", name)
 		case fs.ModeSymlink:
 			var target string
-			if target, err = os.Readlink(path); err == nil {
+			if target, err = root.Readlink(name); err == nil {
 				_, err = fmt.Fprintf(sum, "l %q %q\n", name, target)
 			}
 		case 0:
 			if left -= info.Size(); left < 0 {
-				return fmt.Errorf("%s: holds more than %d bytes (with %s)", root, MaxBytes, name)
+				return fmt.Errorf("%s: holds more than %d bytes (with %s)", path, MaxBytes, name)
 			}
 			_, _ = fmt.Fprintf(sum, "f %q %t %d\n", name, info.Mode()&0o111 != 0, info.Size())
-			err = addFile(sum, path, info.Size())
+			err = addFile(sum, info.Size(), func() (*os.File, error) { return root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) })
 		default:
-			return fmt.Errorf("%s: %s is neither a file nor a folder nor a link", root, name)
+			return fmt.Errorf("%s: %s is neither a file nor a folder nor a link", path, name)
 		}
 		return err
 	})
 }
 
 // addFile adds a file's bytes, at most as many as it had when it was looked at: one that grows without end does not hold
-// the caller up, and its version is another one next time.
-func addFile(sum hash.Hash, path string, size int64) error {
-	f, err := os.Open(path)
+// the caller up, and its version is another one next time. It does not wait for what has become a pipe either.
+func addFile(sum hash.Hash, size int64, open func() (*os.File, error)) error {
+	f, err := open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	if now, err := f.Stat(); err != nil || !now.Mode().IsRegular() {
+		return errors.Join(err, fmt.Errorf("%s: changes while it is read", f.Name()))
+	}
 	_, err = io.Copy(sum, io.LimitReader(f, size))
 	return err
 }

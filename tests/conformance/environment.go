@@ -30,6 +30,8 @@ var handlers = map[string]string{
 def handler(event, context):
     return {"statusCode": 200, "body": json.dumps({"Env": dict(os.environ)})}
 `,
+	"probe-links/index.mjs":                              linksHandler,
+	"probe-links-layer/nodejs/node_modules/dep/index.js": dependency,
 	"probe-node/index.js": `exports.handler = async () => ({ statusCode: 200, body: JSON.stringify({ Env: process.env }) });
 `,
 }
@@ -60,6 +62,14 @@ func addProbe(config string) error {
 	}
 	if err := os.WriteFile(filepath.Join(extensions, "watcher"), data, 0o755); err != nil {
 		return err
+	}
+	for name, target := range links {
+		if err := os.MkdirAll(filepath.Join(config, filepath.Dir(name)), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(target, filepath.Join(config, name)); err != nil {
+			return err
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(handlers)) {
 		if err := os.MkdirAll(filepath.Join(config, filepath.Dir(name)), 0o755); err != nil {
@@ -303,6 +313,7 @@ var environmentChecks = map[string]func(*examination){
 		x.check(got.PID == first.PID && got.Count == first.Count+1, "it is another process")
 		x.check(got.GapMS >= 900, "the longest time without a tick of its background thread is %d ms", got.GapMS)
 	},
+	"links": checkLinks,
 	"not-frozen": func(x *examination) {
 		first := x.ask("/probe-reset", "tick", 0)
 		x.eventually("ticks between two invocations", func() bool {
