@@ -1,4 +1,5 @@
-// Command esb-settings writes docs/settings.md, or with -check says whether it is current. It is run in the repository.
+// Command esb-settings writes docs/settings.md, and the lists of settings in the Compose files, of what the code says; or
+// with -check says whether they are current. It is run in the repository.
 package main
 
 import (
@@ -11,8 +12,11 @@ import (
 	"github.com/edge-serverless-box/esb/native/settingsdoc"
 )
 
+// composeFile is the one that the other runs inside of its container.
+const composeFile = "docker-compose.yml"
+
 func main() {
-	check := flag.Bool("check", false, "write nothing; exit code 1 when the page is not current")
+	check := flag.Bool("check", false, "write nothing; exit code 1 when a file is not current")
 	root := flag.String("root", ".", "folder of the repository")
 	flag.Parse()
 	if err := run(*root, *check); err != nil {
@@ -26,12 +30,25 @@ func run(root string, check bool) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(root, "docs", "settings.md")
-	if !check {
-		return os.WriteFile(path, []byte(page), 0o644)
+	errs := []error{bring(root, filepath.Join("docs", "settings.md"), page, check)}
+	for _, file := range []string{composeFile, "docker-compose.dind.yml"} {
+		text, err := settingsdoc.Compose(root, file, composeFile, settingsdoc.Sources())
+		if err != nil {
+			return err
+		}
+		errs = append(errs, bring(root, file, text, check))
 	}
-	if old, err := os.ReadFile(path); err != nil || string(old) != page {
-		return errors.Join(err, errors.New("docs/settings.md is not what the doc comments of the settings say: run 'go tool task docs' and commit what it changes"))
+	return errors.Join(errs...)
+}
+
+// bring writes a file, or checks that it is what it should be.
+func bring(root, name, want string, check bool) error {
+	path := filepath.Join(root, name)
+	if !check {
+		return os.WriteFile(path, []byte(want), 0o644)
+	}
+	if old, err := os.ReadFile(path); err != nil || string(old) != want {
+		return errors.Join(err, fmt.Errorf("%s is not what the doc comments of the settings say: run 'go tool task docs' and commit what it changes", name))
 	}
 	return nil
 }
