@@ -42,6 +42,9 @@ type Function struct {
 	Scaling Scaling
 	// Async is for its asynchronous invocations.
 	Async Async
+	// AllowLoops lets it be invoked however often one chain of invocations comes back to it (AWS: RecursiveLoop Allow;
+	// package lineage).
+	AllowLoops bool
 	// Invoke are the names of the functions that this one's own keys may invoke through the Invoke API; none by default.
 	Invoke []string
 	// Stores is what its own keys open at S3 and DynamoDB.

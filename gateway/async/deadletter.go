@@ -12,10 +12,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/lineage"
 )
 
 // shownPayload is the largest payload in bytes that a list of dead letters shows.
 const shownPayload = 4 << 10
+
+// sweepInterval is how often old dead letters are looked for.
+const sweepInterval = time.Hour
 
 // Kinds of a Letter.
 const (
@@ -188,7 +192,8 @@ func (q *Queue) Replay(ctx context.Context, function string, ids ...uint64) (int
 		if ev.RequestID == "" {
 			return fmt.Errorf("dead letter %d of %s cannot be read, and so not be replayed: purge it", m.Sequence, function)
 		}
-		s := state{RequestID: ev.RequestID, TraceID: ev.TraceID, ClientContext: ev.ClientContext, Qualifier: ev.Qualifier, Accepted: time.Now().UnixMilli()}
+		s := state{RequestID: ev.RequestID, ClientContext: ev.ClientContext, Qualifier: ev.Qualifier, Accepted: time.Now().UnixMilli(), Up: q.up.now()}
+		s.TraceID, _ = lineage.Hop(lineage.Cut(ev.TraceID), function)
 		body := ev.payload
 		if o := ev.Outcome; o != nil && !o.Bury {
 			s.Outcome, body = o, ev.body()
@@ -208,6 +213,52 @@ func (q *Queue) Purge(ctx context.Context, function string, ids ...uint64) (int,
 		q.log.Info("dead letter purged", "function", function, "request_id", m.Header.Get("RequestID"), "id", m.Sequence)
 		return stream.DeleteMsg(ctx, m.Sequence)
 	})
+}
+
+// sweepOften removes the dead letters that have been kept for long enough, until ctx ends.
+func (q *Queue) sweepOften(ctx context.Context) {
+	for first := true; ; first = false {
+		wait := sweepInterval
+		if first {
+			wait = time.Second // the streams have been read by then, and nobody waits for it
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := q.sweep(ctx); err != nil && ctx.Err() == nil {
+			q.log.Warn("old dead letters not removed", "error", err.Error())
+		}
+	}
+}
+
+// sweep removes the dead letters that are older than DeadRetention, up to the first that is not.
+func (q *Queue) sweep(ctx context.Context) error {
+	stream := q.store.deadLetters()
+	if stream == nil {
+		return nil // a cluster that is not there yet
+	}
+	for {
+		m, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(q.deadSubject("*")))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the oldest dead letter: %w", err)
+		}
+		died := int64(0) // of a letter that cannot be read, or of a version that did not note it
+		if s, err := parseState(m.Header); err == nil && s.Outcome != nil {
+			died = s.Outcome.Up
+		}
+		if q.up.age(died) <= q.opts.DeadRetention {
+			return nil
+		}
+		q.log.Warn("dead letter removed: it was kept for ASYNC_DEAD_LETTER_RETENTION_DAYS", "subject", m.Subject, "request_id", m.Header.Get("RequestID"), "id", m.Sequence)
+		if err := stream.DeleteMsg(ctx, m.Sequence); err != nil {
+			return fmt.Errorf("remove dead letter %d: %w", m.Sequence, err)
+		}
+	}
 }
 
 // eachOf calls do with the letters that ids name, or with all that there were at the beginning.

@@ -12,7 +12,7 @@ import (
 )
 
 // stateHeader is the message header with an event's state. The body is the event's payload, then, once the function has
-// answered for good, its answer.
+// answered, its last answer.
 const stateHeader = "Esb-State"
 
 // Conditions of AWS's invocation record.
@@ -21,6 +21,8 @@ const (
 	conditionRetries = "RetriesExhausted"
 	conditionAge     = "EventAgeExceeded"
 	conditionZero    = "ZeroReservedConcurrency"
+	// conditionLoop is the box's own: AWS does not say what it writes.
+	conditionLoop = "RecursiveInvocation"
 )
 
 // state is what a message says of its event besides the payload. A message never changes: a new state is a new message
@@ -33,21 +35,36 @@ type state struct {
 	// Accepted is when the event was, Due when it is to be tried, in milliseconds since 1970; 0 is at once.
 	Accepted int64 `json:"accepted"`
 	Due      int64 `json:"due,omitempty"`
+	// Up and DueUp are the same in up-time, by which they are reckoned; 0 is unknown.
+	Up    int64 `json:"up,omitempty"`
+	DueUp int64 `json:"due_up,omitempty"`
 	// Tries is how often the function has failed on it.
 	Tries int `json:"tries,omitempty"`
 	// Error is why it was tried in vain the last time, for people.
 	Error string `json:"error,omitempty"`
+	// Last is how the function failed in the last try, nil before the first.
+	Last *lastTry `json:"last,omitempty"`
+	// Loops is how often the chain of invocations has come to the function, when that is too often: it is not run.
+	Loops int `json:"loops,omitempty"`
 	// Replaces is the sequence number of the message in whose place this one is.
 	Replaces uint64 `json:"replaces,omitempty"`
 	// Outcome is nil as long as the function has not answered for good.
 	Outcome *outcome `json:"outcome,omitempty"`
 }
 
+// lastTry is a try after which there is another.
+type lastTry struct {
+	// PayloadBytes is where in the body the payload ends and the answer begins.
+	PayloadBytes  int    `json:"payload_bytes"`
+	FunctionError string `json:"function_error"`
+}
+
 // outcome is how an event ended, and what is left to be done about it.
 type outcome struct {
 	Condition string `json:"condition"`
-	// At is when, in milliseconds since 1970.
+	// At is when, in milliseconds since 1970, Up in up-time.
 	At int64 `json:"at"`
+	Up int64 `json:"up,omitempty"`
 	// PayloadBytes is where in the body the payload ends and the answer begins; Answered says that there is one.
 	PayloadBytes int  `json:"payload_bytes"`
 	Answered     bool `json:"answered,omitempty"`
@@ -103,14 +120,19 @@ func readEvent(function string, m *jetstream.RawStreamMsg) (event, error) {
 		return event{}, err
 	}
 	e := event{state: s, function: function, payload: m.Data}
-	if o := s.Outcome; o != nil {
-		if o.PayloadBytes < 0 || o.PayloadBytes > len(m.Data) {
-			return e, fmt.Errorf("event %s: the payload has %d bytes and the message only %d", s.RequestID, o.PayloadBytes, len(m.Data))
-		}
-		e.payload = m.Data[:o.PayloadBytes]
-		if o.Answered {
-			e.answer = m.Data[o.PayloadBytes:]
-		}
+	size, answered := len(m.Data), false
+	switch {
+	case s.Outcome != nil:
+		size, answered = s.Outcome.PayloadBytes, s.Outcome.Answered
+	case s.Last != nil:
+		size, answered = s.Last.PayloadBytes, true
+	}
+	if size < 0 || size > len(m.Data) {
+		return e, fmt.Errorf("event %s: the payload has %d bytes and the message only %d", s.RequestID, size, len(m.Data))
+	}
+	e.payload = m.Data[:size:size]
+	if answered {
+		e.answer = m.Data[size:]
 	}
 	return e, nil
 }

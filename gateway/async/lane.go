@@ -18,8 +18,9 @@ const (
 // entry is an event in the index: what is needed to decide when to read it.
 type entry struct {
 	seq      uint64
-	due      int64 // milliseconds since 1970; 0 is at once
-	accepted int64
+	due      int64 // in up-time; 0 is at once
+	born     int64 // when it was accepted, or ended, in up-time
+	accepted int64 // milliseconds since 1970, for people
 	size     int32 // what it counts towards the limit
 	shard    uint8
 	// setbacks counts the tries in a row that failed for the box's sake.
@@ -34,8 +35,8 @@ func (h entryHeap) Less(i, j int) bool {
 	if h[i].due != h[j].due {
 		return h[i].due < h[j].due
 	}
-	if h[i].accepted != h[j].accepted {
-		return h[i].accepted < h[j].accepted
+	if h[i].born != h[j].born {
+		return h[i].born < h[j].born
 	}
 	return h[i].seq < h[j].seq
 }
@@ -66,15 +67,16 @@ type lane struct {
 	running  map[key]int64
 	expiring int
 
-	// throttles counts the refusals in a row; the last was at throttledAt. Until resumeAt nothing is tried, and then one
-	// event alone until it is not refused.
-	throttles             int
-	throttledAt, resumeAt time.Time
-	// oldestEnds is not later than the moment at which the first event becomes too old; 0 when unknown.
+	// throttles counts the refusals in a row; the last was at throttledAt. Until resumeAt, an up-time, nothing is tried, and
+	// then one event alone until it is not refused.
+	throttles   int
+	throttledAt time.Time
+	resumeAt    int64
+	// oldestEnds is not later than the up-time at which the first event becomes too old; 0 when unknown.
 	oldestEnds int64
 
 	timer  *time.Timer
-	wakeAt time.Time
+	wakeAt int64
 }
 
 // key names a message.
@@ -107,7 +109,7 @@ func (l *lane) limit() int {
 // add puts an event in.
 func (l *lane) add(e entry) {
 	heap.Push(&l.waiting, e)
-	if ends := e.accepted + l.q.maxAge(l.function).Milliseconds(); l.oldestEnds == 0 || ends < l.oldestEnds {
+	if ends := e.born + l.q.maxAge(l.function).Milliseconds(); l.oldestEnds == 0 || ends < l.oldestEnds {
 		l.oldestEnds = ends
 	}
 }
@@ -118,10 +120,9 @@ func (l *lane) pump() {
 		l.disarm()
 		return
 	}
-	now := time.Now()
-	ms := now.UnixMilli()
+	now := l.q.up.now()
 	if !l.outcomes {
-		l.expire(ms)
+		l.expire(now)
 	}
 	for len(l.expired) > 0 && l.expiring < expiries {
 		e := l.expired[len(l.expired)-1]
@@ -130,7 +131,7 @@ func (l *lane) pump() {
 		l.start(e, true)
 	}
 	limit := l.limit()
-	for len(l.running)-l.expiring < limit && len(l.waiting) > 0 && l.waiting[0].due <= ms && !now.Before(l.resumeAt) {
+	for len(l.running)-l.expiring < limit && len(l.waiting) > 0 && l.waiting[0].due <= now && l.resumeAt <= now {
 		l.start(heap.Pop(&l.waiting).(entry), false)
 	}
 	l.arm(now, limit)
@@ -150,7 +151,7 @@ func (l *lane) expire(now int64) {
 	kept := l.waiting[:0]
 	l.oldestEnds = 0
 	for _, e := range l.waiting {
-		ends := e.accepted + age
+		ends := e.born + age
 		if ends <= now {
 			l.expired = append(l.expired, e)
 			continue
@@ -165,32 +166,28 @@ func (l *lane) expire(now int64) {
 }
 
 // arm sets the timer for the next moment at which pump has something to do. What ends calls pump itself.
-func (l *lane) arm(now time.Time, limit int) {
+func (l *lane) arm(now int64, limit int) {
 	if len(l.waiting) == 0 {
 		l.disarm()
 		return
 	}
-	var at time.Time
+	var at int64
 	if len(l.running)-l.expiring < limit {
-		at = time.UnixMilli(l.waiting[0].due)
-		if at.Before(l.resumeAt) {
-			at = l.resumeAt
-		}
+		at = max(l.waiting[0].due, l.resumeAt, 1)
 	}
-	if ends := time.UnixMilli(l.oldestEnds); !l.outcomes && (at.IsZero() || ends.Before(at)) {
-		at = ends
+	if !l.outcomes && (at == 0 || l.oldestEnds < at) {
+		at = l.oldestEnds
 	}
-	if at.IsZero() {
+	if at == 0 {
 		l.disarm()
 		return
 	}
-	if l.timer != nil && l.wakeAt.Equal(at) {
+	if l.timer != nil && l.wakeAt == at {
 		return
 	}
 	l.disarm()
 	l.wakeAt = at
-	// A clock that was set back must not put the events off for long.
-	l.timer = time.AfterFunc(min(max(time.Millisecond, at.Sub(now)), time.Minute), func() {
+	l.timer = time.AfterFunc(time.Duration(max(1, at-now))*time.Millisecond, func() {
 		l.q.mu.Lock()
 		defer l.q.mu.Unlock()
 		l.timer = nil
@@ -212,12 +209,12 @@ func (l *lane) throttled(began time.Time) {
 	}
 	l.throttles++
 	l.throttledAt = time.Now()
-	l.resumeAt = l.throttledAt.Add(pause(l.throttles))
+	l.resumeAt = l.q.up.now() + pause(l.throttles).Milliseconds()
 }
 
 // unthrottled notes that a try was not refused.
 func (l *lane) unthrottled() {
-	l.throttles, l.resumeAt = 0, time.Time{}
+	l.throttles, l.resumeAt = 0, 0
 }
 
 // pause is how long to wait after n setbacks in a row.

@@ -59,10 +59,15 @@ func (q *Queue) putAway(e entry, ev event) verdict {
 	}
 	undelivered.WithLabelValues(ev.function, kindOf(to)).Inc()
 	var final *finalError
-	over := time.Since(time.UnixMilli(max(o.At, ev.Accepted))) > deliverFor
+	over := q.up.age(e.born) > deliverFor
 	q.log.Warn("record not delivered", "function", ev.function, "request_id", ev.RequestID, "kind", kindOf(to), "tries", e.setbacks+1,
 		"final", over || errors.As(err, &final), "error", err.Error())
-	if !over && !errors.As(err, &final) {
+	var stored *unclearError
+	switch {
+	case over, errors.As(err, &final):
+	case errors.As(err, &stored):
+		return unclear
+	default:
 		return setback
 	}
 	ev.Error = "the record could not be delivered: " + err.Error()
@@ -74,6 +79,12 @@ type finalError struct{ err error }
 
 func (e *finalError) Error() string { return e.err.Error() }
 func (e *finalError) Unwrap() error { return e.err }
+
+// unclearError is one after which the record may have been stored all the same.
+type unclearError struct{ err error }
+
+func (e *unclearError) Error() string { return e.err.Error() }
+func (e *unclearError) Unwrap() error { return e.err }
 
 func kindOf(to gateway.Destination) string {
 	switch {
@@ -119,8 +130,7 @@ func (q *Queue) invoke(ev event, function, id string, body []byte) error {
 	if fn == nil {
 		return fmt.Errorf("there is no function %s", function)
 	}
-	s := state{RequestID: id, TraceID: ev.TraceID, Accepted: time.Now().UnixMilli()}
-	err := q.enqueue(q.ctx, function, s, body, jetstream.WithMsgID("record-"+id))
+	err := q.enqueue(q.ctx, function, q.accept(fn, id, ev.TraceID), body, id)
 	switch gateway.ErrorCode(err) {
 	case "":
 		accepted.WithLabelValues(function).Inc()
@@ -128,7 +138,7 @@ func (q *Queue) invoke(ev event, function, id string, body []byte) error {
 	case gateway.CodeTooLarge, gateway.CodeInvalid:
 		return &finalError{err}
 	}
-	return err
+	return &unclearError{err}
 }
 
 // noRedirects: none are followed: a record goes where functions.yml says.

@@ -13,8 +13,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,9 +25,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/time/rate"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/lineage"
 	"github.com/edge-serverless-box/esb/guard/budget"
 )
 
@@ -69,7 +72,8 @@ type Options struct {
 	Prefix string
 	// MaxBytes bounds the events (ASYNC_MAX_MB), DeadMaxBytes the dead letters (ASYNC_DEAD_LETTER_MAX_MB).
 	MaxBytes, DeadMaxBytes int64
-	// DeadRetention is how long dead letters are kept (ASYNC_DEAD_LETTER_RETENTION_DAYS); 0 is for ever.
+	// DeadRetention is how long dead letters are kept (ASYNC_DEAD_LETTER_RETENTION_DAYS), in time that a gateway runs; 0 is
+	// for ever.
 	DeadRetention time.Duration
 	// RetryBase is the wait before the second try; the third waits twice as long (ASYNC_RETRY_BASE_SECONDS).
 	RetryBase time.Duration
@@ -103,7 +107,9 @@ type Queue struct {
 	bytes atomic.Int64
 	turn  atomic.Uint32
 	// pace keeps to intake; nil for a cluster.
-	pace *rate.Limiter
+	pace *pace
+	// up is the clock of everything that is stored.
+	up *uptime
 	// broken is why the streams cannot be used yet.
 	broken atomic.Pointer[error]
 	// deadRefused is why the last dead letter could not be stored, nil when it could.
@@ -132,7 +138,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 		return nil, err
 	}
 	q := &Queue{
-		opts: opts, log: opts.Logger, store: s,
+		opts: opts, log: opts.Logger, store: s, up: newUptime(),
 		functions: map[string]*gateway.Function{}, runs: map[string]*lane{}, outcomes: map[string]*lane{},
 		// Without a buffer: an event that waits for its removal would run twice after a crash.
 		handled: make(chan entry),
@@ -142,12 +148,16 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	q.feed, q.stopFeed = context.WithCancel(context.WithoutCancel(ctx))
 	q.setBroken(errors.New("the streams are not set up yet"))
 	if opts.URL == "" {
-		q.pace = rate.NewLimiter(intake, burst)
+		q.pace = newPace(intake, burst)
 	}
 	for range removers {
 		q.removing.Go(q.remove)
 	}
 	q.followers.Go(func() { s.watch(q.feed) })
+	q.followers.Go(func() { q.beat(q.feed) })
+	if opts.DeadRetention > 0 {
+		q.followers.Go(func() { q.sweepOften(q.feed) })
+	}
 	if opts.URL != "" {
 		q.followers.Go(q.attach)
 		return q, nil
@@ -183,6 +193,9 @@ func (q *Queue) load(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	if err := q.readUptime(ctx); err != nil {
+		return err
+	}
 	n, err := q.readAll(ctx)
 	if err != nil {
 		return err
@@ -312,20 +325,32 @@ func (r *reader) index(m jetstream.Msg, seq uint64) indexed {
 	x.size = int32(size + len(m.Headers().Get(stateHeader)) + overhead)
 	s, err := parseState(m.Headers())
 	if err != nil {
-		// It is looked at when its turn comes, and buried there.
+		// It counts as too old, so that it is looked at at once, and buried there.
+		x.born = -gateway.MaxAsyncAge.Milliseconds()
 		r.q.log.Error("event without a readable state", "shard", r.shard, "seq", seq, "function", x.function)
 		return x
 	}
-	x.accepted, x.due, x.replaces, x.outcome = s.Accepted, s.Due, s.Replaces, s.Outcome != nil
+	x.accepted, x.replaces, x.outcome = s.Accepted, s.Replaces, s.Outcome != nil
+	x.born, x.due = r.q.settle(s)
 	return x
 }
 
 // settle ends the first reading: the events that a later message replaces, and that the last process had no time to
 // remove, are removed now.
 func (r *reader) settle() {
-	for _, x := range r.early {
-		if old, ok := r.early[x.replaces]; ok && x.replaces < x.seq {
-			old.replaced(r)
+	replaced := make(map[uint64]bool)
+	for _, seq := range slices.Sorted(maps.Keys(r.early)) {
+		x := r.early[seq]
+		switch {
+		case x.replaces == 0 || x.replaces >= seq:
+		case replaced[x.replaces]:
+			// Stored twice: the store was away for longer than it recognises a repetition.
+			x.replaced(r)
+		default:
+			replaced[x.replaces] = true
+			if old, ok := r.early[x.replaces]; ok {
+				old.replaced(r)
+			}
 		}
 	}
 	r.first = len(r.early)
@@ -398,12 +423,15 @@ func (q *Queue) maxAge(function string) time.Duration {
 // current fn, under the request id of inv. ctx ends the wait of an event for its turn, but not its storing: a caller who
 // leaves must not make it unclear whether the event was taken. The errors, all *gateway.Error:
 //
+// An event that comes to the function once too often in its chain (package lineage) is taken, and ends without a run.
+//
 //   - CodeTooLarge: the payload is over MaxPayload. CodeInvalid: a header of the invocation could not be passed on.
 //   - CodeUnavailable: the queue is full, or the store is down. The event may have been stored all the same when the
 //     store did not answer.
 func (q *Queue) Enqueue(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) error {
 	began := time.Now()
-	s := state{RequestID: inv.RequestID, TraceID: inv.TraceID, ClientContext: inv.ClientContext, Qualifier: inv.Qualifier, Accepted: began.UnixMilli()}
+	s := q.accept(fn, inv.RequestID, inv.TraceID)
+	s.ClientContext, s.Qualifier = inv.ClientContext, inv.Qualifier
 	if err := q.enqueue(ctx, fn.Name, s, inv.Payload); err != nil {
 		refused.WithLabelValues(fn.Name, string(gateway.ErrorCode(err))).Inc()
 		return err
@@ -413,7 +441,19 @@ func (q *Queue) Enqueue(ctx context.Context, fn *gateway.Function, inv gateway.I
 	return nil
 }
 
-func (q *Queue) enqueue(ctx context.Context, function string, s state, body []byte, options ...jetstream.PublishOpt) error {
+// accept makes the state of a new event of fn.
+func (q *Queue) accept(fn *gateway.Function, requestID, traceID string) state {
+	s := state{RequestID: requestID, Accepted: time.Now().UnixMilli(), Up: q.up.now()}
+	var loops int
+	if s.TraceID, loops = lineage.Hop(traceID, fn.Name); loops > lineage.Most && !fn.AllowLoops {
+		s.Loops = loops
+	}
+	return s
+}
+
+// enqueue stores an event. One with a recordID, which is a record for another function, is stored once however often it
+// comes within the time that the store recognises it.
+func (q *Queue) enqueue(ctx context.Context, function string, s state, body []byte, recordID ...string) error {
 	if s.Outcome == nil && len(body) > MaxPayload {
 		return gateway.Errorf(gateway.CodeTooLarge, "function %s: asynchronous event of %d bytes, at most %d are allowed", function, len(body), MaxPayload)
 	}
@@ -435,14 +475,19 @@ func (q *Queue) enqueue(ctx context.Context, function string, s state, body []by
 		return unavailable(function, fmt.Errorf("the queue is full: its events count %d MB already (ASYNC_MAX_MB)", q.opts.MaxBytes>>20))
 	}
 	if q.pace != nil {
-		wait, cancel := context.WithTimeout(ctx, intakeWait)
-		err := q.pace.WaitN(wait, len(body)+overhead)
-		cancel()
-		if err != nil {
+		if err := q.pace.wait(ctx, function, len(body)+overhead, intakeWait); err != nil {
 			return unavailable(function, fmt.Errorf("more than %d MB of events a second: %w", intake>>20, err))
 		}
 	}
 	shard := int(q.turn.Add(1) % shards)
+	var options []jetstream.PublishOpt
+	for _, id := range recordID {
+		// A stream knows its own messages only: the second must go to the same one.
+		h := fnv.New32a()
+		_, _ = h.Write([]byte(id)) // it never fails (package hash)
+		shard = int(h.Sum32() % shards)
+		options = append(options, jetstream.WithMsgID("record-"+id))
+	}
 	m, err := message(q.eventSubject(shard, function), s, body)
 	if err != nil {
 		return err
@@ -529,8 +574,8 @@ func (q *Queue) backlog() map[string]FunctionState {
 			at := time.UnixMilli(oldest).UTC()
 			s.Oldest = &at
 		}
-		if !l.resumeAt.IsZero() && s.Backlog > 0 {
-			at := l.resumeAt.UTC()
+		if l.resumeAt > 0 && s.Backlog > 0 {
+			at := time.Now().Add(time.Duration(l.resumeAt-q.up.now()) * time.Millisecond).UTC()
 			s.PausedUntil = &at
 		}
 		states[name] = s

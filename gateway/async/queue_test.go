@@ -19,7 +19,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
 
 	"github.com/edge-serverless-box/esb/gateway"
 )
@@ -33,7 +32,9 @@ func TestQueue_EventRunsOnce_AndNothingIsLeft(t *testing.T) {
 	empty(t, q)
 	require.Equal(t, 1, inv.ran("r1"))
 	got := inv.runs["r1"][0]
-	assert.Equal(t, gateway.Invocation{RequestID: "r1", TraceID: "Root=1-2-3", ClientContext: "e30=", Qualifier: "$LATEST", Payload: []byte(`{"a":1}`)}, got)
+	assert.Regexp(t, `^Root=1-2-3;Lineage=1:[0-9a-f]{8}:0$`, got.TraceID)
+	got.TraceID = ""
+	assert.Equal(t, gateway.Invocation{RequestID: "r1", ClientContext: "e30=", Qualifier: "$LATEST", Payload: []byte(`{"a":1}`)}, got)
 	assert.Empty(t, letters(t, q, "f"))
 	assert.NoError(t, q.Check(t.Context()))
 	assert.Empty(t, q.Notes())
@@ -161,19 +162,20 @@ func TestQueue_ThrottledFunction_DoesNotBlockAnother(t *testing.T) {
 }
 
 func TestLane_Throttles_PauseGrows_AndOneEventProbes(t *testing.T) {
-	l := &lane{q: &Queue{functions: map[string]*gateway.Function{"f": function("f")}}, function: "f"}
+	q := &Queue{functions: map[string]*gateway.Function{"f": function("f")}, up: newUptime()}
+	l := &lane{q: q, function: "f"}
 	assert.Equal(t, 3, l.limit())
 	began := time.Now()
 	l.throttled(began)
 	l.throttled(began) // was under way too
 	assert.Equal(t, 1, l.throttles)
 	assert.Equal(t, 1, l.limit())
-	assert.WithinDuration(t, time.Now().Add(time.Second), l.resumeAt, 900*time.Millisecond)
+	assert.InDelta(t, q.up.now()+1000, l.resumeAt, 900)
 	for range 20 {
 		l.throttled(time.Now())
 	}
-	assert.Greater(t, time.Until(l.resumeAt), 4*time.Minute)
-	assert.LessOrEqual(t, time.Until(l.resumeAt), 5*time.Minute)
+	assert.Greater(t, l.resumeAt-q.up.now(), int64(4*60*1000))
+	assert.LessOrEqual(t, l.resumeAt-q.up.now(), int64(5*60*1000))
 	l.unthrottled()
 	assert.Equal(t, 3, l.limit())
 }
@@ -281,7 +283,7 @@ func TestQueue_Records_OfSuccessAndFailure(t *testing.T) {
 			r := object(t, string(runs[0].Payload))
 			delete(r, "timestamp")
 			records[r["requestContext"].(map[string]any)["requestId"].(string)] = r
-			assert.Equal(t, "Root=1-2-3", runs[0].TraceID)
+			assert.Regexp(t, `^Root=1-2-3;Lineage=1:[0-9a-f]{8}:1$`, runs[0].TraceID, "one chain")
 		}
 	}
 	inv.mu.Unlock()
@@ -691,7 +693,7 @@ func TestOpen_DamagedStream_IsSetAside(t *testing.T) {
 func TestQueue_MoreBytesThanMemoryBears_AreRefused(t *testing.T) {
 	inv := newInvoker()
 	q := mustOpen(t, options(t.TempDir(), inv))
-	q.pace = rate.NewLimiter(1, 1000) // a byte a second
+	q.pace = newPace(1, 1000) // a byte a second
 	f := function("f")
 	apply(q, f)
 	enqueue(t, q, f, "r1", `{}`)

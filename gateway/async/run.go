@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/lineage"
 )
 
 // verdict says what becomes of an event after it was looked at.
@@ -24,6 +25,9 @@ const (
 	refusedNow
 	// setback: it failed for the box's sake, and waits by itself.
 	setback
+	// unclear is a setback of which nobody knows whether what was to be stored has been: the next try is soon enough to be
+	// recognised as the same.
+	unclear
 	// brokenOff: the process ends, and the event stays as it is.
 	brokenOff
 	// gone: there is no such message any more.
@@ -52,12 +56,16 @@ func (q *Queue) handle(l *lane, e entry, tooOld bool) {
 	case refusedNow:
 		l.throttled(began)
 		l.add(e)
-	case setback:
+	case setback, unclear:
 		l.unthrottled()
 		if e.setbacks < 32 {
 			e.setbacks++
 		}
-		e.due = time.Now().Add(pause(int(e.setbacks))).UnixMilli()
+		wait := pause(int(e.setbacks))
+		if v == unclear {
+			wait = min(wait, unclearPause)
+		}
+		e.due = q.up.now() + wait.Milliseconds()
 		l.add(e)
 	case brokenOff:
 		l.add(e)
@@ -92,13 +100,12 @@ func (q *Queue) look(l *lane, e entry, tooOld bool) verdict {
 	q.mu.Unlock()
 	switch {
 	case tooOld:
-		code := http.StatusInternalServerError
-		if ev.Error == "" {
-			ev.Error = "the event became older than max_age before a run succeeded"
-		}
-		return q.end(e, ev, fn, outcome{Condition: conditionAge, Code: code, Invocations: ev.Tries}, nil)
+		return q.tooOld(e, ev, fn)
 	case fn == nil:
 		return setback // removed this very moment
+	case ev.Loops > 0:
+		ev.Error = fmt.Sprintf("the function is invoked in a recursive loop: the chain of invocations came to it more than %d times", lineage.Most)
+		return q.end(e, ev, fn, outcome{Condition: conditionLoop, Code: http.StatusBadRequest, Invocations: ev.Tries}, nil)
 	case fn.Scaling.MaxCapacity == 0:
 		ev.Error = "max_capacity is 0: the function takes no events"
 		return q.end(e, ev, fn, outcome{Condition: conditionZero, Code: http.StatusTooManyRequests, Invocations: ev.Tries}, nil)
@@ -147,11 +154,31 @@ func (q *Queue) run(e entry, ev event, fn *gateway.Function) verdict {
 	if ev.Tries > fn.Async.Retries {
 		return q.end(e, ev, fn, outcome{Condition: conditionRetries, Code: http.StatusOK, FunctionError: res.FunctionError, Invocations: ev.Tries}, &res)
 	}
+	ev.Last, ev.answer = &lastTry{PayloadBytes: len(ev.payload), FunctionError: res.FunctionError}, res.Payload
 	wait := q.opts.RetryBase * time.Duration(ev.Tries)
-	ev.Due = time.Now().Add(wait).UnixMilli()
+	if q.up.age(e.born)+wait >= fn.Async.MaxAge {
+		// AWS gives it up at once (recorded).
+		return q.tooOld(e, ev, fn)
+	}
+	ev.Due, ev.DueUp = time.Now().Add(wait).UnixMilli(), q.up.now()+wait.Milliseconds()
 	retried.WithLabelValues(fn.Name).Inc()
 	q.log.Info("function failed on an event: it is tried again", "function", fn.Name, "request_id", ev.RequestID, "tries", ev.Tries, "wait_s", wait.Seconds())
 	return q.replace(e, ev)
+}
+
+// tooOld ends an event that has no time left. Its last answer goes into the record (recorded from AWS: responseContext
+// and responsePayload of the last failed try).
+func (q *Queue) tooOld(e entry, ev event, fn *gateway.Function) verdict {
+	o := outcome{Condition: conditionAge, Code: http.StatusInternalServerError, Invocations: ev.Tries}
+	var last *gateway.Result
+	if ev.Last != nil {
+		o.Code, o.FunctionError = http.StatusOK, ev.Last.FunctionError
+		last = &gateway.Result{Payload: ev.answer}
+	}
+	if ev.Error == "" {
+		ev.Error = "the event became older than max_age before a run succeeded"
+	}
+	return q.end(e, ev, fn, o, last)
 }
 
 // errorText is what a function's error says, at most 1 KB (AWS: ErrorMessage of a dead letter).
@@ -168,8 +195,8 @@ func errorText(payload []byte) string {
 
 // end notes how an event ended, for putAway. fn is nil when the function is configured no more.
 func (q *Queue) end(e entry, ev event, fn *gateway.Function, o outcome, res *gateway.Result) verdict {
-	o.At, o.PayloadBytes = time.Now().UnixMilli(), len(ev.payload)
-	ev.Due = 0
+	o.At, o.Up, o.PayloadBytes = time.Now().UnixMilli(), q.up.now(), len(ev.payload)
+	ev.Due, ev.DueUp, ev.Last, ev.answer = 0, 0, nil, nil
 	if res != nil {
 		o.Answered, ev.answer = true, res.Payload
 	}
@@ -184,6 +211,9 @@ func (q *Queue) end(e entry, ev event, fn *gateway.Function, o outcome, res *gat
 		failed.WithLabelValues(ev.function, o.Condition).Inc()
 		q.log.Warn("event given up", "function", ev.function, "request_id", ev.RequestID, "condition", o.Condition, "tries", ev.Tries, "error", ev.Error)
 	}
+	if ev.Loops > lineage.Most+1 {
+		to, o.Bury = nil, true // on_failure had its record the first time, and perhaps it is what goes on
+	}
 	if to != nil {
 		o.Destination = to.String()
 	}
@@ -194,13 +224,16 @@ func (q *Queue) end(e entry, ev event, fn *gateway.Function, o outcome, res *gat
 // replace stores the new state of an event in the place of e. It tries until it can or the process ends: what is known
 // of the event must not be lost for a moment's trouble of the store.
 func (q *Queue) replace(e entry, ev event) verdict {
-	ev.Replaces = e.seq
+	ev.Replaces, ev.Up = e.seq, e.born
+	if ev.Outcome != nil {
+		ev.Up = 0 // the outcome has its own
+	}
 	m, err := message(q.eventSubject(int(e.shard), ev.function), ev.state, ev.body())
 	if err != nil {
 		q.log.Error("event not encoded", "function", ev.function, "request_id", ev.RequestID, "error", err.Error())
 		return setback
 	}
-	if q.pace != nil && q.pace.WaitN(q.ctx, len(m.Data)+overhead) != nil {
+	if q.pace != nil && q.pace.wait(q.ctx, ev.function, len(m.Data)+overhead, 0) != nil {
 		return brokenOff
 	}
 	// The id makes a second try harmless when only the answer to the first was lost.
@@ -213,7 +246,7 @@ func (q *Queue) replace(e entry, ev event) verdict {
 		if tooBig(err) && len(ev.answer) > 0 {
 			// A small max_payload of a cluster: the record does without the answer.
 			q.log.Warn("answer too big for the queue: the record goes without it", "function", ev.function, "request_id", ev.RequestID, "bytes", len(ev.answer))
-			ev.answer = nil
+			ev.answer, ev.Last = nil, nil
 			return q.replace(e, ev)
 		}
 		if v := q.failedStore("state of an event not stored", ev.function, e, err); v == brokenOff {
@@ -222,7 +255,7 @@ func (q *Queue) replace(e entry, ev event) verdict {
 		select {
 		case <-q.ctx.Done():
 			return brokenOff
-		case <-time.After(pause(n)):
+		case <-time.After(min(pause(n), unclearPause)): // so that the repetition is recognised
 		}
 	}
 }

@@ -36,8 +36,12 @@ const (
 	requestTimeout = 20 * time.Second
 	// watchInterval is how often the embedded server is looked after.
 	watchInterval = 5 * time.Second
-	// dedupWindow is how long a repeated state, after an exchange without an answer, is recognised.
-	dedupWindow = 2 * time.Minute
+	// dedupWindow is how long a repeated state or record, after an exchange without an answer, is recognised; unclearPause is
+	// the longest pause before it is repeated, so that several tries come within that time.
+	dedupWindow  = 2 * time.Minute
+	unclearPause = 20 * time.Second
+	// uptimeRoom is what the stream of the up-time may take: it has one message.
+	uptimeRoom = 1 << 20
 )
 
 // store is JetStream, embedded or a cluster, and the streams in it.
@@ -55,6 +59,7 @@ type store struct {
 	mu      sync.RWMutex
 	events  [shards]jetstream.Stream
 	dead    jetstream.Stream
+	up      jetstream.Stream
 	damaged []string
 }
 
@@ -150,7 +155,7 @@ func (s *store) runServer() error {
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "esb", DontListen: true, NoSigs: true, DisableJetStreamBanner: true,
 		JetStream: true, StoreDir: s.opts.Dir, SyncAlways: true,
-		JetStreamMaxStore:  shards*(s.opts.MaxBytes+updateRoom) + s.opts.DeadMaxBytes,
+		JetStreamMaxStore:  shards*(s.opts.MaxBytes+updateRoom) + s.opts.DeadMaxBytes + uptimeRoom,
 		JetStreamMaxMemory: 32 << 20,
 		MaxPayload:         maxMessage,
 	})
@@ -202,7 +207,7 @@ func (s *store) unreadable() ([]string, error) {
 }
 
 func (s *store) names() []string {
-	names := []string{s.deadName()}
+	names := []string{s.deadName(), s.uptimeName()}
 	for i := range shards {
 		names = append(names, s.eventName(i))
 	}
@@ -211,6 +216,7 @@ func (s *store) names() []string {
 
 func (s *store) eventName(shard int) string { return fmt.Sprintf("%s-event-%d", s.opts.Prefix, shard) }
 func (s *store) deadName() string           { return s.opts.Prefix + "-dead" }
+func (s *store) uptimeName() string         { return s.opts.Prefix + "-uptime" }
 
 // setUp makes the streams that are missing and gives the others their limits.
 func (s *store) setUp(ctx context.Context) error {
@@ -238,17 +244,22 @@ func (s *store) setUp(ctx context.Context) error {
 	c := config
 	c.Name, c.Description = s.deadName(), "esb: dead letters of asynchronous invocations"
 	c.Subjects = []string{s.opts.Prefix + ".dead.*"}
-	c.MaxBytes, c.MaxAge = s.opts.DeadMaxBytes, s.opts.DeadRetention
-	if c.MaxAge > 0 && c.MaxAge < c.Duplicates {
-		c.Duplicates = c.MaxAge
-	}
+	c.MaxBytes = s.opts.DeadMaxBytes // no MaxAge: it would throw everything away when the clock is set forward (sweep)
 	dead, err := s.js.CreateOrUpdateStream(ctx, c)
+	if err != nil {
+		return fmt.Errorf("make the stream %s: %w", c.Name, err)
+	}
+	c = config
+	c.Name, c.Description = s.uptimeName(), "esb: how long the gateway has run with the events"
+	c.Subjects = []string{s.opts.Prefix + ".uptime"}
+	c.MaxBytes, c.MaxMsgs, c.Discard = uptimeRoom, 1, jetstream.DiscardOld
+	up, err := s.js.CreateOrUpdateStream(ctx, c)
 	if err != nil {
 		return fmt.Errorf("make the stream %s: %w", c.Name, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events, s.dead = events, dead
+	s.events, s.dead, s.up = events, dead, up
 	return nil
 }
 
@@ -262,6 +273,12 @@ func (s *store) deadLetters() jetstream.Stream {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.dead
+}
+
+func (s *store) uptime() jetstream.Stream {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.up
 }
 
 func (s *store) note(text string) {

@@ -1,6 +1,9 @@
 package config
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
@@ -59,19 +62,84 @@ func (v value) destination(before *gateway.Destination) *gateway.Destination {
 	return &d
 }
 
+// send is a function's name as the destination of another one's records.
+type send struct {
+	doc      *document
+	line     int
+	key, on  string
+	from, to string
+}
+
+// checkCircles reports the circles of destinations that d has a part in, each once, where it begins. An event would go
+// round for ever.
+func (s *functionSet) checkCircles(d *document) {
+	from := make(map[string][]send)
+	for _, doc := range s.docs {
+		for _, e := range doc.sends {
+			from[e.from] = append(from[e.from], e)
+		}
+	}
+	for _, e := range d.sends {
+		circle := shortest(from, e)
+		if circle == nil || s.circles[e] {
+			continue
+		}
+		var way strings.Builder
+		way.WriteString(e.from)
+		for _, step := range circle {
+			s.circles[step] = true
+			fmt.Fprintf(&way, " -> %s (%s, %s:%d)", step.to, step.on, step.doc.path, step.line)
+		}
+		d.problemf(e.line, e.key, "is part of a circle of destinations, in which an event would go on for ever: %s", way.String())
+	}
+}
+
+// shortest is the shortest way that begins with a step and leads back to where that came from, nil when there is none.
+func shortest(from map[string][]send, first send) []send {
+	ways, seen := [][]send{{first}}, map[string]bool{first.to: true}
+	for len(ways) > 0 {
+		way := ways[0]
+		ways = ways[1:]
+		for _, next := range from[way[len(way)-1].to] {
+			longer := append(slices.Clone(way), next)
+			if next.to == first.from {
+				return longer
+			}
+			if !seen[next.to] {
+				seen[next.to] = true
+				ways = append(ways, longer)
+			}
+		}
+	}
+	return nil
+}
+
 // checkAsync checks the rules between the keys of async.
 func (o *object) checkAsync(f *gateway.Function) {
-	line := o.line
+	line, at := o.line, map[string]int{}
 	if v, ok := o.fields["async"]; ok {
 		line = v.line
+		for _, name := range []string{"on_success", "on_failure"} {
+			if own, ok := fieldOf(v, name); ok {
+				at[name] = own
+			}
+		}
 	}
 	key := join(o.key, "async")
 	for _, d := range []struct {
 		name string
 		to   *gateway.Destination
 	}{{"on_success", f.Async.OnSuccess}, {"on_failure", f.Async.OnFailure}} {
-		if d.to != nil && d.to.Function == f.Name {
-			o.doc.problemf(line, join(key, d.name), "is the function itself, which would go on for ever")
+		here := line
+		if own, ok := at[d.name]; ok {
+			here = own
+		}
+		switch {
+		case d.to == nil || d.to.Function == "":
+		case d.to.Function == f.Name:
+			o.doc.problemf(here, join(key, d.name), "is the function itself, which would go on for ever")
+		default:
+			o.doc.sends = append(o.doc.sends, send{doc: o.doc, line: here, key: join(key, d.name), on: d.name, from: f.Name, to: d.to.Function})
 		}
 	}
 	if !f.Async.DeadLetter && f.Async.OnFailure == nil {

@@ -267,7 +267,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"min over max from defaults", "defaults:\n  scaling: {standby: 1}\nfunctions:\n  echo: {image: a, ReservedConcurrentExecutions: 0}\n", "functions.yml:4: functions.echo.scaling: min_capacity 0 and standby 1, together, must not be more than max_capacity 0 (what is not set here comes from defaults)"},
 		{"reserved and max differ", one("ReservedConcurrentExecutions: 2\nscaling: {max_capacity: 3}"), "functions.yml:4: functions.echo.ReservedConcurrentExecutions: is 2 and max_capacity on line 5 is 3: they mean the same; keep one"},
 		{"standby with rie", one("runtime_interface: rie\nscaling: {standby: 1}"), "functions.yml:5: functions.echo.scaling.standby: must be 0 with runtime_interface: rie: only lambda-init can stand by"},
-		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are async, environment, ephemeral_storage, freeze, memory_size, pull_policy, runtime_interface, s3, scaling, tables, timeout"},
+		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are async, environment, ephemeral_storage, freeze, memory_size, pull_policy, recursive_loop, runtime_interface, s3, scaling, tables, timeout"},
 		{"functions as list", "functions: [a]\n", "functions.yml:1: functions: must be a mapping of keys to values, got a list"},
 		{"function as text", "functions: {echo: esb/echo}\n", `functions.yml:1: functions.echo: must be a mapping of keys to values, got "esb/echo"`},
 		{"top list", "- a\n", "functions.yml:1: must be a mapping of keys to values, got a list"},
@@ -556,6 +556,55 @@ func TestLoad_Invoke_MayNameFunctionsOfBothFiles(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"inline", "a"}, cfg.Functions["a"].Invoke)
 	assert.Equal(t, []string{"a"}, cfg.Functions["inline"].Invoke)
+}
+
+// problemsOf are the problems of the files.
+func problemsOf(t *testing.T, functions, routing string) []string {
+	t.Helper()
+	_, err := load(t, functions, routing)
+	require.Error(t, err)
+	return strings.Split(err.Error(), "\n")
+}
+
+func TestLoad_CirclesOfDestinations_AreRefused(t *testing.T) {
+	const three = `functions:
+  a:
+    image: a
+    async:
+      on_success: b
+  b:
+    image: a
+    async: {on_failure: c, on_success: d}
+  c: {image: a, async: {on_success: a, on_failure: b}}
+  d: {image: a}
+`
+	problems := problemsOf(t, three, "routes: []\n")
+	assert.Equal(t, []string{
+		"functions.yml:5: functions.a.async.on_success: is part of a circle of destinations, in which an event would go on for ever: " +
+			"a -> b (on_success, functions.yml:5) -> c (on_failure, functions.yml:8) -> a (on_success, functions.yml:9)",
+		"functions.yml:9: functions.c.async.on_failure: is part of a circle of destinations, in which an event would go on for ever: " +
+			"c -> b (on_failure, functions.yml:9) -> c (on_failure, functions.yml:8)",
+	}, problems)
+
+	const two = "functions:\n  a: {image: a, async: {on_success: b}}\n  b: {image: a, async: {on_failure: a}}\n"
+	assert.Len(t, problemsOf(t, two, "routes: []\n"), 1)
+
+	// A destination of all, which has none of its own, is no circle; one that has the defaults' is the function itself.
+	const defaults = "defaults: {async: {on_failure: sink}}\nfunctions:\n  a: {image: a}\n  b: {image: a, async: {on_success: a}}\n  sink: {image: a, async: {on_failure: 's3://failed'}}\n"
+	_, err := load(t, defaults, "routes: []\n")
+	assert.NoError(t, err)
+
+	// A function that a route has in place.
+	assert.Equal(t, []string{"functions.yml:2: functions.a.async.on_success: is part of a circle of destinations, in which an event would go on for ever: " +
+		"a -> here (on_success, functions.yml:2) -> a (on_success, routing.yml:4)"},
+		problemsOf(t, "functions:\n  a: {image: a, async: {on_success: here}}\n", "routes:\n- path: /x\n  method: GET\n  function: {container: here, image: a, async: {on_success: a}}\n"))
+}
+
+func TestLoad_RecursiveLoop(t *testing.T) {
+	cfg, err := load(t, "defaults: {recursive_loop: allow}\nfunctions:\n  a: {image: a}\n  b: {image: a, recursive_loop: terminate}\n", "routes: []\n")
+	require.NoError(t, err)
+	assert.True(t, cfg.Functions["a"].AllowLoops)
+	assert.False(t, cfg.Functions["b"].AllowLoops)
 }
 
 func TestLoad_Async(t *testing.T) {

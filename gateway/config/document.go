@@ -19,6 +19,8 @@ type document struct {
 	lookupEnv func(string) (string, bool)
 	problems  []Problem
 	mentions  []mention
+	// sends are the functions that send records to other functions.
+	sends []send
 	// stores is true when a function, or defaults, says what it may do at the stores.
 	stores bool
 }

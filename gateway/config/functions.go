@@ -53,6 +53,8 @@ type functionSet struct {
 	// declared has the line of every function of the file, the refused ones too, so that a route to one of
 	// those is no second problem.
 	declared map[string]int
+	// circles are the steps of circles of destinations that were reported.
+	circles map[send]bool
 	// docs are the files that have functions, whose mentions of others are looked up when all are known.
 	docs []*document
 }
@@ -68,6 +70,7 @@ type functionDefaults struct {
 	pullPolicy  string
 	freeze      bool
 	async       gateway.Async
+	allowLoops  bool
 	stores      gateway.StoreAccess
 }
 
@@ -95,6 +98,7 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 		functions: make(map[string]*gateway.Function),
 		schedules: make(map[string]string),
 		declared:  make(map[string]int),
+		circles:   make(map[send]bool),
 		docs:      []*document{d},
 	}
 	top, ok := d.open(f.data, "the key functions")
@@ -147,6 +151,7 @@ func (s *functionSet) checkMentions() []Problem {
 				m.value.problemf("there is no function %s", m.name)
 			}
 		}
+		s.checkCircles(d)
 		problems = append(problems, d.sorted()...)
 	}
 	return problems
@@ -200,6 +205,11 @@ func (o *object) defaults(def *functionDefaults) {
 	if v, ok := o.get("async"); ok {
 		def.async = v.async(def.async)
 	}
+	if v, ok := o.get("recursive_loop"); ok {
+		if s, ok := v.oneOf("allow", "terminate"); ok {
+			def.allowLoops = s == "allow"
+		}
+	}
 	if v, ok := o.get("s3"); ok {
 		def.stores.S3 = v.objects()
 	}
@@ -238,6 +248,7 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 		Freeze:             def.freeze,
 		Scaling:            def.scaling,
 		Async:              def.async,
+		AllowLoops:         def.allowLoops,
 		Stores:             def.stores,
 	}
 	given := 0

@@ -16,6 +16,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
+	"github.com/edge-serverless-box/esb/gateway/lineage"
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
@@ -218,17 +219,20 @@ func (s *session) serve() error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case kind == dryRun:
+	switch kind {
+	case dryRun:
 		s.head(http.StatusNoContent)
 		return nil
-	case kind == event:
-		return s.enqueue()
-	case s.op == opInvokeStream:
-		return s.stream()
-	default:
-		return s.invoke()
+	case event:
+		return s.enqueue() // the queue counts loops itself, and takes the event that is one too many
 	}
+	if err := s.step(); err != nil {
+		return err
+	}
+	if s.op == opInvokeStream {
+		return s.stream()
+	}
+	return s.invoke()
 }
 
 // route finds operation and name in the path.
@@ -348,6 +352,17 @@ func contains(names []string, name string) bool {
 		}
 	}
 	return false
+}
+
+// step counts the invocation in its chain (package lineage), and refuses one that comes back too often.
+func (s *session) step() error {
+	trace, loops := lineage.Hop(s.inv.TraceID, s.fn.Name)
+	if loops > lineage.Most && !s.fn.AllowLoops {
+		return &refusal{status: http.StatusBadRequest, kind: "RecursiveInvocationException", user: true, capital: true,
+			message: "Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and stopped your function's invocation."}
+	}
+	s.inv.TraceID = trace
+	return nil
 }
 
 // invoke runs the function and answers with its result.

@@ -99,6 +99,8 @@ type request struct {
 	method, path, body string
 	header             map[string]string
 	sign               func(r *http.Request)
+	// lineage is what the trace header has besides its three parts.
+	lineage string
 }
 
 func by(c sigv4.Credentials, at time.Time) func(*http.Request) {
@@ -125,10 +127,50 @@ func do(t *testing.T, a *lambdaapi.API, q request) (*httptest.ResponseRecorder, 
 	w := httptest.NewRecorder()
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	require.True(t, lambdaapi.Owns(path), path)
-	out := a.Serve(lambdaapi.Call{W: w, R: r, Path: path, RequestID: "id-1", TraceID: "Root=1;Parent=2;Sampled=0"})
+	out := a.Serve(lambdaapi.Call{W: w, R: r, Path: path, RequestID: "id-1", TraceID: "Root=1;Parent=2;Sampled=0" + q.lineage})
 	assert.Equal(t, w.Code, out.Status)
 	assert.Equal(t, w.Body.Len(), out.BytesOut)
 	return w, out
+}
+
+// What SDKs pass on of the trace header counts how often a chain of invocations has come to a function.
+func TestInvoke_RecursiveLoop_IsRefusedAfter16(t *testing.T) {
+	for name, path := range map[string]string{"invoke": "/2015-03-31/functions/echo/invocations", "stream": "/2021-11-15/functions/echo/response-streaming-invocations"} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{}
+			a := newAPI(t, f)
+			a.SetFunctions(map[string]*gateway.Function{"echo": {Name: "echo"}, "other": {Name: "other", AllowLoops: true}})
+			q := request{path: path}
+			for n := range 16 {
+				w, _ := do(t, a, q)
+				require.Equal(t, http.StatusOK, w.Code, "run %d: %s", n+1, w.Body)
+				q.lineage = strings.TrimPrefix(f.inv.TraceID, "Root=1;Parent=2;Sampled=0")
+				require.NotEmpty(t, q.lineage)
+			}
+			f.function = ""
+			w, out := do(t, a, q)
+			assert.Equal(t, http.StatusBadRequest, w.Code)
+			assert.Equal(t, "RecursiveInvocationException", w.Header().Get("X-Amzn-Errortype"))
+			assert.JSONEq(t, `{"Type":"User","Message":"Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and stopped your function's invocation."}`, w.Body.String())
+			assert.Error(t, out.Err)
+			assert.Empty(t, f.function, "it is not run")
+			// An event is taken: the queue sees to it.
+			q.header = map[string]string{"X-Amz-Invocation-Type": "Event"}
+			if name == "invoke" {
+				w, _ = do(t, a, q)
+				assert.Equal(t, http.StatusAccepted, w.Code)
+				assert.Contains(t, f.inv.TraceID, q.lineage)
+			}
+			q.header = nil
+			q.path = strings.Replace(path, "echo", "other", 1)
+			q.lineage = ""
+			for range 40 {
+				w, _ := do(t, a, q)
+				require.Equal(t, http.StatusOK, w.Code)
+				q.lineage = strings.TrimPrefix(f.inv.TraceID, "Root=1;Parent=2;Sampled=0")
+			}
+		})
+	}
 }
 
 func TestOwns_PathsOfTheAPIAlone(t *testing.T) {
@@ -155,7 +197,7 @@ func TestInvoke_RequestResponse_AnswersWithTheResult(t *testing.T) {
 	assert.Equal(t, http.Header{
 		"Content-Type": {"application/json"}, "Content-Length": {"7"}, "X-Amz-Executed-Version": {"$LATEST"},
 	}, w.Header())
-	assert.Equal(t, gateway.Invocation{RequestID: "id-1", TraceID: "Root=1;Parent=2;Sampled=0", ClientContext: context, Payload: []byte("[1]")}, f.inv)
+	assert.Equal(t, gateway.Invocation{RequestID: "id-1", TraceID: "Root=1;Parent=2;Sampled=0;Lineage=1:d49dd484:0", ClientContext: context, Payload: []byte("[1]")}, f.inv)
 	assert.Equal(t, lambdaapi.Outcome{Operation: "lambda:Invoke", Function: "echo", Status: 200, BytesIn: 3, BytesOut: 7, InitDuration: time.Second}, out)
 }
 
