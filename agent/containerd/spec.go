@@ -80,7 +80,8 @@ var supervisorCapabilities = []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "C
 
 // buildSpec returns the OCI spec of a function container: containerd's defaults, tightened.
 func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
-	args := slices.Concat(in.entrypoint(), in.command())
+	env := environment(in)
+	args := slices.Concat(nodeHeap(in.entrypoint(), in.spec.MemoryMB, variable(env, "NODE_OPTIONS")), in.command())
 	if len(args) == 0 {
 		return nil, agent.Errorf(agent.CodePrecondition,
 			"image %s has neither ENTRYPOINT nor CMD: give it one, or set the function's entrypoint or command", in.spec.Image)
@@ -100,7 +101,7 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 
 	p := s.Process
 	p.Args = args
-	p.Env = environment(in)
+	p.Env = env
 	p.Cwd = firstOf(in.spec.WorkingDirectory, in.image.WorkingDir, "/")
 	p.NoNewPrivileges = true
 	p.Capabilities = &specs.LinuxCapabilities{}

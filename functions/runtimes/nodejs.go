@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -33,7 +36,7 @@ func nodePackage() (npm.Package, error) {
 	return p, nil
 }
 
-// buildNode makes the Node.js layer and the client's.
+// buildNode makes the Node.js layer, that of the AWS SDK, and the client's.
 func (b *Builder) buildNode(ctx context.Context, scratch string, parent *Base) (v1.Image, error) {
 	pkg, err := nodePackage()
 	if err != nil {
@@ -52,18 +55,76 @@ func (b *Builder) buildNode(ctx context.Context, scratch string, parent *Base) (
 	if err := pkg.Extract(ctx, bin, "bin/node"); err != nil {
 		return nil, err
 	}
+	sdk, err := b.buildSDK(ctx, scratch)
+	if err != nil {
+		return nil, fmt.Errorf("AWS SDK for JavaScript: %w", err)
+	}
 	b.log.Info("compressing Node.js")
 	tree := imagebuild.NewTree()
 	tree.AddData("/var/runtime/bootstrap.js", nodeClient, false)
+	// AWS's bundle of certificates, which functions name in NODE_EXTRA_CA_CERTS (Lambda developer guide, Node.js).
+	tree.AddLink("/var/runtime/ca-cert.pem", caBundle)
 	return layered(parent, scratch, imagebuild.Config{
 		Entrypoint: []string{"/usr/bin/node", "/var/runtime/bootstrap.js"},
 		Env: map[string]string{
 			"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x",
-			"NODE_PATH":         "/opt/nodejs/node24/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules",
+			// AWS: its start script sets this unless the function does.
+			"NODE_PATH": "/opt/nodejs/node24/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:" + TaskRoot,
 		},
 		Labels: map[string]string{"io.esb.packages.nodejs": pkg.Name + "=" + pkg.Version},
-	}, tree)
+	}, sdk, tree)
 }
+
+// sdkFolder is where AWS's runtimes have the SDK.
+const sdkFolder = "/var/runtime/node_modules"
+
+// buildSDK makes the layer with the AWS SDK for JavaScript v3: the clients that nodejs/sdk/package.json names, and what
+// they need.
+func (b *Builder) buildSDK(ctx context.Context, scratch string) (*imagebuild.Tree, error) {
+	work := filepath.Join(scratch, "work")
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		return nil, err
+	}
+	b.log.Info("downloading the AWS SDK for JavaScript", "packages", strings.Count(string(sdkLock), `"integrity"`))
+	if err := npm.Install(ctx, work, sdkManifest, sdkLock); err != nil {
+		return nil, err
+	}
+	modules := filepath.Join(work, "node_modules")
+	if err := removeBrowsers(modules); err != nil {
+		return nil, err
+	}
+	tree := imagebuild.NewTree()
+	return tree, tree.AddTree(sdkFolder, modules)
+}
+
+// removeBrowsers removes what Node.js does not read: declarations of types, and code for bundlers and browsers. All the
+// SDK's packages lead Node.js to dist-cjs, with import as with require ("main", and "node" of "exports").
+func removeBrowsers(modules string) error {
+	var found []string
+	err := filepath.WalkDir(modules, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		sdk := strings.Contains(path, "/@aws-sdk/") || strings.Contains(path, "/@smithy/") || strings.Contains(path, "/@aws/")
+		switch name := d.Name(); {
+		case d.IsDir() && sdk && (name == "dist-es" || name == "dist-types"):
+			found = append(found, path)
+			return filepath.SkipDir
+		case d.IsDir():
+			return nil
+		case strings.HasSuffix(name, ".md") || strings.HasSuffix(name, ".map") || typeDeclaration.MatchString(name):
+			found = append(found, path)
+		}
+		return nil
+	})
+	for _, path := range found {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
+}
+
+// typeDeclaration matches TypeScript's declarations of types.
+var typeDeclaration = regexp.MustCompile(`\.d\.[cm]?ts$`)
 
 // installNpm installs Debian's npm, which brings a Node.js of its own; it needs root.
 func (b *Builder) installNpm(ctx context.Context) error {

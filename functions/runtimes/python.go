@@ -21,19 +21,18 @@ import (
 
 // What a function has no use for, by path below the standard library; "*" as in filepath.Match.
 func unusedPython() []string {
-	return []string{"test", "*/test", "*/tests", "idlelib", "tkinter", "lib2to3", "turtledemo", "turtle.py", "ensurepip", "venv",
-		"pydoc_data", "distutils", "curses", "dbm/gnu.py", "dbm/ndbm.py", "config-*", "__phello__", "EXTERNALLY-MANAGED",
+	return []string{"test", "*/test", "*/tests", "idlelib", "tkinter", "turtledemo", "turtle.py", "ensurepip", "venv",
+		"pydoc_data", "dbm/gnu.py", "dbm/ndbm.py", "config-*", "__phello__", "EXTERNALLY-MANAGED",
 		"sitecustomize.py",
 		// They need libraries that nothing else needs, or belong to Python's own tests.
-		"lib-dynload/_test*", "lib-dynload/_xx*", "lib-dynload/xx*", "lib-dynload/_ctypes_test*", "lib-dynload/_curses*",
-		"lib-dynload/_dbm*", "lib-dynload/_gdbm*", "lib-dynload/nis*", "lib-dynload/ossaudiodev*", "lib-dynload/readline*",
-		"lib-dynload/_tkinter*"}
+		"lib-dynload/_test*", "lib-dynload/_xx*", "lib-dynload/xx*", "lib-dynload/_ctypes_test*", "lib-dynload/_dbm*",
+		"lib-dynload/_gdbm*", "lib-dynload/nis*", "lib-dynload/ossaudiodev*", "lib-dynload/_tkinter*"}
 }
 
 // packageName matches Debian's package of one Python version, "python3.11-minimal".
 var packageName = regexp.MustCompile(`^(python3\.\d+)-minimal$`)
 
-// buildPython makes the Python layer and the client's.
+// buildPython makes the Python layer, that of the AWS SDK, and the client's.
 func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base) (v1.Image, error) {
 	version, names, err := b.pythonPackages(ctx)
 	if err != nil {
@@ -55,11 +54,11 @@ func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base)
 	); err != nil {
 		return nil, err
 	}
-	if err := copyPythonLibraries(unpacked, root, version); err != nil {
+	base := &Base{name: Python, dir: scratch, parent: parent, log: b.log}
+	if err := base.checkPythonLibraries(version); err != nil {
 		return nil, err
 	}
 	b.log.Info("compiling the standard library", "python", version)
-	base := &Base{name: Python, dir: scratch, parent: parent, log: b.log}
 	client := filepath.Join(scratch, "work", "client")
 	if err := errors.Join(
 		removeCompiled(library),
@@ -70,6 +69,10 @@ func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base)
 	); err != nil {
 		return nil, err
 	}
+	sdk, sdkVersions, err := b.buildBoto3(ctx, scratch, base)
+	if err != nil {
+		return nil, fmt.Errorf("boto3: %w", err)
+	}
 	tree := imagebuild.NewTree()
 	if err := tree.AddTree("/var/runtime", client); err != nil {
 		return nil, err
@@ -77,8 +80,8 @@ func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base)
 	return layered(parent, scratch, imagebuild.Config{
 		Entrypoint: []string{"/usr/bin/" + version, "-S", "/var/runtime/bootstrap.pyc"},
 		Env:        map[string]string{"AWS_EXECUTION_ENV": "AWS_Lambda_" + version},
-		Labels:     map[string]string{"io.esb.packages.python": versions},
-	}, tree)
+		Labels:     map[string]string{"io.esb.packages.python": versions, "io.esb.packages.boto3": sdkVersions},
+	}, sdk, tree)
 }
 
 // pythonPackages returns the release's Python, "python3.11", and the packages of its interpreter and standard library.
@@ -86,6 +89,13 @@ func (b *Builder) pythonPackages(ctx context.Context) (version string, names []s
 	apt, err := b.aptTools()
 	if err != nil {
 		return "", nil, err
+	}
+	// Parts of the standard library that Debian keeps apart, until Python itself dropped them (3.12, 3.13).
+	var apart []string
+	for _, name := range []string{"python3-distutils", "python3-lib2to3"} {
+		if apt.Has(ctx, name) {
+			apart = append(apart, name)
+		}
 	}
 	graph, err := apt.Dependencies(ctx, "python3-minimal", "libpython3-stdlib")
 	if err != nil {
@@ -99,48 +109,34 @@ func (b *Builder) pythonPackages(ctx context.Context) (version string, names []s
 	if version == "" {
 		return "", nil, fmt.Errorf("python3-minimal depends on no python3.N-minimal, but on %v", graph["python3-minimal"])
 	}
-	// Libraries of the modules in unusedPython, and what the system layer has.
-	skip := regexp.MustCompile(`^lib(c6|gcc|stdc|ncurses|tinfo|readline|db5|gdbm|nsl|tirpc)`)
-	names = graph.Closure(func(name string) bool {
-		return (strings.HasPrefix(name, "lib") || strings.HasPrefix(name, "zlib")) && !skip.MatchString(name)
-	}, version+"-minimal", "lib"+version+"-stdlib")
-	return version, names, nil
+	// The libraries are the system layer's.
+	names = graph.Closure(func(name string) bool { return strings.HasPrefix(name, "libpython3") },
+		version+"-minimal", "lib"+version+"-stdlib")
+	return version, append(names, apart...), nil
 }
 
-// copyPythonLibraries copies the libraries that the interpreter and its extension modules need.
-func copyPythonLibraries(unpacked, root, version string) error {
-	files, err := filepath.Glob(filepath.Join(root, "usr/lib", version, "lib-dynload/*.so"))
+// checkPythonLibraries makes sure that the system layer has what the interpreter and its extension modules need.
+func (b *Base) checkPythonLibraries(version string) error {
+	files, err := filepath.Glob(filepath.Join(b.dir, "root/usr/lib", version, "lib-dynload/*.so"))
 	if err != nil {
 		return err
 	}
-	interpreter := filepath.Join(root, "usr/bin", version)
-	loader, err := debian.Loader(interpreter)
-	if err != nil {
-		return err
-	}
-	have := map[string]bool{filepath.Base(loader): true}
-	for _, name := range systemLibraries() {
-		have[name] = true
-	}
-	libraries, err := debian.Libraries(unpacked, have, append(files, interpreter)...)
-	if err != nil {
-		return err
-	}
-	for name, file := range libraries {
-		relative, err := filepath.Rel(unpacked, filepath.Dir(file))
-		if err != nil {
-			return err
-		}
-		if err := copyFile(file, filepath.Join(root, relative, name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = debian.Libraries(filepath.Join(b.parent.dir, "root"), nil, append(files, filepath.Join(b.dir, "root/usr/bin", version))...)
+	return err
 }
 
 // compile compiles the Python files below dir, which will be at the path at in the image, with the base's own
 // interpreter. The results do not depend on times, nor are they checked against the sources at run time.
 func (b *Base) compile(ctx context.Context, dir, at string, options ...string) error {
+	args := append([]string{"-m", "compileall", "-q", "-f", "-j1", "--invalidation-mode", "unchecked-hash", "-s", dir, "-p", at}, options...)
+	if err := b.python(ctx, append(args, dir)...); err != nil {
+		return fmt.Errorf("compile the Python files: %w", err)
+	}
+	return nil
+}
+
+// python runs the base's own interpreter on this machine.
+func (b *Base) python(ctx context.Context, args ...string) error {
 	systemRoot, pythonRoot := filepath.Join(b.parent.dir, "root"), filepath.Join(b.dir, "root")
 	loaders, _ := filepath.Glob(filepath.Join(systemRoot, "usr/lib/*-linux-gnu*/ld-linux*"))
 	interpreters, _ := filepath.Glob(filepath.Join(pythonRoot, "usr/bin/python3.*"))
@@ -148,18 +144,15 @@ func (b *Base) compile(ctx context.Context, dir, at string, options ...string) e
 		return fmt.Errorf("the base image in %s has %d loaders and %d interpreters, want one of each: remove it and try again",
 			b.dir, len(loaders), len(interpreters))
 	}
-	libraries := filepath.Dir(loaders[0])
-	args := []string{"--library-path", libraries + ":" + filepath.Join(pythonRoot, "usr/lib", filepath.Base(libraries)),
-		interpreters[0], "-S", "-m", "compileall", "-q", "-f", "-j1", "--invalidation-mode", "unchecked-hash", "-s", dir, "-p", at}
-	cmd := exec.CommandContext(ctx, loaders[0], append(append(args, options...), dir)...)
-	// Hashes of strings decide the order of sets in compiled code. Without DONTWRITEBYTECODE the compiler would leave
+	cmd := exec.CommandContext(ctx, loaders[0], append([]string{"--library-path", filepath.Dir(loaders[0]), interpreters[0], "-S"}, args...)...)
+	// Hashes of strings decide the order of sets in compiled code. Without DONTWRITEBYTECODE the interpreter would leave
 	// compiled files of its own imports that are bound to the sources' times, which a layer does not keep.
 	cmd.Env = []string{"PYTHONHOME=" + filepath.Join(pythonRoot, "usr"), "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1",
 		"LC_ALL=C.UTF-8"}
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("compile the Python files: %w: %s", err, bytes.TrimSpace(said.Bytes()))
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -43,13 +44,28 @@ const (
 const TaskRoot = "/var/task"
 
 // recipe changes when this package makes other images of the same inputs.
-const recipe = "1"
+const recipe = "2"
 
 //go:embed python/bootstrap.py
 var pythonClient []byte
 
 //go:embed nodejs/bootstrap.js
 var nodeClient []byte
+
+// Which packages of the AWS SDK for JavaScript the base of Node.js has, and their pinned versions.
+var (
+	//go:embed nodejs/sdk/package.json
+	sdkManifest []byte
+	//go:embed nodejs/sdk/package-lock.json
+	sdkLock []byte
+)
+
+var (
+	//go:embed python/slim_models.py
+	slimModels []byte
+	//go:embed python/requests_errors.py
+	requestsErrors []byte
+)
 
 // Builder makes base images and keeps them in a cache folder. They are made again when the recipe, the pinned versions
 // or the machine's release change, not when Debian publishes a security update: remove the cache folder for that.
@@ -174,9 +190,16 @@ func Key(name string) (string, error) {
 	}
 	switch name {
 	case Python:
-		_, _ = inputs.Write(pythonClient)
+		for _, input := range [][]byte{pythonClient, slimModels, requestsErrors} {
+			_, _ = inputs.Write(input)
+		}
+		for _, p := range pinnedBoto3() {
+			_, _ = inputs.Write([]byte(p.SHA256))
+		}
 	case NodeJS:
-		_, _ = inputs.Write(append(nodeClient, nodeVersion...))
+		for _, input := range [][]byte{nodeClient, []byte(nodeVersion), sdkManifest, sdkLock} {
+			_, _ = inputs.Write(input)
+		}
 	}
 	return hex.EncodeToString(inputs.Sum(nil))[:16], nil
 }
@@ -231,6 +254,31 @@ func (b *Base) CodeLayer(ctx context.Context, dir string) (v1.Layer, error) {
 	return imagebuild.NewLayer(tree)
 }
 
+// HandlerFiles returns the files in which the client of a base looks for the module of a handler, by their paths in the code
+// folder, as patterns of filepath.Glob. A handler that is not module.function is an error.
+func HandlerFiles(base, handler string) ([]string, error) {
+	dir, last := path.Split(handler)
+	switch base {
+	case Python: // the function follows the last dot; dots and slashes part packages
+		dot := strings.LastIndexByte(handler, '.')
+		if dot < 1 || dot == len(handler)-1 {
+			return nil, errNoHandler
+		}
+		module := strings.ReplaceAll(handler[:dot], ".", "/")
+		return []string{module + ".py", module + "/__init__.py", module + ".pyc", module + ".so", module + ".*.so"}, nil
+	case NodeJS: // the function follows the first dot of the file's name
+		module, function, ok := strings.Cut(last, ".")
+		if !ok || module == "" || function == "" {
+			return nil, errNoHandler
+		}
+		module = dir + module
+		return []string{module + ".js", module + ".mjs", module + ".cjs", module + "/index.js", module}, nil
+	}
+	return nil, nil
+}
+
+var errNoHandler = errors.New("must be module.function, such as app.handler")
+
 // download fetches packages into work/debs and unpacks them into work/unpacked, which it returns with a list
 // "name=version" for the image's labels.
 func (b *Builder) download(ctx context.Context, scratch string, names []string) (root, versions string, err error) {
@@ -247,6 +295,12 @@ func (b *Builder) download(ctx context.Context, scratch string, names []string) 
 	if err != nil {
 		return "", "", err
 	}
+	versions, err = unpack(ctx, root, files)
+	return root, versions, err
+}
+
+// unpack unpacks .deb files into root and returns the list "name=version" of them.
+func unpack(ctx context.Context, root string, files []string) (versions string, err error) {
 	var list []string
 	for _, file := range files {
 		// name_version_arch.deb, with a colon of the version written as %3a
@@ -255,10 +309,10 @@ func (b *Builder) download(ctx context.Context, scratch string, names []string) 
 			list = append(list, parts[0]+"="+strings.ReplaceAll(parts[1], "%3a", ":"))
 		}
 		if err := debian.Unpack(ctx, file, root); err != nil {
-			return "", "", err
+			return "", err
 		}
 	}
-	return root, strings.Join(list, " "), nil
+	return strings.Join(list, " "), nil
 }
 
 func (b *Builder) aptTools() (*debian.Apt, error) {

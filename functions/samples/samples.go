@@ -120,7 +120,11 @@ func (b *Builder) Build(ctx context.Context, names ...string) error {
 		if err := imagebuild.WriteArchive(b.archive(s), name, img, map[string]string{annotationInputs: inputs[s.name]}); err != nil {
 			return err
 		}
-		b.Log.Info("built", "image", name, "archive", b.archive(s), "ms", time.Since(start).Milliseconds())
+		info, err := os.Stat(b.archive(s))
+		if err != nil {
+			return err
+		}
+		b.Log.Info("built", "image", name, "archive", b.archive(s), "mb", info.Size()>>20, "ms", time.Since(start).Milliseconds())
 	}
 	return nil
 }

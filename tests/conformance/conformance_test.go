@@ -83,6 +83,7 @@ func mustBox(t *testing.T) *Box {
 	}
 	require.NoError(t, addProbe(config))
 	require.NoError(t, os.CopyFS(filepath.Join(config, "python"), os.DirFS(filepath.Join("testdata", "python"))))
+	require.NoError(t, os.CopyFS(filepath.Join(config, "runtimes"), os.DirFS(filepath.Join("testdata", "runtimes"))))
 	b := &Box{}
 	require.NoError(t, setRouting(config, DefaultProfile, nil))
 	s, err := stack.Prepare(home, stack.Options{

@@ -97,6 +97,8 @@ type probed struct {
 	requestID       string
 	status          int
 	body            string
+	Values          map[string]string // of the functions of testdata/runtimes, as they say
+	HeapMB          float64
 	traceID         string
 	sentAt, heardAt time.Time
 }
@@ -329,6 +331,9 @@ var wholeTrace = regexp.MustCompile(`^Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-
 
 func runEnvironment(ctx context.Context, b *Box, c *Case) ([]string, error) {
 	check := environmentChecks[c.With["check"]]
+	if check == nil {
+		check = baseChecks[c.With["check"]]
+	}
 	if check == nil {
 		return nil, fmt.Errorf("with.check: there is no check %q, there are %s", c.With["check"], slices.Sorted(maps.Keys(environmentChecks)))
 	}

@@ -140,6 +140,9 @@ func build(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Lo
 	if r.tag == "" || r.out == "" || flags.NArg() > 0 {
 		return errors.New("build: -tag and -out are required, and nothing may follow the flags")
 	}
+	if err := r.check(log); err != nil {
+		return err
+	}
 	img, done, err := r.image(ctx, log)
 	if err != nil {
 		return fmt.Errorf("build %s: %w", r.tag, err)
@@ -152,8 +155,55 @@ func build(ctx context.Context, flags *flag.FlagSet, args []string, log *slog.Lo
 	if err != nil {
 		return fmt.Errorf("build %s: %w", r.tag, err)
 	}
-	log.Info("built", "image", r.tag, "archive", r.out, "digest", digest.String())
+	info, err := os.Stat(r.out)
+	if err != nil {
+		return err
+	}
+	log.Info("built", "image", r.tag, "archive", r.out, "mb", info.Size()>>20, "digest", digest.String())
 	return nil
+}
+
+// check refuses what would make an image that cannot run, before anything is downloaded.
+func (r *recipe) check(log *slog.Logger) error {
+	if r.dir != "" {
+		info, err := os.Stat(r.dir)
+		if err == nil && !info.IsDir() {
+			err = errors.New("it is no folder")
+		}
+		if err != nil {
+			return fmt.Errorf("-dir %s: the code folder cannot be read: %w", r.dir, err)
+		}
+	}
+	if r.base != runtimes.Python && r.base != runtimes.NodeJS || len(r.entrypoint) > 0 {
+		return nil
+	}
+	handler := r.handler
+	if handler == "" && len(r.cmd) > 0 {
+		handler = r.cmd[0]
+	}
+	if handler == "" {
+		if r.dir == "" {
+			return nil // an image that others are made of
+		}
+		return fmt.Errorf("-base %s needs -handler, what the runtime calls: module.function, such as app.handler", r.base)
+	}
+	if r.dir == "" || strings.HasPrefix(handler, "/") {
+		return nil // its code may come with -file, or is that of the base
+	}
+	candidates, err := runtimes.HandlerFiles(r.base, handler)
+	if err != nil {
+		return fmt.Errorf("-handler %s: %w", handler, err)
+	}
+	for _, name := range candidates {
+		if found, err := filepath.Glob(filepath.Join(r.dir, name)); err == nil && len(found) > 0 {
+			return nil
+		}
+	}
+	if len(r.files) > 0 {
+		log.Warn("the handler's module is not in the code folder", "handler", handler, "dir", r.dir)
+		return nil
+	}
+	return fmt.Errorf("-handler %s: %s has none of %s", handler, r.dir, strings.Join(candidates, ", "))
 }
 
 // image makes the image; done closes what it reads from.
@@ -348,18 +398,40 @@ func onThisMachine(ref string) bool {
 }
 
 func cacheFlag(flags *flag.FlagSet) *string {
-	return flags.String("cache", "", "folder that keeps base images (default: esb-image in the user's cache folder)")
+	return flags.String("cache", "", "folder that keeps base images (default: .esb/cache/images of the repository, where `up` keeps them; "+
+		"elsewhere, and for who may not read it, esb-image in the user's cache folder)")
 }
 
 func newBases(cache string, log *slog.Logger) (*runtimes.Builder, error) {
 	if cache == "" {
-		dir, err := os.UserCacheDir()
-		if err != nil {
+		var err error
+		if cache, err = defaultCache(); err != nil {
 			return nil, fmt.Errorf("no cache folder: give one with -cache: %w", err)
 		}
-		cache = filepath.Join(dir, "esb-image")
 	}
 	return runtimes.NewBuilder(cache, log)
+}
+
+// defaultCache is the folder in which `esb up` keeps the base images, so that what up has made or fetched is not made or
+// fetched again: that of the repository around the working folder, else of the one that this program was built in.
+func defaultCache() (string, error) {
+	var near []string
+	if dir, err := os.Getwd(); err == nil {
+		near = append(near, dir)
+	}
+	if program, err := os.Executable(); err == nil {
+		near = append(near, filepath.Dir(program))
+	}
+	for _, dir := range near {
+		for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+			cache := filepath.Join(dir, ".esb", "cache", "images")
+			if _, err := os.ReadDir(cache); err == nil { // there, and ours to read
+				return cache, nil
+			}
+		}
+	}
+	dir, err := os.UserCacheDir()
+	return filepath.Join(dir, "esb-image"), err
 }
 
 // list is a flag that may be repeated.

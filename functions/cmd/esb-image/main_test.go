@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -52,6 +53,8 @@ func TestBuild_BinaryThenOnTop(t *testing.T) {
 
 func TestRun_BadArguments_SayWhatToDo(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "x.tar")
+	code := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(code, "app.py"), nil, 0o600))
 	cases := []struct {
 		args []string
 		want string
@@ -65,6 +68,13 @@ func TestRun_BadArguments_SayWhatToDo(t *testing.T) {
 		{[]string{"build", "-tag", "x", "-out", out, "-binary", "/nothere"}, "no such file"},
 		{[]string{"build", "-tag", "X!", "-out", out}, "must be name[:tag]"},
 		{[]string{"build", "-tag", "x", "-out", out, "-handler", "a.b", "-cmd", "c"}, "-handler and -cmd exclude each other"},
+		{[]string{"build", "-tag", "x", "-out", out, "-base", "python", "-dir", code}, "-base python needs -handler"},
+		{[]string{"build", "-tag", "x", "-out", out, "-base", "nodejs", "-dir", code}, "-base nodejs needs -handler"},
+		{[]string{"build", "-tag", "x", "-out", out, "-base", "python", "-dir", code, "-handler", "handler"}, "-handler handler: must be module.function"},
+		{[]string{"build", "-tag", "x", "-out", out, "-base", "python", "-dir", code, "-handler", "other.handler"}, code + " has none of other.py, other/__init__.py"},
+		{[]string{"build", "-tag", "x", "-out", out, "-base", "nodejs", "-dir", code, "-cmd", "src/index.handler"}, "has none of src/index.js, src/index.mjs"},
+		{[]string{"build", "-tag", "x", "-out", out, "-base", "python", "-dir", "nodir", "-handler", "a.b"}, "-dir nodir: the code folder cannot be read"},
+		{[]string{"build", "-tag", "x", "-out", out, "-dir", filepath.Join(code, "app.py")}, "it is no folder"},
 		{[]string{"push", "x.tar"}, "-ref and one archive are required"},
 	}
 	for _, c := range cases {
@@ -73,6 +83,41 @@ func TestRun_BadArguments_SayWhatToDo(t *testing.T) {
 	}
 	assert.NoFileExists(t, out)
 	assert.ErrorIs(t, run(context.Background(), nil, io.Discard), flag.ErrHelp)
+}
+
+func TestCheck_HandlerThatIsThere_Passes(t *testing.T) {
+	code := t.TempDir()
+	for _, name := range []string{"app.py", "pkg/deep/mod.py", "native.cpython-311-x86_64-linux-gnu.so", "src/index.mjs", "lib/index.js"} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(code, name)), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(code, name), nil, 0o600))
+	}
+	for handler, base := range map[string]string{"app.handler": "python", "pkg/deep/mod.handler": "python", "pkg.deep.mod.handler": "python",
+		"native.handler": "python", "src/index.get.deep": "nodejs", "lib.handler": "nodejs", "/opt/nodejs/wrap.handler": "nodejs"} {
+		r := recipe{base: base, dir: code, handler: handler}
+		assert.NoError(t, r.check(slog.New(slog.DiscardHandler)), handler)
+	}
+	assert.NoError(t, (&recipe{base: "python"}).check(nil), "an image that others are made of")
+}
+
+func TestDefaultCache_IsThatOfUp(t *testing.T) {
+	repository := t.TempDir()
+	cache := filepath.Join(repository, ".esb", "cache", "images")
+	require.NoError(t, os.MkdirAll(cache, 0o755))
+	deep := filepath.Join(repository, "functions", "mine")
+	require.NoError(t, os.MkdirAll(deep, 0o755))
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CACHE_HOME", "")
+	for dir, want := range map[string]string{
+		repository:  cache,
+		deep:        cache,
+		t.TempDir(): filepath.Join(os.Getenv("HOME"), ".cache", "esb-image"),
+	} {
+		t.Chdir(dir)
+		got, err := defaultCache()
+		require.NoError(t, err)
+		resolved, _ := filepath.EvalSymlinks(want)
+		assert.Contains(t, []string{want, resolved}, got, dir)
+	}
 }
 
 func TestRegistryCredentials_AreThoseOfTheBoxForItsOwnRegistry(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -119,6 +120,70 @@ func (a *Apt) Download(ctx context.Context, dir string, names ...string) ([]stri
 	return files, err
 }
 
+// Has tells whether the machine's release has the package.
+func (a *Apt) Has(ctx context.Context, name string) bool {
+	_, err := a.Version(ctx, name)
+	return err == nil
+}
+
+// Version returns the version of a package that Download would fetch, "1:1.26.27+dfsg-1".
+func (a *Apt) Version(ctx context.Context, name string) (string, error) {
+	var version string
+	err := a.retry(ctx, func() error {
+		out, err := run(ctx, "", "apt-cache", "policy", name)
+		if err != nil {
+			return err
+		}
+		m := candidate.FindSubmatch(out)
+		if m == nil {
+			return fmt.Errorf("no package %s", name)
+		}
+		version = string(m[1])
+		return nil
+	})
+	return version, err
+}
+
+var candidate = regexp.MustCompile(`(?m)^ *Candidate: ([^ (]+)$`)
+
+// Pinned is a package of another release than the machine's, in the pool of the same mirror.
+type Pinned struct {
+	// Path is that of the .deb file, below the mirror's address: "pool/main/...".
+	Path, SHA256 string
+}
+
+// DownloadPinned fetches packages into dir, from the mirror that has like, a package of this machine's release, and returns
+// the paths of the .deb files. apt's own helper does it, with apt's proxies and certificates; the digest is checked.
+func (a *Apt) DownloadPinned(ctx context.Context, dir, like string, packages ...Pinned) ([]string, error) {
+	var mirror string
+	err := a.retry(ctx, func() error {
+		out, err := run(ctx, "", "apt-get", "-q", "download", "--print-uris", like)
+		if err != nil {
+			return err
+		}
+		var found bool
+		if mirror, _, found = strings.Cut(strings.TrimPrefix(string(out), "'"), "/pool/"); !found {
+			return fmt.Errorf("apt-get does not say where %s is, but %q", like, out)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, p := range packages {
+		file := filepath.Join(dir, path.Base(p.Path))
+		if _, err := run(ctx, dir, aptHelper, "-o", "APT::Sandbox::User=root", "download-file", mirror+"/"+p.Path, file, "SHA256:"+p.SHA256); err != nil {
+			return nil, fmt.Errorf("fetch %s from the mirror of %s: %w", p.Path, like, err)
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+// aptHelper comes with apt.
+const aptHelper = "/usr/lib/apt/apt-helper"
+
 // retry runs do; when that fails, it updates the package lists, once in the life of an Apt, and runs it again.
 func (a *Apt) retry(ctx context.Context, do func() error) error {
 	err := do()
@@ -133,9 +198,9 @@ func (a *Apt) retry(ctx context.Context, do func() error) error {
 	return do()
 }
 
-// Unpack unpacks a .deb file into root, and moves what older releases ship in /lib and /lib64 below /usr.
+// Unpack unpacks a .deb file into root, and moves what older releases ship in /bin, /sbin, /lib and /lib64 below /usr.
 func Unpack(ctx context.Context, file, root string) error {
-	for _, dir := range []string{"lib", "lib64"} {
+	for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {
 		if err := os.MkdirAll(filepath.Join(root, "usr", dir), 0o755); err != nil {
 			return fmt.Errorf("unpack %s: %w", file, err)
 		}

@@ -61,6 +61,36 @@ func (p Package) Extract(ctx context.Context, dir string, want ...string) error 
 	return extract(files[0], dir, want)
 }
 
+// Install fetches the packages of a lock file into dir/node_modules, without running their scripts. npm refuses a download
+// that is not what the lock file promises. Links to programs and npm's own notes are left out.
+func Install(ctx context.Context, dir string, manifest, lock []byte) error {
+	if !Available() {
+		return ErrNoNpm
+	}
+	scratch, err := os.MkdirTemp(dir, ".npm-*")
+	if err != nil {
+		return fmt.Errorf("npm ci: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(scratch, "package.json"), manifest, 0o600),
+		os.WriteFile(filepath.Join(scratch, "package-lock.json"), lock, 0o600),
+	); err != nil {
+		return fmt.Errorf("npm ci: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--loglevel=error", "--ignore-scripts", "--no-audit", "--no-fund", "--no-bin-links", "--omit=dev",
+		"--install-strategy=hoisted", "--cache", filepath.Join(scratch, "cache"))
+	cmd.Dir = scratch
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("npm ci: %w: %s", err, bytes.TrimSpace(out))
+	}
+	modules := filepath.Join(scratch, "node_modules")
+	if err := os.Remove(filepath.Join(modules, ".package-lock.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("npm ci: %w", err)
+	}
+	return os.Rename(modules, filepath.Join(dir, "node_modules"))
+}
+
 func (p Package) check(file string) error {
 	f, err := os.Open(file)
 	if err != nil {

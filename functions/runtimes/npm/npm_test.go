@@ -55,4 +55,14 @@ func TestCheck_OtherContent_IsRefused(t *testing.T) {
 func TestPackage_NoNpm_SaysWhatToDo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	assert.ErrorIs(t, Package{}.Extract(context.Background(), t.TempDir()), ErrNoNpm)
+	assert.ErrorIs(t, Install(context.Background(), t.TempDir(), nil, nil), ErrNoNpm)
+}
+
+func TestInstall_LockFileIsMissing_SaysWhatNpmSays(t *testing.T) {
+	if !Available() {
+		t.Skip("npm is not installed on this machine")
+	}
+	dir := t.TempDir()
+	assert.ErrorContains(t, Install(context.Background(), dir, []byte(`{"name":"x","dependencies":{"y":"1.0.0"}}`), []byte(`{}`)), "npm ci")
+	assert.NoDirExists(t, filepath.Join(dir, "node_modules"))
 }
