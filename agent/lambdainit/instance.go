@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -138,11 +139,32 @@ func (i *instance) startRuntime() error {
 		return err
 	}
 	defer closeFiles()
-	i.pid, err = i.processes.start(i.cfg.Command, i.env, files, func(status syscall.WaitStatus) {
+	env := i.env
+	// Without it, runtimes write their messages to standard output, line by line.
+	if fd, err := i.openFrames(files[1]); err == nil {
+		defer func() { _ = syscall.Close(fd) }()
+		env = append(slices.Clip(env), envTelemetryFD+"="+strconv.Itoa(len(files)))
+		files = append(files, uintptr(fd))
+	}
+	i.pid, err = i.processes.start(i.cfg.Command, env, files, func(status syscall.WaitStatus) {
 		i.status = status
 		close(i.exited)
 	})
 	return err
+}
+
+// openFrames opens the pipe of the function's standard output, whose write end is stdout, for frames. Callers hold mu.
+func (i *instance) openFrames(stdout uintptr) (int, error) {
+	fd, err := openAgain(stdout)
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range i.pumps {
+		if p.extension == "" && p.stream == "stdout" {
+			p.takeFrames()
+		}
+	}
+	return fd, nil
 }
 
 // openOutput makes standard input, output and error of a process: the function's, or that of the named extension. The

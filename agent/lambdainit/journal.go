@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
 
 const (
@@ -225,9 +227,10 @@ func (j *journal) setTap(t *telemetry) {
 	j.tap = t
 }
 
-// function writes one line of the function's output, or of that of the named extension. It waits while the queue is full,
+// function writes one event of the function's output, or of that of the named extension; level is AWS's name of its level, "" for
+// none. It waits while the queue is full,
 // until stop is closed, or the output has taken nothing for stuckLimit; the line is lost then.
-func (j *journal) function(stream, extension string, line []byte, stop <-chan struct{}) {
+func (j *journal) function(stream, extension, level, line string, stop <-chan struct{}) {
 	j.mu.Lock()
 	s := j.scope
 	for len(j.queue) >= journalRoom {
@@ -257,12 +260,12 @@ func (j *journal) function(stream, extension string, line []byte, stop <-chan st
 		class = classExtension
 	}
 	if j.tap != nil {
-		j.tap.line(class, string(line))
+		j.tap.line(class, line)
 	}
 	if extension == "" {
-		j.appendLine(s, typeFunction, "INFO", stream, string(line), nil)
+		j.appendLine(s, typeFunction, loglevel.Field(level), stream, line, nil)
 	} else {
-		j.appendLine(s, typeExtensionLine, "INFO", stream, string(line), func(b []byte) []byte {
+		j.appendLine(s, typeExtensionLine, loglevel.Field(level), stream, line, func(b []byte) []byte {
 			return appendString(append(b, `,"extension":`...), extension)
 		})
 	}

@@ -52,12 +52,12 @@ func TestJournal_FullDisk_LosesLinesAndGoesOnWhenThereIsRoom(t *testing.T) {
 	told := make(chan int, 10)
 	j := openJournal(out, "f", "", 0, func(lines int) { told <- lines })
 	for range 500 {
-		j.function("stdout", "", []byte("while it is full"), nil)
+		j.function("stdout", "", "", "while it is full", nil)
 		j.flush(time.Minute)
 	}
 	assert.Empty(t, told)
 	out.free(1 << 20)
-	j.function("stdout", "", []byte("there is room again"), nil)
+	j.function("stdout", "", "", "there is room again", nil)
 	lost := <-told
 	assert.InDelta(t, 499, lost, 1)
 	j.close(time.Minute)
@@ -84,10 +84,10 @@ func TestJournal_HungOutput_HoldsTheFunctionUpForAMomentOnly(t *testing.T) {
 	out := &hung{disk: disk{room: 64 << 20}, let: make(chan struct{})}
 	told := make(chan int, 10)
 	j := openJournal(out, "f", "", 0, func(lines int) { told <- lines })
-	line := bytes.Repeat([]byte("x"), 1000)
+	line := strings.Repeat("x", 1000)
 	began := time.Now()
 	for range 20_000 {
-		j.function("stdout", "", line, nil)
+		j.function("stdout", "", "", line, nil)
 	}
 	assert.Less(t, time.Since(began), 10*stuckLimit)
 	close(out.let)

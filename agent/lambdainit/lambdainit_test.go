@@ -501,6 +501,34 @@ func TestLog_OverlongLine_IsCut(t *testing.T) {
 	assert.Equal(t, strings.Repeat("ä", 300<<10), whole.String(), "no character is cut in two")
 }
 
+func TestLog_Frames_AreOneEventEach_AndAllPiecesHaveTheRequestID(t *testing.T) {
+	b := mustOpenBox(t)
+	r := b.invoke("req-1", order{Do: "frame", Text: "[ERROR] no\nTraceback:\n  line 6\n"}, "X-Amz-Log-Type: Tail")
+	text, err := base64.StdEncoding.DecodeString(r.Header.Get("X-Amz-Log-Result"))
+	require.NoError(t, err)
+	assert.Regexp(t, `^START RequestId: req-1 .*\nbefore\n\[ERROR\] no\nTraceback:\n  line 6\nbehind\nEND RequestId: req-1\n`, string(text))
+	lines := b.waitReport("req-1")
+	require.Len(t, lines, 6)
+	assert.Equal(t, []string{"before", "[ERROR] no\nTraceback:\n  line 6", "behind"}, []string{lines[1].Message, lines[2].Message, lines[3].Message})
+	assert.Equal(t, []string{"INFO", "ERROR", "INFO"}, []string{lines[1].Level, lines[2].Level, lines[3].Level})
+
+	b.invoke("req-2", order{Do: "frame", N: 20 << 20}, deadlineIn(patience)).reply(t)
+	b.invoke("req-3", order{Do: "log", Text: "[WARNING] next\n"}).reply(t)
+	size := 0
+	for _, l := range b.waitReport("req-3")[len(lines):] {
+		switch {
+		case strings.HasPrefix(l.Message, "x"):
+			size += len(l.Message)
+			assert.Equal(t, "req-2", l.RequestID)
+			assert.Equal(t, "ERROR", l.Level)
+		case strings.Contains(l.Message, "next"):
+			assert.Equal(t, "req-3", l.RequestID)
+			assert.Equal(t, "WARN", l.Level)
+		}
+	}
+	assert.Equal(t, 20<<20, size)
+}
+
 func TestLog_StuckReader_DelaysNoInvocationForEver(t *testing.T) {
 	b := mustOpenBox(t, withStuckLog(), withEnv("AWS_LAMBDA_FUNCTION_TIMEOUT=1"))
 	r := b.invoke("req-1", order{Do: "flood", N: 50000}, deadlineIn(time.Second))

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
 
 const (
@@ -38,6 +40,12 @@ type pump struct {
 	// log output is stuck.
 	lock chan struct{}
 	buf  []byte
+	// frames says that the function may write frames, too. left is how much of the frame that has begun is still to come, what
+	// is in buf included; level is that of the long event of which a piece is logged.
+	frames  bool
+	left    int
+	level   string
+	pending bool
 }
 
 // openPump makes a pipe and returns its write end, which the caller closes when the process has inherited it. extension
@@ -96,7 +104,7 @@ func (p *pump) run() {
 			defer func() { <-p.lock }()
 			_, err = p.read(int(fd), maxRead)
 			if errors.Is(err, io.EOF) {
-				p.flush()
+				p.flush(true)
 			}
 			return !errors.Is(err, syscall.EAGAIN)
 		})
@@ -130,7 +138,7 @@ func (p *pump) drain(limit time.Duration) {
 			left -= n
 		}
 	})
-	p.flush()
+	p.flush(false)
 }
 
 // read reads once, at most most bytes, and logs the lines that are complete. The caller holds lock.
@@ -157,22 +165,7 @@ func (p *pump) read(fd, most int) (int, error) {
 	}
 	fresh := len(p.buf)
 	p.buf = p.buf[:fresh+n]
-	start := 0
-	for {
-		i := bytes.IndexByte(p.buf[max(start, fresh):], '\n')
-		if i < 0 {
-			break
-		}
-		end := max(start, fresh) + i
-		p.emit(p.buf[start:end])
-		start = end + 1
-	}
-	for len(p.buf)-start > maxLine {
-		n := cut(p.buf[start:])
-		p.emit(p.buf[start : start+n])
-		start += n
-	}
-	rest := copy(p.buf, p.buf[start:])
+	rest := copy(p.buf, p.buf[p.take(fresh):])
 	p.buf = p.buf[:rest]
 	if rest == 0 && cap(p.buf) > maxRead {
 		p.buf = nil
@@ -180,23 +173,87 @@ func (p *pump) read(fd, most int) (int, error) {
 	return n, nil
 }
 
-// flush logs a line that has no newline yet.
-func (p *pump) flush() {
-	if len(p.buf) > 0 {
-		p.emit(p.buf)
-		p.buf = p.buf[:0]
+// take logs what is complete in buf, of which the first seen bytes were looked at before, and returns how much that is.
+func (p *pump) take(seen int) int {
+	start := 0
+	for {
+		if p.left > 0 {
+			n := min(len(p.buf)-start, p.left)
+			switch {
+			case n == p.left && n <= maxLine:
+				p.emit(bytes.TrimSuffix(p.buf[start:start+n], []byte{'\n'}), true)
+			case n > maxLine:
+				n = cut(p.buf[start:])
+				p.emit(p.buf[start:start+n], false)
+			default:
+				return start
+			}
+			start, p.left = start+n, p.left-n
+			continue
+		}
+		text := p.buf[start:]
+		from := min(max(seen-start, 0), len(text))
+		end, next := bytes.IndexByte(text[from:], '\n'), -1
+		if end >= 0 {
+			end += from
+		}
+		if p.frames {
+			// Its head may have come in two pieces.
+			next = frameIn(text, max(from-frameHead, 0), end)
+		}
+		switch {
+		case next >= 0:
+			size, level, length, ok := readFrame(text[next:])
+			if !ok {
+				return start // until its head is complete
+			}
+			if next > 0 {
+				p.emit(text[:next], true) // a line without its end
+			}
+			start, p.left, p.level, p.pending = start+next+size, length, level, level != ""
+			if length == 0 {
+				p.pending = false
+			}
+		case end >= 0:
+			p.emitLine(text[:end])
+			start += end + 1
+		case len(text) > maxLine:
+			n := cut(text)
+			p.emit(text[:n], false)
+			start += n
+		default:
+			return start
+		}
 	}
 }
 
-// emit logs line, in pieces when it is too long.
-func (p *pump) emit(line []byte) {
+// flush logs a line that has no newline yet; whole says that nothing comes any more, so that a frame must do as it is.
+func (p *pump) flush(whole bool) {
+	if len(p.buf) > 0 && (whole || p.left == 0) {
+		p.emitLine(p.buf)
+		p.buf, p.left = p.buf[:0], 0
+	}
+}
+
+// emitLine logs a line, in pieces when it is too long.
+func (p *pump) emitLine(line []byte) {
 	line = bytes.TrimSuffix(line, []byte{'\r'})
 	for len(line) > maxLine {
 		n := cut(line)
-		p.journal.function(p.stream, p.extension, line[:n], p.stop)
+		p.emit(line[:n], false)
 		line = line[n:]
 	}
-	p.journal.function(p.stream, p.extension, line, p.stop)
+	p.emit(line, true)
+}
+
+// emit logs an event, or a piece of one; last says that it ends with it. All pieces have the level of the first.
+func (p *pump) emit(piece []byte, last bool) {
+	text := string(piece)
+	if !p.pending {
+		p.level = loglevel.Of(text)
+	}
+	p.pending = !last
+	p.journal.function(p.stream, p.extension, p.level, text, p.stop)
 }
 
 // cut returns how much of a line longer than maxLine makes the next piece: not in the middle of a character.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
 
 const (
@@ -50,7 +52,7 @@ func appendRecords(b []byte, line []byte, o origin, when time.Time, request stri
 			scope, next = rieScope(text, request)
 			set(fields, "request_id", scope)
 			set(fields, "type", "function")
-			set(fields, "level", levelOf(text))
+			set(fields, "level", loglevel.Field(loglevel.Of(text)))
 		} else {
 			// A service's own lines are JSON: this is a panic, or what a library wrote to standard error.
 			set(fields, "level", "ERROR")
@@ -59,11 +61,6 @@ func appendRecords(b []byte, line []byte, o origin, when time.Time, request stri
 	} else {
 		text = message(fields)
 		delete(fields, "message")
-		if kind := string(fields["type"]); kind == `"function"` || kind == `"extension"` {
-			if level := levelOf(text); level != "" {
-				set(fields, "level", level)
-			}
-		}
 	}
 	set(fields, "job", o.job)
 	set(fields, "container_name", o.container)
@@ -151,39 +148,6 @@ func rieScope(text, request string) (scope, next string) {
 		return m[2], ""
 	}
 	return m[2], m[2]
-}
-
-// levels are the names that logging libraries use, and what they are here.
-var levels = map[string]string{
-	"TRACE": "DEBUG", "DEBUG": "DEBUG", "INFO": "INFO", "NOTICE": "INFO", "WARN": "WARN", "WARNING": "WARN",
-	"ERROR": "ERROR", "ERR": "ERROR", "FATAL": "ERROR", "CRITICAL": "ERROR", "PANIC": "ERROR",
-	// pino and bunyan.
-	"10": "DEBUG", "20": "DEBUG", "30": "INFO", "40": "WARN", "50": "ERROR", "60": "ERROR",
-}
-
-// levelOf returns the level that a function's line gives itself, "" for none: the member level of a JSON object, the
-// "[ERROR]" of AWS's Python runtime, or the third column of its Node.js one.
-func levelOf(text string) string {
-	switch {
-	case strings.HasPrefix(text, "{"):
-		var own struct {
-			Level json.RawMessage `json:"level"`
-		}
-		if json.Unmarshal([]byte(text), &own) != nil {
-			return ""
-		}
-		return levels[strings.ToUpper(strings.Trim(string(own.Level), `"`))]
-	case strings.HasPrefix(text, "["):
-		name, _, ok := strings.Cut(text[1:], "]")
-		if !ok {
-			return ""
-		}
-		return levels[name]
-	}
-	if columns := strings.SplitN(text, "\t", 4); len(columns) == 4 {
-		return levels[columns[2]]
-	}
-	return ""
 }
 
 // cut cuts text into pieces that are at most limit bytes as JSON strings.

@@ -31,19 +31,18 @@ func TestAppendRecords_EveryKindOfLineBecomesARecord(t *testing.T) {
 			want:   `{"time":"2026-01-02T03:04:05.123456789Z","level":"INFO","type":"function","message":"hi \"you\"","function":"f","request_id":"r1","trace_id":"1-2-3","stream":"stdout"` + tags + `}`,
 		},
 		"an extension's": {
-			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"extension","message":"[ERROR] hi"` + members + `,"stream":"stdout","extension":"e"}`,
+			line:   `{"time":"2026-01-02T03:04:05Z","level":"ERROR","type":"extension","message":"hi"` + members + `,"stream":"stdout","extension":"e"}`,
 			origin: container,
-			want:   `{"time":"2026-01-02T03:04:05Z","level":"ERROR","type":"extension","message":"[ERROR] hi","function":"f","request_id":"r1","trace_id":"1-2-3","stream":"stdout","extension":"e"` + tags + `}`,
+			want:   `{"time":"2026-01-02T03:04:05Z","level":"ERROR","type":"extension","message":"hi","function":"f","request_id":"r1","trace_id":"1-2-3","stream":"stdout","extension":"e"` + tags + `}`,
 		},
-		"function's JSON stays a message and gives the level": {
-			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"function","message":"{\"level\":\"warning\",\"job\":\"x\"}"` + members + `}`,
+		"function's JSON stays a message, and lambda-init has its level": {
+			line:   `{"time":"2026-01-02T03:04:05Z","level":"WARN","type":"function","message":"{\"level\":\"warning\",\"job\":\"x\"}"` + members + `}`,
 			origin: container,
 			want:   `{"time":"2026-01-02T03:04:05Z","level":"WARN","type":"function","message":"{\"level\":\"warning\",\"job\":\"x\"}","function":"f","request_id":"r1","trace_id":"1-2-3"` + tags + `}`,
 		},
-		"AWS's Python prefix": {
-			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"function","message":"[ERROR]\t2026\tr1\tno","function":"f"}`,
-			origin: container,
-			want:   `{"time":"2026-01-02T03:04:05Z","level":"ERROR","type":"function","message":"[ERROR]\t2026\tr1\tno","function":"f"` + tags + `}`,
+		"AWS's Python prefix behind RIE": {
+			line: "[ERROR]\t2026\tr1\tno", origin: rie,
+			want: `{"time":"2026-01-02T12:00:00Z","level":"ERROR","type":"function","message":"[ERROR]\t2026\tr1\tno","function":"f"` + tags + `}`,
 		},
 		"a report keeps its figures": {
 			line:   `{"time":"2026-01-02T03:04:05Z","level":"INFO","type":"platform.report","message":"REPORT","duration_ms":1.5}`,

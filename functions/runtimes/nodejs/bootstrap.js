@@ -4,8 +4,9 @@
 //     node /var/runtime/bootstrap.js [module.function]
 //
 // The handler is the first argument (the image's CMD, as in AWS's images), else $_HANDLER; its module is searched in
-// $LAMBDA_TASK_ROOT (/var/task). Handlers may be async, return a value, or call back; modules may be CommonJS or ES
-// modules. Messages and error types are those of AWS's own Node.js client (aws-lambda-nodejs-runtime-interface-client).
+// $LAMBDA_TASK_ROOT (/var/task). Handlers may be async or return a value, before nodejs24.x they may call back; modules may be
+// CommonJS or ES modules. Messages, log lines and error types are those of AWS's own Node.js client
+// (aws-lambda-nodejs-runtime-interface-client: version 3 up to nodejs22.x, version 4 from nodejs24.x on).
 // A handler that awslambda.streamifyResponse made answers piece by piece (AWS: "Response streaming").
 //
 // It speaks HTTP on a plain socket: loading node:http costs 4 ms of every cold start, and its Agent hides whether a
@@ -14,9 +15,18 @@
 const fs = require('fs');
 const net = require('net');
 const path = require('path');
+const util = require('util');
 const { Writable } = require('stream'); // node:net has loaded it already
 
 const API = '/2018-06-01/runtime';
+
+// The runtime that the function asked for: this Node.js may stand in for another version.
+const VERSION = Number(/^AWS_Lambda_nodejs(\d+)\.x$/.exec(process.env.AWS_EXECUTION_ENV ?? '')?.[1] ?? process.versions.node.split('.')[0]);
+// From Node.js 24 on AWS has no handlers that call back, and neither context.succeed nor callbackWaitsForEmptyEventLoop.
+const CALLBACKS = VERSION < 24;
+const NO_CALLBACKS = 'ERROR: AWS Lambda has removed support for callback-based function handlers starting with Node.js 24. You need to modify '
+  + 'this function to use a supported handler signature to use Node.js 24 or later. For more information see '
+  + 'https://docs.aws.amazon.com/lambda/latest/dg/nodejs-handler.html.';
 const BEFORE_EXIT = 'The Lambda runtime client detected an unexpected Node.js exit code. This is most commonly caused by a '
   + 'Promise that was never settled. For more information, see https://nodejs.org/docs/latest/api/process.html#exit-codes';
 
@@ -31,10 +41,128 @@ const TRAILER_LIMIT = 3000;
 class Fault extends Error {
   constructor(name, message, stack) {
     super(message);
-    this.name = name;
+    Object.defineProperty(this, 'name', { value: name, configurable: true, writable: true }); // no member of its own in log lines
     if (stack) this.stack = stack;
   }
 }
+
+// Levels of the console, and their numbers in the type of a frame.
+const LEVELS = { TRACE: 1, DEBUG: 2, INFO: 3, WARN: 4, ERROR: 5, FATAL: 6 };
+
+// Where AWS's client keeps the request id; other tools look for the same symbol.
+const REQUEST_ID = Symbol.for('aws.lambda.runtime.requestId');
+
+// Log makes one event of each call of the console. lambda-init, and AWS, take events in frames from a descriptor of their
+// own ($_LAMBDA_TELEMETRY_LOG_FD); elsewhere an event is a line of standard output.
+class Log {
+  constructor(env) {
+    const fd = Number(env._LAMBDA_TELEMETRY_LOG_FD ?? NaN);
+    delete env._LAMBDA_TELEMETRY_LOG_FD;
+    this.fd = Number.isInteger(fd) && fd >= 0 ? fd : null;
+    this.json = env.AWS_LAMBDA_LOG_FORMAT?.toUpperCase() === 'JSON';
+    this.least = LEVELS[env.AWS_LAMBDA_LOG_LEVEL?.toUpperCase()] ?? LEVELS.TRACE;
+    this.tenant = undefined;
+    this.used = new Set();
+  }
+
+  // patch puts AWS's methods into the console.
+  patch() {
+    for (const level of Object.keys(LEVELS)) {
+      console[level.toLowerCase()] = LEVELS[level] < this.least ? () => {} : (message, ...rest) => this.write(level, message, ...rest);
+    }
+    console.log = console.info;
+    // Which of the two streams exist: making one takes time, and settle must not.
+    for (const name of ['stdout', 'stderr']) {
+      const { get, ...rest } = Object.getOwnPropertyDescriptor(process, name);
+      if (!get) continue;
+      const { used } = this;
+      Object.defineProperty(process, name, { ...rest, get() {
+        const stream = get.call(process);
+        used.add(stream);
+        return stream;
+      } });
+    }
+  }
+
+  write(level, message, ...rest) {
+    const now = new Date();
+    const id = globalThis[REQUEST_ID];
+    const text = this.json
+      ? this.object(now, id, level, message, rest)
+      : `${now.toISOString()}\t${id}\t${level}\t${util.format(message, ...rest)}`;
+    if (this.fd === null) {
+      process.stdout.write(`${text.replace(/\n/g, '\r')}\n`);
+      return;
+    }
+    const body = Buffer.from(text);
+    const frame = Buffer.allocUnsafe(16 + body.length);
+    frame.writeUInt32BE((0xa55a0000 | (this.json ? 2 : 3) | LEVELS[level] << 2) >>> 0, 0);
+    frame.writeUInt32BE(body.length, 4);
+    frame.writeBigInt64BE(BigInt(now.valueOf()) * 1000n, 8);
+    body.copy(frame, 16);
+    for (let at = 0; at < frame.length;) {
+      try {
+        at += fs.writeSync(this.fd, frame, at);
+      } catch (error) {
+        if (error.code !== 'EAGAIN') return; // nobody takes log lines any more
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+      }
+    }
+  }
+
+  object(now, id, level, message, rest) {
+    const line = { timestamp: now.toISOString(), level, requestId: id, tenantId: this.tenant || undefined };
+    if (rest.length === 0) {
+      line.message = message;
+      try {
+        return JSON.stringify(line, (_, value) => (value instanceof Error ? { ...errorMembers(value), ...value } : value));
+      } catch {
+        line.message = util.format(message);
+        return JSON.stringify(line);
+      }
+    }
+    line.message = util.format(message, ...rest);
+    const error = rest.find((value) => value instanceof Error);
+    return JSON.stringify(error ? { ...line, ...errorMembers(error) } : line);
+  }
+
+  // error reports what the function has thrown.
+  error(kind, thrown) {
+    const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+    if (this.json) this.write('ERROR', error);
+    else this.write('ERROR', kind, `\t${formatError(error)}`);
+  }
+
+  // settle waits until what was written by process.stdout.write has left: it belongs before the answer.
+  async settle() {
+    for (const stream of this.used) {
+      if (stream.writableLength > 0 && !stream.destroyed) await new Promise((resolve) => { stream.write('', resolve); });
+    }
+  }
+}
+
+// errorMembers is an error in AWS's JSON log lines.
+function errorMembers(error) {
+  return {
+    errorType: error instanceof Fault ? error.name : error.constructor?.name ?? 'UnknownError',
+    errorMessage: error.message,
+    stackTrace: typeof error.stack === 'string' ? error.stack.split('\n') : [],
+  };
+}
+
+// formatError is an error in AWS's log lines of text, its own members included.
+function formatError(error) {
+  try {
+    return JSON.stringify(error, (_, value) => (value instanceof Error ? {
+      errorType: value.name, errorMessage: value.message, code: value.code, ...value,
+      stack: typeof value.stack === 'string' ? value.stack.split('\n') : value.stack,
+    } : value));
+  } catch {
+    return JSON.stringify(describe(error));
+  }
+}
+
+const log = new Log(process.env);
 
 // RuntimeApi is one keep-alive connection to the Runtime API, used for one exchange at a time.
 class RuntimeApi {
@@ -302,55 +430,64 @@ globalThis.awslambda = {
   },
 };
 
-// describe makes AWS's error object of anything that was thrown.
+// describe makes AWS's error object of anything that was thrown. No error type may break a header: AWS, too, encodes DEL.
 function describe(error) {
-  if (!(error instanceof Error) && !(error?.name && error?.message)) {
-    return { errorType: typeof error, errorMessage: String(error), trace: [] };
+  const plain = (text) => String(text).replaceAll('\x7f', '%7F');
+  try {
+    if (!(util.types.isNativeError(error) || error instanceof Error || (error?.name && error.message && error.stack))) {
+      return { errorType: typeof error, errorMessage: String(error), trace: [] };
+    }
+    return {
+      errorType: plain(error.name),
+      errorMessage: plain(error.message),
+      trace: plain(error.stack ?? '').split('\n'),
+    };
+  } catch {
+    return { errorType: 'handled', trace: [],
+      errorMessage: 'callback called with Error argument, but there was a problem while retrieving one or more of its message, name, and stack' };
   }
-  return {
-    errorType: error.name,
-    errorMessage: error.message,
-    trace: String(error.stack ?? '').split('\n'),
-  };
-}
-
-// logError prints an error as one record, as AWS does.
-function logError(kind, error) {
-  process.stderr.write(`${kind}\t${JSON.stringify({ ...error, trace: undefined, stack: error.trace })}\n`);
 }
 
 // load imports the handler's module and returns its function; throws Fault with AWS's messages.
 async function load(root, handler) {
+  if (handler.includes('..')) {
+    throw new Fault('Runtime.MalformedHandlerName',
+      `'${handler}' is not a valid handler name. Use absolute paths when specifying root directories in handler names.`);
+  }
   const { dir, base } = path.parse(handler);
   const match = base.match(/^([^.]*)\.(.+)$/);
-  if (!match) throw new Fault('Runtime.MalformedHandlerName', `Bad handler '${handler}': it must be module.function`);
+  if (!match) throw new Fault('Runtime.MalformedHandlerName', 'Bad handler');
   const [, module, name] = match;
   let exported;
   try {
-    exported = await importModule(path.resolve(root, dir, module), root);
+    exported = await importModule(root, dir, module);
   } catch (error) {
     if (error instanceof SyntaxError) throw new Fault('Runtime.UserCodeSyntaxError', String(error), error.stack);
-    if (error?.code === 'MODULE_NOT_FOUND' || error?.code === 'ERR_MODULE_NOT_FOUND') {
-      throw new Fault('Runtime.ImportModuleError', String(error), error.stack);
-    }
+    // ERR_MODULE_NOT_FOUND, of import, stays what it is (AWS: an "Error").
+    if (error?.code === 'MODULE_NOT_FOUND') throw new Fault('Runtime.ImportModuleError', String(error), error.stack);
     throw error;
   }
-  let found = exported;
-  for (const key of name.split('.')) found = found?.[key];
+  const find = (where) => name.split('.').reduce((found, key) => found?.[key], where);
   // import() of a CommonJS module may keep its exports below default.
-  if (found === undefined) found = exported?.default?.[name];
-  if (found === undefined) throw new Fault('Runtime.HandlerNotFound', `${handler} is undefined or not exported`);
+  const found = find(exported) ?? find(exported?.default);
+  if (!found) throw new Fault('Runtime.HandlerNotFound', `${handler} is undefined or not exported`);
   if (typeof found !== 'function') throw new Fault('Runtime.HandlerNotFound', `${handler} is not a function`);
+  if (found[STREAMING] && found[STREAMING] !== 'response') {
+    throw new Fault('Runtime.MalformedStreamingHandler', 'Only response streaming is supported.');
+  }
+  if (!CALLBACKS && found.length >= 3 && !found[STREAMING]) throw new Fault('Runtime.CallbackHandlerDeprecated', NO_CALLBACKS);
   return found;
 }
 
-async function importModule(file, root) {
+async function importModule(root, dir, module) {
+  const file = path.resolve(root, dir, module);
   const candidates = [file, `${file}.js`, `${file}.mjs`, `${file}.cjs`];
   const existing = candidates.find((f) => fs.statSync(f, { throwIfNoEntry: false })?.isFile());
   if (existing?.endsWith('.mjs') || (existing?.endsWith('.js') && isEsmPackage(existing, root))) {
     return import(require('url').pathToFileURL(existing).href);
   }
-  return require(existing ?? file);
+  // Else a package: wrappers in layers are named so.
+  return require(existing ?? require.resolve(module, { paths: [root, path.join(root, dir)] }));
 }
 
 // isEsmPackage tells whether the nearest package.json, up to root, says "type": "module".
@@ -406,7 +543,12 @@ function contextOf(headers, finish) {
     return value ? JSON.parse(value) : undefined;
   };
   return {
-    callbackWaitsForEmptyEventLoop: true,
+    ...(CALLBACKS && {
+      callbackWaitsForEmptyEventLoop: true,
+      done: (error, value) => finish(error, value, true),
+      fail: (error) => finish(error ?? 'handled', undefined, true),
+      succeed: (value) => finish(null, value, true),
+    }),
     functionName: process.env.AWS_LAMBDA_FUNCTION_NAME,
     functionVersion: process.env.AWS_LAMBDA_FUNCTION_VERSION,
     memoryLimitInMB: process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
@@ -418,9 +560,6 @@ function contextOf(headers, finish) {
     awsRequestId: headers['lambda-runtime-aws-request-id'],
     tenantId: headers['lambda-runtime-aws-tenant-id'],
     getRemainingTimeInMillis: () => Math.max(deadline - Date.now(), 0),
-    done: (error, value) => finish(error, value, true),
-    fail: (error) => finish(error ?? 'handled', undefined, true),
-    succeed: (value) => finish(null, value, true),
   };
 }
 
@@ -434,11 +573,11 @@ function invoke(handler, { headers, body }) {
     };
     let async = false;
     let called;
-    // finish is the callback: unless told otherwise, the answer waits until the event loop is empty.
+    // finish is the callback: unless told otherwise, an answer waits until the event loop is empty; an error does not.
     const finish = (error, value, now) => {
       if (called) return;
       called = [error, value];
-      if (now || !context.callbackWaitsForEmptyEventLoop) settle(error, value);
+      if (now || !context.callbackWaitsForEmptyEventLoop || (error !== undefined && error !== null)) settle(error, value);
     };
     const onIdle = () => {
       if (called) settle(...called);
@@ -455,11 +594,11 @@ function invoke(handler, { headers, body }) {
       return;
     }
     try {
-      const result = handler(event, context, (error, value) => finish(error, value, false));
+      const result = CALLBACKS ? handler(event, context, (error, value) => finish(error, value, false)) : handler(event, context);
       if (typeof result?.then === 'function') {
         async = true;
         result.then((value) => settle(null, value), (error) => settle(error ?? new Error(String(error))));
-      } else if (handler.length < 3 && result !== undefined) {
+      } else if (!CALLBACKS || (handler.length < 3 && result !== undefined)) {
         settle(null, result);
       }
     } catch (error) {
@@ -512,21 +651,22 @@ async function answerStream(api, handler, invocation, id) {
     await runStream(handler, invocation, out);
     answer = await out.answer;
   } catch (error) {
+    log.error('Invoke Error', error);
+    await log.settle();
     const described = describe(error);
-    logError('Invoke Error', described);
     // Nobody can be told of what went wrong behind the end of the stream.
     if (!out.writableFinished) await out.fail(described);
     return;
   }
-  if (answer.status >= 300) process.stderr.write(`ERROR\tthe stream was refused with status ${answer.status}: ${answer.body}\n`);
+  if (answer.status >= 300) log.write('ERROR', `the stream was refused with status ${answer.status}: ${answer.body}`);
 }
 
 // serialise makes the body of an answer; what JSON cannot express is an error, undefined is null.
 function serialise(value) {
   try {
     return JSON.stringify(value === undefined ? null : value) ?? 'null';
-  } catch (error) {
-    throw new Fault('Runtime.MarshalError', `Unable to stringify response body: ${error.message}`);
+  } catch {
+    throw new Fault(CALLBACKS ? 'Error' : 'Runtime.JSONStringifyError', 'Unable to stringify response body');
   }
 }
 
@@ -538,13 +678,15 @@ async function main() {
   }
   const name = process.argv[2] ?? process.env._HANDLER ?? '';
   process.env._HANDLER = name;
+  log.patch();
   const api = new RuntimeApi(address);
   let where = '/init/error';
   // die reports what no handler caught, as AWS does, and ends the process with AWS's exit codes.
   const die = async (kind, error, code) => {
     const described = describe(error);
-    logError(kind, described);
+    log.error(kind, error);
     try {
+      await log.settle();
       const last = new RuntimeApi(address); // the usual connection may be in use
       await last.fail(where, described);
     } finally {
@@ -552,8 +694,8 @@ async function main() {
     }
   };
   process.on('uncaughtException', (error) => die('Uncaught Exception', error, 129));
-  process.on('unhandledRejection', (error) => die('Unhandled Promise Rejection',
-    new Fault('Runtime.UnhandledPromiseRejection', String(error), error?.stack), 128));
+  process.on('unhandledRejection', (reason, promise) => die('Unhandled Promise Rejection',
+    Object.assign(new Fault('Runtime.UnhandledPromiseRejection', String(reason), reason?.stack), { reason, promise }), 128));
   process.on('SIGTERM', () => process.exit(0));
 
   searchNodePath();
@@ -568,6 +710,8 @@ async function main() {
     const id = invocation.headers['lambda-runtime-aws-request-id'];
     const trace = invocation.headers['lambda-runtime-trace-id'];
     where = `/invocation/${id}/error`;
+    globalThis[REQUEST_ID] = id;
+    log.tenant = invocation.headers['lambda-runtime-aws-tenant-id'];
     if (trace) process.env._X_AMZN_TRACE_ID = trace;
     else delete process.env._X_AMZN_TRACE_ID;
     if (handler[STREAMING] === 'response') {
@@ -578,14 +722,15 @@ async function main() {
     try {
       body = serialise(await invoke(handler, invocation));
     } catch (error) {
-      const described = describe(error);
-      logError('Invoke Error', described);
-      await api.fail(where, described);
+      log.error('Invoke Error', error);
+      await log.settle();
+      await api.fail(where, describe(error));
       continue;
     }
+    await log.settle();
     const answer = await api.respond(id, body);
     // The Runtime API ends an invocation by itself when it refuses the answer (413: too large).
-    if (answer.status >= 300) process.stderr.write(`ERROR\tthe answer was refused with status ${answer.status}: ${answer.body}\n`);
+    if (answer.status >= 300) log.write('ERROR', `the answer was refused with status ${answer.status}: ${answer.body}`);
   }
 }
 

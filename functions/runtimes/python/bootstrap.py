@@ -45,8 +45,7 @@ class RuntimeApi:
 
     def fail(self, path, error):
         """Reports a failed invocation or a failed initialisation."""
-        body = json.dumps(error, ensure_ascii=False).encode("utf-8", "replace")
-        return self._request("POST", path, body, (("Lambda-Runtime-Function-Error-Type", error["errorType"]),))
+        return self._request("POST", path, to_json(error), (("Lambda-Runtime-Function-Error-Type", error["errorType"]),))
 
     def _request(self, method, path, body, headers):
         head = [f"{method} {API}{path} HTTP/1.1", f"Host: {self.host}", "User-Agent: esb-python"]
@@ -190,26 +189,72 @@ def describe(exc, frames_of_client, request_id=""):
     """The error object of an exception, as AWS's Python client builds it."""
     if isinstance(exc, Fault):
         return {"errorMessage": str(exc), "errorType": exc.error_type, "requestId": request_id, "stackTrace": exc.trace}
-    return {"errorMessage": str(exc), "errorType": type(exc).__name__, "requestId": request_id,
+    try:
+        message = str(exc)
+    except Exception:  # the function's own class
+        message = "<exception str() failed>"
+    return {"errorMessage": message, "errorType": type(exc).__name__, "requestId": request_id,
             "stackTrace": format_trace(exc.__traceback__, frames_of_client)}
 
 
 def format_trace(trace, skip):
-    """Formatted stack entries without the client's own frames."""
+    """Formatted stack entries without the client's own frames, and, as AWS has them, without marks below the source."""
     import traceback
 
     while skip and trace is not None:
         trace, skip = trace.tb_next, skip - 1
-    return traceback.format_list(traceback.extract_tb(trace))
+    return traceback.format_list([(f.filename, f.lineno, f.name, f.line) for f in traceback.extract_tb(trace)])
 
 
-def log_error(error):
-    """Prints an error as AWS does: one record, lines joined by carriage returns."""
-    lines = [f"[ERROR] {error['errorType']}: {error['errorMessage']}"]
-    if error["stackTrace"]:
-        lines.append("Traceback (most recent call last):")
-        lines += [line.replace("\n", "\r").replace(" ", "\u00a0") for line in error["stackTrace"]]
-    sys.stdout.write("\r".join(line.replace("\n", "\r") for line in lines) + "\n")
+NO_BREAK_SPACE = "\u00a0"
+# Numbers of levels in the type of a frame (aws-lambda-python-runtime-interface-client, lambda_runtime_log_utils.py).
+DEBUG, INFO, WARNING, ERROR, CRITICAL = 2, 3, 4, 5, 6
+
+
+class Log:
+    """Where messages go that may have several lines: each is one event.
+
+    lambda-init, and AWS, take them in frames from a descriptor of their own ($_LAMBDA_TELEMETRY_LOG_FD); elsewhere they go
+    to standard output.
+    """
+
+    def __init__(self, environ):
+        fd = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
+        self.fd = int(fd) if fd.isdecimal() else None
+        self.json = environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+        level = environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+        self.level = "DEBUG" if level == "TRACE" else level
+
+    def write(self, message, level=0):
+        """Writes one event; level is its number, 0 for none."""
+        if self.fd is None:
+            sys.stdout.write(message if message.endswith("\n") else message + "\n")
+            return
+        sys.stdout.flush()  # what was printed before stands before it
+        data = message.encode("utf-8", "backslashreplace")
+        frame = 0xA55A0002 | (not self.json) | level << 2
+        head = frame.to_bytes(4, "big") + len(data).to_bytes(4, "big") + (time.time_ns() // 1000).to_bytes(8, "big")
+        rest = memoryview(head + data)
+        while rest:
+            rest = rest[os.write(self.fd, rest):]
+
+    def error(self, error):
+        """Writes an error object as AWS does."""
+        if self.json:
+            now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+            self.write(to_json({"timestamp": now, "level": "ERROR", **error}).decode(), ERROR)
+            return
+        lines = [f"[ERROR] {error['errorType']}" + (f": {error['errorMessage']}" if error["errorMessage"] else ""),
+                 "Traceback (most recent call last):"]
+        for entry in error["stackTrace"]:
+            for line in entry.splitlines():
+                code = line.lstrip(" ")
+                lines.append(NO_BREAK_SPACE * (len(line) - len(code)) + code)
+        text = "\n".join(lines)
+        if self.fd is None:
+            # One line on standard output is one event.
+            text = text.replace("\n", "\r").encode("utf-8", "backslashreplace").decode()
+        self.write(text, ERROR)
 
 
 def load(handler):
@@ -224,8 +269,7 @@ def load(handler):
     try:
         __import__(module)
     except ImportError as e:
-        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{name}': {e}",
-                    format_trace(e.__traceback__, 1)) from None
+        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{name}': {e}") from None
     except SyntaxError as e:
         raise Fault("Runtime.UserCodeSyntaxError", f"Syntax error in module '{name}': {e}",
                     [f'  File "{e.filename}" Line {e.lineno}\n    {e.text}']) from None
@@ -235,11 +279,89 @@ def load(handler):
         raise Fault("Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{name}'") from None
 
 
-def _number(value):
-    # DynamoDB clients return Decimal, and AWS's client serialises it.
-    if type(value).__name__ == "Decimal":
-        return int(value) if value == value.to_integral_value() else float(value)
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+# What the encoder of json knows and has nothing below it.
+ATOMS = frozenset((str, int, float, bool, type(None)))
+
+
+class Encoder:
+    """JSON as AWS's client writes it: with simplejson, Decimals as their own digits."""
+
+    def __init__(self):
+        # The runtime that the function asked for: this interpreter may stand in for another version.
+        version = os.environ.get("AWS_EXECUTION_ENV", "").rpartition("python")[2].split(".")
+        minor = int(version[1]) if len(version) == 2 and version[1].isdecimal() else sys.version_info.minor
+        self.encode = json.JSONEncoder(ensure_ascii=minor < 12, default=self._other).encode
+        self.mark, self.marked = None, False
+
+    def __call__(self, value):
+        self.marked = False
+        text = self.encode(value)
+        # Known to be no circle now. Named tuples are objects, of which the encoder has made lists without asking.
+        if self._has_names(value):
+            text = self.encode(self._without_names(value))
+        if self.marked:
+            text = self.marks.sub(r"\1", text)
+        # Half a surrogate pair is escaped in any version: it stands in a string, and has no UTF-8.
+        return text.encode("utf-8", "backslashreplace")
+
+    def _has_names(self, value):
+        stack = [value]
+        while stack:
+            value = stack.pop()
+            kind = type(value)
+            if kind is dict:
+                value = value.values()
+            elif kind is not list:
+                if isinstance(value, dict):
+                    value = value.values()
+                elif not isinstance(value, (list, tuple)):
+                    continue
+                elif callable(getattr(value, "_asdict", None)):
+                    return True
+            for v in value:
+                if type(v) not in ATOMS:
+                    stack.append(v)
+        return False
+
+    def _without_names(self, value):
+        if callable(getattr(value, "_asdict", None)):
+            value = value._asdict()
+        if isinstance(value, dict):
+            return {k: self._without_names(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._without_names(v) for v in value]
+        return value
+
+    def _other(self, value):
+        # decimal is not imported for this: a Decimal that is there has imported it.
+        decimal = sys.modules.get("decimal")
+        if decimal is not None and isinstance(value, decimal.Decimal):
+            if value.is_nan():
+                return float("nan")
+            if self.mark is None:
+                import re
+
+                # Nobody can have written it into a text.
+                self.mark = f"decimal:{os.urandom(16).hex()}:"
+                self.marks = re.compile(f'"{self.mark}([^"]*)"')
+            self.marked = True
+            return self.mark + str(value)
+        if isinstance(value, bytes):
+            return value.decode("utf-8")
+        if callable(getattr(value, "_asdict", None)):
+            return self._without_names(value)
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_encoder = None
+
+
+def to_json(value):
+    """The bytes of a value as JSON."""
+    global _encoder
+    if _encoder is None:
+        _encoder = Encoder()
+    return _encoder(value)
 
 
 def invoke(function, headers, body):
@@ -249,16 +371,19 @@ def invoke(function, headers, body):
     except ValueError as e:
         raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {e}") from None
     result = function(event, LambdaContext(headers))
+    if isinstance(result, bytes):
+        return result
     try:
-        return json.dumps(result, ensure_ascii=False, allow_nan=False, default=_number).encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as e:
+        return to_json(result)
+    except Exception as e:
         raise Fault("Runtime.MarshalError", f"Unable to marshal response: {e}") from None
 
 
 class LoggingHook:
     """Gives the root logger AWS's handler when, and only when, the function imports logging."""
 
-    request_id = None
+    def __init__(self, log):
+        self.log, self.request_id, self.tenant_id = log, "", None
 
     def find_spec(self, name, path=None, target=None):
         """Part of the import protocol: wraps the loader of the logging module."""
@@ -278,18 +403,67 @@ class LoggingHook:
         return spec
 
     def _configure(self, logging):
-        class RequestId(logging.Filter):
-            def filter(_, record):
-                record.aws_request_id = self.request_id
+        log, hook = self.log, self
+
+        class LambdaLoggerHandler(logging.Handler):
+            def emit(self, record):
+                try:
+                    log.write(self.format(record), min(5, max(0, record.levelno // 10)) + 1 if record.levelno >= 10 else 0)
+                except Exception:
+                    self.handleError(record)
+
+        class LambdaLoggerFilter(logging.Filter):
+            def filter(self, record):
+                record.aws_request_id, record.tenant_id = hook.request_id, hook.tenant_id
                 return True
 
-        handler = logging.StreamHandler(sys.stdout)
-        form = logging.Formatter("[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s",
-                                 "%Y-%m-%dT%H:%M:%S")
-        form.converter = time.gmtime
-        handler.setFormatter(form)
-        handler.addFilter(RequestId())
-        logging.getLogger().addHandler(handler)
+        logging.Formatter.converter = time.gmtime
+        handler = LambdaLoggerHandler()
+        if log.json:
+            handler.setFormatter(json_formatter(logging))
+        else:
+            handler.setFormatter(logging.Formatter(
+                "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n", "%Y-%m-%dT%H:%M:%S"))
+        handler.addFilter(LambdaLoggerFilter())
+        root = logging.getLogger()
+        if log.level in logging._nameToLevel:
+            root.setLevel(log.level)
+        root.addHandler(handler)
+
+
+def json_formatter(logging):
+    """A formatter of AWS's JSON log lines (developer guide, "Using Lambda advanced logging controls with Python")."""
+    own = {"name", "msg", "args", "levelname", "levelno", "pathname", "filename", "module", "exc_info", "exc_text", "stack_info", "lineno",
+           "funcName", "created", "msecs", "relativeCreated", "thread", "threadName", "processName", "process", "taskName",
+           "aws_request_id", "tenant_id"}
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+
+    class JsonFormatter(logging.Formatter):
+        def format(self, record):
+            import traceback
+
+            level = min(50, max(0, record.levelno)) // 10 * 10
+            line = {
+                "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+                "level": logging.getLevelName(level),
+                "message": record.getMessage(),
+                "logger": record.name,
+            }
+            if record.exc_info and record.exc_info[0]:
+                line["stackTrace"] = traceback.format_tb(record.exc_info[2])
+                line["errorType"] = record.exc_info[0].__name__
+                line["errorMessage"] = str(record.exc_info[1])
+            line["requestId"] = record.aws_request_id
+            if record.exc_info and record.exc_info[0]:
+                line["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+            if record.tenant_id is not None:
+                line["tenantId"] = record.tenant_id
+            for key, value in record.__dict__.items():  # the argument extra
+                if key not in own and key not in line and value is not None:
+                    line[key] = value
+            return encode(line) + "\n"
+
+    return JsonFormatter()
 
 
 def main():
@@ -311,19 +485,21 @@ def main():
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     sys.path[0:1] = [os.environ.get("LAMBDA_TASK_ROOT", "/var/task"), f"/opt/python/lib/{version}/site-packages", "/opt/python",
                      os.path.dirname(os.path.abspath(__file__))]
-    api, hook = RuntimeApi(address), LoggingHook()
+    log = Log(os.environ)
+    api, hook = RuntimeApi(address), LoggingHook(log)
     sys.meta_path.insert(0, hook)
     try:
         function = load(handler)
     except Exception as e:
         error = describe(e, 2)
-        log_error(error)
+        log.error(error)
         api.fail("/init/error", error)
         sys.exit(1)
 
     while True:
         headers, body = api.next()
         request_id = hook.request_id = headers["lambda-runtime-aws-request-id"]
+        hook.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
         if trace := headers.get("lambda-runtime-trace-id"):
             os.environ["_X_AMZN_TRACE_ID"] = trace
         else:
@@ -332,7 +508,7 @@ def main():
             answer = invoke(function, headers, body)
         except Exception as e:
             error = describe(e, 2, request_id)
-            log_error(error)
+            log.error(error)
             sys.stdout.flush()
             api.fail(f"/invocation/{request_id}/error", error)
             continue
