@@ -29,6 +29,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/metrics"
 	"github.com/edge-serverless-box/esb/agent/settings"
 	"github.com/edge-serverless-box/esb/agent/supervisor"
+	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 	"github.com/edge-serverless-box/esb/guard/bearer"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
@@ -90,6 +91,15 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 	closers.add("close the store of function code", store.Close)
 	config := runtimeConfig(s, address, dns, log)
 	config.Code = store
+	if s.TmpOnDisk {
+		disks, err := tmpdisk.Open(ctx, tmpdisk.Config{Dir: filepath.Join(s.Home, "tmp"), SizeMB: s.TmpSizeMB, ReserveMB: s.TmpReserveMB, Logger: log})
+		if err != nil {
+			log.WarnContext(ctx, "/tmp of functions is memory, and counts as the function's: this machine makes no disks for it (FUNCTION_TMP=memory says so without this warning)", "error", err)
+		} else {
+			config.Disks = disks
+			closers.add("give up disks that are ready", disks.Close)
+		}
+	}
 	runtime, err := containerd.Open(ctx, config, network)
 	if err != nil {
 		return err

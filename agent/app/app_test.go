@@ -30,6 +30,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -135,6 +136,17 @@ func mustSettings(t *testing.T) settings.Settings {
 	return s
 }
 
+// disksOf lists the loop devices of a stack's disks.
+func disksOf(s settings.Settings) (devices []string) {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(text), s.Home+"/") {
+			devices = append(devices, strings.Split(file, "/")[3])
+		}
+	}
+	return devices
+}
+
 // assertNothingLeft looks for everything that a stack makes on the machine.
 func assertNothingLeft(t *testing.T, s settings.Settings) {
 	t.Helper()
@@ -143,6 +155,7 @@ func assertNothingLeft(t *testing.T, s settings.Settings) {
 	for _, path := range []string{s.Home, s.RunDir} {
 		assert.NotContains(t, string(mounts), path+"/", "mounts")
 	}
+	assert.Eventually(t, func() bool { return len(disksOf(s)) == 0 }, patience, 10*time.Millisecond, "loop devices")
 	assert.NoDirExists(t, s.RunDir)
 	groups, err := filepath.Glob("/sys/fs/cgroup/*/esb-" + s.Bridge)
 	require.NoError(t, err)
@@ -464,7 +477,7 @@ func TestAgent(t *testing.T) {
 			}
 			assert.NotContains(t, env, "AWS_EXECUTION_ENV")
 			for k, v := range map[string]any{
-				"capabilities": strings.Repeat("0", 32), "no_new_privileges": "1", "seccomp": "2", "files": 1024.0, "tmp_mb": 512.0,
+				"capabilities": strings.Repeat("0", 32), "no_new_privileges": "1", "seccomp": "2", "files": 1024.0, "tmp_mb": 512.0, "tmp_type": float64(unix.EXT4_SUPER_MAGIC), "tmp_user": "root 777",
 				"write_root": "refused", "write_dev": "refused", "write_run": "refused", "write_cgroup": "refused", "write_tmp": "written",
 			} {
 				assert.Equal(t, v, got[k], k)
@@ -548,6 +561,21 @@ func TestAgent(t *testing.T) {
 		assert.Equal(t, codes.NotFound, status.Code(err))
 		_, err = b.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err))
+	})
+
+	t.Run("a disk goes with its container, and two are ready for the next", func(t *testing.T) {
+		require.Eventually(t, func() bool { return len(disksOf(s)) == 2 }, patience, 10*time.Millisecond)
+		w, r := b.ensure(t, request(supervised, nil)), request(supervised, nil)
+		r.EphemeralStorageMb = 700
+		large := b.ensure(t, r)
+		require.Eventually(t, func() bool { return len(disksOf(s)) == 4 }, patience, 10*time.Millisecond)
+		assert.Equal(t, 700.0, invoke(t, large)["tmp_mb"])
+		files, err := os.ReadDir(filepath.Join(s.Home, "tmp"))
+		require.NoError(t, err)
+		assert.Empty(t, files, "what has no name cannot be left")
+		b.destroy(t, w.GetId())
+		b.destroy(t, large.GetId())
+		require.Eventually(t, func() bool { return len(disksOf(s)) == 2 }, patience, 10*time.Millisecond)
 	})
 
 	t.Run("a container that ends by itself is reported with its exit code", func(t *testing.T) {

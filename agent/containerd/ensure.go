@@ -34,6 +34,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
 	"github.com/edge-serverless-box/esb/agent/notify"
+	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 )
 
 const (
@@ -64,8 +65,13 @@ type launch struct {
 	userns      string
 	memoryGroup string
 	rootfs      []mount.Mount
+	pid         uint32
+	// disk waits for what becomes /tmp; nil where that is memory.
+	disk func() (*tmpdisk.Disk, error)
 	// code is nil for a function whose image has its code.
 	code *code.Lease
+	// taking is the getting of the disk.
+	taking sync.WaitGroup
 	// ready is closed when lambda-init says that its endpoint listens.
 	ready chan struct{}
 	// exit gets the exit of process 1, once.
@@ -220,6 +226,8 @@ func milliseconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e5) 
 func (l *launch) steps(ctx context.Context, watch func()) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchTimeout)
 	defer cancel()
+	l.takeDisk(work)
+	defer l.dropDisk()
 	for _, step := range []struct {
 		key, name string
 		do        func(context.Context) error
@@ -230,6 +238,7 @@ func (l *launch) steps(ctx context.Context, watch func()) error {
 		{"snapshot", "make its root filesystem", l.makeSnapshot},
 		{"record", "make its record", l.makeContainer},
 		{"task", "make its process", l.makeTask},
+		{"tmp", "give it its /tmp", l.bindDisk},
 		{"start", "start its process", func(ctx context.Context) error {
 			watch()
 			_, err := l.r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: l.record.ID})
@@ -246,6 +255,58 @@ func (l *launch) steps(ctx context.Context, watch func()) error {
 		l.took = append(l.took, step.key, milliseconds(time.Since(begin)))
 	}
 	return nil
+}
+
+// tmpSizeMB is the size of /tmp.
+func (l *launch) tmpSizeMB() int {
+	if l.spec.EphemeralStorageMB > 0 {
+		return l.spec.EphemeralStorageMB
+	}
+	return l.r.cfg.TmpSizeMB
+}
+
+// takeDisk begins to get a disk, which takes a while when none is ready: beside the other steps.
+func (l *launch) takeDisk(ctx context.Context) {
+	if l.r.cfg.Disks == nil {
+		return
+	}
+	l.disk = sync.OnceValues(func() (*tmpdisk.Disk, error) { return l.r.cfg.Disks.Take(ctx, l.tmpSizeMB()) })
+	l.taking.Go(func() { _, _ = l.disk() })
+}
+
+// bindDisk makes the disk the container's /tmp, before anything runs in there.
+func (l *launch) bindDisk(context.Context) error {
+	if l.disk == nil {
+		return nil
+	}
+	disk, err := l.disk()
+	if err != nil {
+		return err
+	}
+	if err := disk.Bind(int(l.pid), l.record.firstID); err != nil {
+		return err
+	}
+	l.state.mu.Lock()
+	l.state.disk = disk
+	l.state.mu.Unlock()
+	return nil
+}
+
+// dropDisk gives the disk up that no step has bound.
+func (l *launch) dropDisk() {
+	l.taking.Wait()
+	if l.disk == nil {
+		return
+	}
+	disk, err := l.disk()
+	l.state.mu.Lock()
+	bound := l.state.disk == disk
+	l.state.mu.Unlock()
+	if err == nil && !bound {
+		if err := disk.Close(); err != nil {
+			l.r.log.Warn("disk of a failed start cannot be given up", "container_id", l.record.ID, "error", err)
+		}
+	}
 }
 
 func (l *launch) attach(ctx context.Context) error {
@@ -373,13 +434,17 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tmpInMemory := 0
+	if l.disk == nil {
+		tmpInMemory = l.tmpSizeMB()
+	}
 	spec, err := buildSpec(ctx, specInput{
 		id: id, spec: l.spec, image: l.image.config, netns: l.netns, userns: l.userns, firstID: l.record.firstID,
 		user: who, hostname: hostname(id),
 		cgroupsPath: r.groups.Path(id), memoryGroup: l.memoryGroup, limitSwap: r.groups.LimitsSwap(),
 		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
 		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(), logFile: r.logs.File(id), logRate: r.cfg.LogRate,
-		tmpSizeMB: r.cfg.TmpSizeMB, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
+		tmpSizeMB: tmpInMemory, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
 		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt), code: l.code,
 		environment: r.cfg.Environment,
 	})
@@ -407,9 +472,11 @@ func (l *launch) makeTask(ctx context.Context) error {
 	for _, m := range l.rootfs {
 		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	if _, err := l.r.client.TaskService().Create(ctx, request); err != nil {
+	made, err := l.r.client.TaskService().Create(ctx, request)
+	if err != nil {
 		return executable(errgrpc.ToNative(err))
 	}
+	l.pid = made.Pid
 	if l.spec.Interface == agent.RIE {
 		return l.r.groups.SetQuota(l.record.ID, l.record.memoryMB)
 	}

@@ -94,7 +94,7 @@ func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration
 	}
 	errs := []error{r.detach(ctx, rec), r.groups.Remove(ctx, rec.ID)}
 	if s != nil {
-		errs = append(errs, s.closeSocket())
+		errs = append(errs, s.closeSocket(), s.discardDisk())
 	}
 	errs = append(errs, os.RemoveAll(r.files(rec.ID)))
 	if err := errors.Join(errs...); err != nil {
@@ -122,6 +122,18 @@ func (s *state) closeSocket() error {
 		return nil
 	}
 	return socket.Close()
+}
+
+// discardDisk gives up /tmp, once. The container's processes have ended.
+func (s *state) discardDisk() error {
+	s.mu.Lock()
+	disk := s.disk
+	s.disk = nil
+	s.mu.Unlock()
+	if err := disk.Discard(); err != nil {
+		return fmt.Errorf("give up its /tmp: %w", err)
+	}
+	return nil
 }
 
 func (r *Runtime) detach(ctx context.Context, rec record) error {

@@ -39,6 +39,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/notify"
+	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 )
 
 const (
@@ -75,6 +76,11 @@ type Network interface {
 	Gateway() netip.Addr
 }
 
+// Disks are empty disks of so many MB; *tmpdisk.Pool has them.
+type Disks interface {
+	Take(ctx context.Context, sizeMB int) (*tmpdisk.Disk, error)
+}
+
 // Config of a Runtime. agent/settings documents those that are settings.
 type Config struct {
 	// Address is containerd's socket.
@@ -98,8 +104,10 @@ type Config struct {
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
 	RegistryUser, RegistryPassword, RegistryPasswordFile string
 	TmpSizeMB                                            int
-	PIDsLimit                                            int
-	NoFile                                               int
+	// Disks are what /tmp of containers is; nil makes it memory.
+	Disks     Disks
+	PIDsLimit int
+	NoFile    int
 	// LogRate is how many bytes of log a container may write a second.
 	LogRate      int
 	ReadyTimeout time.Duration
@@ -156,6 +164,8 @@ type state struct {
 	ended bool
 	// dying: it is being removed, and must not be frozen any more.
 	dying bool
+	// disk is its /tmp, nil when that is memory.
+	disk *tmpdisk.Disk
 	// unfinished: a removal has failed, and is to be tried again.
 	unfinished bool
 	lastUsed   time.Time
@@ -244,6 +254,9 @@ func (r *Runtime) Close() error {
 		if s.socket != nil {
 			errs = append(errs, s.socket.Close())
 		}
+		s.mu.Lock()
+		errs = append(errs, s.disk.Close())
+		s.mu.Unlock()
 	}
 	clear(r.states)
 	return errors.Join(append(errs, r.client.Close())...)
@@ -327,6 +340,9 @@ func (r *Runtime) adopt(ctx context.Context) error {
 			continue
 		}
 		live = append(live, o.attachment)
+		if s.disk, err = tmpdisk.Adopt(int(o.process.Pid)); err != nil {
+			r.log.WarnContext(ctx, "the disk of an adopted container will be written before it is removed", "container_id", o.ID, "error", err)
+		}
 		r.listenAgain(s)
 		r.log.InfoContext(ctx, "container adopted", "container_id", o.ID, "function", o.FunctionName)
 	}
@@ -540,6 +556,9 @@ func (r *Runtime) bury(s *state, code uint32) {
 		"exit_code", code, "oom", stats.OOMKills > 0, "memory_peak_bytes", stats.MemoryPeakBytes)
 	if err := r.detach(ctx, s.record); err != nil {
 		r.log.Warn("network of an ended container cannot be released yet", "container_id", s.record.ID, "error", err)
+	}
+	if err := s.discardDisk(); err != nil {
+		r.log.Warn("disk of an ended container cannot be given up", "container_id", s.record.ID, "error", err)
 	}
 	select {
 	case <-r.life.Done(): // the next start removes it

@@ -48,8 +48,9 @@ type specInput struct {
 	// lambdaInit, hosts and resolvConf are files on the host; notifyDir is the folder of the notify socket there.
 	lambdaInit, notifyDir, hosts, resolvConf string
 	// logFile is where lambda-init appends log lines, logRate how many bytes of them a second.
-	logFile                      string
-	logRate                      int
+	logFile string
+	logRate int
+	// tmpSizeMB is the size of /tmp in memory; 0 where a disk is mounted there.
 	tmpSizeMB, pidsLimit, noFile int
 	region, account, logStream   string
 	// environment is that of every function; image and function may have it otherwise.
@@ -178,15 +179,13 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 		}
 		out = append(out, m)
 	}
-	tmp := in.spec.EphemeralStorageMB
-	if tmp == 0 {
-		tmp = in.tmpSizeMB
+	if in.tmpSizeMB > 0 {
+		out = append(out, specs.Mount{
+			Destination: "/tmp", Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%dm", in.tmpSizeMB)},
+		})
 	}
 	out = append(out,
-		specs.Mount{
-			Destination: "/tmp", Type: "tmpfs", Source: "tmpfs",
-			Options: []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%dm", tmp)},
-		},
 		bind(in.resolvConf, "/etc/resolv.conf"),
 		bind(in.hosts, "/etc/hosts"),
 	)

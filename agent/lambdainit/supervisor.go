@@ -518,8 +518,12 @@ func (s *Supervisor) oomFault(inv *invocation) string {
 	if limit == 0 {
 		limit = uint64(s.cfg.MemoryMB) << 20
 	}
+	tmp := ""
+	if n := tmpInMemory(tmpDir); n >= 1<<20 {
+		tmp = fmt.Sprintf(", of which %d MB are in /tmp", n>>20)
+	}
 	return fmt.Sprintf("RequestId: %s Error: OOM: the kernel killed a process of the function at the memory limit of %d MB "+
-		"(peak %d MB); raise memory_size or use less memory", inv.id, limit>>20, (s.memory.peak()+1<<20-1)>>20)
+		"(peak %d MB%s); raise memory_size or use less memory", inv.id, limit>>20, (s.memory.peak()+1<<20-1)>>20, tmp)
 }
 
 // handOver gives inv to the function and waits for what comes of it. It returns false when the process has

@@ -112,9 +112,17 @@ type Settings struct {
 	// CodeCacheMB (CODE_CACHE_MB, default 2048) bounds the unpacked code under <ESB_HOME>/code that no container uses; what
 	// was not used the longest goes first.
 	CodeCacheMB int
-	// TmpSizeMB (FUNCTION_TMP_SIZE_MB, default 512 as AWS's) is the size of /tmp where a function does not say. It counts
-	// towards the function's memory as far as it is used.
+	// TmpSizeMB (FUNCTION_TMP_SIZE_MB, default 512 as AWS's) is the size of /tmp where a function does not say.
 	TmpSizeMB int
+	// TmpOnDisk (FUNCTION_TMP, disk or memory; default disk) is what /tmp of functions is. Disk: room on the disk of ESB_HOME,
+	// in a file of its own for each container, which takes what is written and goes with the container; it needs loop devices,
+	// ext4 and mkfs.ext4, and where one is missing the agent says so and takes memory. Memory counts towards the function's
+	// memory_size as far as it is used. Containers that run keep what they have.
+	TmpOnDisk bool
+	// TmpReserveMB (FUNCTION_TMP_RESERVE_MB, default 256) is what stays free on the disk of ESB_HOME: with less than that and the
+	// size of its /tmp, a container is not started. Files of several containers may grow at the same time: the disk should have
+	// room for as many as run.
+	TmpReserveMB int
 	// PIDsLimit (FUNCTION_PIDS_LIMIT, default 1024 as AWS's) bounds the processes and threads of a container.
 	PIDsLimit int
 	// NoFile (FUNCTION_NOFILE, default 1024 as AWS's) bounds the open files of a process.
@@ -215,6 +223,8 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		CodeRoots:               r.paths("CODE_ROOTS", "/etc/esb"),
 		CodeCacheMB:             r.number("CODE_CACHE_MB", 2048, 1, 1<<20),
 		TmpSizeMB:               r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
+		TmpOnDisk:               r.text("FUNCTION_TMP", "disk") == "disk",
+		TmpReserveMB:            r.number("FUNCTION_TMP_RESERVE_MB", 256, 0, 1<<30),
 		PIDsLimit:               r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
 		NoFile:                  r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
 		UIDBase:                 uint32(r.number("FUNCTION_UID_BASE", 1879048192, 65536, 2080243711)),
@@ -252,6 +262,9 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 	s.RegistryPasswordFile = r.path("ESB_REGISTRY_PASSWORD_FILE", "")
 	s.VictoriaLogsPasswordFile = r.path("VICTORIALOGS_PASSWORD_FILE", "")
 	s.FunctionLogsAddr = r.functionLogsAddr(s)
+	if kind := r.text("FUNCTION_TMP", "disk"); kind != "disk" && kind != "memory" {
+		r.fail("FUNCTION_TMP", kind, "must be disk or memory")
+	}
 	s.LogDayMB = r.number("FUNCTION_LOG_DAY_MB", max(r.number("VICTORIALOGS_MAX_MB", 2048, 16, 1<<30)/4, 1), 0, 1<<30)
 	if s.VictoriaLogsUser == "" && s.VictoriaLogsPassword != "" {
 		r.errs = append(r.errs, errors.New("VICTORIALOGS_USER: is missing beside VICTORIALOGS_PASSWORD: set both or neither"))

@@ -26,6 +26,7 @@ const environmentLimit = 60 * time.Second
 
 // handlers are the zip functions of section 6 that are no program of ours.
 var handlers = map[string]string{
+	"probe-sandbox/app.py": sandboxHandler,
 	"probe-python/app.py": `import json, os
 def handler(event, context):
     return {"statusCode": 200, "body": json.dumps({"Env": dict(os.environ)})}
@@ -316,6 +317,7 @@ var environmentChecks = map[string]func(*examination){
 		x.check(got.GapMS >= 900, "the longest time without a tick of its background thread is %d ms", got.GapMS)
 	},
 	"links": checkLinks,
+	"tmp":   checkTmp,
 	"not-frozen": func(x *examination) {
 		first := x.ask("/probe-reset", "tick", 0)
 		x.eventually("ticks between two invocations", func() bool {

@@ -41,6 +41,9 @@ func run() error {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(math.MaxInt64)
 
+	if err := lambdainit.EnterTmp(); err != nil {
+		return err
+	}
 	if len(os.Args) > 1 && os.Args[1] == "-exec" {
 		return lambdainit.Exec(os.Environ(), os.Args[2:])
 	}

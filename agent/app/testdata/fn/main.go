@@ -76,12 +76,25 @@ func describe() string {
 	b, _ := json.Marshal(map[string]any{
 		"env": env, "hostname": host, "resolv": read("/etc/resolv.conf"), "hosts": read("/etc/hosts"),
 		"capabilities": status["CapBnd"] + status["CapEff"], "no_new_privileges": status["NoNewPrivs"], "seccomp": status["Seccomp"],
-		"files": files.Cur, "tmp_mb": tmp.Blocks * uint64(tmp.Bsize) >> 20, "uid": os.Getuid(), "theirs": read("/theirs"),
+		"tmp_type": tmp.Type, "tmp_user": owner("/tmp"), "files": files.Cur, "tmp_mb": tmp.Blocks * uint64(tmp.Bsize) >> 20, "uid": os.Getuid(), "theirs": read("/theirs"),
 		"task": read("/var/task/data"), "opt": read("/opt/data"), "write_task": write("/var/task/x"), "write_opt": write("/opt/x"),
 		"write_root": write("/x"), "write_dev": write("/dev/x"), "write_tmp": write("/tmp/x"), "write_run": write("/run/esb/x"),
 		"write_cgroup": write("/run/esb/cgroup/cgroup.procs"),
 	})
 	return string(b)
+}
+
+// owner says whose a folder is, and who may use it.
+func owner(name string) string {
+	var s syscall.Stat_t
+	if err := syscall.Stat(name, &s); err != nil {
+		return err.Error()
+	}
+	who := fmt.Sprint(s.Uid)
+	if s.Uid == 0 && s.Gid == 0 && s.Mode&syscall.S_ISVTX != 0 {
+		who = "root"
+	}
+	return fmt.Sprintf("%s %o", who, s.Mode&0o777)
 }
 
 func read(name string) string {
