@@ -199,7 +199,9 @@ type Invocation struct {
 	// the function is told).
 	Qualifier string
 	LogTail   bool
-	Payload   []byte
+	// EndsWithCaller says that the invocation must not outlive its caller's context: its caller will have it run again.
+	EndsWithCaller bool
+	Payload        []byte
 	// Memory takes the bytes of a result that is not small, so that the sum of all results is bounded; nil does not count
 	// them. Its owner releases it when the result has been dealt with.
 	Memory Memory

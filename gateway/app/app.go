@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -41,9 +40,6 @@ import (
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
-
-// poolCloseTimeout bounds the destruction of the workers at the end, when the requests have ended already.
-const poolCloseTimeout = 20 * time.Second
 
 // Run runs a gateway until ctx ends, then stops it gracefully and waits for everything that it started. getenv
 // gives the settings; log lines go to stdout and to a file in ESB_LOG_DIR as JSON. Its error, one problem a line, is
@@ -90,6 +86,7 @@ type App struct {
 	agent    *agentclient.Client
 	pool     *pool.Manager
 	code     *codewatch.Watcher
+	invoker  *invoke.Invoker
 	stores   *provision.Provisioner
 	async    *async.Queue
 	// schedules brings events to async.
@@ -114,7 +111,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	a := &App{settings: s, log: slog.New(slog.NewJSONHandler(out, level)), access: newLineBuffer(out)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.undo(context.WithoutCancel(ctx)))
+			err = errors.Join(err, a.undo(context.WithoutCancel(ctx), context.WithoutCancel(ctx)))
 		}
 	}()
 
@@ -169,17 +166,18 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Logger:              a.log,
 	})
 	a.code = codewatch.Open(codewatch.Options{Poll: s.CodePoll, Objects: objects(s), Logger: a.log}, a.pool.Apply)
-	invoker := invoke.New(a.pool, invoke.Options{
+	a.invoker = invoke.New(a.pool, invoke.Options{
 		BreakerFailures: s.CircuitBreakerFailures,
 		BreakerOpenFor:  s.CircuitBreakerOpen,
 		StreamLimit:     int64(s.StreamLimitMB) << 20,
+		EndWithCaller:   !s.InvocationOutlivesClient,
 		Logger:          a.log,
 	})
 	events := event.NewBuilder(s.AccountID)
 	buffers := budget.New(bufferBytes(s, memory))
-	a.authorizers = authorizer.New(authorizer.Options{Invoker: invoker, Events: events, Region: s.Region, Memory: buffers, Logger: a.log})
+	a.authorizers = authorizer.New(authorizer.Options{Invoker: a.invoker, Events: events, Region: s.Region, Memory: buffers, Logger: a.log})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
-	if a.async, err = openQueue(ctx, s, invoker, buffers, a.log); err != nil {
+	if a.async, err = openQueue(ctx, s, a.invoker, buffers, a.log); err != nil {
 		return nil, err
 	}
 	if a.schedules, err = schedule.Open(schedule.Options{
@@ -187,7 +185,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	}); err != nil {
 		return nil, err
 	}
-	a.lambda = lambdaAPI(s, invoker, a.async, a.keys)
+	a.lambda = lambdaAPI(s, a.invoker, a.async, a.keys)
 	adminToken := ""
 	if s.AdminAddr != "" {
 		if adminToken, err = secretfile.Open(s.AdminTokenFile()); err != nil {
@@ -195,7 +193,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		}
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(a.pool, invoker, a.stores, a.async)
+	registry.MustRegister(a.pool, a.invoker, a.stores, a.async)
 	options := httpapi.Options{
 		HTTPSAddrs:   s.HTTPSAddrs,
 		HTTPAddrs:    s.HTTPAddrs,
@@ -206,7 +204,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		LoginPath:    s.AuthEndpointPath,
 		Auth:         authenticator,
 		Events:       events,
-		Invoker:      invoker,
+		Invoker:      a.invoker,
 		Lambda:       a.lambda,
 		Authorizers:  a.authorizers,
 		Dependencies: a.dependencies(),
@@ -435,14 +433,15 @@ func (a *App) Close(ctx context.Context) error {
 	if broken := a.http.Shutdown(grace); broken != nil {
 		a.log.Warn("requests in flight were broken at the stop", "error", broken.Error())
 	}
-	// After the requests, which may have brought the last events.
-	err = errors.Join(err, a.async.Close(grace), a.undo(ctx))
+	// After the requests, which may have brought the last events. Functions whose clients have left have what is left of the
+	// grace.
+	err = errors.Join(err, a.async.Close(grace), a.undo(ctx, grace))
 	a.log.Info("gateway stopped")
 	return err
 }
 
-// undo closes what Open has made so far, in the opposite order.
-func (a *App) undo(ctx context.Context) error {
+// undo closes what Open has made so far, in the opposite order. What functions still do has until grace ends.
+func (a *App) undo(ctx, grace context.Context) error {
 	var errs []error
 	if a.watcher != nil {
 		errs = append(errs, a.watcher.Close())
@@ -468,9 +467,10 @@ func (a *App) undo(ctx context.Context) error {
 		a.issuers.Close()
 	}
 	if a.pool != nil {
-		closing, cancel := context.WithTimeout(ctx, poolCloseTimeout)
-		errs = append(errs, a.pool.Close(closing))
-		cancel()
+		errs = append(errs, a.pool.Close(grace))
+	}
+	if a.invoker != nil {
+		a.invoker.Wait()
 	}
 	if a.agent != nil {
 		errs = append(errs, a.agent.Close())

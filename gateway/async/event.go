@@ -145,7 +145,8 @@ func (e event) body() []byte {
 }
 
 func (e event) invocation() gateway.Invocation {
-	return gateway.Invocation{RequestID: e.RequestID, TraceID: e.TraceID, ClientContext: e.ClientContext, Qualifier: e.Qualifier, Payload: e.payload}
+	// An event that a stop of the gateway breaks off goes back to the queue: it must not run to its end as well.
+	return gateway.Invocation{RequestID: e.RequestID, TraceID: e.TraceID, ClientContext: e.ClientContext, Qualifier: e.Qualifier, Payload: e.payload, EndsWithCaller: true}
 }
 
 // record is AWS's invocation record (Lambda developer guide, Capturing records of Lambda asynchronous invocations).

@@ -34,7 +34,7 @@ func TestQueue_EventRunsOnce_AndNothingIsLeft(t *testing.T) {
 	got := inv.runs["r1"][0]
 	assert.Regexp(t, `^Root=1-2-3;Lineage=1:[0-9a-f]{8}:0$`, got.TraceID)
 	got.TraceID = ""
-	assert.Equal(t, gateway.Invocation{RequestID: "r1", ClientContext: "e30=", Qualifier: "$LATEST", Payload: []byte(`{"a":1}`)}, got)
+	assert.Equal(t, gateway.Invocation{RequestID: "r1", ClientContext: "e30=", Qualifier: "$LATEST", Payload: []byte(`{"a":1}`), EndsWithCaller: true}, got)
 	assert.Empty(t, letters(t, q, "f"))
 	assert.NoError(t, q.Check(t.Context()))
 	assert.Empty(t, q.Notes())

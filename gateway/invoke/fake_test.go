@@ -78,13 +78,21 @@ func mustNew(t testing.TB, b *box, fn *gateway.Function) *Invoker {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	m := pool.Open(b, pool.Options{Logger: log})
+	i := New(m, Options{Logger: log})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		_ = m.Close(ctx)
+		i.Wait()
 	})
 	m.Apply(map[string]*gateway.Function{fn.Name: fn})
-	return New(m, Options{Logger: log})
+	return i
+}
+
+// states are those of fn's workers.
+func states(i *Invoker) (idle, busy, stopping int) {
+	s := i.pool.Snapshot()[0]
+	return s.Idle, s.Busy, s.Stopping
 }
 
 // worker is the other end: it answers each request on each connection with handle.

@@ -51,17 +51,22 @@ type Options struct {
 	BreakerOpenFor time.Duration
 	// StreamLimit is the most bytes of a streamed result (GATEWAY_STREAM_LIMIT_MB). Default: DefaultStreamLimit.
 	StreamLimit int64
+	// EndWithCaller ends an invocation, and its worker, when its caller leaves or the route's timeout passes
+	// (INVOCATION_OUTLIVES_CLIENT=false). Else it runs to its end, as on AWS.
+	EndWithCaller bool
 	// Logger gets a line when a worker is condemned or a circuit changes. Default: slog.Default().
 	Logger *slog.Logger
 }
 
-// Invoker invokes functions on the workers of a pool. It starts nothing that must be closed: connections belong to
-// the workers, and the pool closes them.
+// Invoker invokes functions on the workers of a pool. Connections belong to the workers, and the pool closes them, which ends
+// what the Invoker still runs; Wait, after that, sees its end.
 type Invoker struct {
 	pool *pool.Manager
 	opts Options
 	log  *slog.Logger
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// late counts the goroutines that see to invocations whose callers have their answer, or have left.
+	late sync.WaitGroup
 
 	// mu guards breakers, by function.
 	mu       sync.RWMutex
@@ -89,8 +94,13 @@ func New(p *pool.Manager, opts Options) *Invoker {
 	}
 }
 
-// Invoke runs fn once with inv. ctx carries the route's timeout as its deadline and ends when the client leaves. A
-// function that fails or runs past its own timeout is a Result with FunctionError, not an error. The errors:
+// Wait returns when all has ended that outlived its caller. The pool must be closed: it is what ends it.
+func (i *Invoker) Wait() { i.late.Wait() }
+
+// Invoke runs fn once with inv. ctx carries the route's timeout as its deadline and ends when the client leaves. A function
+// that works by then runs on to its end, for at most its own timeout; its answer is dropped, and its worker is busy until
+// then (AWS does not stop a function whose caller has left). Neither inv.Payload nor inv.Memory is used once Invoke has
+// returned. A function that fails or runs past its own timeout is a Result with FunctionError, not an error. The errors:
 //
 //   - CodeTooLarge: the event is over MaxPayload. CodeInvalid: the worker contract does not allow the value of a header.
 //   - CodeThrottled, CodeUnavailable: as pool.Manager.Acquire; CodeUnavailable too while the circuit is open.
@@ -138,7 +148,7 @@ func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gatew
 		if err != nil {
 			return gateway.Result{}, err
 		}
-		res, err := i.onWorker(ctx, fn, inv, lease, to)
+		res, err := i.onWorker(ctx, fn, &inv, lease, to)
 		var unreached *unreachedError
 		if err == nil || !errors.As(err, &unreached) || tried == maxWorkers || ctx.Err() != nil {
 			return res, err
@@ -146,76 +156,129 @@ func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gatew
 	}
 }
 
-// onWorker invokes on the worker of lease, and ends the lease.
-func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, lease *pool.Lease, to *sink) (res gateway.Result, err error) {
-	w := lease.Worker()
-	fault := "invocation panicked"
-	var l *link
-	var working bool // extensions still are
+// run is one invocation on one worker. It belongs to its caller's goroutine, and to one of the Invoker's from when the caller
+// has left on.
+type run struct {
+	invoker   *Invoker
+	fn        *gateway.Function
+	lease     *pool.Lease
+	worker    gateway.Worker
+	link      *link
+	requestID string
+	began     time.Time
+	// guard is when it ends whatever happens.
+	guard time.Time
+	// fault is why the worker may not serve again, empty when it may; working says that its extensions still are.
+	fault   string
+	working bool
+}
+
+// onWorker invokes on the worker of lease, and ends the lease: now, or when the function has ended that its caller does not
+// wait for.
+func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv *gateway.Invocation, lease *pool.Lease, to *sink) (res gateway.Result, err error) {
+	r := run{invoker: i, fn: fn, lease: lease, worker: lease.Worker(), requestID: inv.RequestID, fault: "invocation panicked"}
+	goesOn := false
 	defer func() {
-		switch {
-		case fault == "" && working:
-			go i.releaseLater(l, fn, lease)
-			return
-		case fault == "":
-			lease.Release()
-			return
+		if !goesOn {
+			r.end()
 		}
-		lease.Condemn(fault)
-		i.log.Warn("worker condemned", "function", fn.Name, "request_id", inv.RequestID, "container_id", w.ID, "reason", fault)
 	}()
 	if lease.Cold() {
 		coldStarts.WithLabelValues(fn.Name).Inc()
 	}
-
-	l, _ = lease.Attachment().(*link)
-	if l == nil {
-		l = &link{addr: w.Addr, container: w.ID, dial: i.dial}
-		lease.Attach(l)
+	r.link, _ = lease.Attachment().(*link)
+	if r.link == nil {
+		r.link = &link{addr: r.worker.Addr, container: r.worker.ID, dial: i.dial}
+		lease.Attach(r.link)
 	}
 	// lambda-init ends invocations itself, and only it knows whether this one has to wait for an init: any can, when
 	// the process has died meanwhile. RIE says nothing at its timeout that is not known here by then.
 	limit := fn.Timeout + initLimit + guardMargin
-	if w.Interface == gateway.RIE {
+	if r.worker.Interface == gateway.RIE {
 		limit = fn.Timeout
 		if lease.Cold() {
 			limit += initLimit
 		}
 	}
-	began := time.Now()
-	rep, err := l.roundTrip(ctx, began.Add(limit), inv, began.Add(fn.Timeout), to)
-	elapsed := time.Since(began)
+	r.began = time.Now()
+	r.guard = r.began.Add(limit)
+	// What the function is told it has, it has: its own timeout, unless it ends with its caller.
+	deadline, cut := r.began.Add(fn.Timeout), false
+	tied := inv.EndsWithCaller || i.opts.EndWithCaller
+	if tied {
+		if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
+			deadline, cut = end, true
+		}
+	}
+	rep, err := r.link.roundTrip(ctx, r.guard, inv, deadline, to != nil, tied)
+	switch {
+	case errors.Is(err, errLeft) && !tied:
+		goesOn = true
+		i.late.Go(r.kept().goOn)
+		return res, contextError(ctx, fn.Name)
+	case err == nil && rep.streamed:
+		if rep, goesOn, err = r.stream(ctx, rep, to, tied); goesOn {
+			return res, err
+		}
+	}
+	res, err = r.outcome(ctx, rep, err, to)
+	if cut && res.TimedOut {
+		// lambda-init's clock has struck before this one.
+		return gateway.Result{}, gateway.Errorf(gateway.CodeIntegrationTimeout, "function %s: the route's timeout passed before it answered", fn.Name)
+	}
+	return res, err
+}
+
+// kept returns a copy for another goroutine; r itself stays on its caller's stack.
+func (r *run) kept() *run {
+	k := *r
+	return &k
+}
+
+// outcome says what came of the invocation, and whether the worker may serve again (fault). ctx is nil when its caller has
+// left.
+func (r *run) outcome(ctx context.Context, rep reply, err error, to *sink) (res gateway.Result, _ error) {
+	fn, w, elapsed := r.fn, r.worker, time.Since(r.began)
+	left := ctx != nil && ctx.Err() != nil
 	if err != nil {
-		if res, why, out := i.streamFailed(ctx, fn, inv, to, err, elapsed); why != "" {
-			fault = why
+		if res, why, out := r.streamFailed(ctx, to, err, elapsed); why != "" {
+			r.fault = why
 			return res, out
 		}
 	}
+	var unreached *unreachedError
 	switch {
 	case err == nil:
-	case ctx.Err() != nil:
-		err = contextError(ctx, fn.Name)
-		fault = string(gateway.ErrorCode(err))
+	case left && errors.As(err, &unreached):
+		// Nothing was sent: whoever comes next may find it well.
+		r.fault = ""
+		return res, contextError(ctx, fn.Name)
+	case left:
+		err := contextError(ctx, fn.Name)
+		r.fault = string(err.Code)
 		return res, err
 	case errors.Is(err, errGuard):
-		fault = "function timeout, and no answer from the worker"
-		return timedOut(fn, inv), nil
+		r.fault = "function timeout, and no answer from the worker"
+		return timedOut(fn, r.requestID), nil
 	case errors.Is(err, errTooLarge):
-		fault = "answer over the limit"
+		r.fault = "answer over the limit"
 		return functionError("Function.ResponseSizeTooLarge",
 			"Response payload size exceeded maximum allowed payload size ("+strconv.Itoa(MaxResult)+" bytes)."), nil
 	default:
-		fault = "transport: " + err.Error()
+		r.fault = "transport: " + err.Error()
 		return res, gateway.Errorf(gateway.CodeTransport, "function %s: worker %s at %s: %w", fn.Name, w.Name, w.Addr, err)
 	}
 
 	if w.Interface == gateway.RIE {
-		res, fault, err = interpretRIE(fn, inv, rep, elapsed)
+		res, r.fault, err = interpretRIE(fn, r.requestID, rep, elapsed)
 	} else {
-		res, fault, err = interpret(rep)
-		working = rep.header.Get(headerExtensions) != ""
+		res, r.fault, err = interpret(rep)
+		r.working = rep.header.Get(headerExtensions) != ""
 	}
-	if err == nil && rep.noRoom {
+	switch {
+	case err == nil && rep.noRoom && left:
+		return gateway.Result{}, contextError(ctx, fn.Name)
+	case err == nil && rep.noRoom && ctx != nil:
 		return gateway.Result{}, errNoRoom(fn.Name)
 	}
 	var known *gateway.Error
@@ -225,16 +288,51 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv gatewa
 	return res, err
 }
 
+// goOn waits for the end of an invocation whose caller has left while the function worked.
+func (r *run) goOn() {
+	rep, err := r.link.rest(r.guard)
+	r.endLate(rep, err)
+}
+
+// endLate ends an invocation whose caller has left. Its answer is dropped.
+func (r *run) endLate(rep reply, err error) {
+	res, err := r.outcome(nil, rep, err, nil)
+	end := outcome(res, err)
+	outlived.WithLabelValues(r.fn.Name, end).Inc()
+	r.invoker.log.Info("invocation ended after its caller had left", "function", r.fn.Name, "request_id", r.requestID,
+		"container_id", r.worker.ID, "outcome", end, "duration_ms", time.Since(r.began).Milliseconds())
+	r.end()
+}
+
+// end gives the worker back, or up.
+func (r *run) end() {
+	switch {
+	case r.fault == "" && r.working:
+		r.invoker.late.Go(r.kept().releaseLater)
+	case r.fault == "":
+		r.lease.Release()
+	default:
+		r.condemn(r.fault, nil)
+	}
+}
+
+func (r *run) condemn(reason string, cause error) {
+	r.lease.Condemn(reason)
+	attrs := []any{"function", r.fn.Name, "request_id", r.requestID, "container_id", r.worker.ID, "reason", reason}
+	if cause != nil {
+		attrs = append(attrs, "error", cause.Error())
+	}
+	r.invoker.log.Warn("worker condemned", attrs...)
+}
+
 // releaseLater gives a worker back when its extensions have done with the invocation that the function has answered: it is
 // free then, and no sooner. It ends with the lease, whose connection the pool closes when it takes the worker away.
-func (i *Invoker) releaseLater(l *link, fn *gateway.Function, lease *pool.Lease) {
-	if err := l.settle(time.Now().Add(fn.Timeout + guardMargin)); err != nil {
-		w := lease.Worker()
-		lease.Condemn("extensions did not end their work")
-		i.log.Warn("worker condemned", "function", fn.Name, "container_id", w.ID, "reason", "extensions did not end their work", "error", err.Error())
+func (r *run) releaseLater() {
+	if err := r.link.settle(time.Now().Add(r.fn.Timeout + guardMargin)); err != nil {
+		r.condemn("extensions did not end their work", err)
 		return
 	}
-	lease.Release()
+	r.lease.Release()
 }
 
 // errNoRoom: the function has run, and the gateway's memory has no room for what it answered.

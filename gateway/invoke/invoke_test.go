@@ -207,16 +207,18 @@ func TestInvoke_NoAnswer_EndsInTimeAndCondemnsTheWorker(t *testing.T) {
 		leave time.Duration
 		after time.Duration
 		code  gateway.Code
+		tied  bool
 	}{
 		"guard":               {after: 15 * time.Second}, // 3 s timeout, 10 s init, 2 s margin
 		"guard of a cold rie": {kind: gateway.RIE, after: 13 * time.Second},
-		"route timeout":       {route: time.Second, after: time.Second, code: gateway.CodeIntegrationTimeout},
-		"client leaves":       {leave: time.Second, after: time.Second, code: gateway.CodeCanceled},
+		"route timeout":       {route: time.Second, after: time.Second, code: gateway.CodeIntegrationTimeout, tied: true},
+		"client leaves":       {leave: time.Second, after: time.Second, code: gateway.CodeCanceled, tied: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, fn := &box{kind: tc.kind}, function()
 				i := mustNew(t, b, fn)
+				i.opts.EndWithCaller = tc.tied
 				hangs().pipe(i)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -435,7 +437,7 @@ func (c *hookedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func TestInvoke_ClientLeavesAsTheAnswerComes_TheConnectionIsNotUsedAgain(t *testing.T) {
+func TestInvoke_ClientLeavesAsTheAnswerComes_TheWorkerServesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, fn, w := &box{}, function(), says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true)
 		i := mustNew(t, b, fn)
@@ -447,18 +449,27 @@ func TestInvoke_ClientLeavesAsTheAnswerComes_TheConnectionIsNotUsedAgain(t *test
 			c, err := dial(ctx, network, addr)
 			return &hookedConn{c, cancel}, err
 		}
-		_, err := i.Invoke(ctx, fn, event)
-		require.NoError(t, err, "the answer is there")
-		_, err = i.Invoke(t.Context(), fn, event)
+		// Which of the two is seen first is left to chance.
+		if _, err := i.Invoke(ctx, fn, event); err != nil {
+			assert.Equal(t, gateway.CodeCanceled, gateway.ErrorCode(err))
+		}
+		synctest.Wait()
+		_, err := i.Invoke(t.Context(), fn, event)
 		require.NoError(t, err)
 		dials, _ := w.seen()
-		assert.Equal(t, 2, dials, "the end of the first request may still reach its connection")
+		assert.Equal(t, 1, dials)
 		_, stopped := b.seen()
 		assert.Empty(t, stopped)
 	})
 }
 
-func TestInvoke_CancelledOverTCP_EndsAtOnce(t *testing.T) {
+func TestInvoke_CancelledOverTCP_EndsAtOnceForItsCaller(t *testing.T) {
+	for _, tied := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ends with its caller: %t", tied), func(t *testing.T) { cancelOverTCP(t, tied) })
+	}
+}
+
+func cancelOverTCP(t *testing.T, tied bool) {
 	arrived := make(chan struct{})
 	w := &worker{handle: func(c net.Conn, _ int, _ *http.Request, _ []byte) bool {
 		close(arrived)
@@ -468,6 +479,12 @@ func TestInvoke_CancelledOverTCP_EndsAtOnce(t *testing.T) {
 	b, fn := &box{addr: w.mustListen(t)}, function()
 	fn.Timeout = 10 * time.Minute
 	i := mustNew(t, b, fn)
+	i.opts.EndWithCaller = tied
+	t.Cleanup(func() { // before the pool's: it need not wait for the function
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = i.pool.Close(ctx)
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-arrived
@@ -475,4 +492,6 @@ func TestInvoke_CancelledOverTCP_EndsAtOnce(t *testing.T) {
 	}()
 	_, err := i.Invoke(ctx, fn, event)
 	assert.Equal(t, gateway.CodeCanceled, gateway.ErrorCode(err))
+	_, busy, _ := states(i)
+	assert.Equal(t, !tied, busy == 1)
 }

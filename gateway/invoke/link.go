@@ -20,11 +20,15 @@ const (
 	// smallRequest is the size in bytes up to which a request goes out in one piece, copied, in one write.
 	smallRequest = 16 << 10
 	readBuffer   = 16 << 10
+	// movePatience is how long an invocation may still be sent, or its answer still be read, when the caller has left.
+	movePatience = time.Second
 )
 
 var (
 	// errGuard: the worker did not answer within the guard, function timeout and margin together.
 	errGuard = errors.New("no answer in time")
+	// errLeft: the caller has left while the function works.
+	errLeft = errors.New("the caller has left")
 	// errLinkClosed: the pool has given the worker up.
 	errLinkClosed = errors.New("the worker was given up")
 
@@ -51,10 +55,16 @@ type link struct {
 	// memory is for the result of the invocation that runs.
 	memory room
 
-	// mu guards conn and closed against Close, which comes from another goroutine; the rest is the holder's.
+	// mu guards the following against Close and callerLeft, which come from other goroutines; the rest is the holder's.
 	mu     sync.Mutex
 	conn   net.Conn
 	closed bool
+	// turn counts exchanges; phase, left, tied and guard are the current one's.
+	turn  uint64
+	phase phase
+	left  bool
+	tied  bool
+	guard time.Time
 }
 
 // Close implements io.Closer: it ends the connection, and an exchange that runs on it, for good.
@@ -68,25 +78,120 @@ func (l *link) Close() error {
 	return l.conn.Close()
 }
 
-// roundTrip sends inv and reads the reply. It ends early when ctx ends, then with any error, and at guard, then with
-// errGuard. The result goes to to when that is not nil, and the worker streams. deadline is when the function must have answered, as it is told. After an error, other than an
-// *unreachedError, the worker may or may not have run the invocation.
-func (l *link) roundTrip(ctx context.Context, guard time.Time, inv gateway.Invocation, deadline time.Time, to *sink) (reply, error) {
+// phase is what an exchange waits for, as far as its caller's leaving is concerned.
+type phase uint8
+
+const (
+	phaseNone phase = iota
+	// phaseMoving: the invocation is being sent, or its answer being read. Both take a moment.
+	phaseMoving
+	// phaseWaiting: the function has the invocation, and nothing of its answer is there.
+	phaseWaiting
+)
+
+// roundTrip sends inv and reads the reply: the whole of it, but for the body of one that streams when stream is set
+// (reply.streamed). deadline is when the function must have answered, as it is told. It ends at guard, then with errGuard.
+// When ctx ends while the function works, it returns errLeft and leaves the exchange as it is, for rest; with tied it breaks
+// the exchange off. After an error other than errLeft and *unreachedError, the worker may or may not have run the invocation.
+func (l *link) roundTrip(ctx context.Context, guard time.Time, inv *gateway.Invocation, deadline time.Time, stream, tied bool) (reply, error) {
 	conn, err := l.connect(ctx, guard)
 	if err != nil {
 		return reply{}, &unreachedError{err}
 	}
+	l.mu.Lock()
+	l.turn++
+	turn := l.turn
+	l.phase, l.left, l.tied, l.guard = phaseMoving, false, tied, guard
+	l.mu.Unlock()
 	// After the guard was set, never before: this one must win.
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
-	l.memory = room{ctx: ctx, claim: inv.Memory}
-	rep, keep, err := l.exchange(conn, inv, deadline, to)
-	if !stop() || err != nil || !keep {
+	stop := context.AfterFunc(ctx, func() { l.callerLeft(turn) })
+	rep, keep, err := l.exchange(ctx, conn, inv, deadline, stream)
+	stop()
+	l.enter(phaseNone)
+	if errors.Is(err, errLeft) && !tied {
+		return rep, err
+	}
+	return rep, l.ended(conn, keep || rep.streamed, err)
+}
+
+// enter begins another phase and says whether the caller has left.
+func (l *link) enter(next phase) (left bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.phase = next
+	return l.left
+}
+
+// callerLeft is called when the context of an exchange has ended.
+func (l *link) callerLeft(turn uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.turn != turn || l.conn == nil || l.phase == phaseNone {
+		return // of an exchange that is over
+	}
+	l.left = true
+	switch soon := time.Now().Add(movePatience); {
+	case l.tied:
+		_ = l.conn.SetDeadline(longAgo)
+	case l.phase == phaseWaiting:
+		_ = l.conn.SetReadDeadline(longAgo)
+	case soon.Before(l.guard):
+		_ = l.conn.SetDeadline(soon)
+	}
+}
+
+// ended looks after the connection when an exchange has ended, and names the guard's error.
+func (l *link) ended(conn net.Conn, keep bool, err error) error {
+	if err != nil || !keep {
 		l.drop(conn)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errGuard
+		return errGuard
 	}
-	return rep, err
+	return err
+}
+
+// resume returns the connection of an exchange that goes on without its caller, with guard as its deadline.
+func (l *link) resume(guard time.Time) (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.conn == nil {
+		return nil, errLinkClosed
+	}
+	return l.conn, l.conn.SetDeadline(guard)
+}
+
+// breakOff ends what is going on at the connection.
+func (l *link) breakOff() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		_ = l.conn.SetDeadline(longAgo)
+	}
+}
+
+// streamed looks after the connection when a stream has ended with err.
+func (l *link) streamed(keep bool, err error) error {
+	l.mu.Lock()
+	conn := l.conn
+	l.mu.Unlock()
+	if conn == nil {
+		return errors.Join(err, errLinkClosed)
+	}
+	return l.ended(conn, keep && l.in.Buffered() == 0, err)
+}
+
+// rest reads the reply of an exchange that roundTrip has ended with errLeft, and throws away what is not small of it.
+func (l *link) rest(guard time.Time) (reply, error) {
+	conn, err := l.resume(guard)
+	if err != nil {
+		return reply{}, err
+	}
+	rep, keep, err := readReply(l.in, false, &room{full: true})
+	if err != nil {
+		err = fmt.Errorf("reading the answer: %w", err)
+	}
+	return rep, l.ended(conn, keep && l.in.Buffered() == 0, err)
 }
 
 // settle waits, at most until limit, until the worker has ended its last invocation: it serves one request after the other
@@ -99,7 +204,7 @@ func (l *link) settle(limit time.Time) error {
 	if _, err = conn.Write([]byte("GET /health HTTP/1.1\r\nHost: " + l.addr + "\r\n" + headerContainer + ": " + l.container + "\r\n\r\n")); err == nil {
 		var rep reply
 		var keep bool
-		rep, keep, err = readReply(l.in, nil, nil)
+		rep, keep, err = readReply(l.in, false, nil)
 		switch {
 		case err == nil && rep.status != http.StatusOK:
 			err = fmt.Errorf("status %d", rep.status)
@@ -181,7 +286,7 @@ func quiet(conn net.Conn) bool {
 }
 
 // exchange writes the request and reads the reply; keep is true when conn can be used again.
-func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Time, to *sink) (rep reply, keep bool, err error) {
+func (l *link) exchange(ctx context.Context, conn net.Conn, inv *gateway.Invocation, deadline time.Time, stream bool) (rep reply, keep bool, err error) {
 	b := l.out[:0]
 	b = append(b, "POST /2015-03-31/functions/function/invocations HTTP/1.1\r\nHost: "...)
 	b = append(b, l.addr...)
@@ -195,7 +300,7 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	if inv.LogTail {
 		b = appendHeader(b, "X-Amz-Log-Type", "Tail")
 	}
-	if to != nil {
+	if stream {
 		b = appendHeader(b, headerInvokeMode, modeStream)
 	}
 	b = append(b, "\r\nContent-Length: "...)
@@ -216,7 +321,7 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 	if err != nil {
 		// Another's container says so without reading what comes: the rest of a large event finds no taker then.
 		if written > 0 {
-			if rep, _, readErr := readReply(l.in, nil, nil); readErr == nil && rep.status == http.StatusMisdirectedRequest {
+			if rep, _, readErr := readReply(l.in, false, nil); readErr == nil && rep.status == http.StatusMisdirectedRequest {
 				return rep, false, nil
 			}
 		}
@@ -226,13 +331,37 @@ func (l *link) exchange(conn net.Conn, inv gateway.Invocation, deadline time.Tim
 		}
 		return rep, false, err
 	}
-	rep, keep, err = readReply(l.in, to, &l.memory)
+	if err := l.await(); err != nil {
+		return rep, false, err
+	}
+	l.memory = room{ctx: ctx, claim: inv.Memory}
+	rep, keep, err = readReply(l.in, stream, &l.memory)
 	l.memory = room{}
 	if err != nil {
 		return rep, false, fmt.Errorf("reading the answer: %w", err)
 	}
+	if rep.streamed {
+		return rep, keep, nil
+	}
 	// Bytes after the answer would be taken for the next one.
 	return rep, keep && l.in.Buffered() == 0, nil
+}
+
+// await waits for the first byte of the answer: the one point at which the caller can leave an exchange that goes on.
+func (l *link) await() error {
+	left := l.enter(phaseWaiting)
+	var err error
+	if !left {
+		_, err = l.in.Peek(1)
+		left = l.enter(phaseMoving)
+	}
+	switch {
+	case left && (err == nil || errors.Is(err, os.ErrDeadlineExceeded)):
+		return errLeft
+	case err != nil:
+		return fmt.Errorf("reading the answer: %w", cutOff(err))
+	}
+	return nil
 }
 
 func appendHeader(b []byte, name, value string) []byte {

@@ -19,6 +19,10 @@ var (
 		Name: "esb_cold_starts_total",
 		Help: "Invocations that were the first of their worker.",
 	}, []string{"function"})
+	outlived = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_invocations_outlived_total",
+		Help: "Invocations that ended after their caller had left, by function and how they ended; esb_invocations_total has them as what their caller saw.",
+	}, []string{"function", "outcome"})
 	streamedBytes = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "esb_streamed_bytes_total",
 		Help: "Bytes of results that were passed to a caller that takes them piece by piece.",

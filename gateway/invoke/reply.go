@@ -32,9 +32,11 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
-	// streamed says that the body was passed on while it arrived; trailer is what came after it.
+	// streamed says that the body is passed on while it arrives; trailer is what came after it.
 	streamed bool
 	trailer  http.Header
+	// keep says of one that streams that its connection stays open.
+	keep bool
 	// noRoom says that the body was read and thrown away: the gateway has no memory for it.
 	noRoom bool
 }
@@ -50,11 +52,18 @@ const (
 type room struct {
 	ctx   context.Context //nolint:containedctx // of the one invocation that the link carries at a time
 	claim gateway.Memory
+	// full says that there is none: nobody waits for the result.
+	full bool
 }
 
 // take says whether there is memory for a result of n bytes, and for what is made of it.
 func (r *room) take(n int64) bool {
-	if r == nil || r.claim == nil || n <= smallResult {
+	switch {
+	case n <= smallResult:
+		return true
+	case r != nil && r.full:
+		return false
+	case r == nil || r.claim == nil:
 		return true
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, roomWait)
@@ -63,9 +72,9 @@ func (r *room) take(n int64) bool {
 }
 
 // readReply reads one HTTP/1.x answer to a POST (RFC 9112), strictly: what could be read in two ways is an error. keep
-// is true when the connection stays open after it. The body of an answer that streams goes to to, unless that is nil.
-// memory, when not nil, is asked for what is not small.
-func readReply(r *bufio.Reader, to *sink, memory *room) (rep reply, keep bool, err error) {
+// is true when the connection stays open after it. With stream, the body of an answer that streams is left unread
+// (reply.streamed). memory, when not nil, is asked for what is not small.
+func readReply(r *bufio.Reader, stream bool, memory *room) (rep reply, keep bool, err error) {
 	var http10 bool
 	for range maxInterim {
 		if rep.status, http10, err = readStatus(r); err != nil {
@@ -89,12 +98,11 @@ func readReply(r *bufio.Reader, to *sink, memory *room) (rep reply, keep bool, e
 		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") || len(lengths) > 0 || http10 {
 			return rep, false, fmt.Errorf("transfer encoding %q with content length %q is not understood", codings, lengths)
 		}
-		if rep.streamed = to.wanted(&rep); rep.streamed {
-			err = to.copy(h.Get("Content-Type"), httputil.NewChunkedReader(r))
-		} else {
-			rep.body, rep.noRoom, err = readLimited(httputil.NewChunkedReader(r), memory)
+		if stream && rep.status == http.StatusOK && h.Get(headerResponseMode) == modeStreaming {
+			rep.streamed, rep.keep = true, keep
+			return rep, keep, nil
 		}
-		if err == nil {
+		if rep.body, rep.noRoom, err = readLimited(httputil.NewChunkedReader(r), memory); err == nil {
 			rep.trailer, err = readHeader(r)
 		}
 	case rep.status == http.StatusNoContent || rep.status == http.StatusNotModified:

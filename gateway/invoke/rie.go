@@ -14,14 +14,14 @@ import (
 
 // interpretRIE makes the result of what the AWS Lambda Runtime Interface Emulator answered, which marks neither
 // timeouts nor function errors by its headers (measured with AWS's own).
-func interpretRIE(fn *gateway.Function, inv gateway.Invocation, rep reply, elapsed time.Duration) (res gateway.Result, fault string, err error) {
+func interpretRIE(fn *gateway.Function, requestID string, rep reply, elapsed time.Duration) (res gateway.Result, fault string, err error) {
 	switch rep.status {
 	case http.StatusOK:
 	case http.StatusBadGateway:
 		// The process exited or its init failed. RIE repeats a failed init's answer for ever, so that the worker
 		// ends here although it may have recovered. An exit during init has no body at all.
 		if len(bytes.TrimSpace(rep.body)) == 0 {
-			res = functionError("Runtime.ExitError", "RequestId: "+inv.RequestID+" Error: Runtime exited without providing a reason")
+			res = functionError("Runtime.ExitError", "RequestId: "+requestID+" Error: Runtime exited without providing a reason")
 		} else {
 			res = gateway.Result{Payload: rep.body, FunctionError: "Unhandled", Header: rep.header}
 		}
@@ -33,7 +33,7 @@ func interpretRIE(fn *gateway.Function, inv gateway.Invocation, rep reply, elaps
 	// A function may answer such a text itself: only what came after the timeout is one. RIE's clock started
 	// before its answer came back, so that comparing with the whole timeout is safe.
 	if elapsed >= fn.Timeout && (bytes.HasPrefix(rep.body, []byte("Task timed out after ")) || errorType(rep.body) == "Sandbox.Timedout") {
-		return timedOut(fn, inv), "function timeout", nil
+		return timedOut(fn, requestID), "function timeout", nil
 	}
 	res = gateway.Result{Payload: rep.body, Header: rep.header}
 	if rep.header.Get("Error-Type") != "" || errorType(rep.body) != "" {
@@ -60,8 +60,8 @@ func errorType(body []byte) string {
 }
 
 // timedOut is AWS's answer for a function that ran past its timeout (recorded 2025-11).
-func timedOut(fn *gateway.Function, inv gateway.Invocation) gateway.Result {
-	res := functionError("Sandbox.Timedout", fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds", inv.RequestID, fn.Timeout.Seconds()))
+func timedOut(fn *gateway.Function, requestID string) gateway.Result {
+	res := functionError("Sandbox.Timedout", fmt.Sprintf("RequestId: %s Error: Task timed out after %.2f seconds", requestID, fn.Timeout.Seconds()))
 	res.TimedOut = true
 	return res
 }

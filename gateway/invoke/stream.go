@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httputil"
 	"strconv"
 	"sync"
 	"time"
@@ -36,7 +37,7 @@ var errStreamTooLong = errors.New("stream over the limit")
 // pieces are the buffers of streams that run.
 var pieces = sync.Pool{New: func() any { return new([streamPiece]byte) }}
 
-// sink passes a result on to the caller while it arrives. One goroutine uses it.
+// sink passes a result on to the caller while it arrives. The caller's goroutine uses it.
 type sink struct {
 	w     gateway.StreamWriter
 	limit int64
@@ -47,9 +48,30 @@ type sink struct {
 	err error
 }
 
+// relay carries a stream from the goroutine that reads it to that of its caller, which may leave it.
+type relay struct {
+	// pieces are lent until taken says that their bytes are not needed any more.
+	pieces chan []byte
+	taken  chan struct{}
+	// gone is closed when the caller has left.
+	gone chan struct{}
+	// end takes how the stream ended, when its caller is there.
+	end chan streamResult
+
+	// mu guards the following: whether the stream has ended before its caller has left.
+	mu          sync.Mutex
+	ended, left bool
+}
+
+type streamResult struct {
+	rep reply
+	err error
+}
+
 // InvokeStream runs fn once with inv as Invoke does, and passes its result to w while it arrives: piece by piece when
 // the function streams, else as one Begin and one Write. A Write that blocks makes the function wait; it must return
-// when ctx ends, and its error ends the invocation: the worker is destroyed with the function's process in it.
+// when ctx ends. Its error means that the caller wants no more: the function runs on to its end, for at most its own timeout,
+// and what it still writes is dropped, as when ctx ends (AWS: streams are not stopped when the client's connection breaks).
 //
 // Result.Payload is empty unless FunctionError is set; then it describes the error, which may have come before Begin or
 // in the middle of the stream. An error of a stream that has begun means that what w got is not whole. Errors are those
@@ -75,33 +97,103 @@ func (i *Invoker) InvokeStream(ctx context.Context, fn *gateway.Function, inv ga
 	return res, err
 }
 
-// wanted says whether the body of rep is to be passed on while it arrives.
-func (s *sink) wanted(rep *reply) bool {
-	return s != nil && rep.status == http.StatusOK && rep.header.Get(headerResponseMode) == modeStreaming
+// stream passes the body of rep on to its end, and returns rep with its trailers. When the caller leaves before, the stream goes
+// on without it, or with tied is broken off.
+func (r *run) stream(ctx context.Context, rep reply, to *sink, tied bool) (_ reply, goesOn bool, _ error) {
+	// The caller's leaving is seen here from now on: the connection has the guard's deadline alone.
+	if _, err := r.link.resume(r.guard); err != nil {
+		return rep, false, err
+	}
+	s := &relay{pieces: make(chan []byte), taken: make(chan struct{}), gone: make(chan struct{}), end: make(chan streamResult, 1)}
+	refused := to.begin(rep.header.Get("Content-Type"))
+	k, limit := r.kept(), to.limit
+	r.invoker.late.Go(func() { k.pump(s, rep, limit) })
+	for refused == nil {
+		select {
+		case p := <-s.pieces:
+			refused = to.write(p)
+			s.taken <- struct{}{}
+			continue
+		case end := <-s.end:
+			return end.rep, false, end.err
+		case <-ctx.Done():
+		}
+		break
+	}
+	if tied {
+		r.link.breakOff()
+		close(s.gone)
+		end := <-s.end
+		if refused == nil && end.err == nil {
+			return end.rep, false, nil // it has ended in this moment
+		}
+		return end.rep, false, errLeft
+	}
+	if end, ended := s.leave(); ended && refused == nil {
+		return end.rep, false, end.err
+	} else if ended {
+		r.finish(end)
+	}
+	return rep, true, to.refused(ctx, r.fn.Name)
 }
 
-// copy passes body on to its end.
-func (s *sink) copy(contentType string, body io.Reader) error {
-	if err := s.begin(contentType); err != nil {
-		return err
+// finish ends, in the caller's goroutine, a stream that has ended when its caller wanted no more.
+func (r *run) finish(end streamResult) { r.kept().endLate(end.rep, end.err) }
+
+// leave says that the caller takes no more; ended is true when the stream has come to its end before.
+func (s *relay) leave() (end streamResult, ended bool) {
+	s.mu.Lock()
+	s.left = true
+	ended = s.ended
+	s.mu.Unlock()
+	close(s.gone)
+	if ended {
+		end = <-s.end
 	}
+	return end, ended
+}
+
+// pump reads a stream to its end.
+func (r *run) pump(s *relay, rep reply, limit int64) {
+	err := s.copy(httputil.NewChunkedReader(r.link.in), limit)
+	if err == nil {
+		if rep.trailer, err = readHeader(r.link.in); err != nil {
+			err = fmt.Errorf("trailers of a stream: %w", err)
+		}
+	}
+	err = r.link.streamed(rep.keep, err)
+	s.mu.Lock()
+	s.ended = true
+	left := s.left
+	s.mu.Unlock()
+	if left {
+		r.endLate(rep, err)
+		return
+	}
+	s.end <- streamResult{rep, err}
+}
+
+// copy passes body on to its end, or throws away what the caller does not take.
+func (s *relay) copy(body io.Reader, limit int64) error {
 	piece := pieces.Get().(*[streamPiece]byte)
 	defer pieces.Put(piece)
-	for {
+	for bytes := int64(0); ; {
 		n, err := body.Read(piece[:])
+		if bytes += int64(n); bytes > limit {
+			return errStreamTooLong
+		}
 		if n > 0 {
-			if s.bytes+int64(n) > s.limit {
-				return errStreamTooLong
-			}
-			if err := s.write(piece[:n]); err != nil {
-				return err
+			select {
+			case s.pieces <- piece[:n]:
+				<-s.taken
+			case <-s.gone:
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return fmt.Errorf("stream, after %d bytes: %w", s.bytes, cutOff(err))
+			return fmt.Errorf("stream, after %d bytes: %w", bytes, cutOff(err))
 		}
 	}
 }
@@ -140,19 +232,20 @@ func (s *sink) refused(ctx context.Context, function string) error {
 }
 
 // streamFailed is what came of a stream that did not get to its end. An empty fault says nothing special came of it.
-func (i *Invoker) streamFailed(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink, err error, elapsed time.Duration) (res gateway.Result, fault string, out error) {
+func (r *run) streamFailed(ctx context.Context, to *sink, err error, elapsed time.Duration) (res gateway.Result, fault string, out error) {
+	late := ctx == nil
 	switch {
-	case to == nil || !to.begun:
-		return res, "", nil
-	case to.err != nil:
-		out = to.refused(ctx, fn.Name)
-		return res, "caller did not take the stream: " + string(gateway.ErrorCode(out)), out
 	case errors.Is(err, errStreamTooLong):
 		return functionError("Function.ResponseSizeTooLarge",
-			"Response payload size exceeded maximum allowed payload size ("+strconv.FormatInt(to.limit, 10)+" bytes)."), "stream over the limit", nil
-	case ctx.Err() == nil && elapsed >= fn.Timeout:
+			"Response payload size exceeded maximum allowed payload size ("+strconv.FormatInt(r.invoker.opts.StreamLimit, 10)+" bytes)."), "stream over the limit", nil
+	case to == nil || !to.begun:
+		return res, "", nil
+	case errors.Is(err, errLeft):
+		out = to.refused(ctx, r.fn.Name)
+		return res, "caller did not take the stream: " + string(gateway.ErrorCode(out)), out
+	case !late && ctx.Err() == nil && elapsed >= r.fn.Timeout:
 		// lambda-init ended the function, but its caller took the stream too slowly to read the trailers.
-		return timedOut(fn, inv), "function timeout in the middle of a stream", nil
+		return timedOut(r.fn, r.requestID), "function timeout in the middle of a stream", nil
 	}
 	return res, "", nil
 }

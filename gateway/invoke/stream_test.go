@@ -66,6 +66,7 @@ func TestInvokeStream_Answers(t *testing.T) {
 		close bool
 		pause time.Duration // before the connection is closed
 		kind  gateway.RuntimeInterface
+		tied  bool
 		to    caller
 		limit int64
 
@@ -86,13 +87,15 @@ func TestInvokeStream_Answers(t *testing.T) {
 		"process exits":        {raw: streamHead + "1\r\na\r\n" + trailers("Runtime.ExitError", "{}", "exit"), begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: "{}"},
 		"timeout":              {raw: streamHead + "1\r\na\r\n" + trailers("Sandbox.Timedout", "{}", "timeout"), begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: "{}", timedOut: true, condemned: true},
 
-		"cut off":                      {raw: streamHead + "2\r\na", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},
-		"cut off between pieces":       {raw: streamHead + "1\r\na\r\n", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},
-		"cut off in the trailers":      {raw: streamHead + "1\r\na\r\n0\r\nX-A", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},
-		"cut off after the timeout":    {raw: streamHead + "1\r\na\r\n", close: true, pause: 3 * time.Second, begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: `{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: req-1 Error: Task timed out after 3.00 seconds"}`, timedOut: true, condemned: true},
-		"not a chunk":                  {raw: streamHead + "zz\r\n", begins: []string{"text/plain"}, code: gateway.CodeTransport, condemned: true},
-		"the caller refuses the start": {raw: streamHead + "1\r\na\r\n" + streamEnd, to: caller{beginErr: known}, begins: []string{"text/plain"}, code: gateway.CodeFunction, condemned: true},
-		"the caller refuses a piece":   {raw: streamHead + "1\r\na\r\n" + streamEnd, to: caller{writeErr: errors.New("broken pipe")}, begins: []string{"text/plain"}, code: gateway.CodeCanceled, condemned: true},
+		"cut off":                            {raw: streamHead + "2\r\na", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},
+		"cut off between pieces":             {raw: streamHead + "1\r\na\r\n", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},
+		"cut off in the trailers":            {raw: streamHead + "1\r\na\r\n0\r\nX-A", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},
+		"cut off after the timeout":          {raw: streamHead + "1\r\na\r\n", close: true, pause: 3 * time.Second, begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: `{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: req-1 Error: Task timed out after 3.00 seconds"}`, timedOut: true, condemned: true},
+		"not a chunk":                        {raw: streamHead + "zz\r\n", begins: []string{"text/plain"}, code: gateway.CodeTransport, condemned: true},
+		"the caller refuses the start, ends": {tied: true, raw: streamHead + "1\r\na\r\n" + streamEnd, to: caller{beginErr: known}, begins: []string{"text/plain"}, code: gateway.CodeFunction, condemned: true},
+		"the caller refuses the start":       {raw: streamHead + "1\r\na\r\n" + streamEnd, to: caller{beginErr: known}, begins: []string{"text/plain"}, code: gateway.CodeFunction},
+		"the caller refuses a piece, ends":   {tied: true, raw: streamHead + "1\r\na\r\n" + streamEnd, to: caller{writeErr: errors.New("broken pipe")}, begins: []string{"text/plain"}, code: gateway.CodeCanceled, condemned: true},
+		"the caller refuses a piece":         {raw: streamHead + "1\r\na\r\n" + streamEnd, to: caller{writeErr: errors.New("broken pipe")}, begins: []string{"text/plain"}, code: gateway.CodeCanceled},
 
 		"whole answer":                       {raw: "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", begins: []string{"application/json"}, got: "{}"},
 		"whole answer that nobody takes":     {raw: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", to: caller{writeErr: errors.New("broken pipe")}, begins: []string{""}, code: gateway.CodeCanceled},
@@ -104,6 +107,7 @@ func TestInvokeStream_Answers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, fn := &box{kind: tc.kind}, function()
 				i := mustNew(t, b, fn)
+				i.opts.EndWithCaller = tc.tied
 				if tc.limit > 0 {
 					i.opts.StreamLimit = tc.limit
 				}
@@ -205,7 +209,7 @@ func TestInvokeStream_SlowCaller_HoldsTheWorkerUp(t *testing.T) {
 	})
 }
 
-func TestInvokeStream_ContextEnds_CondemnsTheWorker(t *testing.T) {
+func TestInvokeStream_ContextEndsWithTheInvocation_CondemnsTheWorker(t *testing.T) {
 	for name, tc := range map[string]struct {
 		timeout time.Duration
 		code    gateway.Code
@@ -222,6 +226,7 @@ func TestInvokeStream_ContextEnds_CondemnsTheWorker(t *testing.T) {
 				}}
 				b, fn := &box{}, function()
 				i := mustNew(t, b, fn)
+				i.opts.EndWithCaller = true
 				w.pipe(i)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()

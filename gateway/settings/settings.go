@@ -153,7 +153,12 @@ type Settings struct {
 	// StreamLimitMB is the most MB (1048576 bytes) of one streamed result; a longer one breaks off. It does not bound
 	// results that come as a whole: 6 MB. GATEWAY_STREAM_LIMIT_MB; default 200 (AWS), at most 1048576.
 	StreamLimitMB int
-	// ShutdownGrace is how long a stop waits for the requests in flight.
+	// InvocationOutlivesClient says that a function runs to its end when its client leaves, or its route's timeout passes, as on
+	// AWS: its answer is dropped, and its container is busy until then, for at most the function's own timeout. With false the
+	// invocation ends there, and its container with it. Asynchronous events run to their end in any case.
+	// INVOCATION_OUTLIVES_CLIENT, true or false; default true.
+	InvocationOutlivesClient bool
+	// ShutdownGrace is how long a stop waits for the requests in flight, and for functions that outlive their clients.
 	// SHUTDOWN_GRACE_SECONDS; default 30.
 	ShutdownGrace time.Duration
 
@@ -304,15 +309,16 @@ func Load(getenv func(string) string) (Settings, error) {
 		LambdaAccessKeys:      l.accessKeys("LAMBDA_ACCESS_KEYS", l.text("LAMBDA_ACCESS_KEYS", Off)),
 		AllowInsecureDefaults: l.boolean("ESB_ALLOW_INSECURE_DEFAULTS", false),
 
-		IdleTimeout:            l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
-		CodePoll:               l.duration("CODE_POLL_SECONDS", time.Second, 10, 0.1, 24*3600),
-		HeartbeatInterval:      l.duration("HEARTBEAT_INTERVAL", time.Second, 30, 0.1, 3600),
-		OrphanGracePeriod:      l.duration("ORPHAN_GRACE_PERIOD_SECONDS", time.Second, 60, 0, 24*3600),
-		MaxConcurrentStarts:    l.integer("MAX_CONCURRENT_STARTS", 0, 0, 1000),
-		CircuitBreakerFailures: l.integer("CIRCUIT_BREAKER_FAILURES", 5, 1, 1000),
-		CircuitBreakerOpen:     l.duration("CIRCUIT_BREAKER_OPEN_SECONDS", time.Second, 10, 0.1, 3600),
-		StreamLimitMB:          l.integer("GATEWAY_STREAM_LIMIT_MB", 200, 1, 1<<20),
-		ShutdownGrace:          l.duration("SHUTDOWN_GRACE_SECONDS", time.Second, 30, 0, 3600),
+		IdleTimeout:              l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
+		CodePoll:                 l.duration("CODE_POLL_SECONDS", time.Second, 10, 0.1, 24*3600),
+		HeartbeatInterval:        l.duration("HEARTBEAT_INTERVAL", time.Second, 30, 0.1, 3600),
+		OrphanGracePeriod:        l.duration("ORPHAN_GRACE_PERIOD_SECONDS", time.Second, 60, 0, 24*3600),
+		MaxConcurrentStarts:      l.integer("MAX_CONCURRENT_STARTS", 0, 0, 1000),
+		CircuitBreakerFailures:   l.integer("CIRCUIT_BREAKER_FAILURES", 5, 1, 1000),
+		CircuitBreakerOpen:       l.duration("CIRCUIT_BREAKER_OPEN_SECONDS", time.Second, 10, 0.1, 3600),
+		StreamLimitMB:            l.integer("GATEWAY_STREAM_LIMIT_MB", 200, 1, 1<<20),
+		InvocationOutlivesClient: l.boolean("INVOCATION_OUTLIVES_CLIENT", true),
+		ShutdownGrace:            l.duration("SHUTDOWN_GRACE_SECONDS", time.Second, 30, 0, 3600),
 
 		Async: Async{
 			NATSURL:             l.natsURL("ESB_NATS_URL"),
