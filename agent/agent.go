@@ -128,6 +128,18 @@ type Metrics struct {
 	ExitCode *uint32
 }
 
+// Exit is a container that has ended by itself.
+type Exit struct {
+	ID, FunctionName string
+	// Code is the exit code of process 1.
+	Code uint32
+}
+
+// ImageReference names an image by itself, or by the runtime of function code whose base image it is.
+type ImageReference struct {
+	Image, Runtime string
+}
+
 // Runtime makes and ends function containers. Every method answers with *Error.
 type Runtime interface {
 	// Ensure makes one container and returns when its worker endpoint answers. When it fails, or ctx ends
@@ -143,4 +155,10 @@ type Runtime interface {
 	Resume(ctx context.Context, id string) error
 	// Metrics reads a container's counters.
 	Metrics(ctx context.Context, id string) (Metrics, error)
+	// Watch tells of containers that end by themselves from now on. The channel is closed when ctx ends, when the Runtime is
+	// closed, or when its reader does not keep up.
+	Watch(ctx context.Context) <-chan Exit
+	// ImageVersions returns the digests of the manifests of images as they are here now, "" for one that is not. Archives
+	// that have changed are taken over first; no registry is asked.
+	ImageVersions(ctx context.Context, images []ImageReference) ([]string, error)
 }

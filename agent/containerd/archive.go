@@ -47,6 +47,8 @@ type archives struct {
 	imported map[string]string
 	// contents holds what is in a file, by its path, so that it is opened once in each state.
 	contents map[string]archiveContent
+	// tried holds the state in which a file, or an image, was last taken over unasked, or tried to be.
+	tried map[string]string
 }
 
 // archiveContent is what reading an archive's index gave.
@@ -58,7 +60,7 @@ type archiveContent struct {
 }
 
 func newArchives(dir, registry string, log *slog.Logger) *archives {
-	return &archives{dir: dir, registry: registry, log: log, imported: map[string]string{}, contents: map[string]archiveContent{}}
+	return &archives{dir: dir, registry: registry, log: log, imported: map[string]string{}, contents: map[string]archiveContent{}, tried: map[string]string{}}
 }
 
 // load takes over what an earlier agent imported.
@@ -80,9 +82,9 @@ type archiveFile struct {
 	names map[string]string
 }
 
-// changed lists the files that are not imported in their present state. When name is not empty, only those that hold
-// an image of that name. A file that cannot be read is in the error, and the others are returned all the same.
-func (a *archives) changed(name string) ([]archiveFile, error) {
+// changed lists the files that are not imported in their present state, but for those that were written within settling. When
+// name is not empty, only those that hold an image of that name. A file that cannot be read is in the error, and the others are returned all the same.
+func (a *archives) changed(name string, settling time.Duration) ([]archiveFile, error) {
 	entries, err := os.ReadDir(a.dir)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +104,7 @@ func (a *archives) changed(name string) ([]archiveFile, error) {
 			continue // taken away meanwhile
 		}
 		stamp := fmt.Sprintf("%s/%d", info.ModTime().UTC().Format(time.RFC3339Nano), info.Size())
-		if a.done(file, stamp) {
+		if age := time.Since(info.ModTime()); a.done(file, stamp) || age >= 0 && age < settling {
 			continue
 		}
 		names, err := a.namesOf(file, stamp)
@@ -121,6 +123,18 @@ func (a *archives) done(file, stamp string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.imported[file] == stamp
+}
+
+// tryOnce is true the first time that it is asked about a thing in its present state: what cannot be taken over unasked is
+// tried again when it changes, or when a function needs it.
+func (a *archives) tryOnce(thing, state string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tried[thing] == state {
+		return false
+	}
+	a.tried[thing] = state
+	return true
 }
 
 func (a *archives) markDone(f archiveFile) {

@@ -95,7 +95,7 @@ func (s *imageStore) close() {
 // prefetch imports and unpacks in the background what is new among the archives, so that the first request need not.
 func (s *imageStore) prefetch() {
 	s.running.Go(func() {
-		files, _ := s.archives.changed("") // an archive that cannot be read is in the log
+		files, _ := s.archives.changed("", 0) // an archive that cannot be read is in the log
 		for _, f := range files {
 			if s.life.Err() != nil {
 				return
@@ -157,7 +157,7 @@ func (s *imageStore) missing(name, why string, cause error) error {
 
 // importChanged imports the new and changed archives that hold name.
 func (s *imageStore) importChanged(ctx context.Context, name string) error {
-	files, err := s.archives.changed(name)
+	files, err := s.archives.changed(name, 0)
 	errs := []error{err}
 	for _, f := range files {
 		if err := s.importOnce(ctx, f); err != nil {

@@ -137,6 +137,7 @@ type Runtime struct {
 	users sync.Map // string -> user
 	// removals lets two that remove the same container share the work.
 	removals singleflight.Group
+	exits    exits
 	// life ends at Close; background counts what runs until then.
 	life       context.Context
 	end        context.CancelFunc
@@ -541,6 +542,7 @@ func (r *Runtime) ended(id string, code uint32) {
 	ours := first && !s.starting && !s.dying
 	s.mu.Unlock()
 	if ours {
+		r.exits.tell(agent.Exit{ID: id, FunctionName: s.record.FunctionName, Code: code})
 		r.background.Go(func() { r.bury(s, code) })
 	}
 }

@@ -75,6 +75,20 @@ func (s *Server) report(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	return resp, st.Err()
 }
 
+// reportStream maps the error of a stream. A panic ends that call alone.
+func (s *Server) reportStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = statusOf(&panicError{value: v, stack: debug.Stack()}).Err()
+			s.log.Error("call failed", "method", path.Base(info.FullMethod), "error", fmt.Sprint(v))
+		}
+	}()
+	if !strings.HasPrefix(info.FullMethod, "/"+agentv1.AgentService_ServiceDesc.ServiceName+"/") {
+		return handler(srv, stream)
+	}
+	return statusOf(handler(srv, stream)).Err()
+}
+
 func mutates(method string) bool {
 	switch method {
 	case agentv1.AgentService_EnsureContainer_FullMethodName, agentv1.AgentService_DestroyContainer_FullMethodName,

@@ -54,6 +54,8 @@ type Server struct {
 	health *health.Server
 	opts   Options
 	log    *slog.Logger
+	// stopping is closed when Serve ends.
+	stopping chan struct{}
 }
 
 // New makes a server of runtime.
@@ -67,19 +69,20 @@ func New(runtime agent.Runtime, opts Options) *Server {
 	if opts.EnsureLimit == 0 {
 		opts.EnsureLimit = 15 * time.Minute
 	}
-	s := &Server{health: health.NewServer(), opts: opts, log: opts.Logger}
+	s := &Server{health: health.NewServer(), opts: opts, log: opts.Logger, stopping: make(chan struct{})}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.InTapHandle(s.admit),
 		grpc.WaitForHandlers(true), // a start that is cut off undoes itself before the runtime is closed
 		grpc.ChainUnaryInterceptor(s.report, s.limit, recoverPanic),
+		grpc.ChainStreamInterceptor(s.reportStream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 	if opts.TLS != nil {
 		options = append(options, grpc.Creds(plainUnix{opts.TLS}))
 	}
 	s.server = grpc.NewServer(options...)
-	agentv1.RegisterAgentServiceServer(s.server, &service{runtime: runtime})
+	agentv1.RegisterAgentServiceServer(s.server, &service{runtime: runtime, stopping: s.stopping})
 	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)
@@ -105,6 +108,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.health.Shutdown()
+	close(s.stopping)
 	graceful := make(chan struct{})
 	running.Go(func() { s.server.GracefulStop(); close(graceful) })
 	timer := time.NewTimer(stopTimeout)

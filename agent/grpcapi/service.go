@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/edge-serverless-box/esb/agent"
@@ -21,6 +23,7 @@ const (
 	maxStorageMB = 10240
 	maxGrace     = 900
 	maxImage     = 1024
+	maxImages    = 4096
 	maxID        = 128
 )
 
@@ -33,6 +36,8 @@ var (
 type service struct {
 	agentv1.UnimplementedAgentServiceServer
 	runtime agent.Runtime
+	// stopping is closed when the server stops: calls that have no end of their own end then.
+	stopping <-chan struct{}
 }
 
 // EnsureContainer implements esb.agent.v1.
@@ -216,4 +221,52 @@ func interfacePB(i agent.RuntimeInterface) agentv1.RuntimeInterface {
 		return agentv1.RuntimeInterface_RUNTIME_INTERFACE_RIE
 	}
 	return agentv1.RuntimeInterface_RUNTIME_INTERFACE_SUPERVISOR
+}
+
+// WatchContainers implements esb.agent.v1.
+func (s *service) WatchContainers(_ *agentv1.WatchContainersRequest, stream grpc.ServerStreamingServer[agentv1.WatchContainersResponse]) error {
+	ctx := stream.Context()
+	exits := s.runtime.Watch(ctx)
+	if err := stream.Send(&agentv1.WatchContainersResponse{}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case x, ok := <-exits:
+			switch {
+			case !ok && ctx.Err() != nil:
+				return status.FromContextError(ctx.Err()).Err()
+			case !ok:
+				return agent.Errorf(agent.CodeExhausted, "the caller takes what it is told too slowly, or the agent stops")
+			}
+			if err := stream.Send(&agentv1.WatchContainersResponse{ContainerId: x.ID, FunctionName: x.FunctionName, ExitCode: x.Code}); err != nil {
+				return err
+			}
+		case <-s.stopping:
+			return agent.Errorf(agent.CodeUnavailable, "the agent stops")
+		}
+	}
+}
+
+// GetImageVersions implements esb.agent.v1.
+func (s *service) GetImageVersions(ctx context.Context, r *agentv1.GetImageVersionsRequest) (*agentv1.GetImageVersionsResponse, error) {
+	if n := len(r.GetImages()); n > maxImages {
+		return nil, agent.Errorf(agent.CodeInvalid, "images: must be at most %d, got %d", maxImages, n)
+	}
+	images := make([]agent.ImageReference, 0, len(r.GetImages()))
+	for i, ref := range r.GetImages() {
+		if (ref.GetImage() == "") == (ref.GetRuntime() == "") || len(ref.GetImage()) > maxImage || len(ref.GetRuntime()) > maxID {
+			return nil, agent.Errorf(agent.CodeInvalid, "images[%d]: must have an image of at most %d characters, or a runtime", i, maxImage)
+		}
+		images = append(images, agent.ImageReference{Image: ref.GetImage(), Runtime: ref.GetRuntime()})
+	}
+	versions, err := s.runtime.ImageVersions(ctx, images)
+	if err != nil {
+		return nil, err
+	}
+	out := &agentv1.GetImageVersionsResponse{}
+	for i, v := range versions {
+		out.Versions = append(out.Versions, &agentv1.ImageVersion{Image: r.GetImages()[i], Digest: v})
+	}
+	return out, nil
 }

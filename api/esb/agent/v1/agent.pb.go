@@ -1198,6 +1198,299 @@ func (x *GetContainerMetricsResponse) GetPidsCurrent() uint64 {
 	return 0
 }
 
+type WatchContainersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchContainersRequest) Reset() {
+	*x = WatchContainersRequest{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchContainersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchContainersRequest) ProtoMessage() {}
+
+func (x *WatchContainersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchContainersRequest.ProtoReflect.Descriptor instead.
+func (*WatchContainersRequest) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+// WatchContainersResponse is a container that has ended by itself. All is empty in the first message.
+type WatchContainersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	FunctionName  string                 `protobuf:"bytes,2,opt,name=function_name,json=functionName,proto3" json:"function_name,omitempty"`
+	ExitCode      uint32                 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchContainersResponse) Reset() {
+	*x = WatchContainersResponse{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchContainersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchContainersResponse) ProtoMessage() {}
+
+func (x *WatchContainersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchContainersResponse.ProtoReflect.Descriptor instead.
+func (*WatchContainersResponse) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchContainersResponse) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *WatchContainersResponse) GetFunctionName() string {
+	if x != nil {
+		return x.FunctionName
+	}
+	return ""
+}
+
+func (x *WatchContainersResponse) GetExitCode() uint32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+// ImageReference names an image as EnsureContainerRequest does: by itself, or by the runtime whose base image it is.
+type ImageReference struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Runtime       string                 `protobuf:"bytes,2,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageReference) Reset() {
+	*x = ImageReference{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageReference) ProtoMessage() {}
+
+func (x *ImageReference) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageReference.ProtoReflect.Descriptor instead.
+func (*ImageReference) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ImageReference) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *ImageReference) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+type GetImageVersionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*ImageReference      `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetImageVersionsRequest) Reset() {
+	*x = GetImageVersionsRequest{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetImageVersionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetImageVersionsRequest) ProtoMessage() {}
+
+func (x *GetImageVersionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetImageVersionsRequest.ProtoReflect.Descriptor instead.
+func (*GetImageVersionsRequest) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetImageVersionsRequest) GetImages() []*ImageReference {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+// ImageVersion is an image that is here.
+type ImageVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Image *ImageReference        `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// As WorkerInfo.image_digest: that of the manifest. Empty when the image is not here.
+	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageVersion) Reset() {
+	*x = ImageVersion{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageVersion) ProtoMessage() {}
+
+func (x *ImageVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageVersion.ProtoReflect.Descriptor instead.
+func (*ImageVersion) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ImageVersion) GetImage() *ImageReference {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+func (x *ImageVersion) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type GetImageVersionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each image of the request, in its order.
+	Versions      []*ImageVersion `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetImageVersionsResponse) Reset() {
+	*x = GetImageVersionsResponse{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetImageVersionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetImageVersionsResponse) ProtoMessage() {}
+
+func (x *GetImageVersionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetImageVersionsResponse.ProtoReflect.Descriptor instead.
+func (*GetImageVersionsResponse) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetImageVersionsResponse) GetVersions() []*ImageVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
 var File_esb_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_esb_agent_v1_agent_proto_rawDesc = "" +
@@ -1298,7 +1591,22 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x15cpu_throttled_periods\x18\v \x01(\x04R\x13cpuThrottledPeriods\x12!\n" +
 	"\fpids_current\x18\f \x01(\x04R\vpidsCurrentB\f\n" +
 	"\n" +
-	"_exit_code*r\n" +
+	"_exit_code\"\x18\n" +
+	"\x16WatchContainersRequest\"~\n" +
+	"\x17WatchContainersResponse\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
+	"\rfunction_name\x18\x02 \x01(\tR\ffunctionName\x12\x1b\n" +
+	"\texit_code\x18\x03 \x01(\rR\bexitCode\"@\n" +
+	"\x0eImageReference\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
+	"\aruntime\x18\x02 \x01(\tR\aruntime\"O\n" +
+	"\x17GetImageVersionsRequest\x124\n" +
+	"\x06images\x18\x01 \x03(\v2\x1c.esb.agent.v1.ImageReferenceR\x06images\"Z\n" +
+	"\fImageVersion\x122\n" +
+	"\x05image\x18\x01 \x01(\v2\x1c.esb.agent.v1.ImageReferenceR\x05image\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"R\n" +
+	"\x18GetImageVersionsResponse\x126\n" +
+	"\bversions\x18\x01 \x03(\v2\x1a.esb.agent.v1.ImageVersionR\bversions*r\n" +
 	"\x10RuntimeInterface\x12!\n" +
 	"\x1dRUNTIME_INTERFACE_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cRUNTIME_INTERFACE_SUPERVISOR\x10\x01\x12\x19\n" +
@@ -1314,14 +1622,16 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\aRUNNING\x10\x01\x12\n" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\v\n" +
-	"\aSTOPPED\x10\x032\xca\x04\n" +
+	"\aSTOPPED\x10\x032\x8f\x06\n" +
 	"\fAgentService\x12Q\n" +
 	"\x0fEnsureContainer\x12$.esb.agent.v1.EnsureContainerRequest\x1a\x18.esb.agent.v1.WorkerInfo\x12a\n" +
 	"\x10DestroyContainer\x12%.esb.agent.v1.DestroyContainerRequest\x1a&.esb.agent.v1.DestroyContainerResponse\x12[\n" +
 	"\x0eListContainers\x12#.esb.agent.v1.ListContainersRequest\x1a$.esb.agent.v1.ListContainersResponse\x12[\n" +
 	"\x0ePauseContainer\x12#.esb.agent.v1.PauseContainerRequest\x1a$.esb.agent.v1.PauseContainerResponse\x12^\n" +
 	"\x0fResumeContainer\x12$.esb.agent.v1.ResumeContainerRequest\x1a%.esb.agent.v1.ResumeContainerResponse\x12j\n" +
-	"\x13GetContainerMetrics\x12(.esb.agent.v1.GetContainerMetricsRequest\x1a).esb.agent.v1.GetContainerMetricsResponseB=Z;github.com/edge-serverless-box/esb/api/esb/agent/v1;agentv1b\x06proto3"
+	"\x13GetContainerMetrics\x12(.esb.agent.v1.GetContainerMetricsRequest\x1a).esb.agent.v1.GetContainerMetricsResponse\x12`\n" +
+	"\x0fWatchContainers\x12$.esb.agent.v1.WatchContainersRequest\x1a%.esb.agent.v1.WatchContainersResponse0\x01\x12a\n" +
+	"\x10GetImageVersions\x12%.esb.agent.v1.GetImageVersionsRequest\x1a&.esb.agent.v1.GetImageVersionsResponseB=Z;github.com/edge-serverless-box/esb/api/esb/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_esb_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -1336,7 +1646,7 @@ func file_esb_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_esb_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(RuntimeInterface)(0),               // 0: esb.agent.v1.RuntimeInterface
 	(PullPolicy)(0),                     // 1: esb.agent.v1.PullPolicy
@@ -1355,38 +1665,51 @@ var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(*ResumeContainerResponse)(nil),     // 14: esb.agent.v1.ResumeContainerResponse
 	(*GetContainerMetricsRequest)(nil),  // 15: esb.agent.v1.GetContainerMetricsRequest
 	(*GetContainerMetricsResponse)(nil), // 16: esb.agent.v1.GetContainerMetricsResponse
-	nil,                                 // 17: esb.agent.v1.EnsureContainerRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil),       // 18: google.protobuf.Timestamp
+	(*WatchContainersRequest)(nil),      // 17: esb.agent.v1.WatchContainersRequest
+	(*WatchContainersResponse)(nil),     // 18: esb.agent.v1.WatchContainersResponse
+	(*ImageReference)(nil),              // 19: esb.agent.v1.ImageReference
+	(*GetImageVersionsRequest)(nil),     // 20: esb.agent.v1.GetImageVersionsRequest
+	(*ImageVersion)(nil),                // 21: esb.agent.v1.ImageVersion
+	(*GetImageVersionsResponse)(nil),    // 22: esb.agent.v1.GetImageVersionsResponse
+	nil,                                 // 23: esb.agent.v1.EnsureContainerRequest.EnvEntry
+	(*timestamppb.Timestamp)(nil),       // 24: google.protobuf.Timestamp
 }
 var file_esb_agent_v1_agent_proto_depIdxs = []int32{
-	17, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
+	23, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
 	0,  // 1: esb.agent.v1.EnsureContainerRequest.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	1,  // 2: esb.agent.v1.EnsureContainerRequest.pull_policy:type_name -> esb.agent.v1.PullPolicy
 	4,  // 3: esb.agent.v1.EnsureContainerRequest.code:type_name -> esb.agent.v1.CodeSource
 	4,  // 4: esb.agent.v1.EnsureContainerRequest.layers:type_name -> esb.agent.v1.CodeSource
 	2,  // 5: esb.agent.v1.ContainerInfo.status:type_name -> esb.agent.v1.ContainerStatus
-	18, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
-	18, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
+	24, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
+	24, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 8: esb.agent.v1.ContainerInfo.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	9,  // 9: esb.agent.v1.ListContainersResponse.containers:type_name -> esb.agent.v1.ContainerInfo
 	2,  // 10: esb.agent.v1.GetContainerMetricsResponse.status:type_name -> esb.agent.v1.ContainerStatus
-	3,  // 11: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
-	6,  // 12: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
-	8,  // 13: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
-	11, // 14: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
-	13, // 15: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
-	15, // 16: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
-	5,  // 17: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
-	7,  // 18: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
-	10, // 19: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
-	12, // 20: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
-	14, // 21: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
-	16, // 22: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	19, // 11: esb.agent.v1.GetImageVersionsRequest.images:type_name -> esb.agent.v1.ImageReference
+	19, // 12: esb.agent.v1.ImageVersion.image:type_name -> esb.agent.v1.ImageReference
+	21, // 13: esb.agent.v1.GetImageVersionsResponse.versions:type_name -> esb.agent.v1.ImageVersion
+	3,  // 14: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
+	6,  // 15: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
+	8,  // 16: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
+	11, // 17: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
+	13, // 18: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
+	15, // 19: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
+	17, // 20: esb.agent.v1.AgentService.WatchContainers:input_type -> esb.agent.v1.WatchContainersRequest
+	20, // 21: esb.agent.v1.AgentService.GetImageVersions:input_type -> esb.agent.v1.GetImageVersionsRequest
+	5,  // 22: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
+	7,  // 23: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
+	10, // 24: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
+	12, // 25: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
+	14, // 26: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
+	16, // 27: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
+	18, // 28: esb.agent.v1.AgentService.WatchContainers:output_type -> esb.agent.v1.WatchContainersResponse
+	22, // 29: esb.agent.v1.AgentService.GetImageVersions:output_type -> esb.agent.v1.GetImageVersionsResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_esb_agent_v1_agent_proto_init() }
@@ -1401,7 +1724,7 @@ func file_esb_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_esb_agent_v1_agent_proto_rawDesc), len(file_esb_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,8 @@ const (
 	AgentService_PauseContainer_FullMethodName      = "/esb.agent.v1.AgentService/PauseContainer"
 	AgentService_ResumeContainer_FullMethodName     = "/esb.agent.v1.AgentService/ResumeContainer"
 	AgentService_GetContainerMetrics_FullMethodName = "/esb.agent.v1.AgentService/GetContainerMetrics"
+	AgentService_WatchContainers_FullMethodName     = "/esb.agent.v1.AgentService/WatchContainers"
+	AgentService_GetImageVersions_FullMethodName    = "/esb.agent.v1.AgentService/GetImageVersions"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -58,6 +60,13 @@ type AgentServiceClient interface {
 	ResumeContainer(ctx context.Context, in *ResumeContainerRequest, opts ...grpc.CallOption) (*ResumeContainerResponse, error)
 	// GetContainerMetrics reads memory, CPU and OOM counters of one container from its cgroup.
 	GetContainerMetrics(ctx context.Context, in *GetContainerMetricsRequest, opts ...grpc.CallOption) (*GetContainerMetricsResponse, error)
+	// WatchContainers tells of each container that ends by itself, as soon as it has, until the caller ends the call or the
+	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
+	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
+	WatchContainers(ctx context.Context, in *WatchContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchContainersResponse], error)
+	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without a
+	// registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
+	GetImageVersions(ctx context.Context, in *GetImageVersionsRequest, opts ...grpc.CallOption) (*GetImageVersionsResponse, error)
 }
 
 type agentServiceClient struct {
@@ -128,6 +137,35 @@ func (c *agentServiceClient) GetContainerMetrics(ctx context.Context, in *GetCon
 	return out, nil
 }
 
+func (c *agentServiceClient) WatchContainers(ctx context.Context, in *WatchContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchContainersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[0], AgentService_WatchContainers_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchContainersRequest, WatchContainersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchContainersClient = grpc.ServerStreamingClient[WatchContainersResponse]
+
+func (c *agentServiceClient) GetImageVersions(ctx context.Context, in *GetImageVersionsRequest, opts ...grpc.CallOption) (*GetImageVersionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetImageVersionsResponse)
+	err := c.cc.Invoke(ctx, AgentService_GetImageVersions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -153,6 +191,13 @@ type AgentServiceServer interface {
 	ResumeContainer(context.Context, *ResumeContainerRequest) (*ResumeContainerResponse, error)
 	// GetContainerMetrics reads memory, CPU and OOM counters of one container from its cgroup.
 	GetContainerMetrics(context.Context, *GetContainerMetricsRequest) (*GetContainerMetricsResponse, error)
+	// WatchContainers tells of each container that ends by itself, as soon as it has, until the caller ends the call or the
+	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
+	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
+	WatchContainers(*WatchContainersRequest, grpc.ServerStreamingServer[WatchContainersResponse]) error
+	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without a
+	// registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
+	GetImageVersions(context.Context, *GetImageVersionsRequest) (*GetImageVersionsResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -180,6 +225,12 @@ func (UnimplementedAgentServiceServer) ResumeContainer(context.Context, *ResumeC
 }
 func (UnimplementedAgentServiceServer) GetContainerMetrics(context.Context, *GetContainerMetricsRequest) (*GetContainerMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetContainerMetrics not implemented")
+}
+func (UnimplementedAgentServiceServer) WatchContainers(*WatchContainersRequest, grpc.ServerStreamingServer[WatchContainersResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchContainers not implemented")
+}
+func (UnimplementedAgentServiceServer) GetImageVersions(context.Context, *GetImageVersionsRequest) (*GetImageVersionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetImageVersions not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -310,6 +361,35 @@ func _AgentService_GetContainerMetrics_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_WatchContainers_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchContainersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).WatchContainers(m, &grpc.GenericServerStream[WatchContainersRequest, WatchContainersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchContainersServer = grpc.ServerStreamingServer[WatchContainersResponse]
+
+func _AgentService_GetImageVersions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetImageVersionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).GetImageVersions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_GetImageVersions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).GetImageVersions(ctx, req.(*GetImageVersionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -341,7 +421,17 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetContainerMetrics",
 			Handler:    _AgentService_GetContainerMetrics_Handler,
 		},
+		{
+			MethodName: "GetImageVersions",
+			Handler:    _AgentService_GetImageVersions_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchContainers",
+			Handler:       _AgentService_WatchContainers_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "esb/agent/v1/agent.proto",
 }

@@ -1,0 +1,84 @@
+package grpcapi
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/edge-serverless-box/esb/agent"
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+)
+
+// watched is a runtime whose exits and images are the test's.
+type watched struct {
+	agent.Runtime
+	exits    chan agent.Exit
+	versions map[agent.ImageReference]string
+}
+
+func (w *watched) Watch(context.Context) <-chan agent.Exit { return w.exits }
+
+func (w *watched) ImageVersions(_ context.Context, images []agent.ImageReference) ([]string, error) {
+	var out []string
+	for _, i := range images {
+		out = append(out, w.versions[i])
+	}
+	return out, nil
+}
+
+func TestWatchContainers_TellsOfExits_UntilTheWatcherIsCutOff(t *testing.T) {
+	w := &watched{exits: make(chan agent.Exit, 1)}
+	conn, _ := mustServe(t, w, Options{})
+	stream, err := agentv1.NewAgentServiceClient(conn).WatchContainers(t.Context(), &agentv1.WatchContainersRequest{})
+	require.NoError(t, err)
+	first, err := stream.Recv()
+	require.NoError(t, err)
+	assert.Empty(t, first.GetContainerId(), "the watch has begun")
+	w.exits <- agent.Exit{ID: "c1", FunctionName: "f", Code: 137}
+	exit, err := stream.Recv()
+	require.NoError(t, err)
+	assert.Equal(t, []any{"c1", "f", uint32(137)}, []any{exit.GetContainerId(), exit.GetFunctionName(), exit.GetExitCode()})
+	close(w.exits)
+	_, err = stream.Recv()
+	assert.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+}
+
+// TestWatchContainers_AgentStops_EndsAtOnce: a call without an end would hold the stop up.
+func TestWatchContainers_AgentStops_EndsAtOnce(t *testing.T) {
+	conn, stop := mustServe(t, &watched{exits: make(chan agent.Exit)}, Options{})
+	stream, err := agentv1.NewAgentServiceClient(conn).WatchContainers(t.Context(), &agentv1.WatchContainersRequest{})
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	require.NoError(t, err)
+	stopped := make(chan struct{})
+	go func() {
+		stop()
+		close(stopped)
+	}()
+	_, err = stream.Recv()
+	assert.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
+	<-stopped
+}
+
+func TestGetImageVersions_AnswersInOrder(t *testing.T) {
+	w := &watched{versions: map[agent.ImageReference]string{{Image: "a:1"}: "sha256:a", {Runtime: "python3.11"}: "sha256:p"}}
+	conn, _ := mustServe(t, w, Options{})
+	client := agentv1.NewAgentServiceClient(conn)
+	got, err := client.GetImageVersions(t.Context(), &agentv1.GetImageVersionsRequest{Images: []*agentv1.ImageReference{
+		{Runtime: "python3.11"}, {Image: "missing:1"}, {Image: "a:1"},
+	}})
+	require.NoError(t, err)
+	var digests []string
+	for _, v := range got.GetVersions() {
+		digests = append(digests, v.GetImage().GetImage()+v.GetImage().GetRuntime()+"="+v.GetDigest())
+	}
+	assert.Equal(t, []string{"python3.11=sha256:p", "missing:1=", "a:1=sha256:a"}, digests)
+	for _, bad := range []*agentv1.ImageReference{{}, {Image: "a", Runtime: "b"}} {
+		_, err = client.GetImageVersions(t.Context(), &agentv1.GetImageVersionsRequest{Images: []*agentv1.ImageReference{bad}})
+		assert.Equal(t, codes.InvalidArgument, status.Code(err))
+	}
+}
