@@ -171,6 +171,8 @@ type run struct {
 	// fault is why the worker may not serve again, empty when it may; working says that its extensions still are.
 	fault   string
 	working bool
+	// late says that its caller has left.
+	late bool
 }
 
 // onWorker invokes on the worker of lease, and ends the lease: now, or when the function has ended that its caller does not
@@ -235,11 +237,10 @@ func (r *run) kept() *run {
 	return &k
 }
 
-// outcome says what came of the invocation, and whether the worker may serve again (fault). ctx is nil when its caller has
-// left.
+// outcome says what came of the invocation, and whether the worker may serve again (fault). ctx is its caller's.
 func (r *run) outcome(ctx context.Context, rep reply, err error, to *sink) (res gateway.Result, _ error) {
 	fn, w, elapsed := r.fn, r.worker, time.Since(r.began)
-	left := ctx != nil && ctx.Err() != nil
+	left := ctx.Err() != nil
 	if err != nil {
 		if res, why, out := r.streamFailed(ctx, to, err, elapsed); why != "" {
 			r.fault = why
@@ -278,7 +279,7 @@ func (r *run) outcome(ctx context.Context, rep reply, err error, to *sink) (res 
 	switch {
 	case err == nil && rep.noRoom && left:
 		return gateway.Result{}, contextError(ctx, fn.Name)
-	case err == nil && rep.noRoom && ctx != nil:
+	case err == nil && rep.noRoom && !r.late:
 		return gateway.Result{}, errNoRoom(fn.Name)
 	}
 	var known *gateway.Error
@@ -296,7 +297,8 @@ func (r *run) goOn() {
 
 // endLate ends an invocation whose caller has left. Its answer is dropped.
 func (r *run) endLate(rep reply, err error) {
-	res, err := r.outcome(nil, rep, err, nil)
+	r.late = true
+	res, err := r.outcome(context.Background(), rep, err, nil)
 	end := outcome(res, err)
 	outlived.WithLabelValues(r.fn.Name, end).Inc()
 	r.invoker.log.Info("invocation ended after its caller had left", "function", r.fn.Name, "request_id", r.requestID,

@@ -228,9 +228,9 @@ func TestInvokeStream_CallerLeaves_TheFunctionRunsToItsEnd(t *testing.T) {
 		writeErr error
 		code     gateway.Code
 	}{
-		"client leaves":             {code: gateway.CodeCanceled},
-		"route timeout":             {route: time.Second, code: gateway.CodeIntegrationTimeout},
-		"client does not take it":   {writeErr: errors.New("broken pipe"), code: gateway.CodeCanceled},
+		"client leaves":           {code: gateway.CodeCanceled},
+		"route timeout":           {route: time.Second, code: gateway.CodeIntegrationTimeout},
+		"client does not take it": {writeErr: errors.New("broken pipe"), code: gateway.CodeCanceled},
 		"the prelude is not good": {writeErr: gateway.Errorf(gateway.CodeFunction, "a bad prelude"), code: gateway.CodeFunction},
 	} {
 		t.Run(name, func(t *testing.T) {

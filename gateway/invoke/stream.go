@@ -233,7 +233,6 @@ func (s *sink) refused(ctx context.Context, function string) error {
 
 // streamFailed is what came of a stream that did not get to its end. An empty fault says nothing special came of it.
 func (r *run) streamFailed(ctx context.Context, to *sink, err error, elapsed time.Duration) (res gateway.Result, fault string, out error) {
-	late := ctx == nil
 	switch {
 	case errors.Is(err, errStreamTooLong):
 		return functionError("Function.ResponseSizeTooLarge",
@@ -243,7 +242,7 @@ func (r *run) streamFailed(ctx context.Context, to *sink, err error, elapsed tim
 	case errors.Is(err, errLeft):
 		out = to.refused(ctx, r.fn.Name)
 		return res, "caller did not take the stream: " + string(gateway.ErrorCode(out)), out
-	case !late && ctx.Err() == nil && elapsed >= r.fn.Timeout:
+	case !r.late && ctx.Err() == nil && elapsed >= r.fn.Timeout:
 		// lambda-init ended the function, but its caller took the stream too slowly to read the trailers.
 		return timedOut(r.fn, r.requestID), "function timeout in the middle of a stream", nil
 	}
