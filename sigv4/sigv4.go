@@ -5,6 +5,7 @@ package sigv4
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -251,4 +252,13 @@ func validName(name string) bool {
 // mustBeSigned: a header that a service may act on. X-Amz-Cf-Id is what CloudFront adds on the way.
 func mustBeSigned(name string) bool {
 	return len(name) > 6 && strings.EqualFold(name[:6], "x-amz-") && !strings.EqualFold(name, "x-amz-cf-id")
+}
+
+// Sign returns the signature of a text in the scope, as the policy of a form is signed (S3 API reference, "Browser-based uploads
+// using POST").
+func (s Scope) Sign(secret, text string) string { return hex.EncodeToString(mac(s.Key(secret), text)) }
+
+// Verify says whether a signature is that of a text in the scope.
+func (s Scope) Verify(secret, text, signature string) bool {
+	return subtle.ConstantTimeCompare([]byte(s.Sign(secret, text)), []byte(signature)) == 1
 }
