@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
@@ -33,6 +34,7 @@ import (
 	"github.com/edge-serverless-box/esb/stores/confine"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
 	"github.com/edge-serverless-box/esb/stores/front"
+	"github.com/edge-serverless-box/esb/stores/lifecycle"
 	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/logfront"
 	"github.com/edge-serverless-box/esb/stores/logroom"
@@ -119,6 +121,8 @@ type store struct {
 	log      *slog.Logger
 	api, ui  []net.Listener
 	process  *child.Child
+	// rules are the lifecycle rules of S3's buckets.
+	rules *lifecycle.Rules
 	// room bounds what VictoriaLogs keeps.
 	room *logroom.Room
 	// confined: nobody but this program reaches the process.
@@ -177,6 +181,11 @@ func (r *store) start(ctx context.Context) error {
 		return err
 	}
 	r.closers = append(r.closers, r.process.Close)
+	if r.name == stores.S3 {
+		if r.rules, err = lifecycle.Open(filepath.Join(cfg.Dir, "lifecycle")); err != nil {
+			return err
+		}
+	}
 	if r.name == stores.Logs {
 		if r.room, err = logroom.Open(logroom.Config{Dir: cfg.Dir, MaxBytes: int64(r.settings.LogsMaxMB) << 20, Detach: r.detachDay, Logger: r.log}); err != nil {
 			return err
@@ -199,9 +208,7 @@ func (r *store) serve() {
 		front := registryfront.Handler(registryfront.Options{Credentials: r.credentials, Dial: dial, Logger: r.log})
 		r.closers = append(r.closers, server.Start(r.api, front, few, r.log).Close)
 	case stores.S3:
-		r.closers = append(r.closers, s3front.Start(r.api, s3front.Options{
-			Callers: r.callers(r.settings.S3Keys), Dial: dial, Budget: r.held, Logger: r.log,
-		}).Close)
+		r.serveS3(dial)
 		if len(r.ui) > 0 {
 			dialUI := func(ctx context.Context) (net.Conn, error) { return r.process.Dial(ctx, 1) }
 			r.closers = append(r.closers, relay.Start(r.ui, dialUI, r.log).Close)
@@ -216,6 +223,22 @@ func (r *store) callers(keys settings.Keys) front.Callers {
 	c := r.functions
 	c.Store = sigv4.Credentials{AccessKeyID: keys.Access, SecretAccessKey: string(keys.Secret)}
 	return c
+}
+
+// serveS3 serves versitygw, which has no lifecycle rules.
+func (r *store) serveS3(dial func(context.Context) (net.Conn, error)) {
+	keys := r.settings.S3Keys
+	r.closers = append(r.closers, s3front.Start(r.api, s3front.Options{
+		Callers: r.callers(keys), Dial: dial, Budget: r.held, Logger: r.log,
+		Region: r.settings.Region, Domains: r.settings.S3Domains(), Ignorant: true, Lifecycle: r.rules,
+	}).Close)
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+	client := s3.New(s3.Options{
+		Region: r.settings.Region, BaseEndpoint: aws.String("http://s3"), HTTPClient: &http.Client{Transport: transport}, UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(keys.Access, string(keys.Secret), ""),
+	})
+	r.closers = append(r.closers, func() error { transport.CloseIdleConnections(); return nil })
+	r.closers = append(r.closers, lifecycle.Start(client, r.rules, r.settings.LifecycleInterval, r.log).Close)
 }
 
 // serveDynamoDB serves dynoxide, which takes anybody's signature.

@@ -7,6 +7,7 @@ package dockerrelay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -41,17 +42,24 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 		Secret: front.NewKeyFile(s.FunctionKeysFile, log).Secret, Rights: functionaccess.NewFile(s.FunctionAccessFile, log).Rights,
 		WellKnown: settings.DefaultSecretKey, Network: s.Subnet, Box: s.Box(),
 	}
-	offer := func(setting, addr string, serve func([]net.Listener, func(context.Context) (net.Conn, error)) func() error) error {
+	offerTo := func(setting, addr string, target int, serve func([]net.Listener, func(context.Context) (net.Conn, error)) func() error) error {
 		listeners, err := listen.All(ctx, setting, []string{addr})
 		if err != nil {
 			return err
 		}
-		_, port, _ := net.SplitHostPort(addr)
 		closers = append(closers, serve(listeners, func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+			return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(target)))
 		}))
 		log.Info("listening", "addr", addr)
 		return nil
+	}
+	offer := func(setting, addr string, serve func([]net.Listener, func(context.Context) (net.Conn, error)) func() error) error {
+		_, text, _ := net.SplitHostPort(addr)
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			return fmt.Errorf("%s: %q has no port: %w", setting, addr, err)
+		}
+		return offerTo(setting, addr, int(port), serve)
 	}
 	of := func(store sigv4.Credentials) front.Callers {
 		c := callers
@@ -59,7 +67,9 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 		return c
 	}
 	s3 := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
-		return s3front.Start(listeners, s3front.Options{Callers: of(s.S3), Dial: dial, Budget: held, Logger: log}).Close
+		return s3front.Start(listeners, s3front.Options{
+			Callers: of(s.S3), Dial: dial, Budget: held, Logger: log, Region: s.Region, Domains: settings.Domains(s.S3PublicEndpoint),
+		}).Close
 	}
 	db := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
 		return dynamofront.Start(listeners, dynamofront.Options{Callers: of(s.DynamoDB), Dial: dial, Budget: held, Logger: log}).Close
@@ -79,6 +89,11 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 	on := func(port int) string { return net.JoinHostPort(s.Box().String(), strconv.Itoa(port)) }
 	if err := offer("ESB_RELAY_S3_PORT", on(s.S3Port), s3); err != nil {
 		return err
+	}
+	for _, addr := range s.S3Addrs {
+		if err := offerTo("ESB_RELAY_S3_ADDR", addr, s.S3Port, s3); err != nil {
+			return err
+		}
 	}
 	if err := offer("ESB_RELAY_DYNAMODB_PORT", on(s.DynamoDBPort), db); err != nil {
 		return err

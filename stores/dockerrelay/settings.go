@@ -26,6 +26,14 @@ type Settings struct {
 	// ExtraFrom (ESB_RELAY_EXTRA_FROM, separated by spaces) are the addresses whose connections to Extra are taken; others are
 	// closed at once. Default: all.
 	ExtraFrom []netip.Addr
+	// S3Addrs (ESB_RELAY_S3_ADDR, separated by spaces, default none) are more listeners, "address:port", at which S3 is offered as it
+	// is to functions: for clients outside, whose links functions have signed.
+	S3Addrs []string
+	// S3PublicEndpoint (S3_PUBLIC_ENDPOINT, default none) is the URL at which clients outside reach S3. Links may be signed for it,
+	// also with a host for each bucket.
+	S3PublicEndpoint string
+	// Region (AWS_REGION, default us-east-1) is the stores'.
+	Region string
 	// FunctionKeysFile (FUNCTION_KEYS_FILE, default /var/lib/esb/function-keys) is the master secret of the functions' keys.
 	FunctionKeysFile string
 	// FunctionAccessFile (FUNCTION_ACCESS_FILE, default /var/lib/esb/function-access.json) says which buckets and tables each
@@ -65,15 +73,23 @@ func Load(getenv func(string) string) (Settings, error) {
 			AccessKeyID:     text("DYNAMODB_ACCESS_KEY", settings.DefaultAccessKey),
 			SecretAccessKey: text("DYNAMODB_SECRET_KEY", settings.DefaultSecretKey),
 		},
-		Extra: strings.Fields(getenv("ESB_RELAY_EXTRA")),
+		Extra:            strings.Fields(getenv("ESB_RELAY_EXTRA")),
+		S3Addrs:          strings.Fields(getenv("ESB_RELAY_S3_ADDR")),
+		S3PublicEndpoint: strings.TrimRight(text("S3_PUBLIC_ENDPOINT", ""), "/"),
+		Region:           text("AWS_REGION", "us-east-1"),
 	}
 	for _, value := range strings.Fields(getenv("ESB_RELAY_PORTS")) {
 		s.Ports = append(s.Ports, port("ESB_RELAY_PORTS", value))
 	}
-	for _, addr := range s.Extra {
-		if host, _, err := net.SplitHostPort(addr); err != nil || net.ParseIP(host) == nil {
-			errs = append(errs, fmt.Errorf("ESB_RELAY_EXTRA: must be a list of address:port, got %q", addr))
+	for name, addrs := range map[string][]string{"ESB_RELAY_EXTRA": s.Extra, "ESB_RELAY_S3_ADDR": s.S3Addrs} {
+		for _, addr := range addrs {
+			if host, _, err := net.SplitHostPort(addr); err != nil || net.ParseIP(host) == nil {
+				errs = append(errs, fmt.Errorf("%s: must be a list of address:port, got %q", name, addr))
+			}
 		}
+	}
+	if wrong := settings.CheckPublicEndpoint(s.S3PublicEndpoint); wrong != "" {
+		errs = append(errs, fmt.Errorf("S3_PUBLIC_ENDPOINT: %s, got %q", wrong, s.S3PublicEndpoint))
 	}
 	for _, value := range strings.Fields(getenv("ESB_RELAY_EXTRA_FROM")) {
 		addr, err := netip.ParseAddr(value)

@@ -9,6 +9,7 @@ import (
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
+	"github.com/edge-serverless-box/esb/sigv4/sigv2"
 )
 
 // Callers are who may ask a store.
@@ -60,13 +61,17 @@ func (c Callers) Known(accessKeyID string) bool {
 
 // AccessKeyID returns whose signature a request says it has, without checking anything; empty for none.
 func AccessKeyID(r *http.Request) string {
-	credential := ""
-	if _, rest, ok := strings.Cut(r.Header.Get("Authorization"), "Credential="); ok {
+	var credential string
+	_, rest, inHeader := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	switch {
+	case inHeader:
 		credential = rest
-	} else if strings.Contains(r.URL.RawQuery, "X-Amz-Credential=") {
+	case strings.Contains(r.URL.RawQuery, "X-Amz-Credential="):
 		// ParseQuery gives what it could read.
 		query, _ := url.ParseQuery(r.URL.RawQuery)
 		credential = query.Get("X-Amz-Credential")
+	default:
+		return sigv2.AccessKeyID(r)
 	}
 	id, _, _ := strings.Cut(credential, "/")
 	return id

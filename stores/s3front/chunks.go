@@ -34,7 +34,7 @@ func (h *handler) decode(r *http.Request, signature sigv4.Signature) (string, er
 	if err != nil || length < 0 {
 		return "", &s3Error{http.StatusLengthRequired, "MissingContentLength", "You must provide the Content-Length HTTP header."}
 	}
-	chunks := h.functions.Decode(signature, r.Body, length)
+	chunks := h.verifier.Decode(signature, r.Body, length)
 	r.TransferEncoding = nil
 	if length == 0 && signature.Payload == sigv4.StreamingPayload {
 		// Nobody reads a body without data.

@@ -5,34 +5,48 @@
 package s3front
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
+	"github.com/edge-serverless-box/esb/sigv4/sigv2"
 	"github.com/edge-serverless-box/esb/stores/front"
+	"github.com/edge-serverless-box/esb/stores/lifecycle"
 	"github.com/edge-serverless-box/esb/stores/server"
 )
 
 // service is S3's name in signatures.
 const service = "s3"
 
-// Options of a front. All are needed, but for Budget: without one, nothing is refused for want of memory.
+// Options of a front. Callers, Dial and Logger are needed. Without a Budget, nothing is refused for want of memory.
 type Options struct {
 	Callers front.Callers
 	// Dial connects to the store and may wait for it.
 	Dial   front.Dial
 	Budget *budget.Budget
 	Logger *slog.Logger
+	// Region is the store's, in which requests are signed that had none (signatures of version 2); us-east-1 when it is empty.
+	Region string
+	// Domains are the names of hosts below which each bucket has a host of its own: "bucket.files.example.com". That of
+	// localhost is always one.
+	Domains []string
+	// Ignorant says that the store, versitygw, says yes to some things that it does not do: the front refuses them then.
+	Ignorant bool
+	// Lifecycle keeps the rules of buckets where the store cannot, nil where it can.
+	Lifecycle *lifecycle.Rules
 }
+
+func (o Options) region() string { return cmp.Or(o.Region, "us-east-1") }
 
 // Front serves listeners.
 type Front struct {
@@ -58,22 +72,31 @@ func Handler(o Options) http.Handler { return newHandler(o) }
 
 type handler struct {
 	opts Options
-	// functions checks what functions have signed, all what the operator may have signed too.
-	functions, all *sigv4.Verifier
-	proxy          *httputil.ReverseProxy
+	// verifier checks what functions and the operator have signed.
+	verifier *sigv4.Verifier
+	proxy    *httputil.ReverseProxy
+	domains  []string
 }
 
 func newHandler(o Options) *handler {
-	h := &handler{opts: o, functions: sigv4.NewVerifier(service, o.Callers.Functions), all: sigv4.NewVerifier(service, o.Callers.Keys)}
+	h := &handler{opts: o, verifier: sigv4.NewVerifier(service, o.Callers.Keys), domains: append([]string{"localhost"}, o.Domains...)}
 	h.proxy = front.Proxy(o.Dial, h.rewrite, h.refuse, o.Logger)
+	answered := h.proxy.ModifyResponse
+	h.proxy.ModifyResponse = func(r *http.Response) error { return errors.Join(answered(r), h.answered(r)) }
 	return h
 }
 
-// checked is what the front knows about a request that a function has signed. It travels in the request's context.
+// checked is what the front knows about a request whose signature it has found right. It travels in the request's context.
 type checked struct {
+	// resign is true when the request is to be signed again.
+	resign    bool
 	signature sigv4.Signature
 	// payload is what the request is signed for again.
 	payload string
+	// denied are objects of DeleteObjects that the function may not delete.
+	denied []refusedKey
+	// parts is true when the number of an object's parts is to be added to the answer.
+	parts bool
 }
 
 type contextKey struct{}
@@ -86,35 +109,99 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer claim.Release()
-	if !functionkeys.IsID(front.AccessKeyID(r)) {
-		if err := h.stranger(r); err != nil {
-			h.refuse(w, r, err)
-			return
-		}
-		h.proxy.ServeHTTP(w, r)
-		return
-	}
+	w = &answerWriter{ResponseWriter: w}
 	// A copy: by its own request the server knows what of the body was not read.
 	c := &checked{}
 	r = r.Clone(context.WithValue(r.Context(), contextKey{}, c))
-	var err error
-	if *c, err = h.check(r, &claim); err != nil {
+	serve, err := h.admit(r, c, &claim)
+	switch {
+	case err != nil:
 		h.refuse(w, r, err)
-		return
+	case serve != nil:
+		serve(w, r)
+	default:
+		h.proxy.ServeHTTP(w, r)
 	}
-	h.proxy.ServeHTTP(w, r)
 }
 
-// stranger decides on a request that no function has signed.
+// admit decides on a request and prepares it for the store. Where the front itself answers, it returns what does.
+func (h *handler) admit(r *http.Request, c *checked, claim *budget.Claim) (serve http.HandlerFunc, err error) {
+	host := h.bucketOf(r.Host)
+	if isForm(r) {
+		bucket := cmp.Or(host, strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/"), "/"))
+		if err := h.upload(r, bucket, claim); err != nil {
+			return nil, err
+		}
+		byPath(r, host)
+		return nil, nil
+	}
+	id := front.AccessKeyID(r)
+	link := sigv2.Presigned(r)
+	query, _ := url.ParseQuery(r.URL.RawQuery) // what cannot be read is refused by who has to read it
+	if h.opts.Ignorant {
+		if err := ignored(r, query); err != nil {
+			return nil, err
+		}
+	}
+	if err := systemTags(r, query, claim); err != nil {
+		return nil, err
+	}
+	mine := functionkeys.IsID(id)
+	special, mend := h.special(r, query, host)
+	if !mine && (id != h.opts.Callers.Store.AccessKeyID || !link && host == "" && !mend) {
+		return nil, h.stranger(r)
+	}
+	if err := h.check(r, c, host, claim); err != nil {
+		return nil, err
+	}
+	if link {
+		// Its parameters have become headers.
+		query, _ = url.ParseQuery(r.URL.RawQuery)
+		special, _ = h.special(r, query, "")
+	}
+	return special, nil
+}
+
+// bucketOf returns the bucket that a host names, empty for none.
+func (h *handler) bucketOf(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	for _, domain := range h.domains {
+		if bucket, ok := strings.CutSuffix(strings.ToLower(host), "."+domain); ok && bucketName.MatchString(bucket) {
+			return bucket
+		}
+	}
+	return ""
+}
+
+// byPath names the bucket in the path that a host named. The store knows no host.
+func byPath(r *http.Request, bucket string) {
+	if bucket == "" {
+		return
+	}
+	escaped := "/" + bucket + r.URL.EscapedPath()
+	r.URL.Path = "/" + bucket + r.URL.Path
+	r.URL.RawPath = escaped
+	r.Host = r.Host[len(bucket)+1:]
+}
+
+// stranger decides on a request of somebody whom the front does not know, or that the store can check by itself.
 func (h *handler) stranger(r *http.Request) error {
 	if !h.opts.Callers.FromFunctions(r) {
 		return nil
 	}
 	if h.opts.Callers.Known(front.AccessKeyID(r)) {
-		return &s3Error{http.StatusForbidden, "InvalidAccessKeyId", "This AWS Access Key Id is known to everybody, and functions have keys of their own: it does not work from the function network."}
+		return errKnown
+	}
+	if strings.HasPrefix(r.Header.Get("Authorization"), "AWS ") {
+		return &s3Error{http.StatusBadRequest, "InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."}
+	}
+	if sigv2.Presigned(r) {
+		return errGone // nobody whom the front does not know signs so
 	}
 	// A key that the front does not know may be one of the store; whether it is signed at all is to be seen here.
-	_, err := h.all.VerifyHead(r)
+	_, err := h.verifier.VerifyHead(r)
 	var refused *sigv4.Error
 	if errors.As(err, &refused) && refused.Reason == sigv4.UnknownKey {
 		return nil
@@ -122,59 +209,91 @@ func (h *handler) stranger(r *http.Request) error {
 	return err
 }
 
-// check checks a function's signature and rights, and prepares the body for the store.
-func (h *handler) check(r *http.Request, claim *budget.Claim) (checked, error) {
-	signature, err := h.functions.VerifyHead(r)
-	if err != nil {
-		return checked{}, err
+var (
+	errKnown = &s3Error{http.StatusForbidden, "InvalidAccessKeyId", "This AWS Access Key Id is known to everybody, and functions have keys of their own: it does not work from the function network."}
+	errGone  = &sigv4.Error{Reason: sigv4.UnknownKey, Message: "The AWS Access Key Id you provided does not exist in our records."}
+)
+
+// verify checks a request's signature, and makes one of version 4 that is not signed of a link of version 2.
+func (h *handler) verify(r *http.Request, host string) (sigv4.Signature, error) {
+	if !sigv2.Presigned(r) {
+		return h.verifier.VerifyHead(r)
 	}
-	rights, ok := h.opts.Callers.Rights(signature.AccessKeyID)
-	if !ok {
+	path := r.URL.EscapedPath()
+	if host != "" {
+		path = "/" + host + path
+	}
+	link, err := sigv2.Verify(r, path, h.opts.Callers.Keys, time.Now())
+	if err != nil {
+		return sigv4.Signature{}, err
+	}
+	payload := r.Header.Get(sigv4.HeaderContentSHA256)
+	switch {
+	case payload == "":
+		payload = sigv4.UnsignedPayload
+	case payload != sigv4.UnsignedPayload && len(payload) != 64:
+		return sigv4.Signature{}, errUnsupported // chunks that are signed need a signature of version 4
+	}
+	for name, values := range link.Header {
+		if name != sigv4.HeaderSecurityToken {
+			r.Header[name] = values
+		}
+	}
+	r.URL.RawQuery = link.Query
+	return sigv4.Signature{AccessKeyID: link.AccessKeyID, Payload: payload, Scope: sigv4.Scope{Region: h.opts.region(), Service: service}}, nil
+}
+
+// check checks a signature and, where it is a function's, its rights, and prepares the request for the store.
+func (h *handler) check(r *http.Request, c *checked, host string, claim *budget.Claim) error {
+	callers := h.opts.Callers
+	signature, err := h.verify(r, host)
+	if err != nil {
+		return err
+	}
+	if callers.FromFunctions(r) && callers.Known(signature.AccessKeyID) {
+		return errKnown
+	}
+	byPath(r, host)
+	mine := functionkeys.IsID(signature.AccessKeyID)
+	rights, ok := callers.Rights(signature.AccessKeyID)
+	if mine && !ok {
 		// Its function has gone since the secret was looked up.
-		return checked{}, &sigv4.Error{Reason: sigv4.UnknownKey, Message: "The AWS Access Key Id you provided does not exist in our records."}
+		return errGone
 	}
-	op, err := parse(r)
-	if err != nil {
-		return checked{}, err
+	oneList(r.Header)
+	var op operation
+	if mine {
+		if op, err = parse(r); err != nil {
+			return err
+		}
+		if err := decide(op, rights); err != nil {
+			return err
+		}
 	}
-	if err := decide(op, rights); err != nil {
-		return checked{}, err
-	}
-	c := checked{signature: signature, payload: signature.Payload}
+	*c = checked{resign: true, signature: signature, payload: signature.Payload, parts: h.wantsParts(r)}
 	switch signature.Payload {
 	case sigv4.StreamingPayload, sigv4.StreamingPayloadTrailer, sigv4.StreamingUnsignedTrailer:
 		if op.deletes {
-			return checked{}, errUnsupported // no SDK sends it so
+			return errUnsupported // no SDK sends it so
 		}
 	}
 	switch signature.Payload {
 	case sigv4.StreamingPayload, sigv4.StreamingPayloadTrailer:
 		c.payload, err = h.decode(r, signature)
-		return c, err
+		return err
 	default:
 		// Of a body whose hash is signed, the store checks the hash too, and a body with unsigned chunks is its own format.
 		r.Body = signature.Body(r.Body)
 	}
 	if !op.deletes {
-		return c, nil
+		return nil
 	}
-	body, err := budget.ReadAll(r.Body, nil, r.ContentLength, maxDeletes, claim)
-	if err != nil {
-		return c, err
-	}
-	if op.needs, err = deleted(op.needs[0].bucket, body); err != nil {
-		return c, err
-	}
-	if err := decide(op, rights); err != nil {
-		return c, err
-	}
-	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
-	return c, nil
+	return h.deletes(r, c, op.needs[0].bucket, rights, claim)
 }
 
 // rewrite makes the request that goes to the store.
 func (h *handler) rewrite(r *httputil.ProxyRequest) {
-	if c, ok := r.In.Context().Value(contextKey{}).(*checked); ok {
+	if c, ok := r.In.Context().Value(contextKey{}).(*checked); ok && c.resign {
 		sigv4.Resign(r.Out, c.signature, h.opts.Callers.Store, c.payload, time.Now())
 	}
 }

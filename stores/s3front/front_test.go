@@ -57,6 +57,9 @@ type seen struct {
 type store struct {
 	mu   sync.Mutex
 	seen []seen
+	// answer and header are what it answers; set before it is asked.
+	answer string
+	header http.Header
 }
 
 func (s *store) last(t *testing.T) seen {
@@ -76,6 +79,7 @@ func (s *store) count() int {
 // given is what function f may do.
 var given = functionaccess.Function{Name: "f", S3: []functionaccess.Objects{
 	{Bucket: "bkt", Access: functionaccess.Write}, {Bucket: "src", Prefix: "open/", Access: functionaccess.Read}, {Bucket: "code", Access: functionaccess.Write},
+	{Bucket: "part", Prefix: "own/", Access: functionaccess.Write},
 }}
 
 // mustOpen returns the address of a front before a store that answers 200, and the functions' keys: f has what is given, g
@@ -86,7 +90,7 @@ func mustOpen(t *testing.T) (string, *store, *functionkeys.Keys) {
 	require.NoError(t, err)
 	backend := &store{}
 	verifier := sigv4.NewVerifier("s3", sigv4.OneKey(storeKey.AccessKeyID, storeKey.SecretAccessKey))
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got := seen{method: r.Method, uri: r.RequestURI, host: r.Host, header: r.Header.Clone(), length: r.ContentLength}
 		var signature sigv4.Signature
 		signature, got.refused = verifier.VerifyHead(r)
@@ -95,6 +99,10 @@ func mustOpen(t *testing.T) (string, *store, *functionkeys.Keys) {
 		backend.mu.Lock()
 		backend.seen = append(backend.seen, got)
 		backend.mu.Unlock()
+		for name, values := range backend.header {
+			w.Header()[name] = values
+		}
+		_, _ = io.WriteString(w, backend.answer)
 	}))
 	t.Cleanup(server.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -449,4 +457,17 @@ func TestS3_BeyondTheBudget_MayBeTriedAgain(t *testing.T) {
 	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/bkt/k", nil))
 	assert.Equal(t, http.StatusServiceUnavailable, w.Code)
 	assert.Contains(t, w.Body.String(), "SlowDown")
+}
+
+// mustRaw sends bytes and returns all that comes back.
+func mustRaw(t *testing.T, addr, text string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = io.WriteString(conn, text)
+	require.NoError(t, err)
+	all, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	return string(all)
 }

@@ -224,9 +224,6 @@ func ofObject(r *http.Request, bucket, key, selector string, query url.Values) (
 		if source == "" {
 			return op, nil
 		}
-		if selector == "" && (r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != "") {
-			return operation{}, &s3Error{http.StatusNotImplemented, "NotImplemented", "A condition on the object that CopyObject would overwrite is not implemented."}
-		}
 		from, err := copySource(source)
 		op.needs = append(op.needs, from)
 		return op, err

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -45,6 +46,13 @@ type Settings struct {
 	S3Addrs []string
 	// S3UIAddrs (S3_UI_ADDR, default 127.0.0.1:9001) is the S3 web UI; it asks for the S3 keys.
 	S3UIAddrs []string
+	// S3PublicEndpoint (S3_PUBLIC_ENDPOINT, default none) is the URL at which clients outside reach S3: http://<host>:9000, or what
+	// a proxy in front offers, which must pass the header Host on. Links may be signed for it, also with a host for each bucket
+	// (https://<bucket>.files.example.com). Functions find it in ESB_S3_PUBLIC_ENDPOINT.
+	S3PublicEndpoint string
+	// LifecycleInterval (S3_LIFECYCLE_INTERVAL_SECONDS, default 3600) is the pause between two searches for what has expired by
+	// the lifecycle rules of buckets. The first one is at the start.
+	LifecycleInterval time.Duration
 	// DynamoDBAddrs (DYNAMODB_ADDR, default port 8001 of 127.0.0.1 and of the box) is the DynamoDB API.
 	DynamoDBAddrs []string
 	// LogsAddrs (VICTORIALOGS_ADDR, default 127.0.0.1:9428) is VictoriaLogs: queries and inserts for who has its credentials.
@@ -77,7 +85,7 @@ type Settings struct {
 	// FunctionAccessFile (FUNCTION_ACCESS_FILE, default <ESB_HOME>/function-access.json) says which buckets and tables each
 	// function may use with its own keys. The gateway writes the file; while it is not there, functions may use nothing.
 	FunctionAccessFile string
-	// Region (AWS_REGION, default us-east-1) is the region of S3.
+	// Region (AWS_REGION, default us-east-1) is the region of S3, and of the ARNs of DynamoDB.
 	Region string
 	// LogsRetentionDays (VICTORIALOGS_RETENTION_DAYS, default 7) is how long log lines are kept.
 	LogsRetentionDays int
@@ -133,6 +141,8 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	s.LogDir = r.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
 	s.S3Addrs = r.addrs("S3_ADDR", s.local(9000))
 	s.S3UIAddrs = r.addrs("S3_UI_ADDR", "127.0.0.1:9001")
+	s.S3PublicEndpoint = r.publicEndpoint("S3_PUBLIC_ENDPOINT")
+	s.LifecycleInterval = time.Duration(r.number("S3_LIFECYCLE_INTERVAL_SECONDS", 3600, 1, 86400)) * time.Second
 	s.DynamoDBAddrs = r.addrs("DYNAMODB_ADDR", s.local(8001))
 	s.LogsAddrs = r.addrs("VICTORIALOGS_ADDR", "127.0.0.1:9428")
 	s.LogsUser = r.text("VICTORIALOGS_USER", "esb")
@@ -170,6 +180,33 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		return Settings{}, err
 	}
 	return s, nil
+}
+
+// S3Domains are the hosts below which each bucket has a host of its own.
+func (s Settings) S3Domains() []string { return Domains(s.S3PublicEndpoint) }
+
+// Domains are those of a public endpoint, none when it is empty or an address.
+func Domains(endpoint string) []string {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Hostname() == "" {
+		return nil
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return nil
+	}
+	return []string{strings.ToLower(u.Hostname())}
+}
+
+// CheckPublicEndpoint says what is wrong with the URL at which clients outside reach S3; empty is right.
+func CheckPublicEndpoint(endpoint string) string {
+	if endpoint == "" {
+		return ""
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "must be http://host:port or https://host without a path"
+	}
+	return ""
 }
 
 // Addrs are the addresses of a store's API; none means that it is switched off.
@@ -250,6 +287,14 @@ func (r *reader) subnet(name, fallback string) netip.Prefix {
 		return netip.Prefix{}
 	}
 	return p
+}
+
+func (r *reader) publicEndpoint(name string) string {
+	v := strings.TrimRight(r.text(name, ""), "/")
+	if wrong := CheckPublicEndpoint(v); wrong != "" {
+		r.fail(name, v, wrong)
+	}
+	return v
 }
 
 // keys reads <prefix>_ACCESS_KEY and <prefix>_SECRET_KEY.

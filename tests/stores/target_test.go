@@ -137,7 +137,7 @@ func mustStartStandIn(t *testing.T, addrSetting, store, keysFile string, at targ
 	defer func() { _ = log.Close() }()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	cmd := exec.CommandContext(ctx, program, "run", store)
-	cmd.Env = append(os.Environ(), "ESB_HOME="+home, "FUNCTION_KEYS_FILE="+keysFile, "FUNCTION_ACCESS_FILE="+filepath.Join(filepath.Dir(keysFile), "function-access.json"), addrSetting+"="+addr, "S3_UI_ADDR=off", "DYNAMODB_TTL_INTERVAL_SECONDS=2",
+	cmd.Env = append(os.Environ(), "ESB_HOME="+home, "FUNCTION_KEYS_FILE="+keysFile, "FUNCTION_ACCESS_FILE="+filepath.Join(filepath.Dir(keysFile), "function-access.json"), addrSetting+"="+addr, "S3_UI_ADDR=off", "DYNAMODB_TTL_INTERVAL_SECONDS=2", "S3_LIFECYCLE_INTERVAL_SECONDS=1", "S3_PUBLIC_ENDPOINT=http://files.example.com:9000",
 		"S3_ACCESS_KEY="+at.accessKey, "S3_SECRET_KEY="+at.secretKey, "DYNAMODB_ACCESS_KEY="+at.accessKey, "DYNAMODB_SECRET_KEY="+at.secretKey)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
