@@ -93,10 +93,13 @@ type Settings struct {
 	S3Endpoint, S3AccessKey, S3SecretKey string
 	// FunctionS3Endpoint (FUNCTION_S3_ENDPOINT, a URL or "off"; default S3_ENDPOINT) and FunctionDynamoDBEndpoint
 	// (FUNCTION_DYNAMODB_ENDPOINT, the same of DYNAMODB_ENDPOINT, which is http://127.0.0.1:8001 by default) are what functions
-	// find in AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL_DYNAMODB, which AWS SDKs follow. In the defaults a loopback address is
+	// find in AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_DYNAMODB_STREAMS, which AWS SDKs follow. In the defaults a loopback address is
 	// replaced by the box's own on the function network. Off sets no variable. SDKs address buckets by path there, because
 	// the host is an IP address.
 	FunctionS3Endpoint, FunctionDynamoDBEndpoint string
+	// S3PublicEndpoint (S3_PUBLIC_ENDPOINT, a URL; default none) is where clients outside reach S3. Functions find it in
+	// ESB_S3_PUBLIC_ENDPOINT, to sign links for it.
+	S3PublicEndpoint string
 	// FunctionLambdaEndpoint (FUNCTION_LAMBDA_ENDPOINT, a URL or "off"; default http://<box>:8000, the gateway) is the same for
 	// AWS_ENDPOINT_URL_LAMBDA.
 	FunctionLambdaEndpoint string
@@ -243,6 +246,9 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		AccountID:               r.text("AWS_ACCOUNT_ID", "123456789012"),
 		LogLevel:                r.level("LOG_LEVEL", "INFO"),
 	}
+	if r.text("S3_PUBLIC_ENDPOINT", "") != "" {
+		s.S3PublicEndpoint = r.url("S3_PUBLIC_ENDPOINT", "https://files.example.com")
+	}
 	s.FunctionS3Endpoint = r.url("FUNCTION_S3_ENDPOINT", r.fromFunctions(s, s.S3Endpoint))
 	s.FunctionDynamoDBEndpoint = r.url("FUNCTION_DYNAMODB_ENDPOINT", r.fromFunctions(s, r.url("DYNAMODB_ENDPOINT", "http://127.0.0.1:8001")))
 	s.FunctionLambdaEndpoint = r.url("FUNCTION_LAMBDA_ENDPOINT", r.fromFunctions(s, "http://127.0.0.1:8000"))
@@ -299,6 +305,9 @@ func (s Settings) FunctionEnvironment() map[string]string {
 		"AWS_ENDPOINT_URL_S3":       s.FunctionS3Endpoint,
 		"AWS_ENDPOINT_URL_DYNAMODB": s.FunctionDynamoDBEndpoint,
 		"AWS_ENDPOINT_URL_LAMBDA":   s.FunctionLambdaEndpoint,
+		// The streams of tables are another service to SDKs, and the same one here.
+		"AWS_ENDPOINT_URL_DYNAMODB_STREAMS": s.FunctionDynamoDBEndpoint,
+		"ESB_S3_PUBLIC_ENDPOINT":            s.S3PublicEndpoint,
 	} {
 		if endpoint != "" {
 			env[name] = endpoint

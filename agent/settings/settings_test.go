@@ -40,22 +40,24 @@ func TestFunctionEnvironment_LeadsToTheBox(t *testing.T) {
 	for name, c := range map[string]struct{ env, want map[string]string }{
 		"defaults": {nil, map[string]string{
 			"AWS_ENDPOINT_URL_S3": "http://10.88.0.1:9000", "AWS_ENDPOINT_URL_DYNAMODB": "http://10.88.0.1:8001",
-			"AWS_ENDPOINT_URL_LAMBDA": "http://10.88.0.1:8000", "AWS_ACCESS_KEY_ID": dev, "AWS_SECRET_ACCESS_KEY": secret,
+			"AWS_ENDPOINT_URL_DYNAMODB_STREAMS": "http://10.88.0.1:8001",
+			"AWS_ENDPOINT_URL_LAMBDA":           "http://10.88.0.1:8000", "AWS_ACCESS_KEY_ID": dev, "AWS_SECRET_ACCESS_KEY": secret,
 		}},
 		"other ports, subnet and keys": {
 			map[string]string{"ESB_SUBNET": "10.9.0.0/24", "S3_ENDPOINT": "http://localhost:1234/", "DYNAMODB_ENDPOINT": "http://[::1]:2345", "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "s"},
 			map[string]string{
 				"AWS_ENDPOINT_URL_S3": "http://10.9.0.1:1234", "AWS_ENDPOINT_URL_DYNAMODB": "http://10.9.0.1:2345",
-				"AWS_ENDPOINT_URL_LAMBDA": "http://10.9.0.1:8000", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s",
+				"AWS_ENDPOINT_URL_DYNAMODB_STREAMS": "http://10.9.0.1:2345",
+				"AWS_ENDPOINT_URL_LAMBDA":           "http://10.9.0.1:8000", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s",
 			},
 		},
 		"elsewhere and off": {
-			map[string]string{"S3_ENDPOINT": "https://s3.example", "DYNAMODB_ENDPOINT": "off", "FUNCTION_LAMBDA_ENDPOINT": "off", "FUNCTION_ACCESS_KEY": "f", "FUNCTION_SECRET_KEY": "g"},
-			map[string]string{"AWS_ENDPOINT_URL_S3": "https://s3.example", "AWS_ACCESS_KEY_ID": "f", "AWS_SECRET_ACCESS_KEY": "g"},
+			map[string]string{"S3_ENDPOINT": "https://s3.example", "DYNAMODB_ENDPOINT": "off", "FUNCTION_LAMBDA_ENDPOINT": "off", "FUNCTION_ACCESS_KEY": "f", "FUNCTION_SECRET_KEY": "g", "S3_PUBLIC_ENDPOINT": "https://files.example/"},
+			map[string]string{"ESB_S3_PUBLIC_ENDPOINT": "https://files.example", "AWS_ENDPOINT_URL_S3": "https://s3.example", "AWS_ACCESS_KEY_ID": "f", "AWS_SECRET_ACCESS_KEY": "g"},
 		},
 		"told": {
 			map[string]string{"S3_ENDPOINT": "off", "FUNCTION_S3_ENDPOINT": "http://127.0.0.1:1", "FUNCTION_DYNAMODB_ENDPOINT": "http://db:2", "FUNCTION_LAMBDA_ENDPOINT": "off"},
-			map[string]string{"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_DYNAMODB": "http://db:2", "AWS_ACCESS_KEY_ID": dev, "AWS_SECRET_ACCESS_KEY": secret},
+			map[string]string{"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_DYNAMODB": "http://db:2", "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": "http://db:2", "AWS_ACCESS_KEY_ID": dev, "AWS_SECRET_ACCESS_KEY": secret},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
