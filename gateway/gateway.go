@@ -37,6 +37,8 @@ type Function struct {
 	Entrypoint       []string
 	Command          []string
 	WorkingDirectory string
+	// Logging is the format of its log and what is left out of it.
+	Logging Logging
 	// Freeze stops the function's processes between invocations, as AWS does; a request then waits for their thaw.
 	Freeze  bool
 	Scaling Scaling
@@ -54,6 +56,23 @@ type Function struct {
 	// Generation is a digest of everything a running container depends on (not of Scaling, Async, Invoke, Stores and Schedules): containers of
 	// another generation are drained, never used again.
 	Generation string
+}
+
+// Logging is how a function's log is written (AWS: LoggingConfig). The zero value is text, with everything in it.
+type Logging struct {
+	// JSON says that the log format is JSON, not text: the lines of the box, and what the function's runtime logs.
+	JSON bool
+	// ApplicationLevel is the least level of the function's own lines, TRACE to FATAL, and SystemLevel that of the box's, DEBUG to
+	// WARN. Empty for text.
+	ApplicationLevel, SystemLevel string
+}
+
+// Environment is what a function's container is told of l.
+func (l Logging) Environment() map[string]string {
+	if !l.JSON {
+		return nil
+	}
+	return map[string]string{"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": l.ApplicationLevel, "ESB_SYSTEM_LOG_LEVEL": l.SystemLevel}
 }
 
 // Schedule calls its function asynchronously at times (AWS: an EventBridge rule with the function as target).

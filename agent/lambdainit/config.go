@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
 
 // Payload limits of synchronous invocations (AWS: Lambda quotas; RIE interop.MaxPayloadSize).
@@ -26,6 +28,8 @@ const (
 const (
 	envPrefix     = "ESB_INIT_"
 	envRuntimeAPI = "AWS_LAMBDA_RUNTIME_API"
+	// envSystemLevel is of lambda-init's own, too, but comes from the function's configuration.
+	envSystemLevel = "ESB_SYSTEM_LOG_LEVEL"
 )
 
 // Config is what lambda-init is told by its environment. The ESB_INIT_ variables are removed before the function
@@ -72,6 +76,12 @@ type Config struct {
 	// in it is started before the function.
 	Extensions string
 
+	// LogJSON says that the function's log format is JSON (AWS_LAMBDA_LOG_FORMAT, Text or JSON, default Text): what lambda-init itself
+	// has to say is JSON then. Levels count with it alone: LogLevel is the least of the function's lines (AWS_LAMBDA_LOG_LEVEL, TRACE to
+	// FATAL), SystemLogLevel that of lambda-init's (ESB_SYSTEM_LOG_LEVEL, DEBUG, INFO or WARN, default INFO).
+	LogJSON                  bool
+	LogLevel, SystemLogLevel string
+
 	// Function is the function's name (AWS_LAMBDA_FUNCTION_NAME).
 	Function string
 	// Handler is what an extension is told when it registers (_HANDLER).
@@ -96,12 +106,15 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 		Listen:     "0.0.0.0:8080",
 		RuntimeAPI: "127.0.0.1:9001",
 		Extensions: "/opt/extensions",
-		Function:   "function",
-		Version:    "$LATEST",
-		MemoryMB:   128,
-		Timeout:    3 * time.Second,
-		Region:     "us-east-1",
-		Account:    "000000000000",
+
+		SystemLogLevel: loglevel.Info,
+
+		Function: "function",
+		Version:  "$LATEST",
+		MemoryMB: 128,
+		Timeout:  3 * time.Second,
+		Region:   "us-east-1",
+		Account:  "000000000000",
 	}
 	var errs []error
 	fail := func(key, value, want string) {
@@ -116,7 +129,7 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 	}
 	for _, kv := range environ {
 		key, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(key, envPrefix) && key != envRuntimeAPI {
+		if !strings.HasPrefix(key, envPrefix) && key != envRuntimeAPI && key != envSystemLevel {
 			c.Env = append(c.Env, kv)
 		}
 		if value == "" {
@@ -170,6 +183,14 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 			c.Container = value
 		case "ESB_INIT_EXTENSIONS":
 			c.Extensions = value
+		case "AWS_LAMBDA_LOG_FORMAT": // whatever it is, it is the function's as well
+			c.LogJSON = strings.EqualFold(value, "JSON")
+		case "AWS_LAMBDA_LOG_LEVEL":
+			c.LogLevel = strings.ToUpper(value)
+		case envSystemLevel:
+			if c.SystemLogLevel = value; loglevel.Rank(value) == 0 {
+				fail(key, value, "DEBUG, INFO or WARN")
+			}
 		case "_HANDLER":
 			c.Handler = value
 		case "AWS_LAMBDA_FUNCTION_NAME":

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
 
 // maxExtensions is how many extensions a function may have, external and internal together (AWS: 10).
@@ -111,7 +113,7 @@ func (i *instance) startExtensions() {
 	i.mu.Unlock()
 	if len(files) > 0 {
 		i.telemetry.begin()
-		i.telemetry.initStart(i.cfg)
+		i.telemetry.platform("platform.initStart", initStartRecord(i.cfg))
 	}
 	for n, file := range files {
 		e := &extension{name: filepath.Base(file), external: true, state: extensionStarted, events: make(chan []byte, 2), exited: make(chan struct{})}
@@ -359,11 +361,17 @@ func (i *instance) kill(e *extension) {
 	}
 }
 
+// extensionLine says what became of an extension: as text, and as record.
+type extensionLine struct {
+	text, level string
+	members     record
+}
+
 // extensionLines are what AWS logs about each extension at the end of an init phase; subscribers are told too.
-func (i *instance) extensionLines() []string {
+func (i *instance) extensionLines() []extensionLine {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	var lines []string
+	var lines []extensionLine
 	for _, e := range i.extensions {
 		var events []string
 		if e.invoke {
@@ -373,11 +381,14 @@ func (i *instance) extensionLines() []string {
 			events = append(events, "SHUTDOWN")
 		}
 		line := "EXTENSION\tName: " + e.name + "\tState: " + string(e.state) + "\tEvents: [" + strings.Join(events, ",") + "]"
-		i.telemetry.extensionState(e.name, string(e.state), e.errorType, events)
+		members := extensionRecord(e.name, string(e.state), e.errorType, events)
+		i.telemetry.platform("platform.extension", members)
+		level := loglevel.Info
 		if e.errorType != "" {
 			line += "\tError Type: " + e.errorType
+			level = loglevel.Warn
 		}
-		lines = append(lines, line)
+		lines = append(lines, extensionLine{line, level, members})
 	}
 	return lines
 }

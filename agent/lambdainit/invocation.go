@@ -94,6 +94,14 @@ type outcome struct {
 	fault string
 }
 
+// took is how long the function had the invocation; 0 when it did not get that far.
+func (o *outcome) took() time.Duration {
+	if o.started.IsZero() {
+		return 0
+	}
+	return o.ended.Sub(o.started)
+}
+
 // failure makes the outcome of an invocation that the function did not answer itself.
 func failure(inv *invocation, errorType, message string) outcome {
 	text := "RequestId: " + inv.id + " Error: " + message
@@ -133,11 +141,7 @@ func timeoutMessage(d time.Duration) string {
 
 // report makes the REPORT line (AWS's wording, tabs included) and its figures as JSON members.
 func (o *outcome) report(inv *invocation, memoryMB int, peak uint64) (string, func([]byte) []byte) {
-	var duration time.Duration
-	if !o.started.IsZero() {
-		duration = o.ended.Sub(o.started)
-	}
-	ms := float64(duration) / float64(time.Millisecond)
+	ms := float64(o.took()) / float64(time.Millisecond)
 	billed := int(math.Ceil(ms))
 	used := int((peak + 1<<20 - 1) >> 20)
 

@@ -38,6 +38,8 @@ const (
 	// typeExtensionLine is what an extension writes, typeExtension what AWS says about one.
 	typeExtensionLine = "extension"
 	typeExtension     = "platform.extension"
+	// typeInit are lines of the init phase, which there are in JSON alone.
+	typeInit = "platform.init"
 )
 
 // scope is the invocation that log lines belong to; the zero scope is none.
@@ -54,7 +56,11 @@ type journal struct {
 	// onLost is told how many lines were lost when the output takes lines again; it may be nil.
 	onLost func(lines int)
 	tags   string // members that every line has
-	wake   chan struct{}
+	// json says that what lambda-init itself has to say is JSON. least is the rank of the least level that a function's JSON lines
+	// may have, leastSystem that of lambda-init's own (AWS: LoggingConfig; 0: all). Set before the first line.
+	json               bool
+	least, leastSystem int
+	wake               chan struct{}
 	// hurry ends the wait of flushDelay.
 	hurry chan struct{}
 	done  chan struct{}
@@ -147,7 +153,7 @@ func (j *journal) write() {
 			lost := 0
 			if j.lost > 0 && len(j.queue) == 0 && !failing {
 				lost, j.lost = j.lost, 0
-				j.appendLine(j.scope, typeFault, "ERROR", "", "log output was stuck: log lines lost: "+itoa(lost), nil)
+				j.appendLine(j.scope, typeFault, "ERROR", "", j.words(typeFault, "log output was stuck: log lines lost: "+itoa(lost)), nil)
 			}
 			batch := j.queue
 			if len(batch) == 0 {
@@ -231,6 +237,9 @@ func (j *journal) setTap(t *telemetry) {
 // none. It waits while the queue is full,
 // until stop is closed, or the output has taken nothing for stuckLimit; the line is lost then.
 func (j *journal) function(stream, extension, level, line string, stop <-chan struct{}) {
+	if j.json && level != "" && loglevel.Rank(level) < j.least && extension == "" {
+		return // AWS: "Log-level filtering"
+	}
 	j.mu.Lock()
 	s := j.scope
 	for len(j.queue) >= journalRoom {
@@ -272,8 +281,28 @@ func (j *journal) function(stream, extension, level, line string, stop <-chan st
 	j.unlock(true)
 }
 
+// event writes an event of lambda-init's own, in the words of the Telemetry API, for a function whose log format is JSON, unless its
+// level is too low for that function. figures, when not nil, appends further members of the line.
+func (j *journal) event(kind, event, level string, members record, figures func([]byte) []byte) {
+	if loglevel.Rank(level) >= j.leastSystem {
+		j.own(kind, level, string(members.event(event)), figures)
+	}
+}
+
 // platform writes a line of lambda-init's own. figures, when not nil, appends further JSON members.
 func (j *journal) platform(kind, level, message string, figures func([]byte) []byte) {
+	j.own(kind, level, j.words(kind, message), figures)
+}
+
+// words is a message of lambda-init's own in the function's log format.
+func (j *journal) words(kind, message string) string {
+	if !j.json {
+		return message
+	}
+	return string(append(appendString(eventHead(kind), message), '}'))
+}
+
+func (j *journal) own(kind, level, message string, figures func([]byte) []byte) {
 	j.mu.Lock()
 	if len(j.queue) >= journalRoom+journalReserve {
 		j.lost++

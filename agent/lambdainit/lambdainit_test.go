@@ -3,6 +3,7 @@ package lambdainit_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -527,6 +528,56 @@ func TestLog_Frames_AreOneEventEach_AndAllPiecesHaveTheRequestID(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 20<<20, size)
+}
+
+// Events as in AWS's guide, "Lambda Telemetry API Event schema reference"; levels as in "System log level event mapping".
+func TestLog_JSONFormat_OwnLinesAreEvents_FilteredByLevel(t *testing.T) {
+	for system, want := range map[string][]string{
+		"DEBUG": {"platform.initRuntimeDone", "platform.initReport", "platform.start", "function", "function", "platform.runtimeDone", "platform.report"},
+		"":      {"platform.start", "function", "function", "platform.report"},
+		"WARN":  {"function", "function"},
+	} {
+		t.Run(system, func(t *testing.T) {
+			b := mustOpenBox(t, withEnv("AWS_LAMBDA_LOG_FORMAT=JSON", "AWS_LAMBDA_LOG_LEVEL=WARN", "ESB_SYSTEM_LOG_LEVEL="+system))
+			r := b.invoke("req-1", order{Do: "log", Text: "plain\n{\"level\":\"INFO\",\"m\":1}\n{\"level\":\"error\",\"m\":2}\n"}, "X-Amz-Log-Type: Tail")
+			assert.NotContains(t, r.Body, "ESB_SYSTEM_LOG_LEVEL")
+			assert.Contains(t, r.Body, "AWS_LAMBDA_LOG_FORMAT=JSON")
+			text, err := base64.StdEncoding.DecodeString(r.Header.Get("X-Amz-Log-Result"))
+			require.NoError(t, err)
+			lines := b.wait("the lines", func(lines []line, _ []string) bool { return len(lines) >= len(want) })
+			require.Len(t, lines, len(want))
+			for n, l := range lines {
+				if want[n] == "function" {
+					assert.NotContains(t, l.Message, "INFO")
+					assert.Contains(t, string(text), l.Message+"\n")
+					continue
+				}
+				var event struct {
+					Time   time.Time
+					Type   string
+					Record map[string]any
+				}
+				require.NoError(t, json.Unmarshal([]byte(l.Message), &event), l.Message)
+				assert.Equal(t, want[n], event.Type)
+				assert.False(t, event.Time.IsZero())
+				switch event.Type {
+				case "platform.start":
+					assert.Equal(t, map[string]any{"requestId": "req-1", "version": "$LATEST"}, event.Record)
+				case "platform.report":
+					assert.Equal(t, "success", event.Record["status"])
+					assert.Contains(t, event.Record["metrics"], "billedDurationMs")
+					assert.Equal(t, 128, l.MemoryMB, "the figures stay members of the line")
+				}
+			}
+		})
+	}
+	b := mustOpenBox(t, withEnv("AWS_LAMBDA_LOG_FORMAT=JSON", "ESB_SYSTEM_LOG_LEVEL=WARN"))
+	b.invoke("req-1", order{Do: "exit", N: 3})
+	assert.Regexp(t, `^{"time":"[^"]+","type":"platform.fault","record":"RequestId: req-1 Error: Runtime exited with error: exit status 3"}$`, b.waitLine("platform.fault", "exit status").Message)
+	done := b.waitLine("platform.end", "runtimeDone")
+	assert.Contains(t, done.Message, `"status":"error","errorType":"Runtime.ExitError"`)
+	assert.Equal(t, "WARN", done.Level)
+	b.waitLine("platform.report", `"status":"error"`)
 }
 
 func TestLog_StuckReader_DelaysNoInvocationForEver(t *testing.T) {

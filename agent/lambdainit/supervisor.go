@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
 
 // shutdownLimit bounds the kill after the orderly shutdown, the last answer, and the last log lines: each of them.
@@ -89,6 +91,7 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 	s.journal = openJournal(out, cfg.Function, cfg.Container, cfg.LogRate, func(lines int) {
 		_ = s.notify.send(notifyLogLost + itoa(lines) + "\n") // the line that says so is in the log already
 	})
+	s.journal.json, s.journal.least, s.journal.leastSystem = cfg.LogJSON, loglevel.Rank(cfg.LogLevel), loglevel.Rank(cfg.SystemLogLevel)
 	if logError != nil {
 		s.warn(logError)
 	}
@@ -314,7 +317,13 @@ func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
 				e.err, again = err, false
 			}
 		case <-i.ready:
-			i.telemetry.initDone(i.readyAt.Sub(i.startedAt))
+			took := i.readyAt.Sub(i.startedAt)
+			i.telemetry.platform("platform.initRuntimeDone", initDoneRecord())
+			i.telemetry.platform("platform.initReport", initReportRecord(took))
+			if s.journal.json {
+				s.journal.event(typeInit, "platform.initRuntimeDone", loglevel.Debug, initDoneRecord(), nil)
+				s.journal.event(typeInit, "platform.initReport", loglevel.Debug, initReportRecord(took), nil)
+			}
 			s.tellExtensions(i)
 			i.telemetry.settle()
 			s.tell(notifyInitOK)
@@ -351,7 +360,11 @@ func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
 // tellExtensions logs what became of the extensions.
 func (s *Supervisor) tellExtensions(i *instance) {
 	for _, line := range i.extensionLines() {
-		s.journal.platform(typeExtension, "INFO", line, nil)
+		if s.journal.json {
+			s.journal.event(typeExtension, "platform.extension", line.level, line.members, nil)
+		} else {
+			s.journal.platform(typeExtension, loglevel.Info, line.text, nil)
+		}
 	}
 }
 
@@ -441,7 +454,11 @@ func (s *Supervisor) start(inv *invocation) {
 	}
 	inv.begun = true
 	if i := s.current(); i != nil {
-		i.telemetry.start(inv, s.cfg.Version)
+		i.telemetry.platform("platform.start", startRecord(inv, s.cfg.Version))
+	}
+	if s.journal.json {
+		s.journal.event(typeStart, "platform.start", loglevel.Info, startRecord(inv, s.cfg.Version), nil)
+		return
 	}
 	s.journal.platform(typeStart, "INFO", "START RequestId: "+inv.id+" Version: "+s.cfg.Version, nil)
 }
@@ -609,7 +626,7 @@ func (s *Supervisor) awaitExtensions(inv *invocation, out *outcome) {
 	if i == nil || out.started.IsZero() {
 		return
 	}
-	i.telemetry.runtimeDone(inv, out)
+	i.telemetry.platform("platform.runtimeDone", doneRecord(inv, out))
 	rested := i.resting()
 	if rested == nil {
 		return
@@ -644,6 +661,14 @@ func (s *Supervisor) crashed(i *instance, inv *invocation, so outcome) outcome {
 	return out
 }
 
+// levelOf is the level of an event about an invocation: well when it went well (AWS: "System log level event mapping").
+func levelOf(out *outcome, well string) string {
+	if out.errorType != "" {
+		return loglevel.Warn
+	}
+	return well
+}
+
 // conclude writes the last lines of an invocation and returns its log tail. The caller holds the turn.
 func (s *Supervisor) conclude(inv *invocation, out *outcome) []byte {
 	s.start(inv)
@@ -659,12 +684,20 @@ func (s *Supervisor) conclude(inv *invocation, out *outcome) []byte {
 	if out.fault != "" {
 		s.fault(out.fault)
 	}
-	s.journal.platform(typeEnd, "INFO", "END RequestId: "+inv.id, nil)
+	if !s.journal.json {
+		s.journal.platform(typeEnd, loglevel.Info, "END RequestId: "+inv.id, nil)
+	} else {
+		s.journal.event(typeEnd, "platform.runtimeDone", levelOf(out, loglevel.Debug), doneRecord(inv, out), nil)
+	}
 	if i := s.current(); i != nil && !out.started.IsZero() {
-		i.telemetry.report(inv, out, s.cfg.MemoryMB, s.memory.peak())
+		i.telemetry.platform("platform.report", reportRecord(inv, out, s.cfg.MemoryMB, s.memory.peak()))
 	}
 	message, figures := out.report(inv, s.cfg.MemoryMB, s.memory.peak())
-	s.journal.platform(typeReport, "INFO", message, figures)
+	if !s.journal.json {
+		s.journal.platform(typeReport, loglevel.Info, message, figures)
+	} else {
+		s.journal.event(typeReport, "platform.report", levelOf(out, loglevel.Info), reportRecord(inv, out, s.cfg.MemoryMB, s.memory.peak()), figures)
+	}
 	if out.reset != "" {
 		s.journal.flush(drainLimit) // the gateway may have the container killed as soon as it has the answer
 	}

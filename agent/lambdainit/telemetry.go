@@ -230,12 +230,16 @@ func (t *telemetry) listens() bool {
 }
 
 // platform tells an event of lambda-init's own; record appends the members of its record.
-func (t *telemetry) platform(kind string, record func([]byte) []byte) {
+func (t *telemetry) platform(kind string, members record) {
 	if !t.listens() {
 		return
 	}
-	b := record(append(eventHead(kind), '{'))
-	t.publish(telemetryEvent{classPlatform, append(b, "}}"...)})
+	t.publish(telemetryEvent{classPlatform, members.event(kind)})
+}
+
+// event is the whole event of a record.
+func (r record) event(kind string) []byte {
+	return append(r(append(eventHead(kind), '{')), "}}"...)
 }
 
 // line tells a line of the function or of an extension.
@@ -396,23 +400,28 @@ func (s *subscriber) post(body []byte) error {
 
 const initPhase = `"initializationType":"on-demand","phase":"init"`
 
-func (t *telemetry) initStart(c *Config) {
-	t.platform("platform.initStart", func(b []byte) []byte {
+// record appends the members of an event's record.
+type record func([]byte) []byte
+
+func initStartRecord(c *Config) record {
+	return func(b []byte) []byte {
 		b = appendString(append(b, initPhase+`,"functionName":`...), c.Function)
 		return appendString(append(b, `,"functionVersion":`...), c.Version)
-	})
+	}
 }
 
-func (t *telemetry) initDone(took time.Duration) {
-	t.platform("platform.initRuntimeDone", func(b []byte) []byte { return append(b, initPhase+`,"status":"success"`...) })
-	t.platform("platform.initReport", func(b []byte) []byte {
-		b = appendMS(append(b, initPhase+`,"status":"success","metrics":{"durationMs":`...), took)
-		return append(b, '}')
-	})
+func initDoneRecord() record {
+	return func(b []byte) []byte { return append(b, initPhase+`,"status":"success"`...) }
 }
 
-func (t *telemetry) extensionState(name, state, errorType string, events []string) {
-	t.platform("platform.extension", func(b []byte) []byte {
+func initReportRecord(took time.Duration) record {
+	return func(b []byte) []byte {
+		return append(appendMS(append(b, initPhase+`,"status":"success","metrics":{"durationMs":`...), took), '}')
+	}
+}
+
+func extensionRecord(name, state, errorType string, events []string) record {
+	return func(b []byte) []byte {
 		b = appendString(append(b, `"name":`...), name)
 		b = appendString(append(b, `,"state":`...), state)
 		b = appendStrings(append(b, `,"events":`...), events)
@@ -420,32 +429,32 @@ func (t *telemetry) extensionState(name, state, errorType string, events []strin
 			b = appendString(append(b, `,"errorType":`...), errorType)
 		}
 		return b
-	})
+	}
 }
 
-func (t *telemetry) start(inv *invocation, version string) {
-	t.platform("platform.start", func(b []byte) []byte {
+func startRecord(inv *invocation, version string) record {
+	return func(b []byte) []byte {
 		b = appendString(append(b, `"requestId":`...), inv.id)
 		b = appendString(append(b, `,"version":`...), version)
 		return appendTracing(b, inv)
-	})
+	}
 }
 
-func (t *telemetry) runtimeDone(inv *invocation, out *outcome) {
-	t.platform("platform.runtimeDone", func(b []byte) []byte {
+func doneRecord(inv *invocation, out *outcome) record {
+	return func(b []byte) []byte {
 		b = appendString(append(b, `"requestId":`...), inv.id)
 		b = appendStatus(b, out)
-		b = appendMS(append(b, `,"metrics":{"durationMs":`...), out.ended.Sub(out.started))
+		b = appendMS(append(b, `,"metrics":{"durationMs":`...), out.took())
 		b = strconv.AppendInt(append(b, `,"producedBytes":`...), int64(len(out.body)), 10)
 		return appendTracing(append(b, '}'), inv)
-	})
+	}
 }
 
-func (t *telemetry) report(inv *invocation, out *outcome, memoryMB int, peak uint64) {
-	t.platform("platform.report", func(b []byte) []byte {
+func reportRecord(inv *invocation, out *outcome, memoryMB int, peak uint64) record {
+	return func(b []byte) []byte {
 		b = appendString(append(b, `"requestId":`...), inv.id)
 		b = appendStatus(b, out)
-		took := out.ended.Sub(out.started)
+		took := out.took()
 		b = appendMS(append(b, `,"metrics":{"durationMs":`...), took)
 		b = strconv.AppendInt(append(b, `,"billedDurationMs":`...), int64((took+time.Millisecond-1)/time.Millisecond), 10)
 		b = strconv.AppendInt(append(b, `,"memorySizeMB":`...), int64(memoryMB), 10)
@@ -454,7 +463,7 @@ func (t *telemetry) report(inv *invocation, out *outcome, memoryMB int, peak uin
 			b = appendMS(append(b, `,"initDurationMs":`...), out.init)
 		}
 		return appendTracing(append(b, '}'), inv)
-	})
+	}
 }
 
 func appendMS(b []byte, d time.Duration) []byte {

@@ -187,12 +187,16 @@ func (c *Client) Health(ctx context.Context) error {
 }
 
 func (c *Client) environment(fn *gateway.Function) map[string]string {
-	if c.env == nil {
+	logging := fn.Logging.Environment()
+	if c.env == nil && logging == nil {
 		return fn.Environment
 	}
-	env := make(map[string]string, len(fn.Environment)+3)
+	env := make(map[string]string, len(fn.Environment)+len(logging)+3)
 	maps.Copy(env, fn.Environment)
-	maps.Copy(env, c.env(fn.Name))
+	maps.Copy(env, logging)
+	if c.env != nil {
+		maps.Copy(env, c.env(fn.Name))
+	}
 	return env
 }
 

@@ -267,7 +267,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"min over max from defaults", "defaults:\n  scaling: {standby: 1}\nfunctions:\n  echo: {image: a, ReservedConcurrentExecutions: 0}\n", "functions.yml:4: functions.echo.scaling: min_capacity 0 and standby 1, together, must not be more than max_capacity 0 (what is not set here comes from defaults)"},
 		{"reserved and max differ", one("ReservedConcurrentExecutions: 2\nscaling: {max_capacity: 3}"), "functions.yml:4: functions.echo.ReservedConcurrentExecutions: is 2 and max_capacity on line 5 is 3: they mean the same; keep one"},
 		{"standby with rie", one("runtime_interface: rie\nscaling: {standby: 1}"), "functions.yml:5: functions.echo.scaling.standby: must be 0 with runtime_interface: rie: only lambda-init can stand by"},
-		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are async, environment, ephemeral_storage, freeze, memory_size, pull_policy, recursive_loop, runtime_interface, s3, scaling, tables, timeout"},
+		{"image in defaults", "defaults: {image: a}\nfunctions: {}\n", "functions.yml:1: defaults.image: is not a known key; known are async, environment, ephemeral_storage, freeze, logging, memory_size, pull_policy, recursive_loop, runtime_interface, s3, scaling, tables, timeout"},
 		{"functions as list", "functions: [a]\n", "functions.yml:1: functions: must be a mapping of keys to values, got a list"},
 		{"function as text", "functions: {echo: esb/echo}\n", `functions.yml:1: functions.echo: must be a mapping of keys to values, got "esb/echo"`},
 		{"top list", "- a\n", "functions.yml:1: must be a mapping of keys to values, got a list"},

@@ -42,6 +42,7 @@ var reservedEnvironment = map[string]bool{
 	"AWS_ACCESS_KEY_ID": true, "AWS_SECRET_ACCESS_KEY": true, "AWS_SESSION_TOKEN": true,
 	"AWS_LAMBDA_RUNTIME_API": true, "LAMBDA_TASK_ROOT": true, "LAMBDA_RUNTIME_DIR": true,
 	"AWS_LAMBDA_FUNCTION_TIMEOUT": true, "AWS_LAMBDA_MAX_CONCURRENCY": true, "AWS_ACCOUNT_ID": true,
+	"ESB_SYSTEM_LOG_LEVEL": true,
 }
 
 // functionSet is what functions.yml says, for routing.yml to refer to and add to.
@@ -72,6 +73,7 @@ type functionDefaults struct {
 	async       gateway.Async
 	allowLoops  bool
 	stores      gateway.StoreAccess
+	logging     gateway.Logging
 }
 
 func codeDefaults(opts Options) functionDefaults {
@@ -226,6 +228,9 @@ func (o *object) defaults(def *functionDefaults) {
 			def.freeze = on
 		}
 	}
+	if v, ok := o.get("logging"); ok {
+		def.logging = v.logging(def.logging)
+	}
 	if v, ok := o.get("pull_policy"); ok {
 		if s, ok := v.oneOf("always", "if_not_present", "never"); ok {
 			def.pullPolicy = s
@@ -250,6 +255,7 @@ func (o *object) function(name string, def functionDefaults) *gateway.Function {
 		Async:              def.async,
 		AllowLoops:         def.allowLoops,
 		Stores:             def.stores,
+		Logging:            def.logging,
 	}
 	given := 0
 	if v, ok := o.fields["scaling"]; ok {
@@ -309,6 +315,7 @@ func (o *object) together(f *gateway.Function) {
 		s.Standby = 0 // from defaults, which are for all functions
 	}
 	o.checkAsync(f)
+	o.checkLogging(f)
 	if s.MinCapacity+s.Standby > s.MaxCapacity {
 		o.doc.problemf(line, join(o.key, "scaling"),
 			"min_capacity %d and standby %d, together, must not be more than max_capacity %d (what is not set here comes from defaults)",
@@ -452,10 +459,11 @@ func generation(f *gateway.Function) string {
 		WorkingDirectory string
 		Code             *gateway.FunctionCode `json:",omitempty"` // without versions, which package codewatch adds
 		// A container does not know of it, but one that stands still must not stay so when it is switched off.
-		Freeze bool `json:",omitempty"`
+		Freeze  bool            `json:",omitempty"`
+		Logging gateway.Logging `json:",omitzero"`
 	}{
 		1, f.Name, f.Image, f.Environment, f.Timeout, f.MemoryMB, f.EphemeralStorageMB, f.Interface,
-		f.Entrypoint, f.Command, f.WorkingDirectory, f.Code, f.Freeze,
+		f.Entrypoint, f.Command, f.WorkingDirectory, f.Code, f.Freeze, f.Logging,
 	})
 	if err != nil {
 		panic(fmt.Sprintf("config: digest of function %s: %v", f.Name, err)) // strings and numbers always encode
