@@ -18,9 +18,26 @@ const (
 	LabelCreatedBy = "created_by"
 	// CreatedBy is the value of LabelCreatedBy.
 	CreatedBy = "esb-agent"
-	// WorkerPort is the TCP port of a container's worker endpoint (docs/system-specification.md 6).
-	WorkerPort = 8080
 )
+
+// TCP ports of a container's worker endpoint (docs/system-specification.md 6). The numbers are part of what a container was made
+// with: Container.Port says which one it has.
+const (
+	// SupervisorPort is lambda-init's. All others but 9001, the Runtime API's, are the function's, 8080 first of all: what is built
+	// for Lambda Web Adapter, and most images of web servers, listen there. This one is below the ports that the kernel hands out
+	// (32768 to 60999), nobody's at IANA, and no multiple that a person would choose.
+	SupervisorPort = 27182
+	// RIEPort is where the Runtime Interface Emulator listens.
+	RIEPort = 8080
+)
+
+// WorkerPort returns the port of the worker endpoint behind an interface.
+func WorkerPort(i RuntimeInterface) int {
+	if i == RIE {
+		return RIEPort
+	}
+	return SupervisorPort
+}
 
 // RuntimeInterface says how a function process is reached (docs/system-specification.md 6).
 type RuntimeInterface string

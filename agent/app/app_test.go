@@ -765,7 +765,7 @@ func TestAgent(t *testing.T) {
 		assert.Equal(t, keep.GetImageDigest(), c.GetImageDigest())
 		assert.Equal(t, "g1", c.GetGeneration())
 		assert.Equal(t, supervised, c.GetRuntimeInterface())
-		assert.EqualValues(t, 8080, c.GetPort())
+		assert.EqualValues(t, 27182, c.GetPort(), "8080 is the function's")
 		invoke(t, keep)
 		_, err = b.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: keep.GetId()})
 		require.NoError(t, err)

@@ -227,7 +227,7 @@ func TestFirewall_FunctionReachesWhatItMayAndNothingElse(t *testing.T) {
 		assertRefused(t, a.NetnsPath, at(box, forbidden.Port()))
 	})
 	t.Run("the box reaches functions", func(t *testing.T) {
-		worker := mustServe(t, a.NetnsPath, at(a.IP, agent.WorkerPort).String())
+		worker := mustServe(t, a.NetnsPath, at(a.IP, agent.SupervisorPort).String())
 		assertReaches(t, "", worker)
 		t.Run("another function does not", func(t *testing.T) {
 			assertSilent(t, b.NetnsPath, worker)
@@ -305,7 +305,7 @@ func TestFirewall_LocalUsers_DoNotReachFunctions(t *testing.T) {
 	cfg.Users = []uint32{friend}
 	n := mustOpen(t, cfg)
 	a := mustAttach(t, n)
-	worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.WorkerPort).String())
+	worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.SupervisorPort).String())
 	assertReaches(t, "", worker)
 	as := func(user int) (err error) {
 		done := make(chan struct{})
@@ -504,7 +504,7 @@ func TestReconcile_AfterACrash_KeepsTheLiveAndReleasesTheRest(t *testing.T) {
 		assert.NoFileExists(t, gone.NetnsPath)
 	}
 	assert.NoFileExists(t, torn)
-	worker := mustServe(t, live.NetnsPath, netip.AddrPortFrom(live.IP, agent.WorkerPort).String())
+	worker := mustServe(t, live.NetnsPath, netip.AddrPortFrom(live.IP, agent.SupervisorPort).String())
 	assertReaches(t, "", worker)
 	assert.True(t, isPinned(mine.NetnsPath))
 
@@ -520,7 +520,7 @@ func TestClose_KeepsWhatWasHandedOutAndReleasesThePrepared(t *testing.T) {
 	cfg.PoolSize = 2
 	n := mustOpen(t, cfg)
 	a := mustAttach(t, n)
-	worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.WorkerPort).String())
+	worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.SupervisorPort).String())
 	require.NoError(t, n.Close())
 
 	left, err := n.cfg.attachments()

@@ -82,7 +82,7 @@ func TestAddress_UsedAgain_IsReachedByTheBoxAtOnce(t *testing.T) {
 	seen := map[netip.Addr]int{}
 	for range 27 {
 		a := mustAttach(t, n)
-		worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.WorkerPort).String())
+		worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.SupervisorPort).String())
 		begin := time.Now()
 		_, err := dial(t, "", worker, time.Second)
 		require.NoError(t, err, "%s, used %d times before", a.IP, seen[a.IP])

@@ -68,6 +68,12 @@ func TestRecord_SurvivesItsLabels(t *testing.T) {
 		CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), LastUsedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 	}, attachment: "a", memoryMB: 128, firstID: 1879179264, code: []string{"t1", "t2"}}
 	assert.Equal(t, want, recordOf("lambda-f-1", want.labels("esb0")))
+	want.Interface, want.Port = agent.Supervisor, agent.SupervisorPort
+	assert.Equal(t, want, recordOf("lambda-f-1", want.labels("esb0")))
+	// An agent of before 8080 was left to functions has written no port.
+	labels := want.labels("esb0")
+	delete(labels, labelPort)
+	assert.Equal(t, 8080, recordOf("lambda-f-1", labels).Port)
 }
 
 func TestFail_KeepsAndFindsCodes(t *testing.T) {

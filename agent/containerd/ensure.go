@@ -174,7 +174,7 @@ func (r *Runtime) newLaunch(spec agent.ContainerSpec, img image, leased *code.Le
 	now := time.Now()
 	rec := record{
 		Container: agent.Container{
-			ID: id, Name: id, FunctionName: spec.FunctionName, Status: agent.StatusRunning, Port: agent.WorkerPort,
+			ID: id, Name: id, FunctionName: spec.FunctionName, Status: agent.StatusRunning, Port: agent.WorkerPort(spec.Interface),
 			Image: img.name, ImageDigest: img.manifest.String(), Generation: spec.Generation, Interface: spec.Interface,
 			Standby: spec.Standby, CreatedAt: now, LastUsedAt: now,
 		},
@@ -526,7 +526,7 @@ func (l *launch) waitReady(ctx context.Context) error {
 
 // probe closes l.ready when the worker port accepts connections. It sends nothing: any request to RIE is an invocation.
 func (l *launch) probe(ctx context.Context) {
-	addr := net.JoinHostPort(l.record.IP, strconv.Itoa(agent.WorkerPort))
+	addr := net.JoinHostPort(l.record.IP, strconv.Itoa(l.record.Port))
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
 	for {

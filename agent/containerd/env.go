@@ -101,6 +101,7 @@ func environment(in specInput) []string {
 			"ESB_INIT_LOG_RATE":  strconv.Itoa(max(in.logRate, 1)),
 			"ESB_INIT_STANDBY":   standby,
 			"ESB_INIT_LIMIT_MS":  strconv.Itoa(initLimitMS),
+			"ESB_INIT_LISTEN":    "0.0.0.0:" + strconv.Itoa(agent.SupervisorPort),
 			"ESB_INIT_CONTAINER": in.id,
 			"ESB_INIT_USER":      in.user.setting(),
 		})

@@ -16,6 +16,7 @@ const (
 	labelImage      = "esb_image"
 	labelDigest     = "esb_image_digest"
 	labelIP         = "esb_ip"
+	labelPort       = "esb_port" // of the worker endpoint
 	labelAttachment = "esb_attachment"
 	labelFirstID    = "esb_first_id" // the machine's id that is 0 in the container's user namespace
 	labelInterface  = "esb_interface"
@@ -45,6 +46,7 @@ func (r record) labels(stack string) map[string]string {
 		labelImage:           r.Image,
 		labelDigest:          r.ImageDigest,
 		labelIP:              r.IP,
+		labelPort:            strconv.Itoa(r.Port),
 		labelAttachment:      r.attachment,
 		labelFirstID:         strconv.FormatUint(uint64(r.firstID), 10),
 		labelInterface:       string(r.Interface),
@@ -60,6 +62,10 @@ func recordOf(id string, labels map[string]string) record {
 	created, _ := time.Parse(time.RFC3339Nano, labels[labelCreated])
 	standby, _ := strconv.ParseBool(labels[labelStandby])
 	memory, _ := strconv.Atoi(labels[labelMemory])
+	port, err := strconv.Atoi(labels[labelPort])
+	if err != nil {
+		port = agent.RIEPort // an earlier agent made it, whose containers all listened there
+	}
 	first, _ := strconv.ParseUint(labels[labelFirstID], 10, 32)
 	var code []string
 	if ids := labels[labelCode]; ids != "" {
@@ -68,7 +74,7 @@ func recordOf(id string, labels map[string]string) record {
 	return record{
 		Container: agent.Container{
 			ID: id, Name: id, FunctionName: labels[agent.LabelFunction], Status: agent.StatusUnknown,
-			IP: labels[labelIP], Port: agent.WorkerPort, Image: labels[labelImage], ImageDigest: labels[labelDigest],
+			IP: labels[labelIP], Port: port, Image: labels[labelImage], ImageDigest: labels[labelDigest],
 			Generation: labels[labelGeneration], Interface: agent.RuntimeInterface(labels[labelInterface]), Standby: standby,
 			CreatedAt: created, LastUsedAt: created,
 		},

@@ -32,6 +32,17 @@ const (
 	envSystemLevel = "ESB_SYSTEM_LOG_LEVEL"
 )
 
+// Home says what becomes of the variable HOME.
+type Home string
+
+// What becomes of HOME.
+const (
+	HomeKeep Home = "keep"
+	// HomeNone removes it: AWS sets none, and there is code that takes a folder of its own then.
+	HomeNone Home = "none"
+	HomeUser Home = "user"
+)
+
 // Config is what lambda-init is told by its environment. The ESB_INIT_ variables are removed before the function
 // starts; the AWS ones stay.
 type Config struct {
@@ -56,15 +67,20 @@ type Config struct {
 	// Files and Processes are limits that this process sets itself, and its children inherit (ESB_INIT_NOFILE, ESB_INIT_NPROC;
 	// default 0: as they are). The second is shown where programs look for it; the cgroup enforces it.
 	Files, Processes int
-	// Home sets HOME to that of User in the image's /etc/passwd, "/" when he is not there (ESB_INIT_HOME, 0 or 1, default 0):
-	// runc has set lambda-init's own, where neither image nor function says.
-	Home bool
+	// Home is what becomes of HOME, which runc has set to lambda-init's own where neither image nor function says
+	// (ESB_INIT_HOME, default keep): HomeNone, or that of User in the image's /etc/passwd, "/" when he is not there.
+	Home Home
+	// Wrapper is the program that starts the runtime (AWS_LAMBDA_EXEC_WRAPPER, of a managed runtime alone: ESB_INIT_WRAPPER, 0 or
+	// 1, default 0). Empty: the runtime is started as it is.
+	Wrapper string
 	// Standby leaves the start of the function to the first request (ESB_INIT_STANDBY, 0 or 1, default 0: at once).
 	Standby bool
 	// InitLimit bounds the init phase (ESB_INIT_LIMIT_MS, milliseconds, default 10000; AWS: 10 s). An init that
 	// takes longer is done again with the first invocation, within the function's timeout.
 	InitLimit time.Duration
-	// Listen is the address of the worker endpoint (ESB_INIT_LISTEN, default 0.0.0.0:8080).
+	// Listen is the address of the worker endpoint (ESB_INIT_LISTEN, default 0.0.0.0:27182): a port that no web server takes by
+	// habit, because a function may listen wherever it likes. It is bound before the first process of the function is there, and
+	// never let go, without SO_REUSEPORT: nobody else can come to it, in no life of the function's process.
 	Listen string
 	// RuntimeAPI is the address of the Runtime API (ESB_INIT_RUNTIME_API, default 127.0.0.1:9001). With port 0 each
 	// function process gets a port of its own.
@@ -103,7 +119,7 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 	c := Config{
 		Command:    command,
 		InitLimit:  10 * time.Second,
-		Listen:     "0.0.0.0:8080",
+		Listen:     "0.0.0.0:27182",
 		RuntimeAPI: "127.0.0.1:9001",
 		Extensions: "/opt/extensions",
 
@@ -117,6 +133,7 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 		Account:  "000000000000",
 	}
 	var errs []error
+	wraps := false
 	fail := func(key, value, want string) {
 		errs = append(errs, fmt.Errorf("%s: must be %s, got %q", key, want, value))
 	}
@@ -140,15 +157,21 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 			c.Notify = value
 		case "ESB_INIT_CGROUP":
 			c.Cgroup = value
-		case "ESB_INIT_STANDBY", "ESB_INIT_HOME":
+		case "ESB_INIT_STANDBY", "ESB_INIT_WRAPPER":
 			if value != "0" && value != "1" {
 				fail(key, value, "0 or 1")
 			}
-			if key == "ESB_INIT_HOME" {
-				c.Home = value == "1"
+			if key == "ESB_INIT_WRAPPER" {
+				wraps = value == "1"
 			} else {
 				c.Standby = value == "1"
 			}
+		case "ESB_INIT_HOME":
+			if c.Home = Home(value); c.Home != HomeKeep && c.Home != HomeNone && c.Home != HomeUser {
+				fail(key, value, "keep, none or user")
+			}
+		case envWrapper:
+			c.Wrapper = value
 		case "ESB_INIT_LOG":
 			c.Log = value
 		case "ESB_INIT_NOFILE", "ESB_INIT_NPROC", "ESB_INIT_LOG_RATE":
@@ -222,12 +245,23 @@ func ConfigFromEnv(environ, command []string) (Config, error) {
 	if len(command) == 0 || command[0] == "" {
 		errs = append(errs, errors.New("no command: the image has neither an entrypoint nor a command; call lambda-init -- <program> [argument...]"))
 	}
-	if c.Home && c.User != nil {
-		c.Env = withHome(c.Env, c.User.home("/etc/passwd"))
+	if !wraps {
+		c.Wrapper = ""
+	}
+	switch {
+	case c.Home == HomeNone:
+		c.Env = withoutHome(c.Env)
+	case c.Home == HomeUser && c.User != nil:
+		c.Env = append(withoutHome(c.Env), "HOME="+c.User.home("/etc/passwd"))
 	}
 	return c, errors.Join(errs...)
 }
 
-func (c Config) functionARN() string {
-	return "arn:aws:lambda:" + c.Region + ":" + c.Account + ":function:" + c.Function
+// functionARN is the function's ARN as its caller named it: with a qualifier, unless that is "".
+func (c Config) functionARN(qualifier string) string {
+	arn := "arn:aws:lambda:" + c.Region + ":" + c.Account + ":function:" + c.Function
+	if qualifier != "" {
+		arn += ":" + qualifier
+	}
+	return arn
 }

@@ -14,9 +14,10 @@ func Exec(environ, command []string) error {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	// Of all settings these two are of interest: the others have their defaults.
+	// Of all settings these are of interest: the others have their defaults.
 	limits := slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
-		return !strings.HasPrefix(kv, "ESB_INIT_NOFILE=") && !strings.HasPrefix(kv, "ESB_INIT_NPROC=")
+		name, _, _ := strings.Cut(kv, "=")
+		return !slices.Contains([]string{"ESB_INIT_NOFILE", "ESB_INIT_NPROC", "ESB_INIT_HOME"}, name)
 	})
 	cfg, err := ConfigFromEnv(limits, command)
 	if err != nil {
@@ -30,5 +31,9 @@ func Exec(environ, command []string) error {
 		return fmt.Errorf("the entrypoint cannot be executed: %w", err)
 	}
 	env := slices.DeleteFunc(slices.Clone(environ), func(kv string) bool { return strings.HasPrefix(kv, envPrefix) })
-	return fmt.Errorf("the entrypoint cannot be executed: %s: %w", path, syscall.Exec(path, command, env))
+	if cfg.Home == HomeNone {
+		env = withoutHome(env)
+	}
+	err = syscall.Exec(path, command, env)
+	return fmt.Errorf("the entrypoint cannot be executed: %w", &programError{program: path, err: err, cause: cause(path, err)})
 }

@@ -261,7 +261,7 @@ func (i *instance) offer(inv *invocation) {
 func (i *instance) invokeEvent(inv *invocation) []byte {
 	b := append([]byte(`{"eventType":"INVOKE","deadlineMs":`), strconv.FormatInt(inv.due.UnixMilli(), 10)...)
 	b = appendString(append(b, `,"requestId":`...), inv.id)
-	b = appendString(append(b, `,"invokedFunctionArn":`...), i.cfg.functionARN())
+	b = appendString(append(b, `,"invokedFunctionArn":`...), i.cfg.functionARN(inv.qualifier))
 	if inv.trace != "" {
 		b = appendString(append(b, `,"tracing":{"type":"X-Amzn-Trace-Id","value":`...), inv.trace)
 		b = append(b, '}')

@@ -3,12 +3,14 @@ package lambdainit_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +19,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // order is the event that tells the test function what to do.
@@ -204,6 +208,25 @@ func (f *function) serve() {
 		for range o.N {
 			if err := exec.Command("sh", "-c", "(true &)").Run(); err != nil {
 				panic(err)
+			}
+		}
+	case "listen": // at an address that is another's, in every way that there is
+		for _, network := range []string{"tcp4", "tcp"} {
+			for _, address := range []string{o.Text, o.Text[strings.LastIndexByte(o.Text, ':'):]} {
+				for _, option := range []int{0, unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
+					config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+						return c.Control(func(fd uintptr) {
+							if option != 0 {
+								_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, 1)
+							}
+						})
+					}}
+					if _, err := config.Listen(context.Background(), network, address); err != nil {
+						note(option, "refused")
+					} else {
+						note(option, "taken") // and left open
+					}
+				}
 			}
 		}
 	case "register":

@@ -146,10 +146,29 @@ func (i *instance) startRuntime() error {
 		env = append(slices.Clip(env), envTelemetryFD+"="+strconv.Itoa(len(files)))
 		files = append(files, uintptr(fd))
 	}
-	i.pid, err = i.processes.start(i.cfg.Command, env, files, func(status syscall.WaitStatus) {
+	exited := func(status syscall.WaitStatus) {
 		i.status = status
 		close(i.exited)
-	})
+	}
+	command := i.cfg.wrapped()
+	wrapperFailed := func(failed error) bool {
+		if i.cfg.Wrapper == "" {
+			return false
+		}
+		line, status := wrapperFault(command[0], failed)
+		if status != 0 {
+			// As AWS's start script, which then ends: on standard output.
+			_, _ = syscall.Write(int(files[1]), []byte(line+"\n"))
+			exited(exitOf(status))
+		}
+		return status != 0
+	}
+	if wrapperFailed(nil) {
+		return nil
+	}
+	if i.pid, err = i.processes.start(command, env, files, exited); err != nil && wrapperFailed(err) {
+		return nil
+	}
 	return err
 }
 

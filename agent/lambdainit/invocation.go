@@ -27,6 +27,12 @@ const (
 	errCallerLeft = "Sandbox.CallerLeft"
 )
 
+// Phases of INIT_REPORT (AWS: Lambda developer guide, "Understanding the Lambda execution environment lifecycle").
+const (
+	phaseInit   = "init"
+	phaseInvoke = "invoke"
+)
+
 // Reasons for which a function process is gone, as X-Esb-Sandbox-Reset tells them.
 const (
 	resetTimeout = "timeout"
@@ -42,6 +48,7 @@ type invocation struct {
 	trace         string // whole X-Amzn-Trace-Id header
 	clientContext string // decoded
 	cognito       string
+	qualifier     string // of the function, as its caller named it
 	payload       []byte
 	arrived       time.Time
 	// budget is how long the function may take, from the hand-over on.
@@ -185,8 +192,9 @@ func (o *outcome) report(inv *invocation, memoryMB int, peak uint64) (string, fu
 }
 
 // initReport words the end of an init phase that failed (AWS: the INIT_REPORT line).
-func initReport(after time.Duration, status, errorType string) string {
-	text := fmt.Sprintf("Init Duration: %.2f ms\tPhase: init\tStatus: %s", float64(after)/float64(time.Millisecond), status)
+// phase is where it was done: phaseInit, or phaseInvoke for one that is repeated within an invocation.
+func initReport(after time.Duration, phase, status, errorType string) string {
+	text := fmt.Sprintf("Init Duration: %.2f ms\tPhase: %s\tStatus: %s", float64(after)/float64(time.Millisecond), phase, status)
 	if errorType != "" {
 		text += "\tError Type: " + errorType
 	}

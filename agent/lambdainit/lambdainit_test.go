@@ -40,6 +40,8 @@ func TestInvoke_Event_ReachesTheFunctionWithItsHeaders(t *testing.T) {
 	assert.Equal(t, trace, h.Get("Lambda-Runtime-Trace-Id"))
 	assert.Equal(t, `{"client":{}}`, h.Get("Lambda-Runtime-Client-Context"))
 	assert.Equal(t, "arn:aws:lambda:eu-central-1:123456789012:function:test", h.Get("Lambda-Runtime-Invoked-Function-Arn"))
+	qualified := b.invoke("req-q", order{Do: "echo"}, "X-Esb-Qualifier: $LATEST").reply(t)
+	assert.Equal(t, "arn:aws:lambda:eu-central-1:123456789012:function:test:$LATEST", qualified.Headers.Get("Lambda-Runtime-Invoked-Function-Arn"))
 	deadline, err := strconv.ParseInt(h.Get("Lambda-Runtime-Deadline-Ms"), 10, 64)
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, deadline, before.Add(9*time.Second).UnixMilli(), "the init must not be counted")
@@ -53,7 +55,7 @@ func TestInvoke_Event_ReachesTheFunctionWithItsHeaders(t *testing.T) {
 
 	again := b.invoke("req-2", order{Do: "echo"})
 	assert.Equal(t, got.PID, again.reply(t).PID, "the process is used again")
-	assert.Equal(t, 2, again.reply(t).Count)
+	assert.Equal(t, 3, again.reply(t).Count)
 	assert.Empty(t, again.Header.Get("X-Esb-Init-Duration-Ms"))
 	assert.Equal(t, `{"state":"idle"}`, b.health())
 }
@@ -79,6 +81,7 @@ func TestWorker_BadRequest_IsRefusedWithoutTheFunction(t *testing.T) {
 		{"too large", http.MethodPost, invocations, lambdainit.MaxRequestBytes + 1, "", 413},
 		{"request id", http.MethodPost, invocations, 2, "X-Amzn-RequestId: a/b", 400},
 		{"deadline", http.MethodPost, invocations, 2, "Lambda-Runtime-Deadline-Ms: soon", 400},
+		{"qualifier", http.MethodPost, invocations, 2, "X-Esb-Qualifier: a:b", 400},
 		{"client context", http.MethodPost, invocations, 2, "X-Amz-Client-Context: ###", 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -333,7 +336,7 @@ func TestInit_Failure_GoesToTheWaitingRequest(t *testing.T) {
 		{"init/error", withStart("init-error"), `{"errorMessage":"no module","errorType":"Runtime.ImportModuleError"}`},
 		{"exit", withStart("init-exit"), `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: req-1 Error: Runtime exited with error: exit status 7"}`},
 		{"no such program", withCommand("/no/such/program"), `{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: req-1 Error: fork/exec /no/such/program: no such file or directory"}`},
-		{"not executable", withCommand(text), `{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: req-1 Error: fork/exec ` + text + `: permission denied"}`},
+		{"not executable", withCommand(text), `{"errorType":"Runtime.InvalidEntrypoint","errorMessage":"RequestId: req-1 Error: fork/exec ` + text + `: permission denied: its mode lacks the executable bit: chmod 755 before it is packed"}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := mustOpenBox(t, c.start)
@@ -375,6 +378,8 @@ func TestInit_EagerFailure_IsTriedAgainByTheFirstRequest(t *testing.T) {
 	require.Equal(t, `{"state":"standby"}`, b.health())
 	r := b.invoke("req-1", order{Do: "echo"})
 	assert.Contains(t, r.Body, "RequestId: req-1 Error: Runtime exited with error: exit status 7")
+	b.waitLine("platform.fault", "Phase: init\tStatus: error\tError Type: Runtime.ExitError")
+	b.waitLine("platform.fault", "Phase: invoke\tStatus: error\tError Type: Runtime.ExitError")
 	inits := 0
 	b.wait("two inits", func(_ []line, news []string) bool {
 		inits = strings.Count(strings.Join(news, " "), "INIT_START=1")
@@ -396,6 +401,7 @@ func TestInit_NeverEnds_TimesOut(t *testing.T) {
 	r := b.invoke("req-1", order{Do: "echo"}, deadlineIn(700*time.Millisecond))
 	assert.Contains(t, r.Body, "Sandbox.Timedout")
 	assert.Equal(t, "timeout", r.Header.Get("X-Esb-Sandbox-Reset"))
+	b.waitLine("platform.fault", "Phase: invoke\tStatus: timeout")
 }
 
 func TestRuntimeAPI_Misuse_IsRefusedAsAWSDoes(t *testing.T) {
@@ -664,7 +670,7 @@ func TestConfigFromEnv_Defaults(t *testing.T) {
 	c, err := lambdainit.ConfigFromEnv([]string{"A=1", "ESB_INIT_NOTIFY=", "AWS_LAMBDA_RUNTIME_API=old", "AWS_REGION=r"}, []string{"/bootstrap"})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"A=1", "AWS_REGION=r"}, c.Env)
-	assert.Equal(t, "0.0.0.0:8080", c.Listen)
+	assert.Equal(t, "0.0.0.0:27182", c.Listen)
 	assert.Equal(t, "127.0.0.1:9001", c.RuntimeAPI)
 	assert.Equal(t, 10*time.Second, c.InitLimit)
 	assert.Equal(t, 3*time.Second, c.Timeout)

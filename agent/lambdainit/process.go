@@ -46,11 +46,13 @@ type processes struct {
 type programError struct {
 	program string
 	err     error
+	// cause is what the kernel does not say of it, "" when nothing is known.
+	cause string
 }
 
 func (e *programError) Unwrap() error { return e.err }
 
-// Error is AWS's wording of Runtime.InvalidEntrypoint; it is shown to the function's owner.
+// Error is AWS's wording of Runtime.InvalidEntrypoint, and the cause; it is shown to the function's owner.
 func (e *programError) Error() string {
 	reason := e.err.Error()
 	if errno := syscall.Errno(0); errors.As(e.err, &errno) {
@@ -58,7 +60,11 @@ func (e *programError) Error() string {
 	} else if inner := errors.Unwrap(e.err); inner != nil {
 		reason = inner.Error()
 	}
-	return "fork/exec " + e.program + ": " + reason
+	text := "fork/exec " + e.program + ": " + reason
+	if e.cause != "" {
+		text += ": " + e.cause
+	}
+	return text
 }
 
 // openProcesses makes this process the parent of every orphan below it (process 1 is that already) and starts to
@@ -118,7 +124,7 @@ func (p *processes) start(argv, env []string, files []uintptr, exited func(sysca
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Credential: p.user.credential()},
 	})
 	if err != nil {
-		return 0, &programError{program: path, err: err}
+		return 0, &programError{program: path, err: err, cause: cause(path, err)}
 	}
 	p.waiting[pid] = exited
 	return pid, nil

@@ -102,7 +102,7 @@ func (i *instance) next(w http.ResponseWriter, r *http.Request) {
 	h["Content-Length"] = []string{strconv.Itoa(len(inv.payload))}
 	h["Lambda-Runtime-Aws-Request-Id"] = []string{inv.id}
 	h["Lambda-Runtime-Deadline-Ms"] = []string{strconv.FormatInt(inv.due.UnixMilli(), 10)}
-	h["Lambda-Runtime-Invoked-Function-Arn"] = []string{i.cfg.functionARN()}
+	h["Lambda-Runtime-Invoked-Function-Arn"] = []string{i.cfg.functionARN(inv.qualifier)}
 	if inv.trace != "" {
 		h["Lambda-Runtime-Trace-Id"] = []string{inv.trace}
 	}

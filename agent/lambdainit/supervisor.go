@@ -276,7 +276,7 @@ type initError struct {
 // initAtOnce is the init phase of a container that is not on standby. It gives the turn back.
 func (s *Supervisor) initAtOnce() {
 	defer func() { <-s.turn }()
-	_, failed := s.init(s.cfg.InitLimit)
+	_, failed := s.init(s.cfg.InitLimit, phaseInit)
 	s.initialising.Store(false)
 	if failed == nil {
 		return
@@ -290,13 +290,13 @@ func (s *Supervisor) initAtOnce() {
 		case failed.status != nil:
 			s.fault("Error: " + exitMessage(*failed.status))
 		}
-		s.fault("INIT_REPORT " + initReport(failed.after, "error", s.initOutcome(&invocation{}, failed).errorType))
+		s.fault("INIT_REPORT " + initReport(failed.after, phaseInit, "error", s.initOutcome(&invocation{}, failed).errorType))
 	}
 }
 
 // init starts the function's process and waits until it asks for an invocation. When it fails, nothing is left of
-// the process. The caller holds the turn.
-func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
+// the process; phase is for the line that says so. The caller holds the turn.
+func (s *Supervisor) init(limit time.Duration, phase string) (*instance, *initError) {
 	s.tell(notifyInitStart)
 	began := time.Now()
 	i, err := s.startInstance()
@@ -352,7 +352,7 @@ func (s *Supervisor) init(limit time.Duration) (*instance, *initError) {
 	s.discard(i, reason)
 	s.tell(notifyInitError)
 	if e.timedOut {
-		s.fault("INIT_REPORT " + initReport(e.after, "timeout", ""))
+		s.fault("INIT_REPORT " + initReport(e.after, phase, "timeout", ""))
 	}
 	return nil, e
 }
@@ -467,7 +467,7 @@ func (s *Supervisor) start(inv *invocation) {
 func (s *Supervisor) initFor(inv *invocation) (*instance, *outcome) {
 	began := time.Now()
 	if !s.initSpent {
-		i, failed := s.init(s.cfg.InitLimit)
+		i, failed := s.init(s.cfg.InitLimit, phaseInit)
 		if failed == nil {
 			return i, nil
 		}
@@ -480,13 +480,16 @@ func (s *Supervisor) initFor(inv *invocation) (*instance, *outcome) {
 		s.initSpent = true
 	}
 	inv.deadline = time.Now().Add(inv.budget)
-	i, failed := s.init(inv.budget)
+	i, failed := s.init(inv.budget, phaseInvoke)
 	s.initSpent = false
 	if failed == nil {
 		return i, nil
 	}
 	out := s.initOutcome(inv, failed)
 	out.init = time.Since(began)
+	if !failed.timedOut {
+		s.fault("INIT_REPORT " + initReport(failed.after, phaseInvoke, "error", out.errorType))
+	}
 	return nil, &out
 }
 

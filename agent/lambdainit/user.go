@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,13 +63,7 @@ func (u *User) home(passwd string) string {
 	return "/"
 }
 
-// withHome sets HOME in an environment to the user's, whatever it was.
-func withHome(env []string, home string) []string {
-	out := make([]string, 0, len(env)+1)
-	for _, kv := range env {
-		if !strings.HasPrefix(kv, "HOME=") {
-			out = append(out, kv)
-		}
-	}
-	return append(out, "HOME="+home)
+// withoutHome is an environment without HOME.
+func withoutHome(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "HOME=") })
 }

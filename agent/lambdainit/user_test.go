@@ -28,5 +28,7 @@ func TestHome_IsThatOfTheImagesUser(t *testing.T) {
 		assert.Equal(t, want, (&User{UID: uid}).home(passwd))
 	}
 	assert.Equal(t, "/", (&User{}).home(passwd+".none"))
-	assert.Equal(t, []string{"A=1", "HOME=/x"}, withHome([]string{"HOME=/root", "A=1"}, "/x"))
+	env := []string{"HOME=/root", "A=1"}
+	assert.Equal(t, []string{"A=1"}, withoutHome(env))
+	assert.Equal(t, "HOME=/root", env[0], "what it was given is left as it is")
 }

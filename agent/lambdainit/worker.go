@@ -20,6 +20,8 @@ const (
 	headerLogResult = "X-Amz-Log-Result"
 	// headerContainer names the container that a request is for, written as net/http has it in its map.
 	headerContainer = "X-Esb-Container-Id"
+	// headerQualifier is what the caller of the Invoke API named beside the function.
+	headerQualifier = "X-Esb-Qualifier"
 )
 
 // serveWorker serves the worker endpoint (docs/lambda-init.md, "Invoked by the gateway").
@@ -153,6 +155,7 @@ func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
 	inv := &invocation{
 		arrived:    time.Now(),
 		trace:      r.Header.Get("X-Amzn-Trace-Id"),
+		qualifier:  r.Header.Get(headerQualifier),
 		cognito:    r.Header.Get("Lambda-Runtime-Cognito-Identity"),
 		wantTail:   r.Header.Get("X-Amz-Log-Type") == "Tail",
 		wantStream: r.Header.Get(headerInvokeMode) == modeStream,
@@ -164,6 +167,9 @@ func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
 		inv.id = newRequestID()
 	} else if !validRequestID(inv.id) {
 		return nil, errors.New("X-Amzn-RequestId: must be 1 to 128 letters, digits, '-', '_', '.' or '='")
+	}
+	if inv.qualifier != "" && !validQualifier(inv.qualifier) {
+		return nil, errors.New(headerQualifier + ": must be 1 to 128 letters, digits, '$', '-' or '_'")
 	}
 	if v := r.Header.Get("Lambda-Runtime-Deadline-Ms"); v != "" {
 		ms, err := strconv.ParseInt(v, 10, 64)
@@ -180,6 +186,21 @@ func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
 		inv.clientContext = string(b)
 	}
 	return inv, nil
+}
+
+// validQualifier accepts what AWS does (Lambda API reference, Invoke, Qualifier).
+func validQualifier(q string) bool {
+	if len(q) > 128 {
+		return false
+	}
+	for _, c := range []byte(q) {
+		switch {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '$', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func writeOutcome(w http.ResponseWriter, inv *invocation, out *outcome, tail []byte) {

@@ -203,7 +203,7 @@ func connect(args []string, out io.Writer) error {
 func TestLocalUser_ReachesNoFunction(t *testing.T) {
 	address := inside(t, `
 result = [l.split()[0] for l in open("/etc/hosts") if len(l.split()) == 2 and l.split()[1].startswith("lambda-")][0]
-`).(string) + ":8080"
+`).(string) + ":27182"
 	attempt(t, localUser, "call a function past the gateway", func(t *testing.T) {
 		out, ok := asNobody(t, "connect", address)
 		require.False(t, ok, "%s", out)
