@@ -165,7 +165,7 @@ func TestBuildSpec_RIE_HasLambdaInitForItsLimitsAlone(t *testing.T) {
 		assert.False(t, strings.HasPrefix(m.Destination, "/run/esb") && m.Destination != initPath, m.Destination)
 	}
 	assert.False(t, slices.ContainsFunc(s.Process.Env, func(kv string) bool {
-		return strings.HasPrefix(kv, "ESB_INIT_") && kv != "ESB_INIT_NOFILE=1024" && kv != "ESB_INIT_NPROC=1024"
+		return strings.HasPrefix(kv, "ESB_INIT_") && !slices.Contains([]string{"ESB_INIT_NOFILE=1024", "ESB_INIT_NPROC=1024", "ESB_INIT_HOME=user"}, kv)
 	}))
 }
 
@@ -241,6 +241,38 @@ func TestEnvironment_AWSVariables(t *testing.T) {
 	}
 	got, _ := value(runtime("python3.12"), "LANG")
 	assert.Equal(t, "en_US.UTF-8", got)
+	const libraries, programs = "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib", "/usr/local/bin:/usr/bin/:/bin:/opt/bin"
+	for name, want := range map[string]map[string]string{
+		"python3.12": {
+			"PATH": "/var/lang/bin:" + programs, "LD_LIBRARY_PATH": "/var/lang/lib:" + libraries, "PYTHONPATH": "/var/runtime", "NODE_PATH": "",
+			"PWD": "/var/task", "SHLVL": "0", "ESB_INIT_WRAPPER": "1",
+		},
+		"nodejs20.x": {
+			"PATH": "/var/lang/bin:" + programs, "LD_LIBRARY_PATH": "/var/lang/lib:" + libraries, "PYTHONPATH": "",
+			"NODE_PATH": "/opt/nodejs/node20/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task",
+		},
+		"provided.al2023": {"PATH": programs, "LD_LIBRARY_PATH": libraries, "PYTHONPATH": "", "NODE_PATH": "", "PWD": "", "SHLVL": "", "ESB_INIT_WRAPPER": ""},
+	} {
+		change := func(in *specInput) {
+			runtime(name)(in)
+			in.image.WorkingDir = "/elsewhere"
+			in.image.Entrypoint = []string{"/usr/bin/python3", "-S", "/var/runtime/bootstrap.pyc"}
+			if name == "provided.al2023" {
+				in.spec.Entrypoint = []string{"/var/task/bootstrap"}
+			}
+		}
+		for key, text := range want {
+			got, _ := value(change, key)
+			assert.Equal(t, text, got, "%s of %s", key, name)
+		}
+		assert.Equal(t, "/var/task", mustSpec(t, change).Process.Cwd)
+	}
+	got, _ = value(func(in *specInput) { runtime("nodejs24.x")(in); in.spec.Env = map[string]string{"NODE_PATH": "/mine"} }, "NODE_PATH")
+	assert.Equal(t, "/mine", got, "the function has the last word")
+	for entrypoint, want := range map[string]string{"/lambda-entrypoint.sh": "", "/var/runtime/bootstrap": "", "/usr/bin/node /var/runtime/bootstrap.js": "1"} {
+		got, _ := value(func(in *specInput) { in.image.Entrypoint = strings.Fields(entrypoint) }, "ESB_INIT_WRAPPER")
+		assert.Equal(t, want, got, "of an image that starts %s", entrypoint)
+	}
 	_, ok := value(runtime("provided.al2023"), "AWS_EXECUTION_ENV")
 	assert.False(t, ok, "provided runtimes have none")
 	assert.Regexp(t, `^2026/01/02/\[\$LATEST\][0-9a-f]{32}$`, logStream(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
@@ -258,7 +290,12 @@ func TestBuildSpec_User_IsInARangeOfItsOwnAndHasNoCapabilities(t *testing.T) {
 	assert.Empty(t, s.Process.Capabilities.Ambient)
 	assert.Empty(t, s.Process.Capabilities.Inheritable)
 	assert.Contains(t, s.Process.Env, "ESB_INIT_USER=65534:65533:7,8")
-	assert.Contains(t, s.Process.Env, "ESB_INIT_HOME=1")
+	assert.Contains(t, s.Process.Env, "ESB_INIT_HOME=user")
+	s = mustSpec(t, func(in *specInput) { change(in); in.user = user{uid: 993, gid: 990} })
+	assert.Contains(t, s.Process.Env, "ESB_INIT_HOME=none", "AWS sets none")
+	s = mustSpec(t, func(in *specInput) { change(in); in.spec.Env = map[string]string{"HOME": "/tmp"} })
+	assert.NotContains(t, strings.Join(s.Process.Env, " "), "ESB_INIT_HOME")
+	s = mustSpec(t, change)
 	assert.Contains(t, s.Process.Env, "ESB_INIT_NPROC=1024")
 	assert.Empty(t, s.Process.Rlimits, "lambda-init sets its own")
 

@@ -41,8 +41,8 @@ func environment(in specInput) []string {
 		"AWS_XRAY_DAEMON_ADDRESS":  xrayHost + ":" + xrayPort,
 		"_AWS_XRAY_DAEMON_ADDRESS": xrayHost,
 		"_AWS_XRAY_DAEMON_PORT":    xrayPort,
-		"LAMBDA_TASK_ROOT":         "/var/task",
-		"LAMBDA_RUNTIME_DIR":       "/var/runtime",
+		"LAMBDA_TASK_ROOT":         taskRoot,
+		"LAMBDA_RUNTIME_DIR":       runtimeDir,
 	}
 	maps.Copy(env, in.environment)
 	for _, kv := range in.image.Env {
@@ -50,7 +50,7 @@ func environment(in specInput) []string {
 		env[k] = v
 	}
 	if in.spec.Code != nil {
-		env["LANG"] = lang // whatever locale the box's base images have
+		maps.Copy(env, runtimeVariables(in.spec.Code.Runtime)) // whatever the base image has
 	}
 	taskRoot, runtimeDir := env["LAMBDA_TASK_ROOT"], env["LAMBDA_RUNTIME_DIR"]
 	maps.Copy(env, in.spec.Env)
@@ -88,6 +88,14 @@ func environment(in specInput) []string {
 			env["AWS_EXECUTION_ENV"] = "AWS_Lambda_" + in.spec.Code.Runtime
 		}
 	}
+	if _, set := env["HOME"]; !set {
+		// The user of an image has a home there. AWS's has one that does not exist, and no variable that names it: what asks for
+		// his home gets that from /etc/passwd, and what finds none takes /tmp.
+		env["ESB_INIT_HOME"] = "user"
+		if in.user.uid == defaultUID {
+			env["ESB_INIT_HOME"] = "none"
+		}
+	}
 	env["ESB_INIT_NOFILE"], env["ESB_INIT_NPROC"] = strconv.Itoa(in.noFile), strconv.Itoa(in.pidsLimit)
 	if in.spec.Interface == agent.Supervisor {
 		standby := "0"
@@ -105,8 +113,8 @@ func environment(in specInput) []string {
 			"ESB_INIT_CONTAINER": in.id,
 			"ESB_INIT_USER":      in.user.setting(),
 		})
-		if _, set := env["HOME"]; !set {
-			env["ESB_INIT_HOME"] = "1"
+		if in.managed() {
+			env["ESB_INIT_WRAPPER"] = "1"
 		}
 	}
 	out := make([]string, 0, len(env))

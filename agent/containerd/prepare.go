@@ -28,10 +28,10 @@ var (
 )
 
 // prepared returns the snapshot that containers of an image are made on: the image's own, and in it what there must be to mount
-// on, and the working folder. It is made once.
+// on, the working folder, and the user that functions run as. It is made once.
 func (s *imageStore) prepared(ctx context.Context, img image, workingDir string) (string, error) {
 	folders := append(slices.Clone(mountPoints), path.Clean("/"+workingDir))
-	sum := sha256.Sum256([]byte(strings.Join(slices.Concat(folders, mountFiles), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(slices.Concat(folders, mountFiles, []string{defaultAccount}), "\n")))
 	name := img.chain + "-esb-" + hex.EncodeToString(sum[:8])
 	if _, ok := s.ready.Load(name); ok {
 		return name, nil
@@ -47,7 +47,9 @@ func (s *imageStore) prepared(ctx context.Context, img image, workingDir string)
 		if err != nil {
 			return nil, err
 		}
-		err = mount.WithTempMount(ctx, mounts, func(root string) error { return makeMountPoints(root, folders, mountFiles) })
+		err = mount.WithTempMount(ctx, mounts, func(root string) error {
+			return errors.Join(makeMountPoints(root, folders, mountFiles), addAccount(root))
+		})
 		if err == nil {
 			err = sn.Commit(ctx, name, key, keep)
 		}

@@ -104,6 +104,9 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	p.Args = args
 	p.Env = env
 	p.Cwd = firstOf(in.spec.WorkingDirectory, in.image.WorkingDir, "/")
+	if in.spec.Code != nil {
+		p.Cwd = taskRoot
+	}
 	p.NoNewPrivileges = true
 	p.Capabilities = &specs.LinuxCapabilities{}
 	p.User = specs.User{UID: in.user.uid, GID: in.user.gid, AdditionalGids: in.user.groups}

@@ -23,6 +23,9 @@ const (
 	defaultGID = 990
 )
 
+// defaultAccount is his line in /etc/passwd (AWS: recorded). The folder does not exist there either, and his group has no name.
+const defaultAccount = "sbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin"
+
 // user is whom a function's processes run as, by the ids that they see.
 type user struct {
 	uid, gid uint32
