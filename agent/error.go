@@ -33,7 +33,9 @@ const (
 type Error struct {
 	Code    Code
 	Message string
-	cause   error
+	// Reason is the kind of cause of a start that failed, "" when this error does not know it (ErrorReason looks further).
+	Reason Reason
+	cause  error
 }
 
 // Errorf makes an Error; a %w in format becomes its cause.

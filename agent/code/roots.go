@@ -96,9 +96,9 @@ func openFile(root *os.Root, name string) (*os.File, error) {
 // unreadable is the error for a path in a root that cannot be opened.
 func unreadable(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return agent.Errorf(agent.CodePrecondition, "%s: the agent has no such file or folder: gateway and agent must see code at the same path", path)
+		return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent has no such file or folder: gateway and agent must see code at the same path", path))
 	}
-	return agent.Errorf(agent.CodePrecondition, "%s: the agent cannot read it, or a symbolic link leads out of its folder in CODE_ROOTS: %w", path, withoutPath(err))
+	return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent cannot read it, or a symbolic link leads out of its folder in CODE_ROOTS: %w", path, withoutPath(err)))
 }
 
 // withoutPath leaves away what names a file.

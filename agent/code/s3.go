@@ -51,8 +51,8 @@ func (s *S3) Fetch(ctx context.Context, bucket, key, etag string, w io.Writer) e
 }
 
 func changed(etag string) error {
-	return agent.Errorf(agent.CodeUnavailable,
-		"the object is not the version %s any more that was asked for: the gateway takes up the new one when it has seen it", etag)
+	return agent.Because(agent.ReasonCodeChanging, agent.Errorf(agent.CodeUnavailable,
+		"the object is not the version %s any more that was asked for: the gateway takes up the new one when it has seen it", etag))
 }
 
 // explain gives an error of the store its code.
@@ -63,9 +63,9 @@ func (s *S3) explain(err error, etag string) error {
 		case http.StatusPreconditionFailed:
 			return changed(etag)
 		case http.StatusNotFound:
-			return agent.Errorf(agent.CodePrecondition, "there is no such object at %s (S3_ENDPOINT)", s.endpoint)
+			return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "there is no such object at %s (S3_ENDPOINT)", s.endpoint))
 		case http.StatusForbidden, http.StatusUnauthorized:
-			return agent.Errorf(agent.CodePrecondition, "%s refuses the agent's key (S3_ACCESS_KEY, S3_SECRET_KEY): %w", s.endpoint, err)
+			return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "%s refuses the agent's key (S3_ACCESS_KEY, S3_SECRET_KEY): %w", s.endpoint, err))
 		}
 	}
 	if errors.Is(err, context.Canceled) {

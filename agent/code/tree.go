@@ -203,7 +203,7 @@ func copyFolder(ctx context.Context, from string, folder *os.Root, dir string) (
 	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errChanging):
-		return info{}, agent.Errorf(agent.CodeUnavailable, "%s: changes while it is read: %w", from, err)
+		return info{}, agent.Because(agent.ReasonCodeChanging, agent.Errorf(agent.CodeUnavailable, "%s: changes while it is read: %w", from, err))
 	case err != nil:
 		return info{}, fmt.Errorf("read the code: %w", err)
 	}

@@ -101,17 +101,25 @@ func (e *exitError) Error() string {
 	return fmt.Sprintf("the container ended with exit code %d%s before it was ready", e.code, why)
 }
 
-// Ensure implements agent.Runtime.
+// Ensure implements agent.Runtime. Its errors have a reason; a start that failed stands in the function's log.
 func (r *Runtime) Ensure(ctx context.Context, spec agent.ContainerSpec) (agent.Container, error) {
+	c, err := r.ensure(ctx, spec)
+	if err != nil {
+		r.tell(spec, err)
+	}
+	return c, err
+}
+
+func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.Container, error) {
 	begin := time.Now()
 	spec, err := validate(spec)
 	if err != nil {
-		return agent.Container{}, err
+		return agent.Container{}, startStage.because(err)
 	}
 	var leased *code.Lease
 	if spec.Code != nil {
 		if spec, leased, err = r.lease(ctx, spec); err != nil {
-			return agent.Container{}, err
+			return agent.Container{}, codeStage.because(err)
 		}
 		// From then on the container's record keeps the code, if there is a container.
 		defer leased.Release()
@@ -122,11 +130,11 @@ func (r *Runtime) Ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		if spec.Code != nil {
 			err = r.noBase(ctx, spec.Code.Runtime, err)
 		}
-		return agent.Container{}, err
+		return agent.Container{}, imageStage.because(err)
 	}
 	fetched := time.Since(begin)
 	if err := r.starts.Acquire(ctx, 1); err != nil {
-		return agent.Container{}, fail(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", err))
+		return agent.Container{}, startStage.because(fail(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", err)))
 	}
 	l := r.newLaunch(spec, img, leased)
 	log := r.log.With("request_id", spec.RequestID, "function", spec.FunctionName, "container_id", l.record.ID)
@@ -134,7 +142,7 @@ func (r *Runtime) Ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		if undo := r.remove(ctx, l.record, 0); undo != nil {
 			log.ErrorContext(ctx, "failed start cannot be undone yet", "error", undo)
 		}
-		return agent.Container{}, l.explain(err)
+		return agent.Container{}, startStage.because(l.explain(err))
 	}
 	log.InfoContext(ctx, "container started", "image", img.name, "ip", l.record.IP, "standby", spec.Standby,
 		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds(), slog.Group("steps_ms", l.took...))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -211,6 +212,9 @@ func (s *imageStore) pullError(name string, err error) error {
 	case agent.CodeUnavailable, agent.CodeCanceled, agent.CodeExhausted:
 		return err
 	}
+	if network := net.Error(nil); errors.As(err, &network) {
+		return agent.Because(agent.ReasonRegistryAway, s.missing(name, pullProblem(err), err))
+	}
 	return s.missing(name, pullProblem(err), err)
 }
 
@@ -228,7 +232,7 @@ func (s *imageStore) unpack(ctx context.Context, name string) (image, error) {
 	v, err := s.once(ctx, "unpack "+record.Target.Digest.String(), func(ctx context.Context) (any, error) {
 		img, err := s.unpackRecord(ctx, record)
 		if err != nil {
-			return nil, fail(agent.CodePrecondition, fmt.Errorf("image %s cannot be used: %w", name, err))
+			return nil, unusable(fail(agent.CodePrecondition, fmt.Errorf("image %s cannot be used: %w", name, err)))
 		}
 		s.unpacked.Store(record.Target.Digest, img)
 		return img, nil
@@ -239,6 +243,14 @@ func (s *imageStore) unpack(ctx context.Context, name string) (image, error) {
 	img := v.(image)
 	img.name = name
 	return img, nil
+}
+
+// unusable says that it is the image that is at fault, unless its error may pass.
+func unusable(err error) error {
+	if agent.ErrorCode(err) != agent.CodePrecondition {
+		return err
+	}
+	return agent.Because(agent.ReasonImageInvalid, err)
 }
 
 // forget drops what is known about an unpacked image: its snapshot has gone.

@@ -71,7 +71,7 @@ func (s *imageStore) countEntries(ctx context.Context, stream io.Reader, left in
 }
 
 func (s *imageStore) tooLarge() error {
-	return agent.Errorf(agent.CodePrecondition, "its layers take more than %d MB unpacked (IMAGE_MAX_MB)", s.maxBytes>>20)
+	return agent.Because(agent.ReasonImageInvalid, agent.Errorf(agent.CodePrecondition, "its layers take more than %d MB unpacked (IMAGE_MAX_MB)", s.maxBytes>>20))
 }
 
 // boundDownload ends a pull whose manifests name more than maxBytes, before that is downloaded.

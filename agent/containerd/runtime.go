@@ -143,6 +143,10 @@ type Runtime struct {
 	end        context.CancelFunc
 	background sync.WaitGroup
 
+	// toldMu guards told, what the logs of failed starts say, by their name. No other lock is taken while it is held.
+	toldMu sync.Mutex
+	told   map[string]told
+
 	// mu guards states, which holds each container that this process made or adopted. A state's own mutex may be taken
 	// while mu is held, never the other way round.
 	mu     sync.Mutex
@@ -209,7 +213,7 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	return &Runtime{
 		cfg: cfg, log: cfg.Logger, client: client, network: network, groups: groups, logs: logs, images: images,
-		starts: semaphore.NewWeighted(int64(max(cfg.MaxStarts, 1))), life: life, end: end, states: map[string]*state{},
+		starts: semaphore.NewWeighted(int64(max(cfg.MaxStarts, 1))), life: life, end: end, states: map[string]*state{}, told: map[string]told{},
 	}, nil
 }
 
@@ -603,7 +607,9 @@ func (r *Runtime) state(id string) *state {
 func (r *Runtime) Container(id string) (function string, supervised, alive bool) {
 	s := r.state(id)
 	if s == nil {
-		return "", false, false
+		// The agent alone writes those of failed starts, as if it were a lambda-init.
+		function := r.teller(id)
+		return function, function != "", false
 	}
 	return s.record.FunctionName, s.record.Interface == agent.Supervisor, true
 }

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -91,8 +92,10 @@ func (r *Runtime) noBase(ctx context.Context, runtime string, cause error) error
 		have = []string{`none (make them with "esb-image build-samples")`}
 	}
 	slices.Sort(have)
-	return agent.Errorf(agent.CodePrecondition, "runtime %s: this box has no base image for it, it has: %s; %w",
-		runtime, strings.Join(slices.Compact(have), ", "), cause)
+	return &agent.Error{
+		Code: agent.CodePrecondition, Reason: agent.ReasonRuntimeInvalid,
+		Message: fmt.Sprintf("runtime %s: this box has no base image for it, it has: %s; %s", runtime, strings.Join(slices.Compact(have), ", "), cause),
+	}
 }
 
 // mounted says whether a container has a tree of code mounted. One that is being removed counts until it is gone.

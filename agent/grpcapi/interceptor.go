@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -119,5 +120,17 @@ func statusOf(err error) *status.Status {
 	if !ok {
 		return status.New(codes.Internal, "internal error of the agent; its log says more")
 	}
-	return status.New(code, err.Error())
+	return withReason(status.New(code, err.Error()), agent.ErrorReason(err))
+}
+
+// withReason adds the reason of a start that failed, in gRPC's own form for one (google.rpc.ErrorInfo).
+func withReason(st *status.Status, reason agent.Reason) *status.Status {
+	if reason == "" {
+		return st
+	}
+	detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: string(reason), Domain: agent.Namespace})
+	if err != nil {
+		return st // the message says it too
+	}
+	return detailed
 }

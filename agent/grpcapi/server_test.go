@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -129,6 +131,27 @@ func TestEnsure_AppliesAWSDefaults(t *testing.T) {
 	assert.Equal(t, 3*time.Second, got.Timeout)
 	assert.Equal(t, agent.Supervisor, got.Interface)
 	assert.Equal(t, agent.PullIfNotPresent, got.PullPolicy)
+}
+
+func TestEnsure_Failure_TellsItsReason(t *testing.T) {
+	var failure error
+	conn, _ := mustServe(t, &fakeRuntime{ensure: func(context.Context, agent.ContainerSpec) (agent.Container, error) {
+		return agent.Container{}, failure
+	}}, Options{})
+	client := agentv1.NewAgentServiceClient(conn)
+	failure = fmt.Errorf("start: %w", agent.Because(agent.ReasonImageMissing, agent.Errorf(agent.CodePrecondition, "image i cannot be had")))
+	_, err := client.EnsureContainer(t.Context(), good())
+	st := status.Convert(err)
+	assert.Equal(t, codes.FailedPrecondition, st.Code())
+	assert.Equal(t, "start: image i cannot be had", st.Message())
+	require.Len(t, st.Details(), 1)
+	info, ok := st.Details()[0].(*errdetails.ErrorInfo)
+	require.True(t, ok)
+	assert.Equal(t, "image_missing", info.GetReason())
+	assert.Equal(t, "esb-runtime", info.GetDomain())
+	failure = agent.Errorf(agent.CodeExhausted, "full")
+	_, err = client.EnsureContainer(t.Context(), good())
+	assert.Empty(t, status.Convert(err).Details())
 }
 
 func TestServer_Panic_FailsThatCallOnly(t *testing.T) {

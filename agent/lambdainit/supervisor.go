@@ -107,6 +107,9 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 	return s, nil
 }
 
+// lockedBytes is how much memory a function may lock (AWS: recorded, RLIMIT_MEMLOCK).
+const lockedBytes = 64 << 10
+
 // setLimits lowers the limits of this process and its children to come.
 func setLimits(cfg Config) error {
 	for _, l := range []struct {
@@ -120,6 +123,13 @@ func setLimits(cfg Config) error {
 		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: uint64(l.limit), Max: uint64(l.limit)}); err != nil {
 			return fmt.Errorf("set a limit (%s=%d): %w", l.key, l.limit, err)
 		}
+	}
+	var locked syscall.Rlimit
+	if cfg.Files == 0 || syscall.Getrlimit(unix.RLIMIT_MEMLOCK, &locked) != nil || locked.Max <= lockedBytes {
+		return nil // it is nobody's container, or bound already
+	}
+	if err := syscall.Setrlimit(unix.RLIMIT_MEMLOCK, &syscall.Rlimit{Cur: lockedBytes, Max: lockedBytes}); err != nil {
+		return fmt.Errorf("set the limit of locked memory: %w", err)
 	}
 	return nil
 }

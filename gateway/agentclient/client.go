@@ -24,6 +24,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -431,10 +432,18 @@ func (c *Client) awaitConnection(ctx context.Context) error {
 	}
 }
 
+// reasonDomain is whose reasons an ErrorInfo of the agent has.
+const reasonDomain = "esb-runtime"
+
 // toError makes the gateway's error of a gRPC status: the only place that knows both.
 func (c *Client) toError(err error, doing string) error {
 	st := status.Convert(err)
 	e := gateway.Errorf(gateway.CodeUnavailable, "agent at %s: %s: %s (%s)", c.addr, doing, st.Message(), st.Code())
+	for _, detail := range st.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == reasonDomain {
+			e.Reason = gateway.Reason(info.GetReason())
+		}
+	}
 	switch st.Code() {
 	case codes.FailedPrecondition, codes.InvalidArgument:
 		e.Permanent = true

@@ -26,6 +26,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -347,4 +348,18 @@ func writeCert(t *testing.T, dir string) (certFile, keyFile string) {
 	require.NoError(t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	require.NoError(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600))
 	return certFile, keyFile
+}
+
+func TestClient_Start_KnowsTheAgentsReason(t *testing.T) {
+	detailed, err := status.New(codes.FailedPrecondition, "image i cannot be had").WithDetails(
+		&errdetails.ErrorInfo{Reason: "image_missing", Domain: "esb-runtime"})
+	require.NoError(t, err)
+	for want, failure := range map[gateway.Reason]error{gateway.ReasonImageMissing: detailed.Err(), "": status.Error(codes.Internal, "x")} {
+		c, _ := mustDial(t, &fakeAgent{err: failure})
+		_, err = c.Start(t.Context(), echo, false, "req-1")
+		var known *gateway.Error
+		require.ErrorAs(t, err, &known)
+		assert.Equal(t, want, known.Reason)
+		assert.Equal(t, want != "", known.Permanent)
+	}
 }

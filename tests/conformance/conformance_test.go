@@ -82,6 +82,8 @@ func mustBox(t *testing.T) *Box {
 		require.NoError(t, os.WriteFile(filepath.Join(config, name), data, 0o644))
 	}
 	require.NoError(t, addProbe(config))
+	archives, err := probeImages(config)
+	require.NoError(t, err)
 	require.NoError(t, os.CopyFS(filepath.Join(config, "python"), os.DirFS(filepath.Join("testdata", "python"))))
 	require.NoError(t, os.CopyFS(filepath.Join(config, "runtimes"), os.DirFS(filepath.Join("testdata", "runtimes"))))
 	b := &Box{}
@@ -90,6 +92,7 @@ func mustBox(t *testing.T) *Box {
 		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   filepath.Join(config, "routing.yml"),
 		ResourcesConfig: filepath.Join(config, "resources.yml"),
+		Images:          archives,
 		// Seconds in place of minutes.
 		Env: []string{"ASYNC_RETRY_BASE_SECONDS=1"},
 	})

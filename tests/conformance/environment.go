@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -27,15 +28,27 @@ const environmentLimit = 60 * time.Second
 // handlers are the zip functions of section 6 that are no program of ours.
 var handlers = map[string]string{
 	"probe-sandbox/app.py": sandboxHandler,
-	"probe-python/app.py": `import json, os
+	"probe-python/app.py": `import getpass, json, os, pwd
 def handler(event, context):
-    return {"statusCode": 200, "body": json.dumps({"Env": dict(os.environ)})}
+    return {"statusCode": 200, "body": json.dumps({"Env": dict(os.environ), "Notes": [
+        "user " + getpass.getuser() + " " + os.path.expanduser("~"), "folder " + os.getcwd()]})}
 `,
 	"probe-links/index.mjs":                              linksHandler,
 	"probe-links-layer/nodejs/node_modules/dep/index.js": dependency,
-	"probe-node/index.js": `exports.handler = async () => ({ statusCode: 200, body: JSON.stringify({ Env: process.env }) });
+	"probe-node/index.js": `const os = require('os'), shared = require('shared/x');
+exports.handler = async () => ({ statusCode: 200, body: JSON.stringify({ Env: process.env, Notes: [
+  'user ' + os.userInfo().username + ' ' + os.homedir(), 'folder ' + process.cwd(), shared, 'hook ' + globalThis.hooked ] }) });
 `,
+	"probe-node/shared/x.js":                     "module.exports = 'shared';\n",
+	"telemetry-layer/telemetry/hook.js":          "globalThis.hooked = 'by the layer';\n",
+	"telemetry-layer/telemetry/sitecustomize.py": "import os\nos.environ['HOOKED'] = 'by the layer'\n",
+	"bad.zip":                  "no zip file",
+	"no-interpreter/bootstrap": "#!/bin/no-shell\r\necho\r\n",
 }
+
+// programs are the places where the probe's program is something else.
+var programs = []string{"probe/bootstrap", "probe-layer/extensions/watcher", "telemetry-layer/wrapper", "adapter-layer/start-handler",
+	"adapter-layer/extensions/lambda-adapter", "web/webapp"}
 
 // addProbe puts the code of section 6's functions beside functions.yml.
 func addProbe(config string) error {
@@ -43,26 +56,24 @@ func addProbe(config string) error {
 	if err != nil {
 		return err
 	}
-	folder := filepath.Join(config, "probe")
-	extensions := filepath.Join(config, "probe-layer", "extensions")
-	for _, dir := range []string{folder, extensions} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	built, err := stack.BuildProgram(root, config, "./tests/conformance/probe", "-ldflags", "-s -w")
+	if err != nil {
+		return err
+	}
+	// A name of its own: the folder "probe" is the function's.
+	program := filepath.Join(config, "program")
+	if err := os.Rename(built, program); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	for _, name := range programs {
+		file := filepath.Join(config, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, data, 0o755)); err != nil {
 			return err
 		}
-	}
-	program, err := stack.BuildProgram(root, folder, "./tests/conformance/probe", "-ldflags", "-s -w")
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(program, filepath.Join(folder, "bootstrap")); err != nil {
-		return err
-	}
-	data, err := os.ReadFile(filepath.Join(folder, "bootstrap"))
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(extensions, "watcher"), data, 0o755); err != nil {
-		return err
 	}
 	for name, target := range links {
 		if err := os.MkdirAll(filepath.Join(config, filepath.Dir(name)), 0o755); err != nil {
@@ -76,11 +87,35 @@ func addProbe(config string) error {
 		if err := os.MkdirAll(filepath.Join(config, filepath.Dir(name)), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(config, name), []byte(handlers[name]), 0o644); err != nil {
+		mode := os.FileMode(0o644)
+		if filepath.Base(name) == "bootstrap" {
+			mode = 0o755
+		}
+		if err := os.WriteFile(filepath.Join(config, name), []byte(handlers[name]), mode); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// probeImages makes the images of section 6: the probe with nothing else, no file of users either; and a web server with the
+// stand-in for Lambda Web Adapter, in the way that its quick start has.
+func probeImages(config string) ([]string, error) {
+	root, err := stack.RepositoryRoot()
+	if err != nil {
+		return nil, err
+	}
+	at := func(name string) string { return filepath.Join(config, name) }
+	bare, err := stack.BuildImage(root, config, "esb/probe-scratch:latest", "-file", "/app/bootstrap="+at("probe/bootstrap"), "-entrypoint", "/app/bootstrap")
+	if err != nil {
+		return nil, err
+	}
+	web, err := stack.BuildImage(root, config, "esb/web:latest", "-file", "/app/webapp="+at("web/webapp"),
+		"-file", "/opt/extensions/lambda-adapter="+at("adapter-layer/extensions/lambda-adapter"), "-entrypoint", "/app/webapp")
+	if err != nil {
+		return nil, err
+	}
+	return []string{bare, web}, nil
 }
 
 // probed is what the probe reports (probe/main.go).
@@ -89,6 +124,7 @@ type probed struct {
 	Env             map[string]string
 	Headers         http.Header
 	NoFile, NProc   uint64
+	MemLock         uint64
 	TmpMB           uint64
 	Marker          bool
 	Events, Notes   []string
@@ -124,10 +160,94 @@ var environmentChecks = map[string]func(*examination){
 			"AWS_LAMBDA_LOG_STREAM_NAME": `(` + day + `|\d{4}/\d\d/\d\d)/\[\$LATEST\][0-9a-f]{32}`, "AWS_LAMBDA_RUNTIME_API": `[0-9.]+:\d+`,
 			"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "AWS_XRAY_DAEMON_ADDRESS": `[0-9.]+:2000`, "_AWS_XRAY_DAEMON_ADDRESS": `[0-9.]+`,
 			"_AWS_XRAY_DAEMON_PORT": "2000", "LAMBDA_TASK_ROOT": "/var/task", "LAMBDA_RUNTIME_DIR": "/var/runtime", "LANG": `en_US\.UTF-8`,
-			"TZ": ":UTC", "PATH": `/.*/opt/bin`, "LD_LIBRARY_PATH": `.*/var/task:/var/task/lib:/opt/lib`, "_HANDLER": "probe.handler",
+			"TZ": ":UTC", "PATH": "/usr/local/bin:/usr/bin/:/bin:/opt/bin", "_HANDLER": "probe.handler",
+			"LD_LIBRARY_PATH": "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
 		} {
 			x.check(regexp.MustCompile("^(?:"+want+")$").MatchString(got.Env[name]), "%s is %q, want %s", name, got.Env[name], want)
 		}
+		_, home := got.Env["HOME"]
+		x.check(!home, "HOME is %q: AWS has none", got.Env["HOME"])
+		for path, want := range map[string]map[string]string{
+			"/probe-python": {"PYTHONPATH": "/var/runtime"},
+			"/probe-node":   {"NODE_PATH": "/opt/nodejs/node24/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task"},
+		} {
+			want["PATH"] = "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin"
+			want["LD_LIBRARY_PATH"] = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"
+			want["PWD"], want["SHLVL"] = "/var/task", "0"
+			got := x.ask(path, "report", 0)
+			for name, value := range want {
+				x.check(got.Env[name] == value, "%s: %s is %q, want %s", path, name, got.Env[name], value)
+			}
+			_, home := got.Env["HOME"]
+			x.check(!home, "%s: HOME is %q: AWS has none", path, got.Env["HOME"])
+			x.check(slices.Contains(got.Notes, "folder /var/task"), "%s: the working folder is not /var/task: %q", path, got.Notes)
+		}
+	},
+	"own-modules": func(x *examination) {
+		got := x.ask("/probe-node", "report", 0)
+		x.check(slices.Contains(got.Notes, "shared"), "require('shared/x') does not find /var/task/shared/x.js: %d %q", got.status, got.Notes)
+	},
+	"user": func(x *examination) {
+		for _, path := range []string{"/probe", "/probe-image"} {
+			got := x.ask(path, "who", 0)
+			x.check(len(got.Notes) == 3, "%s: answer %d %.200s", path, got.status, got.body)
+			for _, want := range []string{"uid 993 gid 990 groups []", "sbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin"} {
+				x.check(strings.Contains(strings.Join(got.Notes, "\n"), want), "%s: %q is not in %q", path, want, got.Notes)
+			}
+		}
+		for _, path := range []string{"/probe-python", "/probe-node"} {
+			got := x.ask(path, "report", 0)
+			x.check(slices.Contains(got.Notes, "user sbx_user1051 /home/sbx_user1051"), "%s: its user is in %q", path, got.Notes)
+		}
+	},
+	"ports": func(x *examination) {
+		for _, path := range []string{"/probe-reset", "/probe-image"} {
+			for range 2 { // a reset gives nothing away
+				got := x.ask(path, "listen", 0)
+				x.check(len(got.Notes) == 72, "%s: answer %d, %d notes", path, got.status, len(got.Notes))
+				for _, note := range got.Notes {
+					x.check(strings.HasSuffix(note, "true") != strings.HasPrefix(note, "listen 27182:"), "%s: %s", path, note)
+				}
+				x.ask(path, "exit", 0)
+			}
+		}
+	},
+	"exec-wrapper": func(x *examination) {
+		python := x.ask("/wrapped-python", "report", 0)
+		x.check(strings.HasSuffix(python.Env["WRAPPED"], " app.handler"), "the wrapper was not started, or not with the runtime's command: %q", python.Env["WRAPPED"])
+		x.check(python.Env["HOOKED"] == "by the layer", "Python has not loaded the sitecustomize of PYTHONPATH: %d %.300s", python.status, python.body)
+		node := x.ask("/wrapped-node", "report", 0)
+		x.check(strings.HasSuffix(node.Env["WRAPPED"], " index.handler"), "the wrapper was not started, or not with the runtime's command: %q", node.Env["WRAPPED"])
+		x.check(slices.Contains(node.Notes, "hook by the layer"), "Node.js has not loaded what NODE_OPTIONS names: %d %q", node.status, node.Notes)
+		provided := x.ask("/wrapped-provided", "report", 0)
+		x.check(provided.status == http.StatusOK, "provided runtimes see to the wrapper themselves; answer %d", provided.status)
+	},
+	"exec-wrapper-missing": func(x *examination) {
+		x.check(x.ask("/wrapped-not", "report", 0).status == http.StatusBadGateway, "a wrapper that is missing is no 502")
+		x.logged("wrapped-not", "/opt/no-wrapper: does not exist")
+		x.logged("wrapped-not", "Runtime exited with error: exit status 127")
+	},
+	"web-adapter": func(x *examination) {
+		for path, port := range map[string]string{"/web-code": "8080", "/web-port": "8000", "/web-image": "8080"} {
+			for range 2 {
+				answer, err := x.box.Do(x.ctx, http.MethodPut, x.box.HTTPURL+path, "", []byte("some text"), "Content-Type", "text/plain")
+				x.fail(err)
+				want := fmt.Sprintf("web app on %s: PUT %s some text", port, path)
+				x.check(answer.Status == http.StatusOK && string(answer.Body) == want, "%s: answer %d %.300q, want %q", path, answer.Status, answer.Body, want)
+			}
+		}
+	},
+	"failed-start": func(x *examination) {
+		for function, want := range map[string]string{"no-image": "esb/there-is-no-such-image:latest cannot be had", "bad-zip": "is not a zip file that can be read"} {
+			status := x.ask("/"+function, "report", 0).status
+			x.check(status == http.StatusServiceUnavailable, "/%s answers %d", function, status)
+			x.logged(function, want)
+		}
+	},
+	"entrypoint": func(x *examination) {
+		x.check(x.ask("/no-interpreter", "report", 0).status == http.StatusBadGateway, "a program that cannot start is no 502")
+		x.logged("no-interpreter", "fork/exec /var/task/bootstrap: no such file or directory: its first line ends with CR LF")
+		x.logged("no-interpreter", "Error Type: Runtime.InvalidEntrypoint")
 	},
 	"credentials": func(x *examination) {
 		got := x.ask("/probe", "report", 0)
@@ -185,6 +305,7 @@ var environmentChecks = map[string]func(*examination){
 		got := x.ask("/probe", "report", 0)
 		x.check(got.NoFile == 1024, "RLIMIT_NOFILE is %d", got.NoFile)
 		x.check(got.NProc == 1024, "RLIMIT_NPROC is %d", got.NProc)
+		x.check(got.MemLock == 65536, "RLIMIT_MEMLOCK is %d", got.MemLock)
 		x.check(got.TmpMB == 600, "/tmp has %d MB, want the 600 of ephemeral_storage", got.TmpMB)
 		x.check(x.ask("/probe-half", "report", 0).TmpMB == 512, "/tmp has not AWS's 512 MB where functions.yml says nothing")
 	},

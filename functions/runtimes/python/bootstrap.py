@@ -470,6 +470,12 @@ def main():
     """Initialises the function, then serves invocations until the process is ended."""
     import builtins
 
+    if os.environ.get("PYTHONPATH", "/var/runtime") != "/var/runtime":
+        # The site module, which -S leaves out, would have loaded it: instrumentation in layers begins there.
+        try:
+            import sitecustomize  # noqa: F401
+        except ImportError:
+            pass
     from _sitebuiltins import Quitter  # -S leaves these two out, and handlers use them
 
     builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D"), Quitter("quit", "Ctrl-D")

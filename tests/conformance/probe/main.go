@@ -1,5 +1,6 @@
 // Command probe is the function of the conformance cases of section 6: a runtime client of its own that reports what it
-// sees, and does to the Runtime API what it is told. Under any other name than bootstrap it is an external extension.
+// sees, and does to the Runtime API what it is told. Under other names it is what goes around functions: an external extension, a
+// wrapper of a runtime, a web server and the adapter that brings it events.
 package main
 
 import (
@@ -22,8 +23,8 @@ const (
 	eventsFile = "/tmp/events"
 )
 
-// rlimitNPROC is RLIMIT_NPROC, which package syscall does not name.
-const rlimitNPROC = 6
+// RLIMIT_NPROC and RLIMIT_MEMLOCK, which package syscall does not name.
+const rlimitNPROC, rlimitMEMLOCK = 6, 8
 
 // order is what a request's body tells the probe to do.
 type order struct {
@@ -39,6 +40,7 @@ type report struct {
 	Headers http.Header
 	NoFile  uint64
 	NProc   uint64
+	MemLock uint64
 	TmpMB   uint64
 	Marker  bool
 	Events  []string
@@ -56,7 +58,17 @@ type result struct {
 }
 
 func main() {
-	if name := filepath.Base(os.Args[0]); name != "bootstrap" {
+	switch name := filepath.Base(os.Args[0]); name {
+	case "bootstrap":
+	case "lambda-adapter":
+		adapt(name)
+	case "webapp":
+		serveWeb()
+	case "start-handler":
+		startHandler()
+	case "wrapper":
+		wrap(os.Args[1:])
+	default:
 		extend(name)
 		return
 	}
@@ -158,6 +170,10 @@ func (p *probe) serve() {
 		os.Exit(3)
 	case "sleep":
 		time.Sleep(time.Duration(o.MS) * time.Millisecond)
+	case "listen":
+		r.Notes = listen()
+	case "who":
+		r.Notes = whoAmI()
 	case "mark":
 		mark()
 	case "tick":
@@ -226,6 +242,9 @@ func (p *probe) report(header http.Header) report {
 	}
 	if syscall.Getrlimit(rlimitNPROC, &limit) == nil {
 		r.NProc = limit.Cur
+	}
+	if syscall.Getrlimit(rlimitMEMLOCK, &limit) == nil {
+		r.MemLock = limit.Max
 	}
 	var fs syscall.Statfs_t
 	if syscall.Statfs("/tmp", &fs) == nil {
