@@ -125,8 +125,11 @@ func setLimits(cfg Config) error {
 		}
 	}
 	var locked syscall.Rlimit
-	if cfg.Files == 0 || syscall.Getrlimit(unix.RLIMIT_MEMLOCK, &locked) != nil || locked.Max <= lockedBytes {
-		return nil // it is nobody's container, or bound already
+	if err := syscall.Getrlimit(unix.RLIMIT_MEMLOCK, &locked); err != nil {
+		return fmt.Errorf("read the limit of locked memory: %w", err)
+	}
+	if cfg.Files == 0 || locked.Max <= lockedBytes {
+		return nil // it is no container of the agent's, or bound already
 	}
 	if err := syscall.Setrlimit(unix.RLIMIT_MEMLOCK, &syscall.Rlimit{Cur: lockedBytes, Max: lockedBytes}); err != nil {
 		return fmt.Errorf("set the limit of locked memory: %w", err)
