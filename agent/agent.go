@@ -105,6 +105,8 @@ type FunctionCode struct {
 	Layers []CodeSource
 	// Runtime is AWS's name, "python3.11".
 	Runtime string
+	// Base is what runs it in place of the base image for Runtime: the name of another runtime, or an image; empty for none.
+	Base string
 	// Handler is what the runtime calls, "module.function".
 	Handler string
 }

@@ -95,6 +95,8 @@ type FunctionCode struct {
 	Layers []CodeSource
 	// Runtime is AWS's name, "python3.11"; Handler is what it calls, "module.function", empty for provided runtimes.
 	Runtime, Handler string
+	// Base is what runs it when that is not the box's base image for Runtime: the name of another runtime, or an image.
+	Base string `json:",omitempty"`
 }
 
 // CodeSource is a zip file or a folder.

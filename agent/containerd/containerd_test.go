@@ -305,6 +305,18 @@ func TestBuildSpec_User_IsInARangeOfItsOwnAndHasNoCapabilities(t *testing.T) {
 	assert.Empty(t, *s.Process.Capabilities)
 }
 
+func TestCodeImage_BaseCountsBeforeTheRuntime(t *testing.T) {
+	for want, c := range map[string]agent.FunctionCode{
+		"esb/runtime-python:3.11":     {Runtime: "python3.11"},
+		"esb/runtime-nodejs:24":       {Runtime: "nodejs20.x", Base: "nodejs24.x"},
+		"esb/runtime-provided:latest": {Runtime: "provided.al2"},
+		"my/java:21":                  {Runtime: "java21", Base: "my/java:21"},
+		"":                            {Runtime: "java21"},
+	} {
+		assert.Equal(t, want, codeImage(c))
+	}
+}
+
 func TestNamesUser(t *testing.T) {
 	for text, want := range map[string]bool{"": false, "root": false, "0": false, "0:0": false, "root:root": false, "app": true, "65534": true, "1000:0": true} {
 		assert.Equal(t, want, namesUser(text), text)

@@ -128,7 +128,7 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	if err != nil {
 		err = fail(agent.CodeInternal, err)
 		if spec.Code != nil {
-			err = r.noBase(ctx, spec.Code.Runtime, err)
+			err = r.noBase(ctx, *spec.Code, err)
 		}
 		return agent.Container{}, imageStage.because(err)
 	}

@@ -37,6 +37,14 @@ func baseImage(runtime string) string {
 	return baseImages + m[1] + m[3] + ":" + m[2] + m[4]
 }
 
+// codeImage returns the image that runs a function's code.
+func codeImage(c agent.FunctionCode) string {
+	if c.Base == "" {
+		return baseImage(c.Runtime)
+	}
+	return firstOf(baseImage(c.Base), c.Base)
+}
+
 // runtimeOf is baseImage turned round, for messages.
 func runtimeOf(image string) string {
 	_, rest, _ := strings.Cut(image, baseImages)
@@ -59,7 +67,7 @@ func (r *Runtime) lease(ctx context.Context, spec agent.ContainerSpec) (agent.Co
 	if err != nil {
 		return spec, nil, fail(agent.CodeInternal, err)
 	}
-	spec.Image = baseImage(spec.Code.Runtime)
+	spec.Image = codeImage(*spec.Code)
 	if strings.HasPrefix(spec.Code.Runtime, "provided.") {
 		program, err := leased.Bootstrap()
 		if err != nil {
@@ -74,10 +82,14 @@ func (r *Runtime) lease(ctx context.Context, spec agent.ContainerSpec) (agent.Co
 }
 
 // noBase explains a base image that cannot be had.
-func (r *Runtime) noBase(ctx context.Context, runtime string, cause error) error {
+func (r *Runtime) noBase(ctx context.Context, c agent.FunctionCode, cause error) error {
 	if agent.ErrorCode(cause) != agent.CodePrecondition {
 		return cause
 	}
+	if c.Base != "" && baseImage(c.Base) == "" {
+		return agent.Errorf(agent.CodePrecondition, "runtime %s: the image %s, which runtimes in functions.yml names for it: %w", c.Runtime, c.Base, cause)
+	}
+	runtime := firstOf(c.Base, c.Runtime)
 	var have []string
 	found, err := r.client.ImageService().List(ctx)
 	if err != nil {

@@ -28,7 +28,7 @@ var (
 // withCode checks the fields of a function whose image has no code, and adds them to spec.
 func withCode(spec agent.ContainerSpec, r *agentv1.EnsureContainerRequest) (agent.ContainerSpec, error) {
 	if r.GetCode() == nil {
-		if r.GetRuntime() != "" || r.GetHandler() != "" || len(r.GetLayers()) > 0 {
+		if r.GetRuntime() != "" || r.GetRuntimeBase() != "" || r.GetHandler() != "" || len(r.GetLayers()) > 0 {
 			return spec, agent.Errorf(agent.CodeInvalid, "runtime, handler, layers: belong to code, and there is none")
 		}
 		return spec, nil
@@ -45,12 +45,14 @@ func withCode(spec agent.ContainerSpec, r *agentv1.EnsureContainerRequest) (agen
 		return invalid("runtime", "must be the name of a runtime such as python3.11, got %q", r.GetRuntime())
 	case len(r.GetHandler()) > maxHandler || !handlerName.MatchString(r.GetHandler()):
 		return invalid("handler", "must have at most %d characters and no spaces, got %q", maxHandler, r.GetHandler())
+	case len(r.GetRuntimeBase()) > maxLocation || strings.ContainsAny(r.GetRuntimeBase(), " \t\n\x00"):
+		return invalid("runtime_base", "must be the name of a runtime or an image reference, got %q", r.GetRuntimeBase())
 	case r.GetHandler() == "" && !strings.HasPrefix(r.GetRuntime(), "provided."):
 		return invalid("handler", "is missing: runtime %s needs one", r.GetRuntime())
 	case len(r.GetLayers()) > maxLayers:
 		return invalid("layers", "must be at most %d, got %d", maxLayers, len(r.GetLayers()))
 	}
-	spec.Code = &agent.FunctionCode{Runtime: r.GetRuntime(), Handler: r.GetHandler()}
+	spec.Code = &agent.FunctionCode{Runtime: r.GetRuntime(), Base: r.GetRuntimeBase(), Handler: r.GetHandler()}
 	var err error
 	if spec.Code.Source, err = sourceOf("code", r.GetCode()); err != nil {
 		return spec, err

@@ -316,7 +316,7 @@ func addCode(r *agentv1.EnsureContainerRequest, code *gateway.FunctionCode) erro
 	for _, l := range code.Layers {
 		r.Layers = append(r.Layers, &agentv1.CodeSource{Location: l.Location, Version: l.Version})
 	}
-	r.Runtime, r.Handler = code.Runtime, code.Handler
+	r.Runtime, r.RuntimeBase, r.Handler = code.Runtime, code.Base, code.Handler
 	return nil
 }
 

@@ -118,6 +118,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	var cfg *config.Config
 	a.watcher, cfg, err = config.Open(s.FunctionsConfigPath, s.RoutingConfigPath, config.Options{
 		IdleTimeout: s.IdleTimeout,
+		Runtimes:    s.FunctionRuntimes,
 		ReservedPaths: map[string]string{
 			s.AuthEndpointPath:           "the login (AUTH_ENDPOINT_PATH)",
 			httpapi.HealthPath:           "the gateway's health check",
@@ -252,6 +253,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	a.http.Serve()
+	a.saySubstitutes(cfg)
 	a.watcher.Start(a.apply)
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr,
 		"memory_mb", memory.Bytes>>20, "memory_from", memory.Source, "buffer_mb", buffers.Limit()>>20, "connections", options.Connections.Total)
@@ -391,7 +393,15 @@ func (a *App) apply(cfg *config.Config) error {
 	a.async.Apply(cfg.Functions)
 	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
+	a.saySubstitutes(cfg)
 	return nil
+}
+
+// saySubstitutes logs which runtimes are run by others than they are named after.
+func (a *App) saySubstitutes(cfg *config.Config) {
+	if list := cfg.Substitutes(); len(list) > 0 {
+		a.log.Info("runtimes that others run", "runtimes", list)
+	}
 }
 
 // guard makes what guards the routes of cfg current, before the routes are. It changes nothing when it fails.

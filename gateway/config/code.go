@@ -17,9 +17,7 @@ const (
 )
 
 var (
-	// knownRuntime has the families that the box can have base images of; which versions it has, the agent says.
-	knownRuntime = regexp.MustCompile(`^(?:python3\.[0-9]{1,2}|nodejs[1-9][0-9]\.x|provided\.al2023|provided\.al2)$`)
-	handlerName  = regexp.MustCompile(`^[^\s]+$`)
+	handlerName = regexp.MustCompile(`^[^\s]+$`)
 	// S3's rules of bucket names, roughly: the store knows its own.
 	objectLocation = regexp.MustCompile(`^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+$`)
 	scheme         = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://`)
@@ -37,10 +35,8 @@ func (o *object) code() *gateway.FunctionCode {
 		return nil
 	}
 	c := &gateway.FunctionCode{Source: gateway.CodeSource{Location: v.location()}}
-	if v, ok := o.need("runtime", "what runs the code: python3.N, nodejsN.x or provided.al2023"); ok {
-		if c.Runtime, ok = v.text("the name of a runtime"); ok && !knownRuntime.MatchString(c.Runtime) {
-			v.problemf("must be one of python3.N (such as python3.11), nodejsN.x (such as nodejs24.x), provided.al2023, provided.al2, got %q", c.Runtime)
-		}
+	if v, ok := o.need("runtime", "what runs the code: "+o.doc.runtimes.known()); ok {
+		c.Runtime, c.Base = v.runtime()
 	}
 	if v, ok := o.get("handler"); ok {
 		if c.Handler, ok = v.text("a handler, module.function"); ok && (len(c.Handler) > maxHandler || !handlerName.MatchString(c.Handler)) {

@@ -46,6 +46,8 @@ type Options struct {
 	// whoever routes one: {"/user/auth/ver1.0": "the login (AUTH_ENDPOINT_PATH)"}. One that ends with a slash stands for
 	// all that begin with it.
 	ReservedPaths map[string]string
+	// Runtimes are AWS's names of the runtimes that the box has base images for; nil means DefaultRuntimes.
+	Runtimes []string
 	// ResourcesPath is the file with tables and buckets, empty for none. ResourcesOptional says that the file need
 	// not be there.
 	ResourcesPath     string

@@ -169,6 +169,44 @@ functions:
 }
 
 // one wraps the keys of one function.
+func TestLoad_Runtime_IsRunByWhatTheBoxOrTheOperatorHas(t *testing.T) {
+	code := func(runtime string) string { return "{code: ./c, runtime: " + runtime + ", handler: a.b}" }
+	c := mustLoad(t, "runtimes:\n  python3.12: python3.11\n  java21: registry.local:5010/my/java:21\n  nodejs20.x: my/node:20\nfunctions:\n"+
+		"  own: "+code("python3.11")+"\n  older: "+code("nodejs18.x")+"\n  named: "+code("python3.12")+"\n  image: "+code("java21")+
+		"\n  replaced: "+code("nodejs20.x")+"\n  program: {code: ./c, runtime: provided.al2}\n", noRoutes)
+	for name, want := range map[string][2]string{
+		"own":      {"python3.11", ""},
+		"older":    {"nodejs18.x", "nodejs24.x"},
+		"named":    {"python3.12", "python3.11"},
+		"image":    {"java21", "registry.local:5010/my/java:21"},
+		"replaced": {"nodejs20.x", "my/node:20"},
+		"program":  {"provided.al2", ""},
+	} {
+		code := c.Functions[name].Code
+		assert.Equal(t, want, [2]string{code.Runtime, code.Base}, name)
+	}
+	assert.Equal(t, []string{"java21 by registry.local:5010/my/java:21 (image)", "nodejs18.x by nodejs24.x (older)", "nodejs20.x by my/node:20 (replaced)",
+		"python3.12 by python3.11 (named)"}, c.Substitutes())
+
+	before := mustLoad(t, "runtimes: {java21: my/java:1}\nfunctions: {f: "+code("java21")+"}\n", noRoutes).Functions["f"].Generation
+	after := mustLoad(t, "runtimes: {java21: my/java:2}\nfunctions: {f: "+code("java21")+"}\n", noRoutes).Functions["f"].Generation
+	assert.NotEqual(t, before, after, "another image is another generation")
+}
+
+func TestLoad_Runtimes_OfAnotherMachine(t *testing.T) {
+	o := options()
+	o.Runtimes = []string{"python3.13", "nodejs24.x", "provided.al2023"}
+	dir := t.TempDir()
+	fp, rp := filepath.Join(dir, "functions.yml"), filepath.Join(dir, "routing.yml")
+	require.NoError(t, os.WriteFile(rp, []byte(noRoutes), 0o600))
+	require.NoError(t, os.WriteFile(fp, []byte("functions: {f: {code: ./c, runtime: python3.13, handler: a.b}}\n"), 0o600))
+	_, err := config.Load(fp, rp, o)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(fp, []byte("functions: {f: {code: ./c, runtime: python3.11, handler: a.b}}\n"), 0o600))
+	_, err = config.Load(fp, rp, o)
+	assert.ErrorContains(t, err, "python3.11 is not on this box, which has nodejs24.x, provided.al2023, python3.13")
+}
+
 func one(keys string) string {
 	return "functions:\n  echo:\n    image: esb/echo\n" + indent(keys, "    ")
 }
@@ -236,8 +274,22 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"number as image", "functions:\n  echo: {image: 5}\n", "functions.yml:2: functions.echo.image: must be an image reference, name[:tag][@digest] with the name in lower case, got 5"},
 		{"runtime of an image", one("runtime: python3.12"), "functions.yml:4: functions.echo.runtime: belongs to code, and there is none: a function with image has its code in the image"},
 		{"image and code", one("code: ./echo\nruntime: python3.11\nhandler: app.handler"), "functions.yml:3: functions.echo.image: and code exclude each other: the image, and how it is started, follow from runtime"},
-		{"no runtime", zipped("code: ./echo"), "functions.yml:3: functions.echo.runtime: is missing: what runs the code: python3.N, nodejsN.x or provided.al2023"},
-		{"unknown runtime", zipped("code: ./echo\nruntime: python2.7\nhandler: a.b"), `functions.yml:4: functions.echo.runtime: must be one of python3.N (such as python3.11), nodejsN.x (such as nodejs24.x), provided.al2023, provided.al2, got "python2.7"`},
+		{"no runtime", zipped("code: ./echo"), "functions.yml:3: functions.echo.runtime: is missing: what runs the code: nodejs24.x, provided.al2, provided.al2023, python3.11"},
+		{"unknown runtime", zipped("code: ./echo\nruntime: cobol85\nhandler: a.b"), `functions.yml:4: functions.echo.runtime: must be the name of a runtime of AWS that this box has (nodejs24.x, provided.al2, provided.al2023, python3.11) or that runtimes: in functions.yml names, got "cobol85"`},
+		{"another Python", zipped("code: ./echo\nruntime: python3.12\nhandler: a.b"), "functions.yml:4: functions.echo.runtime: python3.12 is not on this box, which has nodejs24.x, provided.al2, provided.al2023, python3.11: " +
+			"where the code runs on python3.11 too, say so at the top of functions.yml (runtimes: {python3.12: python3.11}), or name an image with that runtime (runtimes: {python3.12: my/image:tag})"},
+		{"Node.js of old", zipped("code: ./echo\nruntime: nodejs16.x\nhandler: a.b"), "functions.yml:4: functions.echo.runtime: nodejs16.x is not on this box, which has nodejs24.x, provided.al2, provided.al2023, python3.11: " +
+			"where the code runs on nodejs24.x too, say so at the top of functions.yml (runtimes: {nodejs16.x: nodejs24.x}), or name an image with that runtime (runtimes: {nodejs16.x: my/image:tag})"},
+		{"Node.js to come", zipped("code: ./echo\nruntime: nodejs26.x\nhandler: a.b"), "functions.yml:4: functions.echo.runtime: nodejs26.x is not on this box, which has nodejs24.x, provided.al2, provided.al2023, python3.11: " +
+			"where the code runs on nodejs24.x too, say so at the top of functions.yml (runtimes: {nodejs26.x: nodejs24.x}), or name an image with that runtime (runtimes: {nodejs26.x: my/image:tag})"},
+		{"Java", zipped("code: ./echo\nruntime: java21\nhandler: a.B::c"), "functions.yml:4: functions.echo.runtime: java21 is not on this box, which has nodejs24.x, provided.al2, provided.al2023, python3.11: " +
+			"name an image with that runtime at the top of functions.yml (runtimes: {java21: my/image:tag}), make the function an image, or bring the runtime as bootstrap with provided.al2023"},
+		{"Go of old", zipped("code: ./echo\nruntime: go1.x\nhandler: a"), "functions.yml:4: functions.echo.runtime: go1.x is not on this box, nor any more on AWS: " +
+			"build the program as bootstrap (GOOS=linux go build -tags lambda.norpc -o bootstrap) and say provided.al2023"},
+		{"runtime that nobody has", "runtimes: {cobol85: my/cobol}\nfunctions: {}\n", "functions.yml:1: runtimes.cobol85: is not the name of a runtime of AWS, such as python3.12 or java21"},
+		{"runtime run by one that is not there", "runtimes: {python3.13: python3.12}\nfunctions: {}\n", "functions.yml:1: runtimes.python3.13: must be another runtime, " +
+			"one that this box has (nodejs24.x, provided.al2, provided.al2023, python3.11), or an image that runs python3.13, got python3.12"},
+		{"runtime run by no image", "runtimes: {python3.13: 'A B'}\nfunctions: {}\n", `functions.yml:1: runtimes.python3.13: must be an image reference, name[:tag][@digest] with the name in lower case, got "A B"`},
 		{"no handler", zipped("code: ./echo\nruntime: nodejs24.x"), "functions.yml:3: functions.echo.handler: is missing: what the runtime calls, module.function, such as app.handler"},
 		{"handler with a space", zipped("code: ./echo\nruntime: nodejs24.x\nhandler: a b"), `functions.yml:5: functions.echo.handler: must have 1 to 128 characters and no spaces, got "a b"`},
 		{"code elsewhere", zipped("code: https://host/a.zip\nruntime: provided.al2023"), `functions.yml:3: functions.echo.code: must be s3://bucket/key.zip, or the path of a zip file or folder, got "https://host/a.zip"`},

@@ -23,6 +23,8 @@ type document struct {
 	sends []send
 	// stores is true when a function, or defaults, says what it may do at the stores.
 	stores bool
+	// runtimes are those that functions may name; nil in files without functions.
+	runtimes *runtimes
 }
 
 // mention is a function's name where another function names it.

@@ -94,7 +94,11 @@ func codeDefaults(opts Options) functionDefaults {
 }
 
 func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
-	d := &document{path: f.path, lookupEnv: opts.LookupEnv}
+	have := opts.Runtimes
+	if have == nil {
+		have = DefaultRuntimes()
+	}
+	d := &document{path: f.path, lookupEnv: opts.LookupEnv, runtimes: &runtimes{have: slices.Sorted(slices.Values(have)), given: map[string]string{}}}
 	set := &functionSet{
 		defaults:  codeDefaults(opts),
 		functions: make(map[string]*gateway.Function),
@@ -106,6 +110,9 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 	top, ok := d.open(f.data, "the key functions")
 	if !ok {
 		return set, d.sorted()
+	}
+	if v, ok := top.get("runtimes"); ok {
+		v.runtimes(d.runtimes)
 	}
 	if v, ok := top.get("defaults"); ok {
 		if o, ok := v.object(); ok {

@@ -62,7 +62,7 @@ type reference struct {
 // define to set.
 func parseRouting(f file, opts Options, set *functionSet, c *Config) []Problem {
 	r := &routing{
-		doc:      &document{path: f.path, lookupEnv: opts.LookupEnv},
+		doc:      &document{path: f.path, lookupEnv: opts.LookupEnv, runtimes: set.docs[0].runtimes},
 		set:      set,
 		reserved: opts.ReservedPaths,
 		taken:    make(map[string]int),

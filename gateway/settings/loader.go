@@ -63,6 +63,26 @@ func (l *loader) matching(name, def string, pattern *regexp.Regexp, want string)
 	return v
 }
 
+// runtimes reads names of runtimes; nil for none.
+func (l *loader) runtimes(name string) []string {
+	v := l.getenv(name)
+	if v == "" {
+		return nil
+	}
+	var names []string
+	for part := range strings.SplitSeq(v, ",") {
+		part = strings.TrimSpace(part)
+		if !runtimePattern.MatchString(part) {
+			l.problemf("%s: must be names of runtimes such as nodejs24.x,python3.11, got %q", name, v)
+			return nil
+		}
+		names = append(names, part)
+	}
+	return names
+}
+
+var runtimePattern = regexp.MustCompile(`^(?:python3\.[0-9]{1,2}|nodejs[0-9]{1,2}\.x|provided\.al2|provided\.al2023)$`)
+
 func (l *loader) urlPath(name, def string) string {
 	return l.matching(name, def, pathPattern, "a URL path such as "+def+", without a slash at its end")
 }

@@ -132,6 +132,10 @@ type Settings struct {
 	// IdleTimeout is when an idle worker is destroyed, for functions that do not set scaling.idle_timeout.
 	// IDLE_TIMEOUT_MINUTES; default 5.
 	IdleTimeout time.Duration
+	// FunctionRuntimes are the runtimes that the box has base images of, by AWS's names: functions.yml may name them without
+	// more. FUNCTION_RUNTIMES, comma-separated; default nodejs24.x,provided.al2,provided.al2023,python3.11, natively those whose images are
+	// in the image folder.
+	FunctionRuntimes []string
 	// CodePoll is how often function code in S3 is asked for changes, and local code looked through for such that the
 	// system did not tell. CODE_POLL_SECONDS; default 10.
 	CodePoll time.Duration
@@ -310,6 +314,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		AllowInsecureDefaults: l.boolean("ESB_ALLOW_INSECURE_DEFAULTS", false),
 
 		IdleTimeout:              l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
+		FunctionRuntimes:         l.runtimes("FUNCTION_RUNTIMES"),
 		CodePoll:                 l.duration("CODE_POLL_SECONDS", time.Second, 10, 0.1, 24*3600),
 		HeartbeatInterval:        l.duration("HEARTBEAT_INTERVAL", time.Second, 30, 0.1, 3600),
 		OrphanGracePeriod:        l.duration("ORPHAN_GRACE_PERIOD_SECONDS", time.Second, 60, 0, 24*3600),

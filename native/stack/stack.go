@@ -56,6 +56,8 @@ type Stack struct {
 	environ []string
 	// secrets are those that the box has made for itself, by their variables; start knows them.
 	secrets map[string]string
+	// runtimes are those that the images of this box run, "nodejs24.x,python3.11"; images knows them.
+	runtimes string
 	// said are lines that need not be printed again.
 	said    []string
 	console *console.Console

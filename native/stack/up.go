@@ -170,6 +170,14 @@ func (s *Stack) images(ctx context.Context) error {
 				Do:   "Cure what its last line above names, and run the command again.",
 			}
 		}
+		// The gateway refuses code for runtimes that the box has no base image of.
+		cmd = exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, "esb-image"), "runtimes", s.settings.ImagesDir)
+		cmd.Dir, cmd.Env = s.settings.Root, s.environ
+		out, err := cmd.Output()
+		if err != nil {
+			return fmt.Errorf("ask esb-image which runtimes there are: %w", err)
+		}
+		s.runtimes = strings.TrimSpace(string(out))
 		return nil
 	})
 }

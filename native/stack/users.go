@@ -351,7 +351,11 @@ func (s *Stack) serviceEnv(service string) []string {
 	case native.Agent:
 		return []string{fmt.Sprintf("GATEWAY_UID=%d", now.ServiceUID(native.Gateway))}
 	case native.Gateway:
-		return append(s.gatewayFiles(),
+		env := s.gatewayFiles()
+		if s.runtimes != "" && !slices.ContainsFunc(s.environ, func(v string) bool { return strings.HasPrefix(v, "FUNCTION_RUNTIMES=") && !strings.HasSuffix(v, "=") }) {
+			env = append(env, "FUNCTION_RUNTIMES="+s.runtimes)
+		}
+		return append(env,
 			"GATEWAY_HOME="+home, "ESB_LOG_DIR="+now.ServiceLogDir(service), "FUNCTION_KEYS_FILE="+filepath.Join(home, functionKeys),
 			"FUNCTION_ACCESS_FILE="+filepath.Join(home, "function-access.json"))
 	}

@@ -31,6 +31,18 @@ var baseChecks = map[string]func(*examination){
 	"base-node-require": func(x *examination) {
 		x.values("/base-node-cjs", map[string]string{"document": "function", "lambda": "function", "shared": "shared", "sdk": `3\.\d+\.\d+`})
 	},
+	"runtime-names": func(x *examination) {
+		// By an older name of Node.js, by another runtime that functions.yml names, by an image that it names.
+		for path, want := range map[string]string{
+			"/named-node20": "AWS_Lambda_nodejs20.x", "/named-python312": "AWS_Lambda_python3.12", "/named-python313": "AWS_Lambda_python3.13",
+		} {
+			got := x.ask(path, "report", 0)
+			x.check(got.Env["AWS_EXECUTION_ENV"] == want, "%s answers %d, AWS_EXECUTION_ENV is %q, want %q", path, got.status, got.Env["AWS_EXECUTION_ENV"], want)
+		}
+		for _, name := range []string{"python3.9", "nodejs16.x", "java21", "ruby3.3", "dotnet8", "go1.x"} {
+			x.refused("functions:\n  f: {code: ./probe, runtime: "+name+", handler: a.b}\n", "functions.f.runtime: "+name+" is not on this box")
+		}
+	},
 	"base-node-heap": func(x *examination) {
 		// V8 counts the young generation in: beside 90 % of 512 MB three semi-spaces of 5 %, which it makes powers of two.
 		heap := x.ask("/base-node", "report", 0).HeapMB

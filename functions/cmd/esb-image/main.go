@@ -2,6 +2,7 @@
 //
 //	esb-image build-samples -out <folder> [-cache <folder>] [-src <folder>] [name...]
 //	esb-image build -tag <name:tag> -out <file.tar> [-base scratch|provided|python|nodejs|<archive.tar>] ...
+//	esb-image runtimes <folder>
 //	esb-image push -ref <registry/name:tag> <archive.tar>
 //
 // `esb-image <command> -h` shows the flags of a command.
@@ -34,6 +35,7 @@ const usage = `usage: esb-image <command> [flags]
 
   build-samples   build the runtime base images and those of the sample functions as OCI archives
   build           build one image from a base, files and settings
+  runtimes        print the runtimes of AWS whose base images are in a folder
   push            push an archive to a registry
 `
 
@@ -68,11 +70,13 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 		return buildSamples(ctx, flags, args[1:], log)
 	case "build":
 		return build(ctx, flags, args[1:], log)
+	case "runtimes":
+		return listRuntimes(flags, args[1:], os.Stdout)
 	case "push":
 		return push(ctx, flags, args[1:], log)
 	}
 	_, _ = io.WriteString(w, usage)
-	return fmt.Errorf("no command %q: must be build-samples, build or push", args[0])
+	return fmt.Errorf("no command %q: must be build-samples, build, runtimes or push", args[0])
 }
 
 // withoutTime shortens progress lines: they are read while they happen.
@@ -105,6 +109,21 @@ func buildSamples(ctx context.Context, flags *flag.FlagSet, args []string, log *
 	}
 	builder := &samples.Builder{Source: *source, Out: *out, Bases: bases, Log: log}
 	return builder.Build(ctx, flags.Args()...)
+}
+
+func listRuntimes(flags *flag.FlagSet, args []string, out io.Writer) error {
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() != 1 {
+		return errors.New("runtimes: one folder with image archives is required")
+	}
+	names, err := samples.Runtimes(flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, strings.Join(names, ","))
+	return err
 }
 
 // recipe is what the flags of build say.

@@ -228,10 +228,13 @@ type EnsureContainerRequest struct {
 	Code *CodeSource `protobuf:"bytes,15,opt,name=code,proto3" json:"code,omitempty"`
 	// Layers, mounted read-only at /opt as one tree; a file of a later one replaces that of an earlier one (AWS: at most 5).
 	Layers []*CodeSource `protobuf:"bytes,16,rep,name=layers,proto3" json:"layers,omitempty"`
-	// Runtime of code: provided.al2023, provided.al2, python3.N or nodejsN.x. The agent has a base image for it, or refuses.
+	// Runtime of code, by AWS's name: provided.al2023, python3.11, nodejs24.x, java21, ... The agent has a base image for it or
+	// for runtime_base, or refuses. Functions are told this name (AWS_EXECUTION_ENV).
 	Runtime string `protobuf:"bytes,17,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	// Handler of code, as AWS's runtimes understand it; may be empty for provided runtimes.
-	Handler       string `protobuf:"bytes,18,opt,name=handler,proto3" json:"handler,omitempty"`
+	Handler string `protobuf:"bytes,18,opt,name=handler,proto3" json:"handler,omitempty"`
+	// What runs the code in place of the agent's base image for runtime: the name of another runtime, or an image reference.
+	RuntimeBase   string `protobuf:"bytes,19,opt,name=runtime_base,json=runtimeBase,proto3" json:"runtime_base,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +391,13 @@ func (x *EnsureContainerRequest) GetRuntime() string {
 func (x *EnsureContainerRequest) GetHandler() string {
 	if x != nil {
 		return x.Handler
+	}
+	return ""
+}
+
+func (x *EnsureContainerRequest) GetRuntimeBase() string {
+	if x != nil {
+		return x.RuntimeBase
 	}
 	return ""
 }
@@ -1495,7 +1505,7 @@ var File_esb_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x06\n" +
+	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x06\n" +
 	"\x16EnsureContainerRequest\x12#\n" +
 	"\rfunction_name\x18\x01 \x01(\tR\ffunctionName\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12?\n" +
@@ -1521,7 +1531,8 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x04code\x18\x0f \x01(\v2\x18.esb.agent.v1.CodeSourceR\x04code\x120\n" +
 	"\x06layers\x18\x10 \x03(\v2\x18.esb.agent.v1.CodeSourceR\x06layers\x12\x18\n" +
 	"\aruntime\x18\x11 \x01(\tR\aruntime\x12\x18\n" +
-	"\ahandler\x18\x12 \x01(\tR\ahandler\x1a6\n" +
+	"\ahandler\x18\x12 \x01(\tR\ahandler\x12!\n" +
+	"\fruntime_base\x18\x13 \x01(\tR\vruntimeBase\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"B\n" +
