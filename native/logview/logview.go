@@ -22,7 +22,7 @@ const (
 	poll = 250 * time.Millisecond
 	// chunk bounds what is read of one file before the others have their turn.
 	chunk = 1 << 20
-	// lineSize is the assumed size of a line, to find the last ones without reading a whole file.
+	// lineSize is the size of a line that the search for the last ones begins with.
 	lineSize = 512
 )
 
@@ -36,10 +36,14 @@ type Options struct {
 	Lines int
 	// Follow goes on with what is written later, until ctx ends.
 	Follow bool
+	// Level leaves out what is less grave, empty: nothing.
+	Level string
+	// JSON writes lines as they are; else time, level, name and text are written, to be read.
+	JSON bool
 }
 
-// Show writes the last lines of the files that belong to the names, each with the file's name in front, and then follows
-// them, together with files that are made later.
+// Show writes the last lines of the files that belong to the names, in the order of time, and then follows them, together with
+// files that are made later.
 func Show(ctx context.Context, w io.Writer, o Options) error {
 	out := bufio.NewWriter(w)
 	v := viewer{options: o, out: out, files: map[string]*position{}}
@@ -50,10 +54,17 @@ func Show(ctx context.Context, w io.Writer, o Options) error {
 	if len(files) == 0 && !o.Follow {
 		return fmt.Errorf("no log of %s in %s: the names of services (agent, gateway, containerd), functions and containers can be given", strings.Join(o.Names, ", "), o.Dir)
 	}
+	var last []entry
 	for _, file := range files {
-		if err := v.begin(file); err != nil {
+		found, err := v.begin(file)
+		if err != nil {
 			return err
 		}
+		last = append(last, found...)
+	}
+	slices.SortStableFunc(last, func(a, b entry) int { return a.order.Compare(b.order) })
+	for _, e := range last {
+		e.write(out, o.JSON)
 	}
 	if err := out.Flush(); err != nil || !o.Follow {
 		return err
@@ -121,24 +132,48 @@ func wanted(name string, names []string) bool {
 	})
 }
 
-func (v *viewer) begin(file string) error {
+// begin returns the last lines of a file, each with the time of the line before where it has none, and makes the file one that is
+// followed.
+func (v *viewer) begin(file string) ([]entry, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return ignoreGone(err)
+		return nil, ignoreGone(err)
 	}
-	text := process.Tail(file, 0, int64(v.options.Lines)*lineSize)
-	lines := strings.SplitAfter(text, "\n")
-	rest := lines[len(lines)-1]
-	lines = lines[:len(lines)-1]
-	lines = lines[max(0, len(lines)-v.options.Lines):]
-	for _, line := range lines {
-		v.print(file, line)
-	}
-	if rest != "" && !v.options.Follow {
-		v.print(file, rest+"\n")
+	var found []entry
+	var rest string
+	// Lines are of any length: back until there are enough of them.
+	for size := int64(v.options.Lines+1) * lineSize; ; size *= 4 {
+		lines := strings.SplitAfter(process.Tail(file, 0, size), "\n")
+		rest, found = lines[len(lines)-1], found[:0]
+		if rest != "" && !v.options.Follow {
+			lines = append(lines[:len(lines)-1], rest, "")
+		}
+		var at time.Time
+		for _, line := range lines[:len(lines)-1] {
+			if e, ok := v.entry(file, line); ok {
+				if e.at.IsZero() && !at.IsZero() {
+					e.order = at
+				}
+				at = e.order
+				found = append(found, e)
+			}
+		}
+		if len(found) >= v.options.Lines || size >= info.Size() {
+			break
+		}
 	}
 	v.files[file] = &position{info: info, offset: info.Size(), rest: rest}
-	return nil
+	return found[max(0, len(found)-v.options.Lines):], nil
+}
+
+// entry reads a line; false when it is not to be shown.
+func (v *viewer) entry(file, line string) (entry, bool) {
+	text := trim([]byte(line))
+	if len(text) == 0 {
+		return entry{}, false
+	}
+	e := readEntry(text, strings.TrimSuffix(filepath.Base(file), ".log"))
+	return e, e.shown(v.options.Level)
 }
 
 // more prints what has come since the last look.
@@ -193,11 +228,9 @@ func (v *viewer) grow(file string) error {
 }
 
 func (v *viewer) print(file, line string) {
-	// What the agent has freed of a file reads as zeros.
-	if line = strings.Trim(line, "\x00"); line == "" {
-		return
+	if e, ok := v.entry(file, line); ok {
+		e.write(v.out, v.options.JSON)
 	}
-	_, _ = fmt.Fprintf(v.out, "%s | %s", strings.TrimSuffix(filepath.Base(file), ".log"), line)
 }
 
 // ignoreGone makes nothing of a file that was removed between listing and opening it.

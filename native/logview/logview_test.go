@@ -96,3 +96,49 @@ func TestShow_FreedPartOfAFile_IsSkipped(t *testing.T) {
 	require.NoError(t, Show(t.Context(), &out, Options{Dir: dir, Lines: 10}))
 	assert.Equal(t, "lambda-a-1 | head\nlambda-a-1 | tail\n", out.String())
 }
+
+const (
+	lineInfo  = `{"time":"2026-01-02T03:04:05.1Z","level":"INFO","type":"function","message":"hi","function":"f","request_id":"r","container_name":"lambda-f-1","stream":"stdout"}`
+	lineError = `{"time":"2026-01-02T03:04:05Z","level":"ERROR","type":"function","message":"[ERROR] no\nTraceback\rline 6","function":"f","container_name":"lambda-f-2"}`
+	lineAgent = `{"time":"2026-01-02T03:04:05.05Z","level":"WARN","msg":"slow","function":"f","error":"no such file","n":3}`
+)
+
+func TestShow_IsReadable_InTheOrderOfTime(t *testing.T) {
+	dir := t.TempDir()
+	mustAppend(t, filepath.Join(dir, "agent.log"), lineAgent+"\npanic: no\n")
+	mustAppend(t, filepath.Join(dir, "functions", "lambda-f-1.log"), lineInfo+"\n")
+	mustAppend(t, filepath.Join(dir, "functions", "lambda-f-2.log"), lineError+"\n")
+	show := func(o Options) string {
+		var out bytes.Buffer
+		o.Dir, o.Lines = dir, 10
+		require.NoError(t, Show(t.Context(), &out, o))
+		return out.String()
+	}
+	assert.Equal(t, "2026-01-02 03:04:05.000 ERROR f  [ERROR] no\n    Traceback\n    line 6\n"+
+		"2026-01-02 03:04:05.050 WARN  agent  slow error=\"no such file\" function=f n=3\n"+
+		"agent | panic: no\n"+
+		"2026-01-02 03:04:05.100 INFO  f  hi\n", show(Options{}))
+	assert.Equal(t, "2026-01-02 03:04:05.000 ERROR f  [ERROR] no\n    Traceback\n    line 6\n", show(Options{Names: []string{"f"}, Level: "WARN"}))
+	assert.Equal(t, lineError+"\n"+lineInfo+"\n", show(Options{Names: []string{"f"}, JSON: true}))
+	_, err := ParseLevel("loud")
+	assert.ErrorContains(t, err, "DEBUG, INFO, WARN, ERROR")
+}
+
+// Lines are longer, and those wanted rarer, than one look at the end of a file finds.
+func TestShow_ReadsBackUntilTheLinesAreThere(t *testing.T) {
+	dir := t.TempDir()
+	var text strings.Builder
+	for n := range 40 {
+		level := "INFO"
+		if n%10 == 0 {
+			level = "ERROR"
+		}
+		text.WriteString(`{"time":"2026-01-02T03:04:05Z","level":"` + level + `","type":"function","message":"` + strings.Repeat("x", 5000) + "\"}\n")
+	}
+	mustAppend(t, filepath.Join(dir, "functions", "lambda-a-1.log"), text.String())
+	for level, want := range map[string]int{"": 8, "ERROR": 4} {
+		var out bytes.Buffer
+		require.NoError(t, Show(t.Context(), &out, Options{Dir: dir, Lines: 8, Level: level}))
+		assert.Equal(t, want, strings.Count(out.String(), "\n"), level)
+	}
+}

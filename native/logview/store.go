@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,9 +35,9 @@ func (s Store) Search(ctx context.Context, w io.Writer, query string, o Options)
 		query = "*"
 	}
 	form := url.Values{"query": {query}}
-	if len(o.Names) > 0 {
-		// As a filter of its own, so that the query may have pipes.
-		form.Set("extra_filters", filter(o.Names))
+	// As a filter of its own, so that the query may have pipes.
+	if f := filter(o.Names, o.Level); f != "" {
+		form.Set("extra_filters", f)
 	}
 	var rows [][]byte
 	form.Set("limit", strconv.Itoa(o.Lines))
@@ -49,13 +48,13 @@ func (s Store) Search(ctx context.Context, w io.Writer, query string, o Options)
 		return err
 	}
 	if strings.Contains(string(bytes.Join(rows, nil)), `"_time"`) {
-		slices.SortStableFunc(rows, func(a, b []byte) int { return strings.Compare(parse(a).Time, parse(b).Time) })
+		slices.SortStableFunc(rows, func(a, b []byte) int { return readEntry(a, "").at.Compare(readEntry(b, "").at) })
 	}
 	out := bufio.NewWriter(w)
 	shown := map[string]bool{}
 	for _, row := range rows {
 		shown[string(row)] = true
-		printRow(out, row)
+		printRow(out, row, o.JSON)
 	}
 	if err := out.Flush(); err != nil || !o.Follow {
 		return err
@@ -64,7 +63,7 @@ func (s Store) Search(ctx context.Context, w io.Writer, query string, o Options)
 	err := s.ask(ctx, "tail", form, func(row []byte) error {
 		// The tail begins some seconds ago.
 		if !shown[string(row)] {
-			printRow(out, row)
+			printRow(out, row, o.JSON)
 		}
 		return out.Flush()
 	})
@@ -74,14 +73,25 @@ func (s Store) Search(ctx context.Context, w io.Writer, query string, o Options)
 	return nil
 }
 
-// filter is the LogsQL for services, containers and functions of these names.
-func filter(names []string) string {
+// filter is the LogsQL for services, containers and functions of these names, and what is at least as grave as level; "" for all.
+func filter(names []string, level string) string {
+	var grave string
+	if at := slices.Index(levels, level); at > 0 {
+		grave = "level:in(" + strings.Join(levels[at:], ",") + ")"
+	}
+	if len(names) == 0 {
+		return grave
+	}
 	quoted := make([]string, len(names))
 	for i, n := range names {
 		quoted[i] = strconv.Quote(n)
 	}
 	list := strings.Join(quoted, ",")
-	return "container_name:in(" + list + ") OR (job:=lambda function:in(" + list + "))"
+	whose := "container_name:in(" + list + ") OR (job:=lambda function:in(" + list + "))"
+	if grave != "" {
+		return "(" + whose + ") " + grave
+	}
+	return whose
 }
 
 // ask hands each row of an answer to row.
@@ -120,25 +130,10 @@ func (s Store) ask(ctx context.Context, what string, form url.Values, row func([
 	return nil
 }
 
-// line is what is shown of a row.
-type line struct {
-	Time      string `json:"_time"`
-	Container string `json:"container_name"`
-	Level     string `json:"level"`
-	Message   string `json:"_msg"`
-}
-
-func parse(row []byte) line {
-	var l line
-	_ = json.Unmarshal(row, &l) // a row of another shape is shown as it is
-	return l
-}
-
-func printRow(out io.Writer, row []byte) {
-	l := parse(row)
-	if l.Time == "" || l.Container == "" {
-		_, _ = fmt.Fprintf(out, "%s\n", row) // what a pipe such as count() makes
-		return
+func printRow(out io.Writer, row []byte, asJSON bool) {
+	e := readEntry(row, "")
+	if e.at.IsZero() || e.name == "" {
+		asJSON = true // what a pipe such as count() makes
 	}
-	_, _ = fmt.Fprintf(out, "%s | %s %-5s %s\n", l.Container, l.Time, l.Level, l.Message)
+	e.write(out, asJSON)
 }

@@ -52,10 +52,19 @@ func TestSearch_RowsInTheOrderOfTime_OtherShapesAsTheyAre(t *testing.T) {
 	store := mustStore(t)
 	var out bytes.Buffer
 	require.NoError(t, store.Search(t.Context(), &out, "", Options{Lines: 5}))
-	assert.Equal(t, "lambda-f-1 | 2026-01-02T03:04:05Z INFO  one\ngateway | 2026-01-02T03:04:06Z WARN  two\n", out.String())
+	assert.Equal(t, "2026-01-02 03:04:05.000 INFO  lambda-f-1  one\n2026-01-02 03:04:06.000 WARN  gateway  two\n", out.String())
+	out.Reset()
+	require.NoError(t, store.Search(t.Context(), &out, "", Options{Lines: 5, JSON: true}))
+	assert.Equal(t, rowOne+"\n"+rowTwo+"\n", out.String())
 	out.Reset()
 	require.NoError(t, store.Search(t.Context(), &out, "* | count() n", Options{Lines: 5}))
 	assert.Equal(t, `{"n":"7"}`+"\n", out.String())
+}
+
+func TestFilter_NamesAndLevel(t *testing.T) {
+	assert.Empty(t, filter(nil, "DEBUG"))
+	assert.Equal(t, "level:in(WARN,ERROR)", filter(nil, "WARN"))
+	assert.Equal(t, `(container_name:in("f") OR (job:=lambda function:in("f"))) level:in(ERROR)`, filter([]string{"f"}, "ERROR"))
 }
 
 func TestSearch_Follow_GoesOnWithoutRepeating(t *testing.T) {
@@ -64,7 +73,7 @@ func TestSearch_Follow_GoesOnWithoutRepeating(t *testing.T) {
 	var out screen
 	done := make(chan error, 1)
 	go func() { done <- store.Search(ctx, &out, "", Options{Lines: 5, Names: []string{"f"}, Follow: true}) }()
-	require.Eventually(t, func() bool { return strings.HasSuffix(out.String(), "lambda-f-2 | 2026-01-02T03:04:07Z ERROR new\n") }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.HasSuffix(out.String(), "2026-01-02 03:04:07.000 ERROR lambda-f-2  new\n") }, 30*time.Second, 10*time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	assert.Equal(t, 1, strings.Count(out.String(), "two"))

@@ -38,6 +38,7 @@ const usage = `esb runs the edge serverless box on this machine.
   esb down                           stop it and remove all that it has made, but images, logs and keys
   esb status [-json]                 services and containers; exit code 0 up, 3 down, 4 not healthy
   esb logs [-f] [-n lines] [name...] logs of services (agent, gateway, containerd), functions, containers
+       [-level WARN] [-json]         what is at least so grave; lines as they are, for programs
        [-store] [-q query]           from VictoriaLogs, by a LogsQL query such as request_id:=ID
   esb admin [METHOD] PATH            ask the gateway's admin listener as its operator: /readyz /pools /metrics /async /schedules
   esb build [group...]               build only: runtime services stores generate lint test (default: the first three)
@@ -78,7 +79,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	flags.SetOutput(io.Discard)
 	root := flags.String("root", "", "repository (default: the one around the current folder)")
 	asJSON, follow, lines := new(bool), new(bool), new(int)
-	store, query := new(bool), new(string)
+	store, query, level := new(bool), new(string), new(string)
 	switch command {
 	case "status":
 		flags.BoolVar(asJSON, "json", false, "print JSON")
@@ -87,11 +88,16 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 		flags.IntVar(lines, "n", 50, "lines of each file to begin with; of all together from VictoriaLogs")
 		flags.BoolVar(store, "store", false, "from VictoriaLogs instead of files")
 		flags.StringVar(query, "q", "", "LogsQL query, from VictoriaLogs")
+		flags.StringVar(level, "level", "", "what is at least so grave: DEBUG, INFO, WARN, ERROR")
+		flags.BoolVar(asJSON, "json", false, "lines as they are, for programs")
 	case "up", "down", "build", "admin":
 	default:
 		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
 	}
-	if err := flags.Parse(args[1:]); err != nil {
+	if err := flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
+		_, err := io.WriteString(out, usage)
+		return exitOK, err
+	} else if err != nil {
 		return exitUsage, fmt.Errorf("%s: %w\n\n%s", command, err, usage)
 	}
 	if flags.NArg() > 0 && command != "logs" && command != "build" && command != "admin" {
@@ -125,7 +131,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	case "status":
 		return status(ctx, box, *asJSON, out)
 	case "logs":
-		o := logview.Options{Dir: s.LogsDir(), Names: flags.Args(), Lines: *lines, Follow: *follow}
+		o := logview.Options{Dir: s.LogsDir(), Names: flags.Args(), Lines: *lines, Follow: *follow, JSON: *asJSON}
+		if *level != "" {
+			if o.Level, err = logview.ParseLevel(*level); err != nil {
+				return exitUsage, err
+			}
+		}
 		if *store || *query != "" || !isDir(o.Dir) { // there are no files here when the box runs in Docker
 			logs := logview.Store{URL: s.LogsURL, User: s.LogsUser, Password: getenv("VICTORIALOGS_PASSWORD")}
 			if logs.Password == "" && s.LogsPasswordFile != "" {
