@@ -1,6 +1,7 @@
 package event_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -145,15 +146,23 @@ func TestMap_V2(t *testing.T) {
 		name, payload string
 		want          mapped
 	}{
-		{"text", `"hello"`, mapped{200, jsonType, `"hello"`}},
+		{"text", `"hello"`, mapped{200, jsonType, `hello`}},
+		{"text with escapes", ` "a\n\"b\" \u00e9\ud83d\ude00" `, mapped{200, jsonType, "a\n\"b\" é😀"}},
+		{"empty text", `""`, mapped{200, jsonType, ``}},
+		{"JSON in a text", `"{\"statusCode\": 404}"`, mapped{200, jsonType, `{"statusCode": 404}`}},
 		{"number", `3`, mapped{200, jsonType, `3`}},
-		{"list", `[1, {"statusCode":404}]`, mapped{200, jsonType, `[1, {"statusCode":404}]`}},
+		{"boolean", ` true`, mapped{200, jsonType, `true`}},
+		{"list", `[1, {"statusCode":404}]`, mapped{200, jsonType, `[1,{"statusCode":404}]`}},
+		{"spaces", " {\n\t\"a b\\\\\" : [ 1 , \"\\\" c\" ] } ", mapped{200, jsonType, `{"a b\\":[1,"\" c"]}`}},
 		{"null", `null`, mapped{200, jsonType, `null`}},
 		{"object without status", `{"message":"x","n":{"statusCode":[404]}}`, mapped{200, jsonType, `{"message":"x","n":{"statusCode":[404]}}`}},
 		{"status", `{"a":[{"b":"}\""}],"statusCode":404,"body":"no","unknown":{"x":[1,2,"]"]},"more":-1.5e3}`, mapped{404, []string{text}, "no"}},
 		{"cookies", `{"statusCode":200,"cookies":["a=1","b=2"],"headers":{"Content-Type":"text/css"}}`,
 			mapped{200, []string{"Content-Type: text/css", "Set-Cookie: a=1", "Set-Cookie: b=2"}, ""}},
 		{"base64 by the flag alone", `{"statusCode":200,"isBase64Encoded":true,"body":"aGk="}`, mapped{200, []string{text}, "hi"}},
+		{"body an object", `{"statusCode":201,"body": { "a" : [ 1, "x y" ] } ,"headers":{"A":"b"}}`,
+			mapped{201, []string{"A: b", text}, `{"a":[1,"x y"]}`}},
+		{"body a list", `{"statusCode":200,"body":[ 1 ]}`, mapped{200, []string{text}, `[1]`}},
 		{"multiValueHeaders is unknown", `{"statusCode":200,"multiValueHeaders":{"A":"b"}}`, mapped{200, []string{text}, ""}},
 	}
 	for _, tt := range tests {
@@ -163,7 +172,7 @@ func TestMap_V2(t *testing.T) {
 			assert.Equal(t, tt.want, got)
 		})
 	}
-	for _, payload := range []string{``, `{`, `nope`, `{"statusCode":"x"}`, `{"statusCode":200,"body":{}}`, `{"statusCode":200,"cookies":["a\nb"]}`} {
+	for _, payload := range []string{``, `{`, `nope`, `{"statusCode":"x"}`, `{"statusCode":200,"cookies":["a\nb"]}`} {
 		_, err := mapResult(&gateway.Route{Payload: gateway.PayloadV2}, payload, "")
 		assert.Equal(t, gateway.CodeFunction, gateway.ErrorCode(err), payload)
 	}
@@ -199,12 +208,37 @@ func FuzzMap(f *testing.F) {
 					}
 				}
 			}
+			if route.Payload == gateway.PayloadV2 {
+				checkWhole(t, payload, a.Body)
+			}
 			if route.Payload == gateway.PayloadV1 && checkable && !strings.Contains(body, "\ufffd") &&
 				strings.ToValidUTF8(string(a.Body), "\ufffd") != strings.ToValidUTF8(body, "\ufffd") {
 				t.Fatalf("body %q, want %q", a.Body, body)
 			}
 		}
 	})
+}
+
+// checkWhole: what is no object with a statusCode is the body, a text as itself and all else as the same JSON.
+func checkWhole(t *testing.T, payload, body []byte) {
+	t.Helper()
+	var members map[string]json.RawMessage
+	if json.Unmarshal(payload, &members) == nil {
+		if _, found := members["statusCode"]; found {
+			return
+		}
+	}
+	var text string
+	if json.Unmarshal(payload, &text) == nil && strings.TrimSpace(string(payload)) != "null" {
+		if !strings.Contains(text, "\ufffd") && string(body) != text {
+			t.Fatalf("body %q, want the text %q", body, text)
+		}
+		return
+	}
+	var want bytes.Buffer
+	if err := json.Compact(&want, payload); err != nil || want.String() != string(body) {
+		t.Fatalf("body %q, want %q (%v)", body, want.String(), err)
+	}
 }
 
 // plainBody is the text of a result's body as encoding/json reads it, if there is just one and it is not in base64.

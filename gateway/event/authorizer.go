@@ -35,7 +35,7 @@ func (b *Builder) appendAuthorizerEventV1(dst []byte, r *Request, arn string, id
 	dst = appendMember(dst, "type", "REQUEST")
 	dst = appendMember(dst, "methodArn", arn)
 	dst = appendMember(dst, "resource", r.Route.Path)
-	dst = appendMember(dst, "path", r.Path)
+	dst = appendPathV1(dst, r)
 	dst = appendMember(dst, "httpMethod", r.HTTP.Method)
 	dst = appendHeadersV1(dst, r)
 	if q := parseQuery(r.Query); len(q.params) > 0 {
@@ -44,11 +44,7 @@ func (b *Builder) appendAuthorizerEventV1(dst []byte, r *Request, arn string, id
 		dst = append(dst, `"queryStringParameters":{},"multiValueQueryStringParameters":{},`...)
 	}
 	dst = append(dst, `"pathParameters":`...)
-	if len(r.PathParameters) > 0 {
-		dst = appendPathParameters(dst, r.PathParameters)
-	} else {
-		dst = append(dst, "{}"...)
-	}
+	dst = appendPathParametersV1(dst, r, "{}")
 	dst = append(dst, `,"stageVariables":`...)
 	dst = appendStageVariables(dst, r, "{}")
 	dst = append(dst, `,"requestContext":`...)
@@ -74,7 +70,7 @@ func (b *Builder) appendAuthorizerEventV2(dst []byte, r *Request, arn string, id
 	dst = appendRouteKey(dst, r)
 	dst = append(dst, ',')
 	dst = append(dst, `"rawPath":`...)
-	dst = appendStagePath(dst, Stage(r.API, true), r.Path)
+	dst = appendStagePath(dst, r, Stage(r.API, true))
 	dst = append(dst, ',')
 	dst = appendMember(dst, "rawQueryString", r.Query)
 	dst = appendCookies(dst, r.HTTP.Header["Cookie"])

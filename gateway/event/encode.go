@@ -61,6 +61,18 @@ func appendText[S string | []byte](dst []byte, s S) []byte {
 	return append(dst, s[start:]...)
 }
 
+// appendLower appends the name of a header in lower case as a JSON string.
+func appendLower(dst []byte, name string) []byte {
+	start := len(dst)
+	dst = appendString(dst, name)
+	for i := start; i < len(dst); i++ {
+		if c := dst[i]; 'A' <= c && c <= 'Z' {
+			dst[i] = c + 'a' - 'A'
+		}
+	}
+	return dst
+}
+
 // appendNullable appends s as a JSON string, or null when it is empty.
 func appendNullable(dst []byte, s string) []byte {
 	if s == "" {

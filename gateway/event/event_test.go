@@ -203,9 +203,19 @@ func TestBuilder_BodyV2(t *testing.T) {
 	}{
 		{"application/json; charset=utf-8", "", "{}", false},
 		{"text/csv", "", "a,b", false},
-		{"application/vnd.api+json", "", "{}", false},
-		{"", "", "plain", false},
-		{"", "", "\xff", true},
+		{"application/json", "", "\xff", true},
+		{"TEXT/HTML;charset=latin1", "", "x", false},
+		{"application/xml", "", "<a/>", false},
+		{"application/javascript", "", "1", false},
+		{"application/vnd.api+json", "", "{}", true},
+		{"application/ld+json", "", "{}", true},
+		{"application/soap+xml", "", "<a/>", true},
+		{"image/svg+xml", "", "<svg/>", true},
+		{"application/x-ndjson", "", "{}", true},
+		{"application/yaml", "", "a: 1", true},
+		{"multipart/form-data; boundary=x", "", "--x--", true},
+		{"textual/plain", "", "x", true},
+		{"", "", "plain", true},
 		{"application/x-www-form-urlencoded", "", "a=b", true},
 		{"image/png", "", "x", true},
 		{"text/plain", "gzip", "x", true},
@@ -218,6 +228,131 @@ func TestBuilder_BodyV2(t *testing.T) {
 			r.HTTP.Header.Set("Content-Encoding", tt.encoding)
 			assert.Equal(t, tt.encoded, string(decoded(t, r)["isBase64Encoded"]) == "true")
 		})
+	}
+}
+
+// TestBuilder_Paths: HTTP APIs decode paths once, REST APIs pass them as they were sent (hotsock/voker,
+// vokerhttp/testdata/ingress-paths.json and apigwv1-request.json, captured on AWS in July 2026).
+func TestBuilder_Paths(t *testing.T) {
+	for sent, decodedPath := range map[string]string{
+		"/plain":                             "/plain",
+		"/space%20value":                     "/space value",
+		"/hash%23value":                      "/hash#value",
+		"/slash%2Fvalue":                     "/slash/value",
+		"/unicode-%CE%BB-%E4%B8%96%E7%95%8C": "/unicode-λ-世界",
+		"/plus+value":                        "/plus+value",
+		"/twice%252Fvalue":                   "/twice%2Fvalue", // AWS decodes twice
+		"/trailing/%2F/":                     "/trailing///",
+		"//two":                              "//two",
+		"/no-utf8%FF":                        "/no-utf8%FF", // the gateway refuses it before there is an event
+	} {
+		text := func(e json.RawMessage) (s string) {
+			require.NoError(t, json.Unmarshal(e, &s))
+			return s
+		}
+		r := mustRequest(t, "testdata/v1-bare")
+		r.SentPath, r.Path = sent, "/"+strings.TrimLeft(sent, "/")
+		r.PathParameters = map[string]string{"proxy": strings.Trim(sent, "/")}
+		r.API = &gateway.API{Stage: "dev"}
+		var parameters map[string]string
+		var context struct {
+			Path string
+			HTTP struct{ Path string }
+		}
+		read := func() (e map[string]json.RawMessage) {
+			e = decoded(t, r)
+			require.NoError(t, json.Unmarshal(e["pathParameters"], &parameters))
+			require.NoError(t, json.Unmarshal(e["requestContext"], &context))
+			return e
+		}
+
+		e := read()
+		assert.Equal(t, r.Path, text(e["path"]), "REST")
+		assert.Equal(t, "/dev"+sent, context.Path, "REST")
+		assert.Equal(t, strings.Trim(sent, "/"), parameters["proxy"], "REST")
+
+		r.Route.API = gateway.APITypeHTTP
+		e = read()
+		assert.Equal(t, decodedPath, text(e["path"]), "HTTP API, format 1.0")
+		assert.Equal(t, "/dev"+decodedPath, context.Path, "HTTP API, format 1.0")
+		assert.Equal(t, strings.Trim(decodedPath, "/"), strings.Trim(parameters["proxy"], "/"), "HTTP API, format 1.0")
+
+		r.Route.Payload = gateway.PayloadV2
+		e = read()
+		assert.Equal(t, "/dev"+decodedPath, text(e["rawPath"]), "HTTP API")
+		assert.Equal(t, "/dev"+decodedPath, context.HTTP.Path, "HTTP API")
+		assert.Equal(t, strings.Trim(decodedPath, "/"), strings.Trim(parameters["proxy"], "/"), "HTTP API")
+	}
+}
+
+func TestDecodePath(t *testing.T) {
+	for sent, want := range map[string]string{"/a": "/a", "/a%20b": "/a b", "/%2F": "//", "/%00": "/\x00", "": ""} {
+		got, ok := event.DecodePath(sent)
+		assert.True(t, ok, sent)
+		assert.Equal(t, want, got)
+	}
+	for _, sent := range []string{"/%", "/%4", "/%zz", "/%FF", "/%C3", "/%C3%28"} {
+		_, ok := event.DecodePath(sent)
+		assert.False(t, ok, sent)
+	}
+}
+
+// TestBuilder_HeaderNames: HTTP/2 has lower case only, and REST events keep that but for the names that API Gateway writes itself
+// (hotsock/voker, vokerhttp/testdata/apigwv1-request.json).
+func TestBuilder_HeaderNames(t *testing.T) {
+	for version, want := range map[int][]string{
+		1: {"Accept", "Authorization", "Cookie", "Host", "Origin", "User-Agent", "X-Amzn-Trace-Id", "X-Custom", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"},
+		2: {"accept", "Authorization", "cookie", "Host", "origin", "User-Agent", "X-Amzn-Trace-Id", "x-custom", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"},
+	} {
+		r := mustRequest(t, "testdata/v1-bare")
+		r.HTTP.ProtoMajor = version
+		r.HTTP.Header = http.Header{"Accept": {"*/*"}, "Authorization": {"x"}, "Cookie": {"a=b"}, "Origin": {"o"}, "User-Agent": {"curl"}, "X-Custom": {"1", "2"}}
+		e := decoded(t, r)
+		for _, member := range []string{"headers", "multiValueHeaders"} {
+			var headers map[string]json.RawMessage
+			require.NoError(t, json.Unmarshal(e[member], &headers))
+			assert.ElementsMatch(t, want, keys(headers), member)
+		}
+	}
+}
+
+// TestBuilder_ContentLength: HTTP APIs say it always (captured on AWS: milliHQ/terraform-aws-next-js pull 31), REST APIs never.
+func TestBuilder_ContentLength(t *testing.T) {
+	for name, c := range map[string]struct {
+		length int64
+		body   []byte
+		want   string
+	}{
+		"no body":                              {0, nil, `"0"`},
+		"announced":                            {3, []byte("abc"), `"3"`},
+		"chunked":                              {-1, []byte("abcd"), `"4"`},
+		"chunked, empty":                       {-1, []byte{}, `"0"`},
+		"chunked, not read by an authorizer":   {-1, nil, ""},
+		"announced, not read by an authorizer": {5, nil, `"5"`},
+	} {
+		r := mustRequest(t, "testdata/v1-bare")
+		r.HTTP.ContentLength, r.Body = c.length, c.body
+		r.HTTP.Header.Set("Content-Length", "77")
+		header := func(member string) string {
+			var headers map[string]json.RawMessage
+			require.NoError(t, json.Unmarshal(decoded(t, r)[member], &headers))
+			for n, v := range headers {
+				if strings.EqualFold(n, "content-length") {
+					return n + " " + string(v)
+				}
+			}
+			return ""
+		}
+		assert.Empty(t, header("headers"), name)
+		r.Route.API = gateway.APITypeHTTP
+		want, all := "", ""
+		if c.want != "" {
+			want, all = "Content-Length "+c.want, "Content-Length ["+c.want+"]"
+		}
+		assert.Equal(t, want, header("headers"), name)
+		assert.Equal(t, all, header("multiValueHeaders"), name)
+		r.Route.Payload = gateway.PayloadV2
+		assert.Equal(t, strings.ToLower(want), header("headers"), name)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
@@ -120,13 +121,17 @@ func FuzzBuilderV1(f *testing.F) {
 		if err := json.Unmarshal(text, &e); err != nil {
 			t.Fatalf("not JSON: %v: %s", err, text)
 		}
-		if httpAPI != (e.Version != nil) || e.Path != utf8Text(path) || !strings.HasSuffix(e.RequestContext.Path, utf8Text(path)) {
+		wantPath, wantValue := path, value
+		if httpAPI {
+			wantPath, wantValue = unescaped(path), unescaped(value)
+		}
+		if httpAPI != (e.Version != nil) || e.Path != utf8Text(wantPath) || !strings.HasSuffix(e.RequestContext.Path, utf8Text(wantPath)) {
 			t.Fatalf("version %v, path %q, context %+v", e.Version, e.Path, e.RequestContext)
 		}
 		if (variable != "") != (e.StageVariables["v"] == utf8Text(variable) && e.RequestContext.Stage == "dev") {
 			t.Fatalf("stage variables %v, stage %q", e.StageVariables, e.RequestContext.Stage)
 		}
-		if e.PathParameters["id"] != utf8Text(value) {
+		if e.PathParameters["id"] != utf8Text(wantValue) {
 			t.Fatalf("path parameters %v", e.PathParameters)
 		}
 		checkBody(t, r, e.Body, e.IsBase64Encoded)
@@ -136,7 +141,7 @@ func FuzzBuilderV1(f *testing.F) {
 				t.Fatalf("header %q: %q and %q", n, e.Headers[n], values)
 			}
 		}
-		if sent, there := e.MultiValueHeaders[name]; there && utf8.ValidString(name) && !written(name) {
+		if sent, there := e.MultiValueHeaders[name]; there && utf8.ValidString(name) && !written(name) && name != "Content-Length" {
 			want := []string{utf8Text(value), utf8Text(query)}
 			if name == "Content-Type" {
 				want = append([]string{utf8Text(contentType)}, want...)
@@ -146,6 +151,14 @@ func FuzzBuilderV1(f *testing.F) {
 			}
 		}
 	})
+}
+
+// unescaped is what HTTP APIs make of a path, as far as it can be decoded.
+func unescaped(path string) string {
+	if text, err := url.PathUnescape(path); err == nil && utf8.ValidString(text) {
+		return text
+	}
+	return path
 }
 
 // written says whether the gateway writes a header itself.
@@ -216,7 +229,7 @@ func FuzzBuilderV2(f *testing.F) {
 		if err := json.Unmarshal(text, &e); err != nil {
 			t.Fatalf("not JSON: %v: %s", err, text)
 		}
-		wantPath := utf8Text(path)
+		wantPath := utf8Text(unescaped(path))
 		if variable != "" {
 			wantPath = "/dev" + wantPath
 		}

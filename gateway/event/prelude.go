@@ -61,8 +61,8 @@ func (p *Prelude) Add(b []byte) (rest []byte, err error) {
 }
 
 // Answer is the beginning of the answer: status and headers, mapped as Map does; its Body is empty. Its error has
-// CodeFunction when the prelude is not whole or has a wrong shape: an object of statusCode, headers, multiValueHeaders
-// and cookies alone (AWS: the same guide).
+// CodeFunction when the prelude is not whole or has a wrong shape: an object in which statusCode (200 when it is left out),
+// headers, multiValueHeaders and cookies count (AWS: the same guide).
 func (p *Prelude) Answer() (Answer, error) {
 	if !p.done {
 		return Answer{}, wrongShape("the stream ended before its prelude did")
@@ -89,7 +89,7 @@ func (p *Prelude) Answer() (Answer, error) {
 				r.cookies, err = readList(s, key)
 			}
 		default:
-			err = wrongShape("unknown member %q of the prelude", short(key))
+			s.skip() // AWS passes over what it does not know
 		}
 		return err
 	})

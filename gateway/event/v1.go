@@ -16,12 +16,12 @@ func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 		dst = append(dst, `"version":"1.0",`...)
 	}
 	dst = appendMember(dst, "resource", r.Route.Path)
-	dst = appendMember(dst, "path", r.Path)
+	dst = appendPathV1(dst, r)
 	dst = appendMember(dst, "httpMethod", r.HTTP.Method)
 	dst = appendHeadersV1(dst, r)
 	dst = appendQueryV1(dst, r.Query)
 	dst = append(dst, `"pathParameters":`...)
-	dst = appendPathParameters(dst, r.PathParameters)
+	dst = appendPathParametersV1(dst, r, "null")
 	dst = append(dst, `,"stageVariables":`...)
 	dst = appendStageVariables(dst, r, "null")
 	dst = append(dst, `,"requestContext":`...)
@@ -43,6 +43,15 @@ func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 	return append(dst, '}')
 }
 
+// appendPathV1 appends path. A REST API's has no more than one slash at its beginning (recorded: "/stage//x" has the path
+// "/x"); an HTTP API's is what rawPath of format 2.0 is, without the stage.
+func appendPathV1(dst []byte, r *Request) []byte {
+	if r.Route.HTTPAPI() {
+		return appendMember(dst, "path", decoded(r.sentPath()))
+	}
+	return appendMember(dst, "path", r.Path)
+}
+
 // binaryBody says whether a body travels as base64.
 func binaryBody(r *Request) bool {
 	if r.Route.HTTPAPI() {
@@ -54,19 +63,26 @@ func binaryBody(r *Request) bool {
 // appendHeadersV1 appends headers (the last value of each) and multiValueHeaders (all of them).
 func appendHeadersV1(dst []byte, r *Request) []byte {
 	// The names that the gateway writes itself; the client's own values were skipped.
-	added := [...][2]string{
+	all := [...][2]string{
 		{"Host", r.HTTP.Host},
 		{"X-Amzn-Trace-Id", r.TraceID},
 		{"X-Forwarded-For", forwardedFor(r)},
 		{"X-Forwarded-Port", r.Port},
 		{"X-Forwarded-Proto", r.Scheme},
+		{"Content-Length", ""},
+	}
+	added := all[:5]
+	if r.Route.HTTPAPI() {
+		if all[5][1] = contentLength(r); all[5][1] != "" {
+			added = all[:]
+		}
 	}
 	dst = append(dst, `"headers":{`...)
 	for name, values := range r.HTTP.Header {
 		if len(values) == 0 || removed(name) {
 			continue
 		}
-		dst = appendString(dst, name)
+		dst = appendNameV1(dst, r, name)
 		dst = append(dst, ':')
 		dst = appendString(dst, values[len(values)-1])
 		dst = append(dst, ',')
@@ -80,7 +96,7 @@ func appendHeadersV1(dst []byte, r *Request) []byte {
 		if len(values) == 0 || removed(name) {
 			continue
 		}
-		dst = appendString(dst, name)
+		dst = appendNameV1(dst, r, name)
 		dst = append(dst, ':', '[')
 		for _, v := range values {
 			dst = appendString(dst, v)
@@ -98,6 +114,29 @@ func appendHeadersV1(dst []byte, r *Request) []byte {
 	}
 	dst = closeWith(dst, '}')
 	return append(dst, ',')
+}
+
+// appendNameV1 appends the name of a header as the client spelt it, as far as that is known: HTTP/2 has lower case only, of
+// HTTP/1.1 net/http leaves the canonical form. AWS writes some names itself, whatever the client speaks (captures of REST
+// events over HTTP/2: hotsock/voker, vokerhttp/testdata/apigwv1-request.json).
+func appendNameV1(dst []byte, r *Request, name string) []byte {
+	if r.HTTP.ProtoMajor < 2 || name == "User-Agent" || name == "Authorization" {
+		return appendString(dst, name)
+	}
+	return appendLower(dst, name)
+}
+
+// contentLength is the header of that name, which HTTP APIs have also where the client sent none: "0" without a body
+// (captures: milliHQ/terraform-aws-next-js pull 31). It is empty for a body of a length that is not known yet.
+func contentLength(r *Request) string {
+	n := r.HTTP.ContentLength
+	if n < 0 {
+		if r.Body == nil {
+			return ""
+		}
+		n = int64(len(r.Body))
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // appendQueryV1 appends queryStringParameters (the last value of each) and multiValueQueryStringParameters (all,
@@ -136,12 +175,16 @@ func appendQueryV1(dst []byte, raw string) []byte {
 	return append(dst, ',')
 }
 
-func appendPathParameters(dst []byte, params map[string]string) []byte {
-	if len(params) == 0 {
-		return append(dst, "null"...)
+// appendPathParametersV1 appends the parameters, or empty when there are none: decoded for an HTTP API.
+func appendPathParametersV1(dst []byte, r *Request, empty string) []byte {
+	if len(r.PathParameters) == 0 {
+		return append(dst, empty...)
+	}
+	if r.Route.HTTPAPI() {
+		return appendDecoded(dst, r.PathParameters)
 	}
 	dst = append(dst, '{')
-	for name, value := range params {
+	for name, value := range r.PathParameters {
 		dst = appendString(dst, name)
 		dst = append(dst, ':')
 		dst = appendString(dst, value)
@@ -174,7 +217,7 @@ func (b *Builder) appendContextV1(dst []byte, r *Request) []byte {
 	}
 	stage := Stage(r.API, r.Route.HTTPAPI())
 	dst = append(dst, `"path":`...)
-	dst = appendStagePath(dst, stage, r.Path)
+	dst = appendStagePath(dst, r, stage)
 	dst = append(dst, ',')
 	dst = appendMember(dst, "protocol", Protocol)
 	dst = appendMember(dst, "requestId", r.RequestID)

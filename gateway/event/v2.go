@@ -2,7 +2,6 @@ package event
 
 import (
 	"encoding/base64"
-	"net/url"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -16,7 +15,7 @@ func (b *Builder) appendV2(dst []byte, r *Request) []byte {
 	dst = appendRouteKey(dst, r)
 	dst = append(dst, ',')
 	dst = append(dst, `"rawPath":`...)
-	dst = appendStagePath(dst, Stage(r.API, true), r.Path)
+	dst = appendStagePath(dst, r, Stage(r.API, true))
 	dst = append(dst, ',')
 	dst = appendMember(dst, "rawQueryString", r.Query)
 	dst = appendCookies(dst, r.HTTP.Header["Cookie"])
@@ -87,12 +86,11 @@ func appendCookies(dst []byte, headers []string) []byte {
 func appendHeadersV2(dst []byte, r *Request) []byte {
 	dst = append(dst, `"headers":{`...)
 	for name, values := range r.HTTP.Header {
-		if len(values) == 0 || name == "Cookie" || name != "Content-Length" && removed(name) {
+		if len(values) == 0 || name == "Cookie" || removed(name) {
 			continue
 		}
-		dst = append(dst, '"')
-		dst = appendText(dst, strings.ToLower(name))
-		dst = append(dst, `":"`...)
+		dst = appendLower(dst, name)
+		dst = append(dst, `:"`...)
 		for i, v := range values {
 			if i > 0 {
 				dst = append(dst, ',')
@@ -100,6 +98,9 @@ func appendHeadersV2(dst []byte, r *Request) []byte {
 			dst = appendText(dst, v)
 		}
 		dst = append(dst, '"', ',')
+	}
+	if n := contentLength(r); n != "" {
+		dst = appendMember(dst, "content-length", n)
 	}
 	dst = appendMember(dst, "host", r.HTTP.Host)
 	dst = appendMember(dst, "x-amzn-trace-id", r.TraceID)
@@ -138,12 +139,9 @@ func appendQueryV2(dst []byte, raw string) []byte {
 func appendDecoded(dst []byte, params map[string]string) []byte {
 	dst = append(dst, '{')
 	for name, value := range params {
-		if decoded, err := url.PathUnescape(value); err == nil {
-			value = decoded
-		}
 		dst = appendString(dst, name)
 		dst = append(dst, ':')
-		dst = appendString(dst, value)
+		dst = appendString(dst, decoded(value))
 		dst = append(dst, ',')
 	}
 	return closeWith(dst, '}')
@@ -161,7 +159,7 @@ func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
 	dst = append(dst, `"http":{`...)
 	dst = appendMember(dst, "method", r.HTTP.Method)
 	dst = append(dst, `"path":`...)
-	dst = appendStagePath(dst, stage, r.Path)
+	dst = appendStagePath(dst, r, stage)
 	dst = append(dst, ',')
 	dst = appendMember(dst, "protocol", Protocol)
 	dst = appendMember(dst, "sourceIp", r.SourceIP)
@@ -180,8 +178,9 @@ func (b *Builder) appendContextV2(dst []byte, r *Request) []byte {
 	return append(dst, '}')
 }
 
-// textBodyV2 says whether a body travels as text. HTTP APIs have no list of binary types: text/*, JSON, XML and
-// JavaScript are text, all else is base64 [?]; a route's own list adds to that.
+// textBodyV2 says whether a body travels as text. HTTP APIs have no list of binary types: text/* and the types of JSON, XML and
+// JavaScript are text, all else is base64, "+json", "+xml" and a missing type too (tried on AWS by ministackorg/ministack pull
+// 766). A route's own list adds to that, and so do a Content-Encoding and what is no UTF-8, which no text could carry [?].
 func textBodyV2(r *Request) bool {
 	h := r.HTTP.Header
 	kind := strings.ToLower(mediaType(first(h, "Content-Type")))
@@ -189,8 +188,7 @@ func textBodyV2(r *Request) bool {
 		return false
 	}
 	switch {
-	case kind == "", strings.HasPrefix(kind, "text/"), kind == "application/json", kind == "application/xml",
-		kind == "application/javascript", strings.HasSuffix(kind, "+json"), strings.HasSuffix(kind, "+xml"):
+	case strings.HasPrefix(kind, "text/"), kind == "application/json", kind == "application/xml", kind == "application/javascript":
 		return utf8.Valid(r.Body)
 	}
 	return false

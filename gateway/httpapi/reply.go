@@ -43,7 +43,7 @@ func (f *front) values(x *exchange, httpAPI bool) *response.Values {
 	v := &response.Values{
 		RequestID:         x.ids.request,
 		ExtendedRequestID: x.ids.extended,
-		Path:              event.StagePath(stage, x.path),
+		Path:              event.StagePath(stage, x.sent),
 		Method:            x.r.Method,
 		Protocol:          event.Protocol,
 		Host:              event.DomainName(x.r.Host),
