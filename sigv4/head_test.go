@@ -96,3 +96,24 @@ func assertReason(t *testing.T, want Reason, err error) {
 	require.ErrorAs(t, err, &refused)
 	assert.Equal(t, want, refused.Reason, refused.Message)
 }
+
+// TestHead_SignedTransferEncoding: curl signs all headers that it sends itself, and Go's server takes this one out of the header.
+func TestHead_SignedTransferEncoding(t *testing.T) {
+	signed := request(t)
+	signed.Header.Del(HeaderSecurityToken)
+	signed.TransferEncoding = []string{"chunked"}
+	scope := Scope{Date: signedAt.Format(dateFormat), Region: "us-east-1", Service: "dynamodb"}
+	headers := []string{"host", "transfer-encoding", "x-amz-date", "x-amz-target"}
+	text := strings.Join([]string{"POST", "/", "", "host:" + signed.Host, "transfer-encoding:chunked",
+		"x-amz-date:" + signed.Header.Get(HeaderDate), "x-amz-target:" + signed.Header.Get("X-Amz-Target"), "", strings.Join(headers, ";"), HashPayload([]byte(body))}, "\n")
+	signed.Header.Set("Authorization", algorithm+" Credential="+access+"/"+scope.String()+", SignedHeaders="+strings.Join(headers, ";")+
+		", Signature="+sign(scope.Key(secret), scope, signed.Header.Get(HeaderDate), text))
+	given, err := verifierAt(signedAt).Head(signed)
+	require.NoError(t, err)
+	_, err = verifierAt(signedAt).Complete(signed, given, []byte(body))
+	require.NoError(t, err)
+
+	signed.TransferEncoding = nil
+	_, err = verifierAt(signedAt).Head(signed)
+	assertReason(t, Mismatch, err)
+}

@@ -199,7 +199,10 @@ func headerValues(r *http.Request, name string) []string {
 		}
 		return []string{strconv.FormatInt(r.ContentLength, 10)}
 	}
-	return r.Header[textproto.CanonicalMIMEHeaderKey(name)]
+	if values := r.Header[textproto.CanonicalMIMEHeaderKey(name)]; values != nil || name != "transfer-encoding" {
+		return values
+	}
+	return r.TransferEncoding // Go keeps it apart from the header
 }
 
 // writeTrimmed writes a value without the spaces around it, and with one space for several in a row.
