@@ -95,7 +95,7 @@ func TestWrite(t *testing.T) {
 // TestOf_LeavesTheRest: what a route may be meant for is left to the routes.
 func TestOf_LeavesTheRest(t *testing.T) {
 	for name, r := range map[string]*http.Request{
-		"not signed":            httptest.NewRequest("GET", "/?Action=ListUsers", nil),
+		"not signed":            httptest.NewRequest(http.MethodGet, "/?Action=ListUsers", nil),
 		"a route with IAM":      signed(t, "execute-api", "POST", "/x", "{}", json1),
 		"a function's own URL":  signed(t, "lambda", "POST", "/x", "{}", nil),
 		"a service of somebody": signed(t, "my-service", "POST", "/x", "{}", map[string]string{"Content-Type": "application/json"}),

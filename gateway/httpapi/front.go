@@ -19,6 +19,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
+	"github.com/edge-serverless-box/esb/gateway/awsapi"
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/response"
@@ -172,6 +173,10 @@ func (f *front) serve(x *exchange) {
 	case lambdaapi.Owns(x.path) && f.lambda != nil: // with slashes before it, too: no route may have it
 		f.serveLambda(x)
 	default:
+		if service, ok := awsapi.Of(x.r); ok {
+			x.refuseService(service)
+			break
+		}
 		x.err = f.proxy(x)
 	}
 	if x.err != nil && x.status == 0 {

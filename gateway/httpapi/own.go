@@ -9,6 +9,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
+	"github.com/edge-serverless-box/esb/gateway/awsapi"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 )
 
@@ -109,6 +110,15 @@ func (f *front) serveLambda(x *exchange) {
 	out := f.lambda.Serve(lambdaapi.Call{W: x.w, R: x.r, Path: x.path, RequestID: x.ids.request, TraceID: x.trace, Memory: &x.claim})
 	x.operation, x.function = out.Operation, out.Function
 	x.status, x.bytesIn, x.bytesOut, x.initDuration, x.err = out.Status, out.BytesIn, out.BytesOut, out.InitDuration, out.Err
+}
+
+// refuseService answers a client of a service of AWS that the gateway does not have.
+func (x *exchange) refuseService(s awsapi.Service) {
+	delete(x.w.Header(), "x-amz-apigw-id")
+	refusal := s.NotHere()
+	x.operation, x.status = "aws", refusal.Status
+	x.err = gateway.Errorf(gateway.CodeNoRoute, "signed for the service %q of AWS, which is not here", s.Name)
+	x.bytesOut = s.Write(x.w, x.r, x.ids.request, refusal)
 }
 
 // recorder remembers what an answer was.

@@ -9,12 +9,16 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/httpapi"
+	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/response"
+	"github.com/edge-serverless-box/esb/sigv4"
 )
 
 // TestServer_Slashes: slashes before the stage vanish, those behind it do not keep a request from its route and stand in
@@ -101,7 +105,7 @@ func TestServer_HeaderNames_OverHTTP2(t *testing.T) {
 		headers = e.Headers
 		return gateway.Result{Payload: []byte(`{"statusCode":200}`)}, nil
 	}), withTLS(t))
-	r, err := http.NewRequest("GET", b.url("https", "/open"), nil)
+	r, err := http.NewRequest(http.MethodGet, b.url("https", "/open"), nil)
 	require.NoError(t, err)
 	r.Header.Set("X-Custom-Id", "1")
 	r.Header.Set("Origin", "https://shop.example")
@@ -135,4 +139,55 @@ func TestServer_BufferOfAFailedInvocation_IsNotUsedAgain(t *testing.T) {
 	for i := range kept {
 		assert.Equal(t, string(copied[i]), string(kept[i]), "the event of request %d was written over", i)
 	}
+}
+
+// TestServer_RequestsOfAWSClients_GetToNoRoute: what is signed for a service of AWS, or below a path of Lambda's API, is no call of a
+// function, whatever the routes take.
+func TestServer_RequestsOfAWSClients_GetToNoRoute(t *testing.T) {
+	called := 0
+	key := sigv4.Credentials{AccessKeyID: "AKID", SecretAccessKey: "secret"}
+	b := mustOpen(t, invokeFunc(func(context.Context, *gateway.Function, gateway.Invocation) (gateway.Result, error) {
+		called++
+		return gateway.Result{Payload: []byte(`{"statusCode":200}`)}, nil
+	}), func(o *httpapi.Options) {
+		o.Lambda = lambdaapi.New(lambdaapi.Options{AccessKeys: map[string]string{key.AccessKeyID: key.SecretAccessKey}})
+	})
+	b.SetRoutes(mustRoutes(t, gateway.Route{Path: gateway.DefaultRoute, Auth: gateway.AuthNone}, gateway.Route{Path: "/{proxy+}", Auth: gateway.AuthNone}),
+		&gateway.API{}, response.Default())
+	for _, c := range []struct {
+		service, method, path, contentType string
+		status                             int
+		says                               string
+	}{
+		{"lambda", "GET", "/2015-03-31/functions/", "", 404, "The box has of Lambda's API"},
+		{"lambda", "GET", "//2015-03-31/functions/", "", 404, "The box has of Lambda's API"},
+		{"lambda", "GET", "/2018-10-31/layers", "", 404, "The box has of Lambda's API"},
+		{"lambda", "PUT", "/2021-10-31/functions/f/url", "", 404, "The box has of Lambda's API"},
+		{"", "GET", "/2025-12-01/durable-executions/x", "", 404, "The box has of Lambda's API"},
+		{"sts", "POST", "/", "application/x-www-form-urlencoded", 400, "<Code>InvalidAction</Code>"},
+		{"s3", "GET", "/bucket/key", "", 501, "<Code>NotImplemented</Code>"},
+		{"scheduler", "GET", "/schedules", "", 404, "does not have the service scheduler"},
+	} {
+		r, err := http.NewRequest(c.method, b.url("http", c.path), nil)
+		require.NoError(t, err)
+		if c.contentType != "" {
+			r.Header.Set("Content-Type", c.contentType)
+		}
+		if c.service != "" {
+			sigv4.Sign(r, key, "us-east-1", c.service, sigv4.HashPayload(nil), time.Now())
+		}
+		got := b.send(http.DefaultClient, r)
+		assert.Equal(t, c.status, got.status, c.path)
+		assert.Contains(t, got.body, c.says, c.path)
+		assert.NotEmpty(t, got.header.Get("x-amzn-RequestId"), c.path)
+		assert.Empty(t, got.header.Get("x-amz-apigw-id"), c.path)
+	}
+	assert.Zero(t, called)
+	for _, service := range []string{"execute-api", "my-own-service"} {
+		r, err := http.NewRequest(http.MethodGet, b.url("http", "/x"), nil)
+		require.NoError(t, err)
+		sigv4.Sign(r, key, "us-east-1", service, sigv4.HashPayload(nil), time.Now())
+		assert.Equal(t, 200, b.send(http.DefaultClient, r).status, service)
+	}
+	assert.Equal(t, 2, called, "what a route may be meant for comes to it")
 }

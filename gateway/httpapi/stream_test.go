@@ -79,7 +79,7 @@ func TestStream_Answers(t *testing.T) {
 		"no content type":          {f: says("", "abc"), status: 200, contentType: "application/octet-stream", body: "abc"},
 		"nothing":                  {f: says("text/plain"), status: 200, contentType: "text/plain"},
 
-		"prelude with more members":  {f: says(event.IntegrationResponse, `{"status":201,"body":"x"}`+prelude[len(prelude)-8:], "abc"), status: 200, contentType: "application/json", body: "abc"},
+		"prelude with more members": {f: says(event.IntegrationResponse, `{"status":201,"body":"x"}`+prelude[len(prelude)-8:], "abc"), status: 200, contentType: "application/json", body: "abc"},
 		"bad prelude":               {f: says(event.IntegrationResponse, `{"statusCode":99}`+prelude[len(prelude)-8:], "abc"), status: 502},
 		"no prelude at all":         {f: says(event.IntegrationResponse, strings.Repeat("x", event.MaxPreludeBytes)), status: 502},
 		"half a prelude":            {f: says(event.IntegrationResponse, prelude[:20]), status: 502},

@@ -82,12 +82,41 @@ func refusalOf(err error) *refusal {
 		return &refusal{status: statusClientLeft}
 	}
 	if e.Permanent {
-		// The image or the code cannot be had: AWS has such a function in the state Failed.
-		return &refusal{status: http.StatusConflict, kind: "ResourceConflictException", user: true, capital: true,
-			message: "The operation cannot be performed at this time. The function is currently in the following state: Failed"}
+		return unusable(e.Reason)
 	}
 	return &refusal{status: http.StatusInternalServerError, kind: "ServiceException", service: true, capital: true,
-		message: "An error occurred and the request cannot be processed.", retryAfter: e.RetryAfter}
+		message: sentences("An error occurred and the request cannot be processed.", e.Reason), retryAfter: e.RetryAfter}
+}
+
+// unusable is what is told of a function that cannot be started before somebody changes something: one of Invoke's exceptions for
+// that (Lambda API reference, Invoke, "Errors"), with the kind of the reason behind AWS's words.
+func unusable(reason gateway.Reason) *refusal {
+	r := &refusal{status: http.StatusConflict, kind: "ResourceConflictException", user: true, capital: true,
+		message: "The operation cannot be performed at this time. The function is currently in the following state: Failed"}
+	switch reason {
+	case gateway.ReasonImageMissing, gateway.ReasonImageInvalid:
+		// Recorded for images that AWS could no longer have (CloudSnorkel/cdk-github-runners issue 768,
+		// terraform-aws-modules/terraform-aws-lambda issue 377).
+		r.kind, r.message, r.capital = "CodeArtifactUserFailedException", "ERROR: Lambda cannot initialize the provided container image. Verify the image.", false
+	case gateway.ReasonCodeInvalid:
+		r.status, r.kind, r.message = http.StatusBadGateway, "InvalidZipFileException", "Lambda could not unzip the deployment package."
+	case gateway.ReasonRuntimeInvalid:
+		r.status, r.kind, r.message = http.StatusBadGateway, "InvalidRuntimeException", "The runtime or runtime version specified is not supported."
+	default: // AWS has such a function in the state Failed
+		if reason.Text() != "" {
+			r.message += "."
+		}
+	}
+	r.message = sentences(r.message, reason)
+	return r
+}
+
+// sentences is AWS's text with the reason behind it.
+func sentences(text string, reason gateway.Reason) string {
+	if why := reason.Text(); why != "" {
+		return text + " " + why
+	}
+	return text
 }
 
 // errSignature: Lambda answers 403 whatever is wrong with a signature.
@@ -107,11 +136,6 @@ func errUnknownOperation() error {
 	return &refusal{status: http.StatusNotFound, kind: "UnknownOperationException",
 		message: "The box has of Lambda's API: POST " + PrefixInvoke + "{FunctionName}/invocations, " + PrefixInvokeAsync + "{FunctionName}/invoke-async, " +
 			PrefixInvokeStream + "{FunctionName}/response-streaming-invocations."}
-}
-
-func errValidation(value, member, constraint string) error {
-	return &refusal{status: http.StatusBadRequest, kind: "ValidationException",
-		message: fmt.Sprintf("1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: %s", value, member, constraint)}
 }
 
 func errParameter(message string) error {

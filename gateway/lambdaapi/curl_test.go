@@ -46,5 +46,7 @@ func TestCurl(t *testing.T) {
 	turn.Unlock()
 	assert.Contains(t, run(path, "-H", "X-Amz-Log-Type: Tail", "-H", "Content-Type: application/json", "-d", `{}`), "X-Amz-Log-Result: bG9n")
 	assert.Contains(t, run(path, "-H", "X-Amz-Invocation-Type: Event", "-d", `{}`), " 202 ")
+	// curl signs each header that it sends itself, and chunks a body on demand.
+	assert.Contains(t, run(path, "-H", "Transfer-Encoding: chunked", "-H", "Content-Type: application/json", "-d", `{"b":2}`), `"done"`)
 	assert.Contains(t, run("/2021-11-15/functions/echo/response-streaming-invocations", "--output", "-", "-d", `{}`), "InvokeComplete")
 }

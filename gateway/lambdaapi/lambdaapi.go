@@ -22,7 +22,7 @@ import (
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
-// The paths of the API: prefix, function name, suffix.
+// The paths of the operations that the API has: prefix, function name, suffix.
 const (
 	PrefixInvoke       = "/2015-03-31/functions/"
 	PrefixInvokeAsync  = "/2014-11-13/functions/"
@@ -119,10 +119,35 @@ func (a *API) secret(accessKeyID string) (string, bool) {
 	return "", false
 }
 
-// Owns says whether the API answers a path, as it was sent.
+// versions are the first segments of all paths of Lambda's API, whichever operations of them are here (the service models of
+// botocore 1.43.11 and of aws-sdk-go-v2/service/lambda 1.114.2).
+var versions = [...]string{
+	"2014-11-13", "2015-03-31", "2016-08-19", "2017-03-31", "2017-10-31", "2018-10-31", "2019-09-25", "2019-09-30", "2020-04-22",
+	"2020-06-30", "2021-07-20", "2021-10-31", "2021-11-15", "2024-08-31", "2025-11-30", "2025-12-01", "2026-07-09",
+}
+
+// Prefixes are those of all paths of Lambda's API, each with a slash at its end.
+func Prefixes() []string {
+	all := make([]string, len(versions))
+	for i, v := range versions {
+		all[i] = "/" + v + "/"
+	}
+	return all
+}
+
+// Owns says whether the API answers a path, as it was sent: all of Lambda's API, so that no request of its clients gets to a
+// route.
 func Owns(path string) bool {
-	return len(path) > len(PrefixInvoke) && path[1] == '2' &&
-		(strings.HasPrefix(path, PrefixInvoke) || strings.HasPrefix(path, PrefixInvokeStream) || strings.HasPrefix(path, PrefixInvokeAsync))
+	const n = len("/2015-03-31")
+	if len(path) <= n || path[n] != '/' || path[1] != '2' {
+		return false
+	}
+	for _, v := range versions {
+		if path[1:n] == v {
+			return true
+		}
+	}
+	return false
 }
 
 // operation is one of the API's.
@@ -205,11 +230,12 @@ func (s *session) serve() error {
 	if err := s.authenticate(given); err != nil {
 		return err
 	}
-	ref, err := parseName(s.name)
-	if err != nil {
+	query := s.R.URL.Query()
+	if err := s.validate(query); err != nil {
 		return err
 	}
-	if err := ref.qualify(s.R.URL.Query()); err != nil {
+	ref := parseName(s.name)
+	if err := ref.qualify(query); err != nil {
 		return err
 	}
 	if err := s.find(ref); err != nil {
@@ -237,8 +263,10 @@ func (s *session) serve() error {
 
 // route finds operation and name in the path.
 func (s *session) route() error {
-	prefix, suffix := PrefixInvoke, "/invocations"
+	prefix, suffix := "", ""
 	switch {
+	case strings.HasPrefix(s.Path, PrefixInvoke):
+		s.op, prefix, suffix = opInvoke, PrefixInvoke, "/invocations"
 	case strings.HasPrefix(s.Path, PrefixInvokeStream):
 		s.op, prefix, suffix = opInvokeStream, PrefixInvokeStream, "/response-streaming-invocations"
 	case strings.HasPrefix(s.Path, PrefixInvokeAsync):
@@ -246,7 +274,7 @@ func (s *session) route() error {
 	}
 	// SDKs send a slash behind invoke-async.
 	name, ok := strings.CutSuffix(strings.TrimSuffix(s.Path[len(prefix):], "/"), suffix)
-	if !ok || s.R.Method != http.MethodPost || strings.Contains(name, "/") {
+	if prefix == "" || !ok || s.R.Method != http.MethodPost || strings.Contains(name, "/") {
 		return errUnknownOperation()
 	}
 	name, err := url.PathUnescape(name)

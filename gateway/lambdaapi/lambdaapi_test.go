@@ -178,11 +178,32 @@ func TestOwns_PathsOfTheAPIAlone(t *testing.T) {
 		"/2015-03-31/functions/f/invocations":                    true,
 		"/2014-11-13/functions/f/invoke-async/":                  true,
 		"/2021-11-15/functions/f/response-streaming-invocations": true,
-		"/2015-03-31/functions/":                                 false,
-		"/2015-03-31/function/f/invocations":                     false,
-		"/api/echo/which/has/a/very/long/path":                   false,
-		"/":                                                      false,
-		"":                                                       false,
+		// Operations that are not here.
+		"/2015-03-31/functions/":                            true,
+		"/2015-03-31/event-source-mappings/":                true,
+		"/2016-08-19/account-settings/":                     true,
+		"/2017-03-31/tags/arn":                              true,
+		"/2017-10-31/functions/f/concurrency":               true,
+		"/2018-10-31/layers?find=LayerVersion":              true,
+		"/2019-09-25/functions/f/event-invoke-config":       true,
+		"/2019-09-30/functions/f/provisioned-concurrency":   true,
+		"/2020-04-22/code-signing-configs/":                 true,
+		"/2020-06-30/functions/f/code-signing-config":       true,
+		"/2021-07-20/functions/f/runtime-management-config": true,
+		"/2021-10-31/functions/f/url":                       true,
+		"/2024-08-31/functions/f/recursion-config":          true,
+		"/2025-11-30/capacity-providers":                    true,
+		"/2025-12-01/durable-executions/arn/checkpoint":     true,
+		"/2026-07-09/resource-policy/arn":                   true,
+		"/2015-03-31/function/f/invocations":                true,
+		"/2015-03-31/":                                      true,
+		"/2015-03-31":                                       false,
+		"/2015-04-01/functions/f/invocations":               false,
+		"/2015-03-311/functions":                            false,
+		"/news/2015-03-31/x":                                false,
+		"/api/echo/which/has/a/very/long/path":              false,
+		"/":                                                 false,
+		"":                                                  false,
 	} {
 		assert.Equal(t, want, lambdaapi.Owns(path), path)
 	}
@@ -290,6 +311,25 @@ func TestInvoke_Refusals_HaveAWSsShape(t *testing.T) {
 			`{"message":"1 validation error detected: Value 'Async' at 'invocationType' failed to satisfy constraint: Member must satisfy enum value set: [Event, RequestResponse, DryRun]"}`},
 		"log type": {request{path: path, header: header("X-Amz-Log-Type", "All")}, 400, "ValidationException",
 			`{"message":"1 validation error detected: Value 'All' at 'logType' failed to satisfy constraint: Member must satisfy enum value set: [None, Tail]"}`},
+		"all that is wrong in one answer": {request{path: "/2015-03-31/functions/no+body/invocations?Qualifier=" + strings.Repeat("q", 129) + "%21", header: map[string]string{"X-Amz-Invocation-Type": "Async", "X-Amz-Log-Type": "All"}}, 400, "ValidationException",
+			`{"message":"5 validation errors detected: Value 'no+body' at 'functionName' failed to satisfy constraint: Member must satisfy regular expression pattern: ` + jsonText(namePattern) +
+				`; Value '` + strings.Repeat("q", 129) + `!' at 'qualifier' failed to satisfy constraint: Member must have length less than or equal to 128` +
+				`; Value '` + strings.Repeat("q", 129) + `!' at 'qualifier' failed to satisfy constraint: Member must satisfy regular expression pattern: ` + jsonText(qualifierPattern) +
+				`; Value 'Async' at 'invocationType' failed to satisfy constraint: Member must satisfy enum value set: [Event, RequestResponse, DryRun]` +
+				`; Value 'All' at 'logType' failed to satisfy constraint: Member must satisfy enum value set: [None, Tail]"}`},
+		"qualifier too long": {request{path: path + "?Qualifier=" + strings.Repeat("q", 129)}, 400, "ValidationException",
+			`{"message":"1 validation error detected: Value '` + strings.Repeat("q", 129) + `' at 'qualifier' failed to satisfy constraint: Member must have length less than or equal to 128"}`},
+		"qualifier as long as it may be": {request{path: path + "?Qualifier=" + strings.Repeat("q", 128)}, 404, "ResourceNotFoundException", ""},
+		"qualifier empty": {request{path: path + "?Qualifier="}, 400, "ValidationException",
+			`{"message":"2 validation errors detected: Value '' at 'qualifier' failed to satisfy constraint: Member must have length greater than or equal to 1; Value '' at 'qualifier' failed to satisfy constraint: Member must satisfy regular expression pattern: ` + jsonText(qualifierPattern) + `"}`},
+		"name too long": {request{path: "/2015-03-31/functions/" + strings.Repeat("n", 257) + "/invocations"}, 400, "ValidationException",
+			`{"message":"1 validation error detected: Value '` + strings.Repeat("n", 257) + `' at 'functionName' failed to satisfy constraint: Member must have length less than or equal to 256"}`},
+		"name as long as it may be":    {request{path: "/2015-03-31/functions/" + strings.Repeat("n", 256) + "/invocations"}, 404, "ResourceNotFoundException", ""},
+		"validated before it is found": {request{path: "/2015-03-31/functions/nobody/invocations", header: header("X-Amz-Log-Type", "All")}, 400, "ValidationException", ""},
+		"tenant that cannot be": {request{path: path, header: header("X-Amz-Tenant-Id", "a,b")}, 400, "ValidationException",
+			`{"message":"1 validation error detected: Value 'a,b' at 'tenantId' failed to satisfy constraint: Member must satisfy regular expression pattern: ` + jsonText(tenantPattern) + `"}`},
+		"durable that cannot be": {request{path: path, header: header("X-Amz-Durable-Execution-Name", strings.Repeat("d", 65))}, 400, "ValidationException",
+			`{"message":"1 validation error detected: Value '` + strings.Repeat("d", 65) + `' at 'durableExecutionName' failed to satisfy constraint: Member must have length less than or equal to 64"}`},
 		"tenant": {request{path: path, header: header("X-Amz-Tenant-Id", "a")}, 400, "InvalidParameterValueException",
 			`{"Type":"User","message":"The invoked function is not enabled with tenancy configuration. Invoke the function without the tenant ID."}`},
 		"durable": {request{path: path, header: header("X-Amz-Durable-Execution-Name", "a")}, 400, "InvalidParameterValueException",
@@ -303,9 +343,9 @@ func TestInvoke_Refusals_HaveAWSsShape(t *testing.T) {
 		"client context, too long": {request{path: path, header: context(`{"a":"` + strings.Repeat("x", 2700) + `"}`)}, 400, "InvalidRequestContentException",
 			`{"Type":"User","message":"Client context must be no more than 3583 bytes."}`},
 		"no JSON": {request{path: path, body: "{x"}, 400, "InvalidRequestContentException",
-			`{"Type":"User","message":"Could not parse request body into json: invalid character 'x' looking for beginning of object key string"}`},
+			`{"Type":"User","message":"Could not parse request body into json: Could not parse payload into json: Unexpected character ('x' (code 120)): was expecting double-quote to start field name\n at [Source: REDACTED (` + "`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION`" + ` disabled); line: 1, column: 2]"}`},
 		"no UTF-8": {request{path: path, body: "\"\xff\""}, 400, "InvalidRequestContentException",
-			`{"Type":"User","message":"Could not parse request body into json: Invalid UTF-8 start byte 0xff"}`},
+			`{"Type":"User","message":"Could not parse request body into json: Could not parse payload into json: Invalid UTF-8 start byte 0xff\n at [Source: REDACTED (` + "`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION`" + ` disabled); line: 1, column: 2]"}`},
 		"media type": {request{path: path, body: "{}", header: header("Content-Type", "text/xml")}, 415, "UnsupportedMediaTypeException",
 			`{"Type":"User","message":"The content type of the Invoke request body is not JSON: \"text/xml\""}`},
 		"too large": {request{path: path, body: `"` + strings.Repeat("x", 6291455) + `"`}, 413, "RequestTooLargeException",
@@ -313,6 +353,10 @@ func TestInvoke_Refusals_HaveAWSsShape(t *testing.T) {
 		"too large for Event": {request{path: path, body: `"` + strings.Repeat("x", 1048575) + `"`, header: header("X-Amz-Invocation-Type", "Event")}, 413, "RequestTooLargeException",
 			`{"Type":"User","message":"1048577 byte payload is too large for the Event invocation type (limit 1048576 bytes)"}`},
 		"unknown operation": {request{path: "/2015-03-31/functions/echo/policy"}, 404, "UnknownOperationException", ""},
+		"list functions":    {request{method: http.MethodGet, path: "/2015-03-31/functions/"}, 404, "UnknownOperationException", ""},
+		"layers":            {request{method: http.MethodGet, path: "/2018-10-31/layers"}, 404, "UnknownOperationException", ""},
+		"no operation":      {request{path: "/2015-03-31/"}, 404, "UnknownOperationException", ""},
+		"another version":   {request{path: "/2019-09-30/functions/echo/invocations"}, 404, "UnknownOperationException", ""},
 		"another method":    {request{method: http.MethodGet, path: path}, 404, "UnknownOperationException", ""},
 		"no Event with a stream": {request{path: "/2021-11-15/functions/echo/response-streaming-invocations", header: header("X-Amz-Invocation-Type", "Event")}, 400, "ValidationException",
 			`{"message":"1 validation error detected: Value 'Event' at 'invocationType' failed to satisfy constraint: Member must satisfy enum value set: [RequestResponse, DryRun]"}`},
@@ -331,6 +375,16 @@ func TestInvoke_Refusals_HaveAWSsShape(t *testing.T) {
 		})
 	}
 }
+
+// The patterns of the API reference.
+const (
+	namePattern      = `(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?`
+	qualifierPattern = `\$(LATEST(\.PUBLISHED)?)|[a-zA-Z0-9-_$]+`
+	tenantPattern    = `[a-zA-Z0-9\._:\/=+\-@ ]+`
+)
+
+// jsonText is a text as it stands between quotes.
+func jsonText(s string) string { return strings.ReplaceAll(s, `\`, `\\`) }
 
 func TestInvoke_LargestPayloads_AreAccepted(t *testing.T) {
 	const path = "/2015-03-31/functions/echo/invocations"
@@ -391,6 +445,11 @@ func TestInvoke_Signatures_DecideWhoIsAsking(t *testing.T) {
 func TestInvoke_Errors_BecomeExceptions(t *testing.T) {
 	permanent := gateway.Errorf(gateway.CodeUnavailable, "image x cannot be had from 10.88.0.1")
 	permanent.Permanent = true
+	because := func(reason gateway.Reason) *gateway.Error {
+		e := gateway.Errorf(gateway.CodeUnavailable, "something at 10.88.0.1")
+		e.Reason, e.Permanent = reason, reason.Permanent()
+		return e
+	}
 	busy := gateway.Errorf(gateway.CodeUnavailable, "no worker in time")
 	busy.Busy = true
 	later := gateway.Errorf(gateway.CodeThrottled, "queue full")
@@ -404,15 +463,22 @@ func TestInvoke_Errors_BecomeExceptions(t *testing.T) {
 		retry  string
 		body   string
 	}{
-		"throttled":   {gateway.Errorf(gateway.CodeThrottled, "max_capacity 0"), 429, "TooManyRequestsException", "1", throttled},
-		"all busy":    {busy, 429, "TooManyRequestsException", "1", throttled},
-		"come later":  {later, 429, "TooManyRequestsException", "2", throttled},
-		"unavailable": {gateway.Errorf(gateway.CodeUnavailable, "agent at 127.0.0.1 is down"), 500, "ServiceException", "", service},
-		"permanent":   {permanent, 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed"}`},
-		"transport":   {gateway.Errorf(gateway.CodeTransport, "worker at 10.88.0.7 broke off"), 500, "ServiceException", "", service},
-		"stranger":    {errors.New("secret internals"), 500, "ServiceException", "", service},
-		"too large":   {gateway.Errorf(gateway.CodeTooLarge, "x"), 413, "RequestTooLargeException", "", `{"Type":"User","message":"The request payload exceeded the Invoke request body JSON input quota."}`},
-		"invalid":     {gateway.Errorf(gateway.CodeInvalid, "x"), 400, "InvalidRequestContentException", "", `{"Type":"User","message":"The request could not be handed to the function."}`},
+		"throttled":     {gateway.Errorf(gateway.CodeThrottled, "max_capacity 0"), 429, "TooManyRequestsException", "1", throttled},
+		"all busy":      {busy, 429, "TooManyRequestsException", "1", throttled},
+		"come later":    {later, 429, "TooManyRequestsException", "2", throttled},
+		"unavailable":   {gateway.Errorf(gateway.CodeUnavailable, "agent at 127.0.0.1 is down"), 500, "ServiceException", "", service},
+		"permanent":     {permanent, 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed"}`},
+		"image missing": {because(gateway.ReasonImageMissing), 409, "CodeArtifactUserFailedException", "", `{"Type":"User","message":"ERROR: Lambda cannot initialize the provided container image. Verify the image. The function's image cannot be had: it is missing, or access to it is refused."}`},
+		"image invalid": {because(gateway.ReasonImageInvalid), 409, "CodeArtifactUserFailedException", "", `{"Type":"User","message":"ERROR: Lambda cannot initialize the provided container image. Verify the image. The function's image is not valid, or its entrypoint cannot run."}`},
+		"runtime":       {because(gateway.ReasonRuntimeInvalid), 502, "InvalidRuntimeException", "", `{"Type":"User","Message":"The runtime or runtime version specified is not supported. The function's runtime is not available."}`},
+		"code missing":  {because(gateway.ReasonCodeMissing), 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed. The function's code, or one of its layers, is missing, or access to it is refused."}`},
+		"code invalid":  {because(gateway.ReasonCodeInvalid), 502, "InvalidZipFileException", "", `{"Type":"User","Message":"Lambda could not unzip the deployment package. The function's code, or one of its layers, could not be unzipped, is too large, or holds what is not allowed."}`},
+		"configuration": {because(gateway.ReasonConfiguration), 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed. The function's configuration is not valid."}`},
+		"store away":    {because(gateway.ReasonStoreAway), 500, "ServiceException", "", `{"Type":"Service","Message":"An error occurred and the request cannot be processed. The store of the function's code cannot be reached."}`},
+		"transport":     {gateway.Errorf(gateway.CodeTransport, "worker at 10.88.0.7 broke off"), 500, "ServiceException", "", service},
+		"stranger":      {errors.New("secret internals"), 500, "ServiceException", "", service},
+		"too large":     {gateway.Errorf(gateway.CodeTooLarge, "x"), 413, "RequestTooLargeException", "", `{"Type":"User","message":"The request payload exceeded the Invoke request body JSON input quota."}`},
+		"invalid":       {gateway.Errorf(gateway.CodeInvalid, "x"), 400, "InvalidRequestContentException", "", `{"Type":"User","message":"The request could not be handed to the function."}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, path := range []string{"/2015-03-31/functions/echo/invocations", "/2014-11-13/functions/echo/invoke-async/", "/2021-11-15/functions/echo/response-streaming-invocations"} {
