@@ -245,6 +245,8 @@ func (r *store) serveS3(dial func(context.Context) (net.Conn, error)) {
 func (r *store) serveDynamoDB(dial func(context.Context) (net.Conn, error)) {
 	r.closers = append(r.closers, dynamofront.Start(r.api, dynamofront.Options{
 		Callers: r.callers(r.settings.DynamoDBKeys), Dial: dial, Budget: r.held, Logger: r.log,
+		// dynoxide (v1.2.1) has no setting for them.
+		Names: dynamofront.Names{Region: r.settings.Region, Account: r.settings.Account, StoreRegion: "dynoxide", StoreAccount: "000000000000"},
 	}).Close)
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	client := dynamodb.New(dynamodb.Options{

@@ -72,7 +72,9 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 		}).Close
 	}
 	db := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
-		return dynamofront.Start(listeners, dynamofront.Options{Callers: of(s.DynamoDB), Dial: dial, Budget: held, Logger: log}).Close
+		return dynamofront.Start(listeners, dynamofront.Options{
+			Callers: of(s.DynamoDB), Dial: dial, Budget: held, Logger: log, Names: dynamofront.Names{Region: s.Region, Account: s.Account},
+		}).Close
 	}
 	plain := func(listeners []net.Listener, dial func(context.Context) (net.Conn, error)) func() error {
 		return relay.Start(listeners, dial, log).Close

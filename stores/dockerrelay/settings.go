@@ -34,6 +34,8 @@ type Settings struct {
 	S3PublicEndpoint string
 	// Region (AWS_REGION, default us-east-1) is the stores'.
 	Region string
+	// Account (AWS_ACCOUNT_ID, default 123456789012) is the one of tables that are named by their ARNs.
+	Account string
 	// FunctionKeysFile (FUNCTION_KEYS_FILE, default /var/lib/esb/function-keys) is the master secret of the functions' keys.
 	FunctionKeysFile string
 	// FunctionAccessFile (FUNCTION_ACCESS_FILE, default /var/lib/esb/function-access.json) says which buckets and tables each
@@ -77,6 +79,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		S3Addrs:          strings.Fields(getenv("ESB_RELAY_S3_ADDR")),
 		S3PublicEndpoint: strings.TrimRight(text("S3_PUBLIC_ENDPOINT", ""), "/"),
 		Region:           text("AWS_REGION", "us-east-1"),
+		Account:          text("AWS_ACCOUNT_ID", "123456789012"),
 	}
 	for _, value := range strings.Fields(getenv("ESB_RELAY_PORTS")) {
 		s.Ports = append(s.Ports, port("ESB_RELAY_PORTS", value))

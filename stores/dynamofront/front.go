@@ -4,6 +4,8 @@
 package dynamofront
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -39,6 +42,8 @@ type Options struct {
 	Dial   front.Dial
 	Budget *budget.Budget
 	Logger *slog.Logger
+	// Names are the box's region and account, in ARNs.
+	Names Names
 }
 
 // Front serves listeners.
@@ -72,6 +77,8 @@ type handler struct {
 func newHandler(o Options) *handler {
 	h := &handler{opts: o, verifier: sigv4.NewVerifier(service, o.Callers.Keys)}
 	h.proxy = front.Proxy(o.Dial, func(*httputil.ProxyRequest) {}, h.refuse, o.Logger)
+	answered := h.proxy.ModifyResponse
+	h.proxy.ModifyResponse = func(r *http.Response) error { return errors.Join(answered(r), h.answered(r)) }
 	return h
 }
 
@@ -93,66 +100,146 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.proxy.ServeHTTP(w, r)
 		return
 	}
-	body, signature, err := h.check(r, &claim)
+	c, err := h.check(r, &claim)
+	if err == nil {
+		err = h.prepare(r, c)
+	}
 	if err != nil {
 		h.refuse(w, r, err)
 		return
 	}
-	out := r.Clone(r.Context())
-	whole := &held{data: body, claim: &claim}
+	if h.answers(w, r, c) {
+		return
+	}
+	out := r.Clone(context.WithValue(r.Context(), contextKey{}, c))
+	whole := &held{data: c.body, claim: &claim}
 	// Before the claim is released here: the proxy's own goroutine may still have the body.
 	defer func() { _ = whole.Close() }()
-	out.Body, out.ContentLength, out.TransferEncoding = whole, int64(len(body)), nil
-	if functionkeys.IsID(signature.AccessKeyID) {
-		sigv4.Resign(out, signature, h.opts.Callers.Store, signature.Payload, time.Now())
+	out.Body, out.ContentLength, out.TransferEncoding = whole, int64(len(c.body)), nil
+	out.Header.Set("Content-Length", strconv.Itoa(len(c.body)))
+	if c.target != "" {
+		out.Header.Set("X-Amz-Target", c.target)
+	}
+	if c.own || c.changed {
+		// A hash that the client has named is not that of another body.
+		out.Header.Del(sigv4.HeaderContentSHA256)
+		sigv4.Resign(out, c.signature, h.opts.Callers.Store, c.signature.Payload, time.Now())
 	}
 	h.proxy.ServeHTTP(w, out)
 }
 
+// checked is what the front knows about a request whose signature it has found right. It travels in the request's context.
+type checked struct {
+	op        operation
+	body      []byte
+	signature sigv4.Signature
+	// own is true for a function's request, changed when the body is not the client's any more.
+	own, changed bool
+	rights       functionaccess.Rights
+	// names are tables by the ARNs that the request had, table is that of an iterator.
+	names renamed
+	table string
+	// target is the operation that the store is asked for in place of the client's, when it is not empty.
+	target string
+}
+
+type contextKey struct{}
+
 // check reads a request's body and checks who sent it, and whether they may. What can be known without the body is looked
 // at before the body is read.
-func (h *handler) check(r *http.Request, claim *budget.Claim) ([]byte, sigv4.Signature, error) {
-	none := sigv4.Signature{}
+func (h *handler) check(r *http.Request, claim *budget.Claim) (*checked, error) {
 	if r.Method != http.MethodPost || r.URL.Path != "/" {
-		return nil, none, &answer{http.StatusNotFound, "com.amazon.coral.service#UnknownOperationException", "Only POST / is served here."}
+		return nil, &answer{http.StatusNotFound, "com.amazon.coral.service#UnknownOperationException", "Only POST / is served here."}
 	}
 	head, err := h.verifier.Head(r)
 	if err != nil {
-		return nil, none, err
+		return nil, err
 	}
 	callers := h.opts.Callers
 	if callers.Known(head.AccessKeyID) && callers.FromFunctions(r) {
-		return nil, none, &answer{http.StatusBadRequest, "com.amazon.coral.service#UnrecognizedClientException",
+		return nil, &answer{http.StatusBadRequest, "com.amazon.coral.service#UnrecognizedClientException",
 			"This access key is known to everybody, and functions have keys of their own: it does not work from the function network."}
 	}
-	var rights functionaccess.Rights
-	var op operation
-	own := functionkeys.IsID(head.AccessKeyID)
-	if own {
+	c := &checked{own: functionkeys.IsID(head.AccessKeyID)}
+	c.op, err = parse(r.Header)
+	if c.own {
 		var ok bool
-		if rights, ok = callers.Rights(head.AccessKeyID); !ok {
-			return nil, none, unknownKey()
+		if c.rights, ok = callers.Rights(head.AccessKeyID); !ok {
+			return nil, unknownKey()
 		}
-		if op, err = parse(r.Header); err == nil {
-			err = op.possible(rights, head.Scope.Region)
+		if err == nil {
+			err = c.op.possible(c.rights, head.Scope.Region)
 		}
 		if err != nil {
-			return nil, none, err
+			return nil, err
 		}
 	}
-	body, err := budget.ReadAll(r.Body, nil, r.ContentLength, maxBody, claim)
-	if err != nil {
-		return nil, none, err
+	if c.body, err = budget.ReadAll(r.Body, nil, r.ContentLength, maxBody, claim); err != nil {
+		return nil, err
 	}
-	signature, err := h.verifier.Complete(r, head, body)
-	if err != nil {
-		return nil, none, err
+	if c.signature, err = h.verifier.Complete(r, head, c.body); err != nil {
+		return nil, err
 	}
-	if own {
-		err = op.allowed(rights, signature.Scope.Region, body)
+	if c.own {
+		err = c.op.allowed(c.rights, c.signature.Scope.Region, c.body)
 	}
-	return body, signature, err
+	return c, err
 }
+
+// prepare makes of a request's body what the store understands.
+func (h *handler) prepare(r *http.Request, c *checked) error {
+	if c.op.name == "" || !json.Valid(c.body) {
+		return nil // the store says what is wrong with it
+	}
+	body, names, err := h.opts.Names.toStore(c.op, c.body)
+	if err != nil {
+		return err
+	}
+	c.names = names
+	if c.own && c.op.means.tables == iterator {
+		if body, err = h.unwrap(c, body); err != nil {
+			return err
+		}
+	}
+	if c.own && c.op.name == "GetShardIterator" {
+		if arns, err := only(c.body, "StreamArn"); err == nil {
+			c.table, _ = c.op.tableOf(arns[0])
+		}
+	}
+	if h.opts.Names.maps() && c.op.name == "DescribeContinuousBackups" {
+		c.target = "DynamoDB_20120810.DescribeTable"
+	}
+	if c.changed = c.target != "" || !bytes.Equal(body, c.body); c.changed {
+		c.body = body
+		c.signature.Payload = sigv4.HashPayload(body)
+	}
+	return nil
+}
+
+// unwrap puts the store's iterator in place of a function's, if the function may read the table that it is of.
+func (h *handler) unwrap(c *checked, body []byte) ([]byte, error) {
+	e := &editor{body: body[:len(body):len(body)]}
+	value, err := member(e.body, "ShardIterator")
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := text(value)
+	if err != nil {
+		return nil, shaped(err, "ShardIterator")
+	}
+	table, inner, ok := h.iterators().unwrap(wrapped)
+	if !ok {
+		return nil, &answer{http.StatusBadRequest, "com.amazonaws.dynamodb.v20120810#ValidationException", "Invalid ShardIterator"}
+	}
+	if !c.rights.Items(table, read) {
+		return nil, c.op.denied(c.rights, c.signature.Scope.Region, table, why(c.rights))
+	}
+	c.table = table
+	e.replace(value, inner)
+	return e.apply(), nil
+}
+
+func (h *handler) iterators() iterators { return iterators{h.opts.Callers.Store.SecretAccessKey} }
 
 // held is a body that gives its memory back as soon as the store has it.
 type held struct {

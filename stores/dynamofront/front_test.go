@@ -208,7 +208,7 @@ func TestFront_HalfRequests_AreRefusedBeforeTheirBodyComes(t *testing.T) {
 		"no such right":  {keys.Of("g"), "DynamoDB_20120810.PutItem", "AccessDeniedException"},
 		"for nobody":     {keys.Of("all"), "DynamoDB_20120810.DeleteTable", "AccessDeniedException"},
 		"not signed":     {sigv4.Credentials{}, "", "MissingAuthenticationToken"},
-		"PartiQL, small": {keys.Of("f"), "DynamoDB_20120810.ExecuteStatement", "PartiQL is for functions"},
+		"PartiQL, small": {keys.Of("g"), "DynamoDB_20120810.ExecuteStatement", "no such access"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)

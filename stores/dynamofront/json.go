@@ -38,6 +38,31 @@ func members(data []byte, f func(name string, value []byte) error) error {
 	return nil
 }
 
+// pairs calls f for each member of an object, with its name as it is written. data is valid JSON.
+func pairs(data []byte, f func(name, value []byte) error) error {
+	s := scanner{data: data}
+	if s.next() != '{' {
+		return errShape
+	}
+	for s.next() != '}' {
+		if s.data[s.at-1] != ',' {
+			s.at--
+		}
+		s.blanks()
+		from := s.at
+		s.value()
+		name := s.data[from:s.at]
+		s.next() // the colon
+		s.blanks()
+		from = s.at
+		s.value()
+		if err := f(name, s.data[from:s.at]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // elements calls f for each element of an array. data is valid JSON.
 func elements(data []byte, f func(value []byte) error) error {
 	s := scanner{data: data}

@@ -45,8 +45,11 @@ const (
 	stream
 	// resource is that of the member ResourceArn.
 	resource
-	// statements are in PartiQL, which is not read here: they may touch every table.
+	// statement is that of a statement in PartiQL, statements are those of several.
+	statement
 	statements
+	// iterator is that of an iterator, which the front has signed.
+	iterator
 )
 
 const (
@@ -63,12 +66,11 @@ var operations = map[string]meaning{
 	"DynamoDB_20120810.BatchGetItem": {batch, read}, "DynamoDB_20120810.BatchWriteItem": {batch, write},
 	"DynamoDB_20120810.TransactGetItems": {transaction, read}, "DynamoDB_20120810.TransactWriteItems": {transaction, write},
 	"DynamoDB_20120810.ListTagsOfResource": {resource, read}, "DynamoDB_20120810.ListTables": {all, read},
-	"DynamoDB_20120810.ExecuteStatement": {statements, write}, "DynamoDB_20120810.BatchExecuteStatement": {statements, write},
-	"DynamoDB_20120810.ExecuteTransaction": {statements, write},
-	"DynamoDB_20120810.DescribeEndpoints":  {none, read}, "DynamoDB_20120810.DescribeLimits": {none, read},
+	"DynamoDB_20120810.ExecuteStatement": {statement, read}, "DynamoDB_20120810.BatchExecuteStatement": {statements, read},
+	"DynamoDB_20120810.ExecuteTransaction": {statements, read}, "DynamoDB_20120810.DescribeContinuousBackups": {one, read},
+	"DynamoDB_20120810.DescribeEndpoints": {none, read}, "DynamoDB_20120810.DescribeLimits": {none, read},
 	"DynamoDBStreams_20120810.ListStreams": {one, read}, "DynamoDBStreams_20120810.DescribeStream": {stream, read},
-	// An iterator does not say of which table it is.
-	"DynamoDBStreams_20120810.GetShardIterator": {stream, read}, "DynamoDBStreams_20120810.GetRecords": {all, read},
+	"DynamoDBStreams_20120810.GetShardIterator": {stream, read}, "DynamoDBStreams_20120810.GetRecords": {iterator, read},
 }
 
 // parse finds out what a request asks for.
@@ -91,10 +93,6 @@ func (o operation) possible(rights functionaccess.Rights, region string) error {
 		if !rights.AllTables(o.means.access) {
 			return o.denied(rights, region, "*", "functions.yml gives function "+rights.Name+" no access to all tables (tables: [\"*\"])")
 		}
-	case statements:
-		if !rights.AllTables(o.means.access) {
-			return o.denied(rights, region, "*", "PartiQL is for functions that may write to all tables (tables: [\"*\"]); give the table with the other operations, such as GetItem, Query and PutItem")
-		}
 	default:
 		if o.means.tables != none && len(rights.Tables) == 0 {
 			return o.denied(rights, region, "*", why(rights))
@@ -111,6 +109,9 @@ func (o operation) allowed(rights functionaccess.Rights, region string, body []b
 	if !json.Valid(body) {
 		return unreadable("The request body is no JSON.")
 	}
+	if o.means.tables == statement || o.means.tables == statements {
+		return o.allowedStatements(rights, region, body)
+	}
 	names, err := o.named(body)
 	if err != nil {
 		return err
@@ -125,6 +126,36 @@ func (o operation) allowed(rights functionaccess.Rights, region string, body []b
 		}
 	}
 	return nil
+}
+
+// allowedStatements says whether a function may do what statements in PartiQL say.
+func (o operation) allowedStatements(rights functionaccess.Rights, region string, body []byte) error {
+	one := func(object []byte) error {
+		texts, err := only(object, "Statement")
+		if err != nil {
+			return err
+		}
+		table, access, ok := statementTable(texts[0])
+		switch {
+		case ok && rights.Items(table, access), !ok && rights.AllTables(write):
+			return nil
+		case ok:
+			return o.denied(rights, region, table, why(rights))
+		}
+		return o.denied(rights, region, "*", "the statement does not name one table plainly, and functions.yml gives function "+rights.Name+" no access to all tables (tables: [\"*\"])")
+	}
+	if o.means.tables == statement {
+		return one(body)
+	}
+	list := "Statements"
+	if o.name == "ExecuteTransaction" {
+		list = "TransactStatements"
+	}
+	all, err := member(body, list)
+	if err != nil {
+		return err
+	}
+	return shaped(elements(all, one), list)
 }
 
 func why(rights functionaccess.Rights) string {
@@ -173,7 +204,7 @@ func (o operation) named(body []byte) ([]string, error) {
 			})
 		})
 		return names, shaped(err, "TransactItems")
-	case nobody, none, all, statements:
+	case nobody, none, all, statement, statements, iterator:
 	}
 	return nil, nil
 }

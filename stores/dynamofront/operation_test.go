@@ -57,9 +57,13 @@ func TestOperation_Allowed(t *testing.T) {
 		{f, "DescribeTable", `{"TableName":"shared-1"}`, ""},
 		{f, "ListTables", `{}`, denied},
 		{everything, "ListTables", `{}`, ""},
-		{f, "ExecuteStatement", `{"Statement":"SELECT * FROM \"mine\""}`, denied},
+		{f, "ExecuteStatement", `{"Statement":"SELECT * FROM \"mine\""}`, ""}, {f, "ExecuteStatement", `{"Statement":"SELECT * FROM \"other\""}`, denied},
+		{f, "ExecuteStatement", `{"Statement":"DELETE FROM \"shared-1\" WHERE p='1'"}`, denied}, {f, "ExecuteStatement", `{"Statement":"SELECT * FROM \"shared-1\""}`, ""},
+		{f, "ExecuteStatement", `{"Statement":"SELECT * FROM \"mine\", \"other\""}`, denied}, {f, "ExecuteStatement", `{}`, invalid},
+		{f, "BatchExecuteStatement", `{"Statements":[{"Statement":"SELECT * FROM \"mine\" WHERE p=1"},{"Statement":"SELECT * FROM \"other\" WHERE p=1"}]}`, denied},
+		{f, "ExecuteTransaction", `{"TransactStatements":[{"Statement":"UPDATE \"mine\" SET a=1 WHERE p=1"}]}`, ""},
 		{everything, "ExecuteStatement", `{"Statement":"SELECT * FROM \"mine\""}`, ""},
-		{f, "BatchExecuteStatement", `{}`, denied}, {f, "ExecuteTransaction", `{}`, denied},
+		{f, "BatchExecuteStatement", `{}`, invalid}, {f, "ExecuteTransaction", `{}`, invalid},
 		{f, "DescribeEndpoints", `{}`, ""}, {nothing, "DescribeEndpoints", `{}`, ""},
 		{nothing, "GetItem", `{"TableName":"mine"}`, denied},
 		{everything, "CreateTable", `{"TableName":"mine"}`, denied}, {everything, "DeleteTable", `{"TableName":"mine"}`, denied},
@@ -71,7 +75,7 @@ func TestOperation_Allowed(t *testing.T) {
 		{f, "Streams.DescribeStream", `{"StreamArn":"mine"}`, invalid},
 		{f, "Streams.GetShardIterator", `{"StreamArn":"arn:aws:dynamodb:us-east-1:1:table/other/stream/2026-01-01T00:00:00.000"}`, denied},
 		{f, "Streams.ListStreams", `{}`, invalid}, {f, "Streams.ListStreams", `{"TableName":"mine"}`, ""},
-		{f, "Streams.GetRecords", `{"ShardIterator":"x"}`, denied}, {everything, "Streams.GetRecords", `{"ShardIterator":"x"}`, ""},
+		{nothing, "Streams.GetRecords", `{"ShardIterator":"x"}`, denied}, {everything, "Streams.GetRecords", `{"ShardIterator":"x"}`, ""},
 	} {
 		target := "DynamoDB_20120810." + c.target
 		if name, ok := strings.CutPrefix(c.target, "Streams."); ok {

@@ -87,6 +87,8 @@ type Settings struct {
 	FunctionAccessFile string
 	// Region (AWS_REGION, default us-east-1) is the region of S3, and of the ARNs of DynamoDB.
 	Region string
+	// Account (AWS_ACCOUNT_ID, default 123456789012) is the account in the ARNs of DynamoDB.
+	Account string
 	// LogsRetentionDays (VICTORIALOGS_RETENTION_DAYS, default 7) is how long log lines are kept.
 	LogsRetentionDays int
 	// LogsMaxMB (VICTORIALOGS_MAX_MB, default 2048) bounds the disk that logs take. Half of it is for lines, the other half for
@@ -117,6 +119,8 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted)
 // LogValue implements slog.LogValuer.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
+var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+
 var regionPattern = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
 
 // Load reads and checks all settings; getenv is usually os.Getenv, executable this program's own path. The error names
@@ -130,6 +134,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		S3Keys:            r.keys("S3"),
 		DynamoDBKeys:      r.keys("DYNAMODB"),
 		Region:            r.text("AWS_REGION", "us-east-1"),
+		Account:           r.text("AWS_ACCOUNT_ID", "123456789012"),
 		LogsRetentionDays: r.number("VICTORIALOGS_RETENTION_DAYS", 7, 1, 3650),
 		LogsMaxMB:         r.number("VICTORIALOGS_MAX_MB", 2048, 16, 1<<30),
 		TTLInterval:       time.Duration(r.number("DYNAMODB_TTL_INTERVAL_SECONDS", 60, 1, 86400)) * time.Second,
@@ -162,6 +167,9 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		}
 	}
 	s.RegistryAddrs = r.addrs("REGISTRY_ADDR", "127.0.0.1:5010")
+	if !accountPattern.MatchString(s.Account) {
+		r.fail("AWS_ACCOUNT_ID", s.Account, "must have twelve digits")
+	}
 	if !regionPattern.MatchString(s.Region) {
 		r.fail("AWS_REGION", s.Region, "must be a region name such as us-east-1")
 	}
