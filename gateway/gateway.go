@@ -56,6 +56,10 @@ type Function struct {
 	// Generation is a digest of everything a running container depends on (not of Scaling, Async, Invoke, Stores and Schedules): containers of
 	// another generation are drained, never used again.
 	Generation string
+	// ImageDigest is that of the image as the agent has it, empty while nobody knows: it is a part of Generation then.
+	// BaseGeneration is Generation without it.
+	ImageDigest    string
+	BaseGeneration string
 }
 
 // Logging is how a function's log is written (AWS: LoggingConfig). The zero value is text, with everything in it.
@@ -86,6 +90,20 @@ type Schedule struct {
 	// Input is the event, JSON; nil is EventBridge's scheduled event.
 	Input   []byte
 	Enabled bool
+}
+
+// ImageReference names the image that containers of a function are made of: by itself, or by the runtime of the function's code,
+// whose base image it is.
+type ImageReference struct {
+	Image, Runtime string
+}
+
+// ImageReference returns that of the function.
+func (f *Function) ImageReference() ImageReference {
+	if f.Code != nil {
+		return ImageReference{Runtime: f.Code.Runtime}
+	}
+	return ImageReference{Image: f.Image}
 }
 
 // FunctionCode is a function's code apart from an image (AWS: package type Zip).

@@ -56,6 +56,9 @@ type Client struct {
 	conn   *grpc.ClientConn
 	agent  agentv1.AgentServiceClient
 	health healthv1.HealthClient
+	// workers asks workers for their state: directly, whatever proxy the environment names, and not on the one connection
+	// that is for invocations.
+	workers *http.Transport
 	// env is what containers get over their function's environment; nil for nothing.
 	env func(function string) map[string]string
 }
@@ -63,6 +66,7 @@ type Client struct {
 var (
 	_ pool.Provisioner = (*Client)(nil)
 	_ pool.Freezer     = (*Client)(nil)
+	_ pool.Watcher     = (*Client)(nil)
 )
 
 type options struct {
@@ -151,6 +155,8 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 		// Only while a call runs: an agent that hangs is noticed by the heartbeat otherwise.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 10 * time.Second}),
 		grpc.WithDisableServiceConfig(),
+		// The agent is of this box: no proxy is between.
+		grpc.WithNoProxy(),
 	}
 	if o.dialer != nil {
 		dial = append(dial, grpc.WithContextDialer(o.dialer))
@@ -162,7 +168,8 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent at %s: %w", addr, err)
 	}
-	return &Client{addr: addr, conn: conn, agent: agentv1.NewAgentServiceClient(conn), health: healthv1.NewHealthClient(conn), env: o.env}, nil
+	return &Client{addr: addr, conn: conn, agent: agentv1.NewAgentServiceClient(conn), health: healthv1.NewHealthClient(conn),
+		workers: &http.Transport{DisableKeepAlives: true}, env: o.env}, nil
 }
 
 // Close ends the connection; calls that run fail.
@@ -251,7 +258,7 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 // Freeze implements pool.Freezer: it asks lambda-init whether the worker has nothing to do, and then the agent to freeze it.
 func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 	if w.Interface != gateway.RIE {
-		state, err := workerState(ctx, w)
+		state, err := c.workerState(ctx, w)
 		if err != nil {
 			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, err)
 		}
@@ -267,14 +274,13 @@ func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 }
 
 // workerState is the state that lambda-init tells (docs/lambda-init.md), once its log lines are written.
-func workerState(ctx context.Context, w gateway.Worker) (string, error) {
+func (c *Client) workerState(ctx context.Context, w gateway.Worker) (string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Addr+"/health?flush=1", nil)
 	if err != nil {
 		return "", err
 	}
 	r.Header.Set("X-Esb-Container-Id", w.ID)
-	r.Close = true // its one connection is for invocations
-	res, err := http.DefaultTransport.RoundTrip(r)
+	res, err := c.workers.RoundTrip(r)
 	if err != nil {
 		return "", err
 	}

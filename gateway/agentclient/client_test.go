@@ -39,6 +39,8 @@ import (
 
 // fakeAgent answers as its fields say.
 type fakeAgent struct {
+	exits    []*agentv1.WatchContainersResponse
+	versions []*agentv1.ImageVersion
 	agentv1.UnimplementedAgentServiceServer
 	ensured   *agentv1.EnsureContainerRequest
 	destroyed *agentv1.DestroyContainerRequest
@@ -82,6 +84,19 @@ func (a *fakeAgent) ResumeContainer(ctx context.Context, r *agentv1.ResumeContai
 	a.seen(ctx)
 	a.paused = append(a.paused, "resume "+r.GetContainerId())
 	return &agentv1.ResumeContainerResponse{}, a.err
+}
+
+func (a *fakeAgent) WatchContainers(_ *agentv1.WatchContainersRequest, stream grpc.ServerStreamingServer[agentv1.WatchContainersResponse]) error {
+	for _, x := range a.exits {
+		if err := stream.Send(x); err != nil {
+			return err
+		}
+	}
+	return a.err
+}
+
+func (a *fakeAgent) GetImageVersions(_ context.Context, _ *agentv1.GetImageVersionsRequest) (*agentv1.GetImageVersionsResponse, error) {
+	return &agentv1.GetImageVersionsResponse{Versions: a.versions}, a.err
 }
 
 // serve starts a gRPC server of a on lis; its end is the test's, or stop's.
@@ -362,4 +377,38 @@ func TestClient_Start_KnowsTheAgentsReason(t *testing.T) {
 		assert.Equal(t, want, known.Reason)
 		assert.Equal(t, want != "", known.Permanent)
 	}
+}
+
+func TestClient_Watch_TellsOfExits(t *testing.T) {
+	a := &fakeAgent{
+		exits: []*agentv1.WatchContainersResponse{{}, {ContainerId: "c1", FunctionName: "f"}, {ContainerId: "c2", FunctionName: "g"}},
+		err:   status.Error(codes.ResourceExhausted, "too slow"),
+	}
+	c, _ := mustDial(t, a)
+	var told []string
+	err := c.Watch(t.Context(), func() { told = append(told, "begun") }, func(function, id string) { told = append(told, function+" "+id) })
+	require.ErrorContains(t, err, "too slow")
+	assert.Equal(t, []string{"begun", "f c1", "g c2"}, told)
+}
+
+func TestClient_ImageVersions_LeavesOutWhatIsNotThere(t *testing.T) {
+	a := &fakeAgent{versions: []*agentv1.ImageVersion{
+		{Image: &agentv1.ImageReference{Image: "a:1"}, Digest: "sha256:a"}, {Image: &agentv1.ImageReference{Image: "b:1"}},
+		{Image: &agentv1.ImageReference{Runtime: "python3.11"}, Digest: "sha256:p"},
+	}}
+	c, _ := mustDial(t, a)
+	got, err := c.ImageVersions(t.Context(), []gateway.ImageReference{{Image: "a:1"}, {Image: "b:1"}, {Runtime: "python3.11"}})
+	require.NoError(t, err)
+	assert.Equal(t, map[gateway.ImageReference]string{{Image: "a:1"}: "sha256:a", {Runtime: "python3.11"}: "sha256:p"}, got)
+}
+
+// TestClient_Freeze_AsksTheWorkerWithoutAProxy: the environment's proxy is for the outside, and would keep every function from
+// being frozen.
+func TestClient_Freeze_AsksTheWorkerWithoutAProxy(t *testing.T) {
+	c, _ := mustDial(t, &fakeAgent{})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	// Of TEST-NET-1: nothing answers there, and no proxy is needed to find that out.
+	require.Error(t, c.Freeze(ctx, gateway.Worker{ID: "c1", Addr: "192.0.2.1:8080", Interface: gateway.Supervisor}))
+	assert.Zero(t, proxied.Load(), "the environment's proxy was asked")
 }

@@ -165,6 +165,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		OrphanGrace:         s.OrphanGracePeriod,
 		MaxConcurrentStarts: s.MaxConcurrentStarts,
 		Freezer:             a.agent,
+		Watcher:             a.agent,
 		Logger:              a.log,
 	})
 	a.code = codewatch.Open(codewatch.Options{Poll: s.CodePoll, Objects: objects(s), Logger: a.log}, a.pool.Apply)

@@ -87,6 +87,8 @@ type functionPool struct {
 	busy     int
 	stopping int
 	starts   []*start
+	// early are workers that have ended before the agent's answer to their start came.
+	early map[string]bool
 	// waiters is the queue of *waiter, the oldest in front.
 	waiters *list.List
 	// failures counts failed starts in a row. Until retryAt, starts are made only for requests that have nothing
@@ -107,6 +109,7 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 		wait:    acquireWait.WithLabelValues(fn.Name),
 		fn:      fn,
 		workers: make(map[string]*worker),
+		early:   make(map[string]bool),
 		waiters: list.New(),
 	}
 }
@@ -447,6 +450,7 @@ func (p *functionPool) run(s *start) {
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	over := p.early[info.ID]
 	p.dropStart(s)
 	if err != nil {
 		p.startFailed(s, err)
@@ -455,6 +459,9 @@ func (p *functionPool) run(s *start) {
 	p.failures, p.retryAt = 0, time.Time{}
 	info.Standby = standby
 	w := &worker{info: info, generation: fn.Generation, begun: begun}
+	if over {
+		w.doomed = endedByItself
+	}
 	p.workers[info.ID] = w
 	m.log.Info("worker started", "function", p.name, "container_id", info.ID, "request_id", s.requestID,
 		"name", info.Name, "standby", standby, "duration_ms", time.Since(begun).Milliseconds())
@@ -491,6 +498,9 @@ func (p *functionPool) supersede(w *worker) {
 func (p *functionPool) dropStart(s *start) {
 	i := slices.Index(p.starts, s)
 	p.starts = slices.Delete(p.starts, i, i+1)
+	if len(p.starts) == 0 {
+		clear(p.early)
+	}
 }
 
 // startFailed decides what a failed start means for those who wait. A request keeps its place as long as something

@@ -18,6 +18,7 @@ func (m *Manager) janitor() {
 		m.purge()
 		select {
 		case <-ticker.C:
+		case <-m.look:
 		case <-m.ctx.Done():
 			return
 		}
@@ -90,7 +91,7 @@ func (p *functionPool) mayKnow(o Observed) bool {
 	})
 }
 
-// doom destroys w now when nobody uses it, else when it comes back. Destroying what has vanished is how the agent
+// doom destroys w, whose process has ended, now when nobody uses it, else when it comes back, which is soon. Destroying what has vanished is how the agent
 // gets to remove what is left of it.
 func (p *functionPool) doom(w *worker, reason string) {
 	p.mu.Lock()
@@ -102,6 +103,7 @@ func (p *functionPool) doom(w *worker, reason string) {
 		p.standby = slices.DeleteFunc(p.standby, func(o *worker) bool { return o == w })
 	case PhaseBusy:
 		w.doomed = reason
+		p.cutLater(w)
 		return
 	default:
 		return

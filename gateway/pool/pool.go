@@ -33,6 +33,13 @@ type Provisioner interface {
 	List(ctx context.Context) ([]Observed, error)
 }
 
+// Watcher tells of containers that end by themselves; agentclient is the one of production.
+type Watcher interface {
+	// Watch calls begun when from then on nothing is missed, and ended for each container that ends, one call at a time. It
+	// returns when ctx ends or the agent cannot be heard; its error says why.
+	Watch(ctx context.Context, begun func(), ended func(function, workerID string)) error
+}
+
 // Observed is one container as the agent reports it.
 type Observed struct {
 	ID        string
@@ -78,6 +85,8 @@ type Options struct {
 	// MaxConcurrentStarts bounds the starts that run at the same time, over all functions; starts that no
 	// request waits for use at most half of it. Default: twice the cores.
 	MaxConcurrentStarts int
+	// Watcher tells of workers that end by themselves. Without one the janitor finds them at its next heartbeat.
+	Watcher Watcher
 	// Freezer freezes the idle workers of functions that ask for it. Without one none is frozen.
 	Freezer Freezer
 	// Logger gets one line an event. Default: slog.Default().
@@ -110,6 +119,9 @@ type Manager struct {
 	cancelStops context.CancelFunc
 	// tasks counts every goroutine and timer of the Manager and its pools.
 	tasks sync.WaitGroup
+
+	// look is of one: the janitor is to look now.
+	look chan struct{}
 
 	// starts, background and stops are semaphores. A start that no request waits for takes background first.
 	starts     chan struct{}
@@ -153,6 +165,7 @@ func Open(p Provisioner, opts Options) *Manager {
 		starts:      make(chan struct{}, opts.MaxConcurrentStarts),
 		background:  make(chan struct{}, max(1, opts.MaxConcurrentStarts/2)),
 		stops:       make(chan struct{}, opts.MaxConcurrentStarts),
+		look:        make(chan struct{}, 1),
 		closing:     make(chan struct{}),
 		drained:     make(chan struct{}),
 	}
@@ -160,6 +173,9 @@ func Open(p Provisioner, opts Options) *Manager {
 	m.stopCtx, m.cancelStops = context.WithCancel(context.Background())
 	m.pools.Store(&map[string]*functionPool{})
 	m.tasks.Go(m.janitor)
+	if opts.Watcher != nil {
+		m.tasks.Go(m.watch)
+	}
 	return m
 }
 

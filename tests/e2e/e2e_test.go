@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -443,6 +444,25 @@ func TestChaos_ClientLeaves_TheContainerServesAgain(t *testing.T) {
 	after := box.Containers(t, "echo-narrow")
 	require.Len(t, after, 1)
 	assert.Equal(t, before[0].GetContainerId(), after[0].GetContainerId())
+}
+
+// TestDeadWorker_LeavesThePoolAtOnce: the next caller does not find out by itself, which took 3 s. Nobody calls meanwhile, and the
+// heartbeat, 30 s, is too late for what is waited for.
+func TestDeadWorker_LeavesThePoolAtOnce(t *testing.T) {
+	if box.Way != stack.Native {
+		t.Skip("the processes of a box in Docker are not this machine's to end")
+	}
+	warm := callSlow(t)
+	before := box.Containers(t, "slow")
+	require.Len(t, before, 1)
+	require.NoError(t, syscall.Kill(findProcess(t, "/run/esb/lambda-init", "AWS_LAMBDA_FUNCTION_NAME=slow"), syscall.SIGKILL))
+	killed := time.Now()
+	stack.Eventually(t, func() bool {
+		answer, err := box.Do(t.Context(), http.MethodGet, box.AdminURL+"/pools", "", nil)
+		return err == nil && !strings.Contains(string(answer.Body), before[0].GetContainerId())
+	}, "the worker must leave the pool")
+	assert.Less(t, time.Since(killed), 15*time.Second)
+	assert.NotEqual(t, warm.Container, callSlow(t).Container)
 }
 
 func TestChaos_OutOfMemory_IsBadGatewayAndTheLogSaysSo(t *testing.T) {

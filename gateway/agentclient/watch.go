@@ -1,0 +1,49 @@
+package agentclient
+
+import (
+	"context"
+
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// Watch implements pool.Watcher.
+func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, workerID string)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.agent.WatchContainers(ctx, &agentv1.WatchContainersRequest{})
+	if err != nil {
+		return c.toError(err, "watching containers")
+	}
+	for {
+		exit, err := stream.Recv()
+		if err != nil {
+			return c.toError(err, "watching containers")
+		}
+		if id := exit.GetContainerId(); id != "" {
+			ended(exit.GetFunctionName(), id)
+		} else {
+			begun()
+		}
+	}
+}
+
+// ImageVersions returns the digests of the images of functions as the agent has them now, by what imageOf says of each;
+// what it does not have is left out.
+func (c *Client) ImageVersions(ctx context.Context, images []gateway.ImageReference) (map[gateway.ImageReference]string, error) {
+	request := &agentv1.GetImageVersionsRequest{}
+	for _, i := range images {
+		request.Images = append(request.Images, &agentv1.ImageReference{Image: i.Image, Runtime: i.Runtime})
+	}
+	res, err := c.agent.GetImageVersions(ctx, request)
+	if err != nil {
+		return nil, c.toError(err, "asking for the versions of images")
+	}
+	versions := make(map[gateway.ImageReference]string, len(images))
+	for _, v := range res.GetVersions() {
+		if v.GetDigest() != "" {
+			versions[gateway.ImageReference{Image: v.GetImage().GetImage(), Runtime: v.GetImage().GetRuntime()}] = v.GetDigest()
+		}
+	}
+	return versions, nil
+}
