@@ -123,6 +123,8 @@ type CodeSource struct {
 	Location string
 	// Version is what is there (package codeversion), empty while nobody could find out.
 	Version string
+	// Problem is why Version is empty.
+	Problem Reason `json:"-"`
 }
 
 // Scaling bounds the pool of one function (docs/system-specification.md 8).

@@ -81,6 +81,7 @@ type source struct {
 	// The Watcher's mu guards these.
 	version string
 	problem string // that was logged last
+	reason  gateway.Reason
 }
 
 // Open starts a Watcher. apply gets all functions, with versions and the generations that follow from them, whenever one of
@@ -166,7 +167,8 @@ func (w *Watcher) versioned(fn *gateway.Function) *gateway.Function {
 		return fn
 	}
 	at := func(s gateway.CodeSource) gateway.CodeSource {
-		return gateway.CodeSource{Location: s.Location, Version: w.sources[s.Location].version}
+		known := w.sources[s.Location]
+		return gateway.CodeSource{Location: s.Location, Version: known.version, Problem: known.reason}
 	}
 	code := *fn.Code
 	code.Source = at(code.Source)
@@ -280,12 +282,15 @@ func (w *Watcher) look(ctx context.Context, s *source) bool {
 				w.log.Warn("function code cannot be looked at, the old one stays", "location", s.location, "version", s.version, "error", text)
 			}
 		}
-		return false
+		reason := reasonOf(s.location, err)
+		told := s.version != "" || s.reason == reason
+		s.reason = reason
+		return !told // callers wait for a version that does not come, and are told why
 	}
 	if s.problem != "" {
 		w.log.Info("function code can be looked at again", "location", s.location)
 	}
-	s.problem = ""
+	s.problem, s.reason = "", ""
 	if version == s.version {
 		return false
 	}
@@ -298,7 +303,7 @@ func (w *Watcher) look(ctx context.Context, s *source) bool {
 func (w *Watcher) versionOf(ctx context.Context, s *source) (string, error) {
 	if isObject(s.location) {
 		if w.opts.Objects == nil {
-			return "", errors.New("there is no S3 store: S3_ENDPOINT is off")
+			return "", &problem{gateway.ReasonConfiguration, errors.New("there is no S3 store: S3_ENDPOINT is off")}
 		}
 		bucket, key, _ := strings.Cut(strings.TrimPrefix(s.location, objectScheme), "/")
 		etag, err := w.opts.Objects.ETag(ctx, bucket, key)

@@ -1,0 +1,38 @@
+package codewatch
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// problem is why code cannot be looked at, with the kind of reason that callers of its functions are told.
+type problem struct {
+	reason gateway.Reason
+	err    error
+}
+
+// Error implements error.
+func (p *problem) Error() string { return p.err.Error() }
+
+// Unwrap returns the cause.
+func (p *problem) Unwrap() error { return p.err }
+
+// reasonOf is the kind of reason for an error of a look at location. What is wrong with a local path stays so until somebody
+// changes it.
+func reasonOf(location string, err error) gateway.Reason {
+	var p *problem
+	switch {
+	case errors.As(err, &p):
+		return p.reason
+	case isObject(location):
+		return gateway.ReasonStoreAway
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return gateway.ReasonCodeMissing
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return gateway.ReasonStoreAway
+	}
+	return gateway.ReasonCodeInvalid
+}
