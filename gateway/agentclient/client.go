@@ -315,7 +315,9 @@ func addCode(r *agentv1.EnsureContainerRequest, code *gateway.FunctionCode) erro
 	}
 	for _, s := range append([]gateway.CodeSource{code.Source}, code.Layers...) {
 		if s.Version == "" {
-			return gateway.Errorf(gateway.CodeUnavailable, "function %s: its code at %s could not be looked at yet; an earlier line says why", r.GetFunctionName(), s.Location)
+			err := gateway.Errorf(gateway.CodeUnavailable, "function %s: its code at %s could not be looked at yet; an earlier line says why", r.GetFunctionName(), s.Location)
+			err.Reason, err.Permanent = s.Problem, s.Problem.Permanent()
+			return err
 		}
 	}
 	r.Code = &agentv1.CodeSource{Location: code.Source.Location, Version: code.Source.Version}
@@ -433,7 +435,9 @@ func (c *Client) awaitConnection(ctx context.Context) error {
 		}
 		c.conn.Connect()
 		if !c.conn.WaitForStateChange(ctx, state) {
-			return gateway.Errorf(gateway.CodeUnavailable, "agent at %s: no connection (%s): is the agent running?", c.addr, state)
+			err := gateway.Errorf(gateway.CodeUnavailable, "agent at %s: no connection (%s): is the agent running?", c.addr, state)
+			err.Reason = gateway.ReasonAgentAway
+			return err
 		}
 	}
 }
@@ -445,19 +449,39 @@ const reasonDomain = "esb-runtime"
 func (c *Client) toError(err error, doing string) error {
 	st := status.Convert(err)
 	e := gateway.Errorf(gateway.CodeUnavailable, "agent at %s: %s: %s (%s)", c.addr, doing, st.Message(), st.Code())
-	for _, detail := range st.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == reasonDomain {
-			e.Reason = gateway.Reason(info.GetReason())
-		}
-	}
+	e.Reason = reasonOf(st)
 	switch st.Code() {
 	case codes.FailedPrecondition, codes.InvalidArgument:
-		e.Permanent = true
+		// A registry that is away, for one, is no reason to give the function up.
+		e.Permanent = e.Reason == "" || e.Reason.Permanent()
 	case codes.Canceled:
 		e.Code = gateway.CodeCanceled
 	default: // every other one may pass
 	}
 	return e
+}
+
+// reasonOf is what the agent says of the cause, else what follows from the status.
+func reasonOf(st *status.Status) gateway.Reason {
+	for _, detail := range st.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == reasonDomain {
+			if r := gateway.Reason(info.GetReason()); r.Text() != "" {
+				return r
+			}
+		}
+	}
+	switch st.Code() {
+	case codes.InvalidArgument:
+		return gateway.ReasonConfiguration
+	case codes.Unavailable:
+		return gateway.ReasonAgentAway
+	case codes.ResourceExhausted:
+		return gateway.ReasonExhausted
+	case codes.DeadlineExceeded:
+		return gateway.ReasonSlow
+	default:
+		return ""
+	}
 }
 
 func runtimeInterface(i gateway.RuntimeInterface) agentv1.RuntimeInterface {

@@ -412,3 +412,45 @@ func TestClient_Freeze_AsksTheWorkerWithoutAProxy(t *testing.T) {
 	require.Error(t, c.Freeze(ctx, gateway.Worker{ID: "c1", Addr: "192.0.2.1:8080", Interface: gateway.Supervisor}))
 	assert.Zero(t, proxied.Load(), "the environment's proxy was asked")
 }
+
+// TestClient_Start_TellsTheKindOfReason: the agent's, when it says one that is known, else that of the status.
+func TestClient_Start_TellsTheKindOfReason(t *testing.T) {
+	with := func(code codes.Code, domain, reason string) error {
+		st, err := status.New(code, "x").WithDetails(&errdetails.ErrorInfo{Domain: domain, Reason: reason})
+		require.NoError(t, err)
+		return st.Err()
+	}
+	const domain = "esb-runtime"
+	for name, c := range map[string]struct {
+		err       error
+		want      gateway.Reason
+		permanent bool
+	}{
+		"registry away":    {with(codes.FailedPrecondition, domain, "registry_away"), gateway.ReasonRegistryAway, false},
+		"code changing":    {with(codes.Unavailable, domain, "code_changing"), gateway.ReasonCodeChanging, false},
+		"runtime invalid":  {with(codes.InvalidArgument, domain, "runtime_invalid"), gateway.ReasonRuntimeInvalid, true},
+		"nobody's reason":  {with(codes.FailedPrecondition, domain, "weather"), "", true},
+		"another's reason": {with(codes.Unavailable, "other", "image_missing"), gateway.ReasonAgentAway, false},
+		"no room":          {status.Error(codes.ResourceExhausted, "x"), gateway.ReasonExhausted, false},
+		"not in time":      {status.Error(codes.DeadlineExceeded, "x"), gateway.ReasonSlow, false},
+		"bad field":        {status.Error(codes.InvalidArgument, "x"), gateway.ReasonConfiguration, true},
+		"internal":         {status.Error(codes.Internal, "x"), "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, _ := mustDial(t, &fakeAgent{err: c.err})
+			_, err := client.Start(t.Context(), echo, false, "r")
+			var known *gateway.Error
+			require.ErrorAs(t, err, &known)
+			assert.Equal(t, c.want, known.Reason)
+			assert.Equal(t, c.permanent, known.Permanent)
+		})
+	}
+	unseen := *echo
+	unseen.Image, unseen.Code = "", &gateway.FunctionCode{Source: gateway.CodeSource{Location: "s3://b/k", Problem: gateway.ReasonCodeMissing}}
+	client, _ := mustDial(t, &fakeAgent{})
+	_, err := client.Start(t.Context(), &unseen, false, "r")
+	var known *gateway.Error
+	require.ErrorAs(t, err, &known)
+	assert.Equal(t, gateway.ReasonCodeMissing, known.Reason)
+	assert.True(t, known.Permanent)
+}

@@ -69,6 +69,11 @@ func (b *breaker) allow() (done func(error), err error) {
 		return done, nil
 	}
 	refused := gateway.Errorf(gateway.CodeUnavailable, "function %s: circuit breaker: %w", b.function, err)
+	var known *gateway.Error
+	if start := b.evidence.Load(); start != nil && errors.As(start, &known) {
+		// What opened it is what callers are told: a missing image is no passing trouble because it was asked for five times.
+		refused.Reason, refused.Permanent = known.Reason, known.Permanent
+	}
 	refused.RetryAfter = time.Second // a probe is under way
 	if errors.Is(err, gobreaker.ErrOpenState) {
 		refused.RetryAfter = max(time.Until(time.Unix(0, b.openedAt.Load()).Add(b.openFor)), time.Second)
@@ -87,5 +92,9 @@ func (b *breaker) excluded(err error) bool {
 	if errors.As(err, &start) {
 		return b.evidence.Swap(start) == start
 	}
-	return gateway.ErrorCode(err) != gateway.CodeTransport
+	if gateway.ErrorCode(err) != gateway.CodeTransport {
+		return true
+	}
+	b.evidence.Store(nil)
+	return false
 }

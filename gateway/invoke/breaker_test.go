@@ -184,3 +184,23 @@ func TestBreaker_NewGeneration_BeginsClosed(t *testing.T) {
 		assert.Equal(t, before+1, starts, "the new configuration is tried")
 	})
 }
+
+// TestBreaker_OpenForAPermanentCause_SaysSo: a client must not try a missing image again because the circuit is open meanwhile.
+func TestBreaker_OpenForAPermanentCause_SaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := &box{}, function()
+		missing := gateway.Errorf(gateway.CodeUnavailable, "no image")
+		missing.Reason, missing.Permanent = gateway.ReasonImageMissing, true
+		b.fail(missing)
+		i := mustNew(t, b, fn)
+		var known *gateway.Error
+		for range 2 * DefaultBreakerFailures {
+			_, err := i.Invoke(t.Context(), fn, event)
+			require.ErrorAs(t, err, &known)
+			assert.Equal(t, gateway.ReasonImageMissing, known.Reason, "%v", err)
+			assert.True(t, known.Permanent)
+			time.Sleep(100 * time.Millisecond)
+		}
+		assert.ErrorContains(t, known, "circuit breaker")
+	})
+}
