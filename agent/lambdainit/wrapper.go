@@ -3,6 +3,7 @@ package lambdainit
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -17,16 +18,25 @@ const (
 	statusNotFound  = 127
 )
 
-// wrapped puts the wrapper in front of a command.
+// clientPrefix begins the paths of the box's runtime clients.
+const clientPrefix = "/var/runtime/bootstrap."
+
+// wrapped puts the wrapper in front of a command, which ends with the runtime's client as AWS's does: the handler is not an
+// argument but the variable _HANDLER, which layers replace by their own; and what a wrapper puts before the last argument, as
+// the example of the developer guide does, is the interpreter's.
 func (c Config) wrapped() []string {
 	if c.Wrapper == "" {
 		return c.Command
+	}
+	command := c.Command
+	if at := slices.IndexFunc(command, func(arg string) bool { return strings.HasPrefix(arg, clientPrefix) }); at >= 0 {
+		command = command[:at+1]
 	}
 	wrapper := c.Wrapper
 	if !strings.ContainsRune(wrapper, '/') {
 		wrapper = "./" + wrapper // AWS looks for it in the working folder
 	}
-	return append([]string{wrapper}, c.Command...)
+	return append([]string{wrapper}, command...)
 }
 
 // wrapperFault is what AWS's start scripts print, and the status that they end with, when the wrapper cannot be started; failed

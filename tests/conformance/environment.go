@@ -39,8 +39,23 @@ def handler(event, context):
 exports.handler = async () => ({ statusCode: 200, body: JSON.stringify({ Env: process.env, Notes: [
   'user ' + os.userInfo().username + ' ' + os.homedir(), 'folder ' + process.cwd(), shared, 'hook ' + globalThis.hooked ] }) });
 `,
-	"probe-node/shared/x.js":                     "module.exports = 'shared';\n",
-	"telemetry-layer/telemetry/hook.js":          "globalThis.hooked = 'by the layer';\n",
+	"probe-node/shared/x.js":            "module.exports = 'shared';\n",
+	"telemetry-layer/telemetry/hook.js": "globalThis.hooked = 'by the layer';\n",
+	"telemetry-layer/telemetry/hooked.js": `const [module_, name] = process.env.ORIGINAL_HANDLER.split('.'), own = require('/var/task/' + module_)[name];
+exports.handler = async (event, context) => {
+  const answer = await own(event, context), body = JSON.parse(answer.body);
+  return { ...answer, body: JSON.stringify({ ...body, Notes: [...body.Notes, 'handler of the layer'] }) };
+};
+`,
+	"telemetry-layer/telemetry/hooked.py": `import importlib, json, os
+module, name = os.environ["ORIGINAL_HANDLER"].split(".")
+own = getattr(importlib.import_module(module), name)
+def handler(event, context):
+    answer = own(event, context)
+    body = json.loads(answer["body"])
+    body["Notes"].append("handler of the layer")
+    return {**answer, "body": json.dumps(body)}
+`,
 	"telemetry-layer/telemetry/sitecustomize.py": "import os\nos.environ['HOOKED'] = 'by the layer'\n",
 	"bad.zip":                  "no zip file",
 	"no-interpreter/bootstrap": "#!/bin/no-shell\r\necho\r\n",
@@ -214,10 +229,12 @@ var environmentChecks = map[string]func(*examination){
 	},
 	"exec-wrapper": func(x *examination) {
 		python := x.ask("/wrapped-python", "report", 0)
-		x.check(strings.HasSuffix(python.Env["WRAPPED"], " app.handler"), "the wrapper was not started, or not with the runtime's command: %q", python.Env["WRAPPED"])
+		x.check(strings.HasSuffix(python.Env["WRAPPED"], " /var/runtime/bootstrap.pyc"), "the wrapper was not started, or not with the runtime's command: %q", python.Env["WRAPPED"])
+		x.check(slices.Contains(python.Notes, "handler of the layer"), "Python: _HANDLER of the wrapper has no effect: %d %q", python.status, python.Notes)
 		x.check(python.Env["HOOKED"] == "by the layer", "Python has not loaded the sitecustomize of PYTHONPATH: %d %.300s", python.status, python.body)
 		node := x.ask("/wrapped-node", "report", 0)
-		x.check(strings.HasSuffix(node.Env["WRAPPED"], " index.handler"), "the wrapper was not started, or not with the runtime's command: %q", node.Env["WRAPPED"])
+		x.check(strings.HasSuffix(node.Env["WRAPPED"], " /var/runtime/bootstrap.js"), "the wrapper was not started, or not with the runtime's command: %q", node.Env["WRAPPED"])
+		x.check(slices.Contains(node.Notes, "handler of the layer"), "Node.js: _HANDLER of the wrapper has no effect: %d %q", node.status, node.Notes)
 		x.check(slices.Contains(node.Notes, "hook by the layer"), "Node.js has not loaded what NODE_OPTIONS names: %d %q", node.status, node.Notes)
 		provided := x.ask("/wrapped-provided", "report", 0)
 		x.check(provided.status == http.StatusOK, "provided runtimes see to the wrapper themselves; answer %d", provided.status)

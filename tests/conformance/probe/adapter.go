@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -85,14 +86,22 @@ func startHandler() {
 	panic(syscall.Exec(program, []string{program}, os.Environ()))
 }
 
-// wrap is a wrapper as OpenTelemetry's layers have one: it has the runtime load what is in the layer.
+// wrap is a wrapper as layers of telemetry have one: it has the runtime load what is in the layer (OpenTelemetry), takes the place
+// of the handler (Datadog, New Relic), and puts an option of the interpreter before the last argument, which is the runtime's client
+// (developer guide, "Modifying the runtime environment").
 func wrap(command []string) {
+	handler, option := "/opt/telemetry/hooked.handler", "--no-warnings"
+	if strings.Contains(command[0], "python") {
+		handler, option = "hooked.handler", "-B"
+	}
 	for name, value := range map[string]string{
 		"WRAPPED": strings.Join(command, " "), "NODE_OPTIONS": "--require /opt/telemetry/hook.js", "PYTHONPATH": "/opt/telemetry:" + os.Getenv("PYTHONPATH"),
+		"ORIGINAL_HANDLER": os.Getenv("_HANDLER"), "_HANDLER": handler,
 	} {
 		if err := os.Setenv(name, value); err != nil {
 			panic(err)
 		}
 	}
+	command = slices.Insert(command, len(command)-1, option)
 	panic(syscall.Exec(command[0], command, os.Environ()))
 }
