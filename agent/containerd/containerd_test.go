@@ -269,6 +269,17 @@ func TestEnvironment_AWSVariables(t *testing.T) {
 	}
 	got, _ = value(func(in *specInput) { runtime("nodejs24.x")(in); in.spec.Env = map[string]string{"NODE_PATH": "/mine"} }, "NODE_PATH")
 	assert.Equal(t, "/mine", got, "the function has the last word")
+	operators := func(in *specInput) {
+		runtime("java21")(in)
+		in.spec.Code.Base = "corp/java:21"
+		in.image.Env = []string{"PATH=/opt/java/bin:/bin", "LANG=C.UTF-8"}
+	}
+	for key, want := range map[string]string{"PATH": "/opt/java/bin:/bin", "LANG": "C.UTF-8", "TZ": ":UTC", "LD_LIBRARY_PATH": "/var/lang/lib:" + libraries} {
+		got, _ = value(operators, key)
+		assert.Equal(t, want, got, "%s of an image that the operator names", key)
+	}
+	got, _ = value(func(in *specInput) { operators(in); in.spec.Code.Base = "nodejs24.x" }, "PATH")
+	assert.Equal(t, "/var/lang/bin:"+programs, got, "a base of the box has AWS's")
 	for entrypoint, want := range map[string]string{"/lambda-entrypoint.sh": "", "/var/runtime/bootstrap": "", "/usr/bin/node /var/runtime/bootstrap.js": "1"} {
 		got, _ := value(func(in *specInput) { in.image.Entrypoint = strings.Fields(entrypoint) }, "ESB_INIT_WRAPPER")
 		assert.Equal(t, want, got, "of an image that starts %s", entrypoint)
@@ -452,5 +463,16 @@ func TestIsShim_OnlyTheContainersOwn(t *testing.T) {
 		strings.Replace(own, "esb-runtime", "moby", 1), strings.Replace(own, "containerd-shim-runc-v2", "vi", 1),
 	} {
 		assert.False(t, isShim(args(other), "lambda-f-1", "/run/c.sock"), other)
+	}
+}
+
+func TestValidate_TakesTheRuntimesThatAnImageIsNamedFor(t *testing.T) {
+	spec := agent.ContainerSpec{FunctionName: "f", MemoryMB: 128, Timeout: time.Second, Code: &agent.FunctionCode{Runtime: "java21", Handler: "a.B"}}
+	_, err := validate(spec)
+	assert.ErrorContains(t, err, `runtime "java21" is not known`)
+	for _, base := range []string{"corp/java:21", "python3.11"} {
+		spec.Code.Base = base
+		_, err = validate(spec)
+		assert.NoError(t, err)
 	}
 }

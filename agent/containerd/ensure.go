@@ -163,7 +163,7 @@ func validate(spec agent.ContainerSpec) (agent.ContainerSpec, error) {
 		return spec, agent.Errorf(agent.CodeInvalid, "function name %q: must be 1 to 64 letters, digits, hyphens or underscores", name)
 	case spec.Image == "" && spec.Code == nil:
 		return spec, agent.Errorf(agent.CodeInvalid, "function %s: neither an image nor code is named", name)
-	case spec.Code != nil && baseImage(spec.Code.Runtime) == "":
+	case spec.Code != nil && codeImage(*spec.Code) == "":
 		return spec, agent.Errorf(agent.CodeInvalid, "function %s: runtime %q is not known: python3.N, nodejsN.x and provided.al2023 are", name, spec.Code.Runtime)
 	case spec.Code != nil && spec.Interface != agent.Supervisor:
 		return spec, agent.Errorf(agent.CodeInvalid, "function %s: code needs the supervisor interface", name)

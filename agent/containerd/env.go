@@ -45,12 +45,19 @@ func environment(in specInput) []string {
 		"LAMBDA_RUNTIME_DIR":       runtimeDir,
 	}
 	maps.Copy(env, in.environment)
+	images := map[string]bool{}
 	for _, kv := range in.image.Env {
 		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
+		env[k], images[k] = v, true
 	}
 	if in.spec.Code != nil {
-		maps.Copy(env, runtimeVariables(in.spec.Code.Runtime)) // whatever the base image has
+		own := in.spec.Code.Base == "" || baseImage(in.spec.Code.Base) != ""
+		for k, v := range runtimeVariables(in.spec.Code.Runtime) {
+			// A base image of the operator's may have its interpreter in other places than AWS, and find it by its own variables.
+			if own || !images[k] {
+				env[k] = v
+			}
+		}
 	}
 	taskRoot, runtimeDir := env["LAMBDA_TASK_ROOT"], env["LAMBDA_RUNTIME_DIR"]
 	maps.Copy(env, in.spec.Env)

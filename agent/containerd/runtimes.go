@@ -87,7 +87,10 @@ func (r *Runtime) noBase(ctx context.Context, c agent.FunctionCode, cause error)
 		return cause
 	}
 	if c.Base != "" && baseImage(c.Base) == "" {
-		return agent.Errorf(agent.CodePrecondition, "runtime %s: the image %s, which runtimes in functions.yml names for it: %w", c.Runtime, c.Base, cause)
+		return &agent.Error{
+			Code: agent.CodePrecondition, Reason: agent.ReasonRuntimeInvalid,
+			Message: fmt.Sprintf("runtime %s: the image %s, which runtimes in functions.yml names for it: %s", c.Runtime, c.Base, cause),
+		}
 	}
 	runtime := firstOf(c.Base, c.Runtime)
 	var have []string
