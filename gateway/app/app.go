@@ -27,6 +27,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/functions"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
+	"github.com/edge-serverless-box/esb/gateway/imagewatch"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
@@ -86,6 +87,7 @@ type App struct {
 	agent    *agentclient.Client
 	pool     *pool.Manager
 	code     *codewatch.Watcher
+	images   *imagewatch.Watcher
 	invoker  *invoke.Invoker
 	stores   *provision.Provisioner
 	async    *async.Queue
@@ -168,7 +170,8 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Watcher:             a.agent,
 		Logger:              a.log,
 	})
-	a.code = codewatch.Open(codewatch.Options{Poll: s.CodePoll, Objects: objects(s), Logger: a.log}, a.pool.Apply)
+	a.images = imagewatch.Open(imagewatch.Options{Agent: a.agent, Poll: s.ImagePoll, Logger: a.log}, a.pool.Apply)
+	a.code = codewatch.Open(codewatch.Options{Poll: s.CodePoll, Objects: objects(s), Logger: a.log}, a.images.Set)
 	a.invoker = invoke.New(a.pool, invoke.Options{
 		BreakerFailures: s.CircuitBreakerFailures,
 		BreakerOpenFor:  s.CircuitBreakerOpen,
@@ -460,6 +463,9 @@ func (a *App) undo(ctx, grace context.Context) error {
 	}
 	if a.code != nil {
 		errs = append(errs, a.code.Close())
+	}
+	if a.images != nil {
+		errs = append(errs, a.images.Close())
 	}
 	if a.schedules != nil {
 		// Before the queue, to which it brings events; closed already but when Open failed.

@@ -98,6 +98,12 @@ func (b *box) Stop(ctx context.Context, id string, _ time.Duration, reason strin
 	return nil
 }
 
+func (b *box) setDigest(digest string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.digest = digest
+}
+
 func (b *box) Freeze(ctx context.Context, w gateway.Worker) error {
 	b.mu.Lock()
 	hook := b.onFreeze

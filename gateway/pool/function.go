@@ -19,6 +19,8 @@ type worker struct {
 	info gateway.Worker
 	// generation is that of the configuration it was started with.
 	generation string
+	// fn is that configuration.
+	fn *gateway.Function
 	// begun is when its start began, and so about when its image was looked up.
 	begun time.Time
 	phase Phase
@@ -295,7 +297,11 @@ func (p *functionPool) active() int { return p.live() - p.stopping }
 
 // current is true when s starts, or will start, a worker of the current configuration.
 func (p *functionPool) current(s *start) bool {
-	return s.fn == nil || s.fn.Generation == p.fn.Generation
+	if s.fn == nil || s.fn.Generation == p.fn.Generation {
+		return true
+	}
+	// Which image it gets is not known yet: the new one, most likely.
+	return s.fn.ImageDigest == "" && s.fn.BaseGeneration != "" && s.fn.BaseGeneration == p.fn.BaseGeneration
 }
 
 func (p *functionPool) usableStarts() int {
@@ -458,7 +464,10 @@ func (p *functionPool) run(s *start) {
 	}
 	p.failures, p.retryAt = 0, time.Time{}
 	info.Standby = standby
-	w := &worker{info: info, generation: fn.Generation, begun: begun}
+	w := &worker{info: info, generation: fn.Generation, fn: fn, begun: begun}
+	if p.same(fn, info.ImageDigest) {
+		w.generation = p.fn.Generation
+	}
 	if over {
 		w.doomed = endedByItself
 	}
@@ -572,11 +581,40 @@ func (p *functionPool) apply(fn *gateway.Function) {
 	changed := p.fn.Generation != fn.Generation
 	p.fn, p.removed = fn, false
 	if changed {
-		p.destroyUnused("configuration changed")
+		p.keepSame()
+		p.destroyOutdated("configuration changed")
 		p.failures, p.retryAt = 0, time.Time{}
 	}
 	p.fill()
 	p.armPrune()
+}
+
+// same says whether a worker, which was started with the configuration old, is one of the current configuration all the same: all
+// that is new of that is that its image's digest is known, and it is the worker's.
+func (p *functionPool) same(old *gateway.Function, digest string) bool {
+	return old.BaseGeneration != "" && old.BaseGeneration == p.fn.BaseGeneration && digest != "" && digest == p.fn.ImageDigest
+}
+
+// keepSame makes workers those of the configuration that has just become the current one, if they are. Callers hold mu.
+func (p *functionPool) keepSame() {
+	for _, w := range p.workers {
+		if w.generation != p.fn.Generation && p.same(w.fn, w.info.ImageDigest) {
+			w.generation = p.fn.Generation
+		}
+	}
+}
+
+// destroyOutdated destroys the idle and standing-by workers of another configuration. Callers hold mu.
+func (p *functionPool) destroyOutdated(reason string) {
+	outdated := func(w *worker) bool {
+		if w.generation == p.fn.Generation {
+			return false
+		}
+		p.destroy(w, idleGrace, reason)
+		return true
+	}
+	p.idle = slices.DeleteFunc(p.idle, outdated)
+	p.standby = slices.DeleteFunc(p.standby, outdated)
 }
 
 // remove drains the pool of a function that is configured no more; it is true when nothing is left.

@@ -139,6 +139,10 @@ type Settings struct {
 	// CodePoll is how often function code in S3 is asked for changes, and local code looked through for such that the
 	// system did not tell. CODE_POLL_SECONDS; default 10.
 	CodePoll time.Duration
+	// ImagePoll is how often the agent is asked whether it has another image under a function's name: an archive in its folder
+	// that was replaced, or one that a start has pulled. Functions then get new containers. No registry is asked for it.
+	// IMAGE_POLL_SECONDS; default 2; 0 for never: the next container that starts is the first with the new image then.
+	ImagePoll time.Duration
 	// HeartbeatInterval is how often the pools are compared with the agent's list of containers.
 	// HEARTBEAT_INTERVAL, seconds; default 30.
 	HeartbeatInterval time.Duration
@@ -316,6 +320,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		IdleTimeout:              l.duration("IDLE_TIMEOUT_MINUTES", time.Minute, 5, 0.01, 7*24*60),
 		FunctionRuntimes:         l.runtimes("FUNCTION_RUNTIMES"),
 		CodePoll:                 l.duration("CODE_POLL_SECONDS", time.Second, 10, 0.1, 24*3600),
+		ImagePoll:                l.duration("IMAGE_POLL_SECONDS", time.Second, 2, 0, 24*3600),
 		HeartbeatInterval:        l.duration("HEARTBEAT_INTERVAL", time.Second, 30, 0.1, 3600),
 		OrphanGracePeriod:        l.duration("ORPHAN_GRACE_PERIOD_SECONDS", time.Second, 60, 0, 24*3600),
 		MaxConcurrentStarts:      l.integer("MAX_CONCURRENT_STARTS", 0, 0, 1000),
