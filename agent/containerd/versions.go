@@ -20,7 +20,8 @@ func (r *Runtime) ImageVersions(ctx context.Context, refs []agent.ImageReference
 	for i, ref := range refs {
 		image := ref.Image
 		if ref.Runtime != "" {
-			image = baseImage(ref.Runtime)
+			// What runs a runtime may be an image that functions.yml names.
+			image = codeImage(agent.FunctionCode{Base: ref.Runtime})
 		}
 		if image == "" {
 			continue
