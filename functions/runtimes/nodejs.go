@@ -36,7 +36,7 @@ func nodePackage() (npm.Package, error) {
 	return p, nil
 }
 
-// buildNode makes the Node.js layer, that of the AWS SDK, and the client's.
+// buildNode makes the Node.js layer and that of the AWS SDK.
 func (b *Builder) buildNode(ctx context.Context, scratch string, parent *Base) (v1.Image, error) {
 	pkg, err := nodePackage()
 	if err != nil {
@@ -60,19 +60,29 @@ func (b *Builder) buildNode(ctx context.Context, scratch string, parent *Base) (
 		return nil, fmt.Errorf("AWS SDK for JavaScript: %w", err)
 	}
 	b.log.Info("compressing Node.js")
+	return layered(parent, scratch, imagebuild.Config{
+		Labels: map[string]string{"io.esb.packages.nodejs": pkg.Name + "=" + pkg.Version},
+	}, sdk)
+}
+
+// addNodeClient adds the layer of the client.
+func (b *Builder) addNodeClient(_ context.Context, _ string, parent *Base) (v1.Image, error) {
 	tree := imagebuild.NewTree()
 	tree.AddData("/var/runtime/bootstrap.js", nodeClient, false)
 	// AWS's bundle of certificates, which functions name in NODE_EXTRA_CA_CERTS (Lambda developer guide, Node.js).
 	tree.AddLink("/var/runtime/ca-cert.pem", caBundle)
-	return layered(parent, scratch, imagebuild.Config{
+	layer, err := imagebuild.NewLayer(tree)
+	if err != nil {
+		return nil, err
+	}
+	return imagebuild.Build(parent, imagebuild.Config{
 		Entrypoint: []string{"/usr/bin/node", "/var/runtime/bootstrap.js"},
 		Env: map[string]string{
 			"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x",
 			// AWS: its start script sets this unless the function does.
 			"NODE_PATH": "/opt/nodejs/node24/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:" + TaskRoot,
 		},
-		Labels: map[string]string{"io.esb.packages.nodejs": pkg.Name + "=" + pkg.Version},
-	}, sdk, tree)
+	}, layer)
 }
 
 // sdkFolder is where AWS's runtimes have the SDK.

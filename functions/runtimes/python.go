@@ -32,7 +32,7 @@ func unusedPython() []string {
 // packageName matches Debian's package of one Python version, "python3.11-minimal".
 var packageName = regexp.MustCompile(`^(python3\.\d+)-minimal$`)
 
-// buildPython makes the Python layer, that of the AWS SDK, and the client's.
+// buildPython makes the Python layer and that of the AWS SDK.
 func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base) (v1.Image, error) {
 	version, names, err := b.pythonPackages(ctx)
 	if err != nil {
@@ -59,29 +59,48 @@ func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base)
 		return nil, err
 	}
 	b.log.Info("compiling the standard library", "python", version)
-	client := filepath.Join(scratch, "work", "client")
-	if err := errors.Join(
-		removeCompiled(library),
-		base.compile(ctx, library, "/usr/lib/"+version),
-		writeFile(client, "bootstrap.py", pythonClient),
-		// A script is compiled at each start, a .pyc file given as script is not.
-		base.compile(ctx, client, "/var/runtime", "-b"),
-	); err != nil {
+	if err := errors.Join(removeCompiled(library), base.compile(ctx, library, "/usr/lib/"+version)); err != nil {
 		return nil, err
 	}
 	sdk, sdkVersions, err := b.buildBoto3(ctx, scratch, base)
 	if err != nil {
 		return nil, fmt.Errorf("boto3: %w", err)
 	}
+	return layered(parent, scratch, imagebuild.Config{
+		Labels: map[string]string{"io.esb.packages.python": versions, "io.esb.packages.boto3": sdkVersions},
+	}, sdk)
+}
+
+// pythonPrograms is where the interpreter is.
+const pythonPrograms = "usr/bin/python3.*"
+
+// addPythonClient adds the layer of the client.
+func (b *Builder) addPythonClient(ctx context.Context, scratch string, parent *Base) (v1.Image, error) {
+	base := &Base{name: Python, dir: scratch, parent: parent, log: b.log}
+	version, err := base.Tag()
+	if err != nil {
+		return nil, err
+	}
+	client := filepath.Join(scratch, "work", "client")
+	if err := errors.Join(
+		writeFile(client, "bootstrap.py", pythonClient),
+		// A script is compiled at each start, a .pyc file given as script is not.
+		base.compile(ctx, client, "/var/runtime", "-b"),
+	); err != nil {
+		return nil, err
+	}
 	tree := imagebuild.NewTree()
 	if err := tree.AddTree("/var/runtime", client); err != nil {
 		return nil, err
 	}
-	return layered(parent, scratch, imagebuild.Config{
-		Entrypoint: []string{"/usr/bin/" + version, "-S", "/var/runtime/bootstrap.pyc"},
-		Env:        map[string]string{"AWS_EXECUTION_ENV": "AWS_Lambda_" + version},
-		Labels:     map[string]string{"io.esb.packages.python": versions, "io.esb.packages.boto3": sdkVersions},
-	}, sdk, tree)
+	layer, err := imagebuild.NewLayer(tree)
+	if err != nil {
+		return nil, err
+	}
+	return imagebuild.Build(parent, imagebuild.Config{
+		Entrypoint: []string{"/usr/bin/python" + version, "-S", "/var/runtime/bootstrap.pyc"},
+		Env:        map[string]string{"AWS_EXECUTION_ENV": "AWS_Lambda_python" + version},
+	}, layer)
 }
 
 // pythonPackages returns the release's Python, "python3.11", and the packages of its interpreter and standard library.
@@ -137,17 +156,18 @@ func (b *Base) compile(ctx context.Context, dir, at string, options ...string) e
 
 // python runs the base's own interpreter on this machine.
 func (b *Base) python(ctx context.Context, args ...string) error {
-	systemRoot, pythonRoot := filepath.Join(b.parent.dir, "root"), filepath.Join(b.dir, "root")
-	loaders, _ := filepath.Glob(filepath.Join(systemRoot, "usr/lib/*-linux-gnu*/ld-linux*"))
-	interpreters, _ := filepath.Glob(filepath.Join(pythonRoot, "usr/bin/python3.*"))
-	if len(loaders) != 1 || len(interpreters) != 1 {
-		return fmt.Errorf("the base image in %s has %d loaders and %d interpreters, want one of each: remove it and try again",
-			b.dir, len(loaders), len(interpreters))
+	loader, err := b.find("usr/lib/*-linux-gnu*/ld-linux*")
+	if err != nil {
+		return err
 	}
-	cmd := exec.CommandContext(ctx, loaders[0], append([]string{"--library-path", filepath.Dir(loaders[0]), interpreters[0], "-S"}, args...)...)
+	program, err := b.find(pythonPrograms)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, loader, append([]string{"--library-path", filepath.Dir(loader), program, "-S"}, args...)...)
 	// Hashes of strings decide the order of sets in compiled code. Without DONTWRITEBYTECODE the interpreter would leave
 	// compiled files of its own imports that are bound to the sources' times, which a layer does not keep.
-	cmd.Env = []string{"PYTHONHOME=" + filepath.Join(pythonRoot, "usr"), "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1",
+	cmd.Env = []string{"PYTHONHOME=" + filepath.Dir(filepath.Dir(program)), "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1",
 		"LC_ALL=C.UTF-8"}
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said

@@ -36,8 +36,10 @@ const (
 	NodeJS = "nodejs"
 	// Provided has no interpreter: the code brings its own program, named bootstrap.
 	Provided = "provided"
-	// system is what all stand on: C and C++ libraries, CA certificates, time zones.
+	// system is what all stand on: common programs, C and C++ libraries, CA certificates, time zones.
 	system = "system"
+	// interpreter, behind the name of a base, is what that base stands on: all but our client, which changes more often.
+	interpreter = "-interpreter"
 )
 
 // TaskRoot is where function code lives in an image (AWS: LAMBDA_TASK_ROOT).
@@ -99,13 +101,17 @@ type buildFunc func(ctx context.Context, scratch string, parent *Base) (v1.Image
 
 // Base returns the named base image, from the cache or made now.
 func (b *Builder) Base(ctx context.Context, name string) (*Base, error) {
-	build, ok := map[string]buildFunc{system: b.buildSystem, Python: b.buildPython, NodeJS: b.buildNode, Provided: b.buildProvided}[name]
+	build, ok := map[string]buildFunc{
+		system: b.buildSystem, Provided: b.buildProvided,
+		Python + interpreter: b.buildPython, Python: b.addPythonClient,
+		NodeJS + interpreter: b.buildNode, NodeJS: b.addNodeClient,
+	}[name]
 	if !ok {
 		return nil, fmt.Errorf("no base image %q: must be %s, %s or %s", name, Python, NodeJS, Provided)
 	}
 	base := &Base{name: name, log: b.log}
 	if name != system {
-		parent, err := b.Base(ctx, system)
+		parent, err := b.Base(ctx, standsOn(name))
 		if err != nil {
 			return nil, err
 		}
@@ -129,6 +135,29 @@ func (b *Builder) Base(ctx context.Context, name string) (*Base, error) {
 	return base, nil
 }
 
+// standsOn returns the name of the base below another one.
+func standsOn(name string) string {
+	if name == Python || name == NodeJS {
+		return name + interpreter
+	}
+	return system
+}
+
+// find returns the only file of a pattern in the base's own layers or those below it.
+func (b *Base) find(pattern string) (string, error) {
+	var found []string
+	for base := b; base != nil && len(found) == 0; base = base.parent {
+		var err error
+		if found, err = filepath.Glob(filepath.Join(base.dir, "root", pattern)); err != nil {
+			return "", err
+		}
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("the base image in %s has %d files %s, want one: remove %s and try again", b.dir, len(found), pattern, filepath.Dir(b.dir))
+	}
+	return found[0], nil
+}
+
 // fill makes the cache folder of a base image, whole or not at all.
 func (b *Builder) fill(ctx context.Context, base *Base, build buildFunc) error {
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
@@ -150,6 +179,9 @@ func (b *Builder) fill(ctx context.Context, base *Base, build buildFunc) error {
 	if err != nil {
 		return fmt.Errorf("keep the image: %w", err)
 	}
+	if base.parent != nil {
+		linkBlobs(filepath.Join(base.parent.dir, "image"), filepath.Join(scratch, "image"))
+	}
 	if err := path.AppendImage(img); err != nil {
 		return fmt.Errorf("keep the image: %w", err)
 	}
@@ -161,6 +193,18 @@ func (b *Builder) fill(ctx context.Context, base *Base, build buildFunc) error {
 		return nil // another process was faster, with the same inputs
 	}
 	return err
+}
+
+// linkBlobs gives the layers of one layout to another, which then need not be written again. What cannot be linked will be.
+func linkBlobs(from, to string) {
+	blobs := filepath.Join("blobs", "sha256")
+	files, _ := os.ReadDir(filepath.Join(from, blobs))
+	if err := os.MkdirAll(filepath.Join(to, blobs), 0o755); err != nil {
+		return
+	}
+	for _, file := range files {
+		_ = os.Link(filepath.Join(from, blobs, file.Name()), filepath.Join(to, blobs, file.Name()))
+	}
 }
 
 func load(dir string) (v1.Image, error) {
@@ -189,15 +233,22 @@ func Key(name string) (string, error) {
 		_, _ = inputs.Write(append(input, 0))
 	}
 	switch name {
-	case Python:
-		for _, input := range [][]byte{pythonClient, slimModels, requestsErrors} {
+	case Python, NodeJS:
+		below, err := Key(standsOn(name))
+		if err != nil {
+			return "", err
+		}
+		_, _ = inputs.Write([]byte(below))
+		_, _ = inputs.Write(map[string][]byte{Python: pythonClient, NodeJS: nodeClient}[name])
+	case Python + interpreter:
+		for _, input := range [][]byte{slimModels, requestsErrors} {
 			_, _ = inputs.Write(input)
 		}
 		for _, p := range pinnedBoto3() {
 			_, _ = inputs.Write([]byte(p.SHA256))
 		}
-	case NodeJS:
-		for _, input := range [][]byte{nodeClient, []byte(nodeVersion), sdkManifest, sdkLock} {
+	case NodeJS + interpreter:
+		for _, input := range [][]byte{[]byte(nodeVersion), sdkManifest, sdkLock} {
 			_, _ = inputs.Write(input)
 		}
 	}
@@ -212,11 +263,8 @@ func (b *Base) Tag() (string, error) {
 		major, _, _ := strings.Cut(nodeVersion, ".")
 		return major, nil
 	case Python:
-		interpreters, err := filepath.Glob(filepath.Join(b.dir, "root/usr/bin/python3.*"))
-		if err != nil || len(interpreters) != 1 {
-			return "", fmt.Errorf("the base image in %s has %d interpreters, want one: remove it and try again", b.dir, len(interpreters))
-		}
-		return strings.TrimPrefix(filepath.Base(interpreters[0]), "python"), nil
+		program, err := b.find(pythonPrograms)
+		return strings.TrimPrefix(filepath.Base(program), "python"), err
 	}
 	return "latest", nil
 }
