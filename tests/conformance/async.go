@@ -172,13 +172,16 @@ func (c *Case) tries(ctx context.Context, b *Box, function, id string) ([]string
 	return nil, nil
 }
 
-// sign invokes a function through the Invoke API.
-func (b *Box) sign(ctx context.Context, function, invocation, payload string) (stack.Answer, error) {
+// sign invokes a function through the Invoke API; header are names and values of further headers.
+func (b *Box) sign(ctx context.Context, function, invocation, payload string, header ...string) (stack.Answer, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, b.HTTPURL+"/2015-03-31/functions/"+function+"/invocations", strings.NewReader(payload))
 	if err != nil {
 		return stack.Answer{}, err
 	}
 	r.Header.Set("X-Amz-Invocation-Type", invocation)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
 	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: stack.AccessKey, SecretAccessKey: stack.SecretKey}, "us-east-1", "lambda",
 		sigv4.HashPayload([]byte(payload)), time.Now())
 	res, err := b.HTTP.Do(r)

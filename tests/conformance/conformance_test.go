@@ -84,8 +84,9 @@ func mustBox(t *testing.T) *Box {
 	require.NoError(t, addProbe(config))
 	archives, err := probeImages(config)
 	require.NoError(t, err)
-	require.NoError(t, os.CopyFS(filepath.Join(config, "python"), os.DirFS(filepath.Join("testdata", "python"))))
-	require.NoError(t, os.CopyFS(filepath.Join(config, "runtimes"), os.DirFS(filepath.Join("testdata", "runtimes"))))
+	for _, folder := range []string{"python", "runtimes", "logging"} {
+		require.NoError(t, os.CopyFS(filepath.Join(config, folder), os.DirFS(filepath.Join("testdata", folder))))
+	}
 	b := &Box{}
 	require.NoError(t, setRouting(config, DefaultProfile, nil))
 	s, err := stack.Prepare(home, stack.Options{

@@ -475,6 +475,9 @@ func runEnvironment(ctx context.Context, b *Box, c *Case) ([]string, error) {
 		check = baseChecks[c.With["check"]]
 	}
 	if check == nil {
+		check = logChecks[c.With["check"]]
+	}
+	if check == nil {
 		return nil, fmt.Errorf("with.check: there is no check %q, there are %s", c.With["check"], slices.Sorted(maps.Keys(environmentChecks)))
 	}
 	x := &examination{ctx: ctx, box: b}
