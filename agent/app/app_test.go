@@ -478,10 +478,12 @@ func TestAgent(t *testing.T) {
 			assert.NotContains(t, env, "AWS_EXECUTION_ENV")
 			for k, v := range map[string]any{
 				"capabilities": strings.Repeat("0", 32), "no_new_privileges": "1", "seccomp": "2", "files": 1024.0, "tmp_mb": 512.0, "tmp_type": float64(unix.EXT4_SUPER_MAGIC), "tmp_user": "root 777",
-				"write_root": "refused", "write_dev": "refused", "write_run": "refused", "write_cgroup": "refused", "write_tmp": "written",
+				"memory_limit": "134217728\n",
+				"write_root":   "refused", "write_dev": "refused", "write_run": "refused", "write_cgroup": "refused", "write_tmp": "written",
 			} {
 				assert.Equal(t, v, got[k], k)
 			}
+			assert.Regexp(t, "^MemTotal: +131072 kB\nMemFree: +131072 kB\n", got["meminfo"])
 			assert.Contains(t, got["resolv"], "nameserver 192.0.2.53")
 			assert.Contains(t, got["hosts"], w.GetIpAddress())
 			assert.Contains(t, got["hosts"], "esb.internal")

@@ -38,6 +38,10 @@ var (
 	controllersV2 = []string{"memory", "cpu", "pids"}
 )
 
+// shownV1 are the hierarchies that a container is shown, by the names under which programs look for them. The JVM reads
+// limits when it finds the first four, and none otherwise (OpenJDK, CgroupSubsystemFactory).
+var shownV1 = []string{"memory", "cpu", "cpuacct", "cpuset", "pids"}
+
 // Hierarchy is the agent's part of the cgroup tree: one parent group, below it one group a container.
 type Hierarchy struct {
 	root    string
@@ -141,10 +145,28 @@ func (h *Hierarchy) LimitsSwap() bool { return h.swap }
 // Path returns the group of a container as runc wants it, relative to the root.
 func (h *Hierarchy) Path(id string) string { return "/" + h.parent + "/" + id }
 
-// Create makes the memory group of a container ahead of runc, so that it can be mounted into it, and returns its folder.
-func (h *Hierarchy) Create(id string) (string, error) {
-	dir := h.dir("memory", id)
-	return dir, mkdir(dir)
+// Folder is one of a container's groups: Host is its folder on the machine, Name what it is called below the folder where
+// cgroups are looked for, empty when it is that folder itself (v2).
+type Folder struct{ Host, Name string }
+
+// Create makes those groups of a container ahead of runc that it is shown, so that they can be mounted into it.
+func (h *Hierarchy) Create(id string) ([]Folder, error) {
+	if h.unified {
+		dir := h.dir("", id)
+		return []Folder{{Host: dir}}, mkdir(dir)
+	}
+	var folders []Folder
+	for _, c := range shownV1 {
+		if _, err := os.Stat(filepath.Join(h.root, c)); err != nil {
+			continue // Open has found those that the agent needs
+		}
+		dir := h.dir(c, id)
+		if err := mkdir(dir); err != nil {
+			return nil, err
+		}
+		folders = append(folders, Folder{Host: dir, Name: c})
+	}
+	return folders, nil
 }
 
 // SetQuota limits a container to the CPU time that comes with memoryMB.

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -165,5 +166,25 @@ func TestRemove_RefusesPaths(t *testing.T) {
 	require.NoError(t, err)
 	for _, bad := range []string{"", "..", "../../etc"} {
 		assert.Error(t, h.Remove(t.Context(), bad), bad)
+	}
+}
+
+func TestCreate_MakesWhatTheContainerIsShown(t *testing.T) {
+	for version, c := range map[string]struct {
+		tree map[string]string
+		want []string
+	}{"v1": {treeV1(), []string{"memory", "cpu", "cpuacct", "pids"}}, "v2": {treeV2(), []string{""}}} {
+		root, want := mustTree(t, c.tree), c.want
+		h, err := Open(root, "esb-x")
+		require.NoError(t, err)
+		folders, err := h.Create("c1")
+		require.NoError(t, err)
+		var names []string
+		for _, f := range folders {
+			names = append(names, f.Name)
+			assert.DirExists(t, f.Host)
+			assert.True(t, strings.HasPrefix(f.Host, root))
+		}
+		assert.Equal(t, want, names, version)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/cgroup"
 )
 
 func TestNormalize(t *testing.T) {
@@ -90,7 +91,7 @@ func TestFail_KeepsAndFindsCodes(t *testing.T) {
 
 func input(change func(*specInput)) specInput {
 	in := specInput{
-		id: "lambda-f-1", netns: "/run/net/n1", hostname: "h", cgroupsPath: "/esb-esb0/lambda-f-1", memoryGroup: "/sys/fs/cgroup/memory/x",
+		id: "lambda-f-1", netns: "/run/net/n1", hostname: "h", cgroupsPath: "/esb-esb0/lambda-f-1", groups: []cgroup.Folder{{Host: "/sys/fs/cgroup/memory/x", Name: "memory"}, {Host: "/sys/fs/cgroup/cpu/x", Name: "cpu"}}, meminfo: "/run/c/meminfo-512",
 		lambdaInit: "/opt/lambda-init", notifyDir: "/run/n", hosts: "/run/hosts", resolvConf: "/run/resolv.conf",
 		tmpSizeMB: 512, pidsLimit: 1024, noFile: 1024, region: "eu-west-1", account: "123456789012", logStream: "s",
 		spec:  agent.ContainerSpec{FunctionName: "f", Image: "i", MemoryMB: 1769, Timeout: 3 * time.Second, Interface: agent.Supervisor},
@@ -138,7 +139,8 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	assert.EqualValues(t, 1024, *s.Linux.Resources.Pids.Limit)
 	assert.Contains(t, s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/run/net/n1"})
 	for destination, source := range map[string]string{
-		"/run/esb/lambda-init": "/opt/lambda-init", "/run/esb/notify": "/run/n", "/run/esb/cgroup": "/sys/fs/cgroup/memory/x",
+		"/run/esb/lambda-init": "/opt/lambda-init", "/run/esb/notify": "/run/n", "/sys/fs/cgroup/memory": "/sys/fs/cgroup/memory/x",
+		"/sys/fs/cgroup/cpu": "/sys/fs/cgroup/cpu/x", "/proc/meminfo": "/run/c/meminfo-512",
 		"/etc/hosts": "/run/hosts", "/etc/resolv.conf": "/run/resolv.conf",
 	} {
 		m := mountOf(s, destination)
@@ -150,9 +152,23 @@ func TestBuildSpec_Supervised(t *testing.T) {
 	assert.Nil(t, mountOf(s, "/run"))
 	assert.Contains(t, mountOf(s, "/dev").Options, "ro")
 	assert.Equal(t, []string{"nosuid", "nodev", "mode=1777", "size=512m"}, mountOf(s, "/tmp").Options)
-	for _, kv := range []string{"ESB_INIT_STANDBY=1", "ESB_INIT_NOTIFY=/run/esb/notify/agent.sock", "ESB_INIT_CGROUP=/run/esb/cgroup"} {
+	for _, kv := range []string{"ESB_INIT_STANDBY=1", "ESB_INIT_NOTIFY=/run/esb/notify/agent.sock", "ESB_INIT_CGROUP=/sys/fs/cgroup/memory"} {
 		assert.Contains(t, s.Process.Env, kv)
 	}
+}
+
+// What its memory and CPU are is read there by JVM, V8, .NET and Go tools.
+func TestBuildSpec_ShowsTheContainersOwnGroups(t *testing.T) {
+	top := mountOf(mustSpec(t, func(*specInput) {}), "/sys/fs/cgroup")
+	require.NotNil(t, top)
+	assert.Equal(t, "tmpfs", top.Type)
+	assert.Contains(t, top.Options, "ro")
+	s := mustSpec(t, func(in *specInput) { in.groups = []cgroup.Folder{{Host: "/sys/fs/cgroup/esb-x/c"}} })
+	top = mountOf(s, "/sys/fs/cgroup")
+	require.NotNil(t, top)
+	assert.Equal(t, "/sys/fs/cgroup/esb-x/c", top.Source)
+	assert.Contains(t, top.Options, "ro")
+	assert.Contains(t, s.Process.Env, "ESB_INIT_CGROUP=/sys/fs/cgroup")
 }
 
 func TestBuildSpec_RIE_HasLambdaInitForItsLimitsAlone(t *testing.T) {

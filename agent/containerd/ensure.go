@@ -31,6 +31,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/cgroup"
 	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
 	"github.com/edge-serverless-box/esb/agent/notify"
@@ -60,12 +61,12 @@ type launch struct {
 	image  image
 	record record
 	state  *state
-	// netns, userns, memoryGroup and rootfs are what earlier steps made for later ones.
-	netns       string
-	userns      string
-	memoryGroup string
-	rootfs      []mount.Mount
-	pid         uint32
+	// netns, userns, groups and rootfs are what earlier steps made for later ones.
+	netns  string
+	userns string
+	groups []cgroup.Folder
+	rootfs []mount.Mount
+	pid    uint32
 	// disk waits for what becomes /tmp; nil where that is memory.
 	disk func() (*tmpdisk.Disk, error)
 	// code is nil for a function whose image has its code.
@@ -365,6 +366,23 @@ func (l *launch) makeFiles(context.Context) error {
 	return err
 }
 
+// meminfo returns the file that is /proc/meminfo in containers of so much memory. It is made once.
+func (r *Runtime) meminfo(memoryMB int) (string, error) {
+	file := filepath.Join(r.filesDir(), fmt.Sprintf("meminfo-%d", memoryMB))
+	if _, err := os.Stat(file); err == nil {
+		return file, nil
+	}
+	fresh := file + "-" + randomHex(suffixBytes)
+	err := os.WriteFile(fresh, hostfiles.Meminfo(memoryMB), 0o644)
+	if err == nil {
+		err = os.Rename(fresh, file)
+	}
+	if err != nil {
+		return "", fmt.Errorf("write what containers see of their memory: %w", err)
+	}
+	return file, nil
+}
+
 // hostname is short: the kernel takes 64 characters, a container's id may have more.
 func hostname(id string) string { return "lambda-" + shortID(id) }
 
@@ -394,7 +412,7 @@ func (r *Runtime) setQuota(rec record) {
 }
 
 func (l *launch) makeGroup(context.Context) (err error) {
-	l.memoryGroup, err = l.r.groups.Create(l.record.ID)
+	l.groups, err = l.r.groups.Create(l.record.ID)
 	return err
 }
 
@@ -442,6 +460,10 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	meminfo, err := r.meminfo(l.record.memoryMB)
+	if err != nil {
+		return err
+	}
 	tmpInMemory := 0
 	if l.disk == nil {
 		tmpInMemory = l.tmpSizeMB()
@@ -449,9 +471,9 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	spec, err := buildSpec(ctx, specInput{
 		id: id, spec: l.spec, image: l.image.config, netns: l.netns, userns: l.userns, firstID: l.record.firstID,
 		user: who, hostname: hostname(id),
-		cgroupsPath: r.groups.Path(id), memoryGroup: l.memoryGroup, limitSwap: r.groups.LimitsSwap(),
+		cgroupsPath: r.groups.Path(id), groups: l.groups, limitSwap: r.groups.LimitsSwap(),
 		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
-		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(), logFile: r.logs.File(id), logRate: r.cfg.LogRate,
+		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(), meminfo: meminfo, logFile: r.logs.File(id), logRate: r.cfg.LogRate,
 		tmpSizeMB: tmpInMemory, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
 		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt), code: l.code,
 		environment: r.cfg.Environment,

@@ -26,7 +26,7 @@ const (
 	initPath   = "/run/esb/lambda-init"
 	notifyDir  = "/run/esb/notify"
 	notifyPath = notifyDir + "/" + notifyName
-	cgroupPath = "/run/esb/cgroup"
+	cgroupPath = "/sys/fs/cgroup"
 	logPath    = "/run/esb/log"
 )
 
@@ -111,7 +111,7 @@ func environment(in specInput) []string {
 		}
 		maps.Copy(env, map[string]string{
 			"ESB_INIT_NOTIFY":    notifyPath,
-			"ESB_INIT_CGROUP":    cgroupPath,
+			"ESB_INIT_CGROUP":    in.memoryFolder(),
 			"ESB_INIT_LOG":       logPath,
 			"ESB_INIT_LOG_RATE":  strconv.Itoa(max(in.logRate, 1)),
 			"ESB_INIT_STANDBY":   standby,

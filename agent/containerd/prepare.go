@@ -23,7 +23,7 @@ const labelContent = "containerd.io/gc.bref.content"
 // mountPoints are the folders, and mountFiles the files, of a container's root filesystem that something is mounted on. runc
 // makes what an image lacks, but not as the root of a user namespace, to whom the image's folders do not belong.
 var (
-	mountPoints = []string{"/dev", "/opt", "/proc", "/sys", "/tmp", "/var/task", notifyDir, cgroupPath}
+	mountPoints = []string{"/dev", "/opt", "/proc", "/sys", "/tmp", "/var/task", notifyDir}
 	mountFiles  = []string{"/etc/hosts", "/etc/resolv.conf", initPath, logPath}
 )
 

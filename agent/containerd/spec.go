@@ -42,11 +42,12 @@ type specInput struct {
 	// user is whom the function runs as.
 	user     user
 	hostname string
-	// cgroupsPath is the container's group; memoryGroup the folder of its memory group on the host.
-	cgroupsPath, memoryGroup string
-	limitSwap                bool
-	// lambdaInit, hosts and resolvConf are files on the host; notifyDir is the folder of the notify socket there.
-	lambdaInit, notifyDir, hosts, resolvConf string
+	// cgroupsPath is the container's group; groups are what it is shown of it.
+	cgroupsPath string
+	groups      []cgroup.Folder
+	limitSwap   bool
+	// lambdaInit, hosts, resolvConf and meminfo are files on the host; notifyDir is the folder of the notify socket there.
+	lambdaInit, notifyDir, hosts, resolvConf, meminfo string
 	// logFile is where lambda-init appends log lines, logRate how many bytes of them a second.
 	logFile string
 	logRate int
@@ -191,7 +192,11 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 	out = append(out,
 		bind(in.resolvConf, "/etc/resolv.conf"),
 		bind(in.hosts, "/etc/hosts"),
+		// Programs take the total for all that they may use. The kernel has no such file for a container; sysinfo(2) tells the
+		// machine's memory all the same.
+		bind(in.meminfo, "/proc/meminfo", "nosuid", "nodev", "noexec"),
 	)
+	out = append(out, groupMounts(in.groups)...)
 	if in.code != nil {
 		out = append(out, bind(in.code.Task, "/var/task", "nosuid", "nodev"))
 		if in.code.Opt != "" {
@@ -203,11 +208,32 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 		out = append(out,
 			// The folder, not the socket: an agent that starts anew makes a socket of its own in it.
 			bind(in.notifyDir, notifyDir, "nosuid", "nodev", "noexec"),
-			bind(in.memoryGroup, cgroupPath, "nosuid", "nodev", "noexec"),
 			specs.Mount{Destination: logPath, Type: "bind", Source: in.logFile, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
 		)
 	}
 	return out
+}
+
+// groupMounts shows a container its own cgroup, read-only, where programs look for limits: JVM, V8, .NET and Go tools do.
+func groupMounts(groups []cgroup.Folder) []specs.Mount {
+	var out []specs.Mount
+	for _, g := range groups {
+		if g.Name != "" && out == nil {
+			out = append(out, specs.Mount{
+				Destination: cgroupPath, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro", "nosuid", "nodev", "noexec", "mode=755", "size=64k"},
+			})
+		}
+		out = append(out, bind(g.Host, filepath.Join(cgroupPath, g.Name), "nosuid", "nodev", "noexec"))
+	}
+	return out
+}
+
+// memoryFolder is where the container finds its memory group.
+func (in specInput) memoryFolder() string {
+	if slices.ContainsFunc(in.groups, func(g cgroup.Folder) bool { return g.Name == "memory" }) {
+		return cgroupPath + "/memory"
+	}
+	return cgroupPath
 }
 
 // bind mounts one file or folder of the host read-only.

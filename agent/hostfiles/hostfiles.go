@@ -1,4 +1,5 @@
-// Package hostfiles makes the files through which function containers find names: /etc/resolv.conf and /etc/hosts.
+// Package hostfiles makes files that function containers see in place of the machine's: /etc/resolv.conf and /etc/hosts,
+// through which they find names, and /proc/meminfo.
 package hostfiles
 
 import (
@@ -67,4 +68,23 @@ func ResolvConf(dns []netip.Addr) []byte {
 // (Telemetry API: destinations).
 func Hosts(hostname string, ip, box netip.Addr) []byte {
 	return fmt.Appendf(nil, "127.0.0.1 localhost\n127.0.0.1 sandbox.localdomain sandbox\n%s %s\n%s %s\n", ip, hostname, box, BoxName)
+}
+
+// Meminfo returns the text of a container's /proc/meminfo: how much memory there is for it. All of it is said to be free,
+// which is what it begins with; what it uses is in its cgroup.
+func Meminfo(memoryMB int) []byte {
+	var b strings.Builder
+	for _, name := range []string{
+		"MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapCached", "Active", "Inactive", "Active(anon)", "Inactive(anon)",
+		"Active(file)", "Inactive(file)", "Unevictable", "Mlocked", "SwapTotal", "SwapFree", "Dirty", "Writeback", "AnonPages", "Mapped",
+		"Shmem", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim", "KernelStack", "PageTables", "CommitLimit", "Committed_AS",
+	} {
+		kb := 0
+		switch name {
+		case "MemTotal", "MemFree", "MemAvailable", "CommitLimit":
+			kb = memoryMB << 10
+		}
+		fmt.Fprintf(&b, "%-15s %8d kB\n", name+":", kb)
+	}
+	return []byte(b.String())
 }

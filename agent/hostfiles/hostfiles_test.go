@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -29,4 +30,11 @@ func TestFiles_Text(t *testing.T) {
 	assert.Equal(t, "nameserver 192.0.2.1\noptions timeout:2 attempts:2\n", string(ResolvConf([]netip.Addr{netip.MustParseAddr("192.0.2.1")})))
 	assert.Equal(t, "127.0.0.1 localhost\n127.0.0.1 sandbox.localdomain sandbox\n10.88.0.9 h\n10.88.0.1 esb.internal\n",
 		string(Hosts("h", netip.MustParseAddr("10.88.0.9"), netip.MustParseAddr("10.88.0.1"))))
+}
+
+func TestMeminfo_SaysWhatThereIs(t *testing.T) {
+	lines := strings.Split(string(Meminfo(512)), "\n")
+	assert.Equal(t, "MemTotal:         524288 kB", lines[0])
+	assert.Equal(t, "MemAvailable:     524288 kB", lines[2])
+	assert.Equal(t, "Buffers:               0 kB", lines[3])
 }

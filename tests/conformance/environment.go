@@ -454,8 +454,9 @@ var environmentChecks = map[string]func(*examination){
 		x.check(got.PID == first.PID && got.Count == first.Count+1, "it is another process")
 		x.check(got.GapMS >= 900, "the longest time without a tick of its background thread is %d ms", got.GapMS)
 	},
-	"links": checkLinks,
-	"tmp":   checkTmp,
+	"links":  checkLinks,
+	"tmp":    checkTmp,
+	"memory": checkMemoryView,
 	"not-frozen": func(x *examination) {
 		first := x.ask("/probe-reset", "tick", 0)
 		x.eventually("ticks between two invocations", func() bool {

@@ -135,3 +135,23 @@ func checkTmp(x *examination) {
 	}
 	x.ask("/probe-tmp", "remove", 0)
 }
+
+// checkMemoryView reads what runtimes with a garbage collector read to know how much memory they have.
+func checkMemoryView(x *examination) {
+	got := x.ask("/probe-memory", "kernel", 0).Env
+	limit, quota := got["memory.max"], got["cpu.max"]
+	if limit == "" || !isNumber(limit) {
+		limit, quota = got["memory/memory.limit_in_bytes"], got["cpu/cpu.cfs_quota_us"]+" "+got["cpu/cpu.cfs_period_us"]
+	}
+	x.check(limit == strconv.Itoa(200<<20), "the memory limit is %q, want 200 MB: %q", limit, got)
+	x.check(quota == "11305 100000", "the CPU quota is %q, want that of 200 MB: %q", quota, got)
+	x.check(got["writable"] == "", "it can write to %s", got["writable"])
+	for line := range strings.Lines(got["cgroup"]) {
+		x.check(strings.HasSuffix(strings.TrimSpace(line), ":/"), "its own group is %q", line)
+	}
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 64)
+	return err == nil
+}

@@ -253,7 +253,7 @@ try:
     sent = "connected"
 except OSError as e:
     sent = errno.errorcode[e.errno]
-result = [sent, opened("/run/esb/log", os.O_WRONLY | os.O_APPEND), opened("/run/esb/log"), opened("/run/esb/cgroup/cgroup.procs", os.O_WRONLY)]
+result = [sent, opened("/run/esb/log", os.O_WRONLY | os.O_APPEND), opened("/run/esb/log"), opened(next(p for p in ("/sys/fs/cgroup/memory/cgroup.procs", "/sys/fs/cgroup/cgroup.procs") if os.path.exists(p)), os.O_WRONLY)]
 `))
 	})
 }

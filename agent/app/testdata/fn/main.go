@@ -79,9 +79,19 @@ func describe() string {
 		"tmp_type": tmp.Type, "tmp_user": owner("/tmp"), "files": files.Cur, "tmp_mb": tmp.Blocks * uint64(tmp.Bsize) >> 20, "uid": os.Getuid(), "theirs": read("/theirs"),
 		"task": read("/var/task/data"), "opt": read("/opt/data"), "write_task": write("/var/task/x"), "write_opt": write("/opt/x"),
 		"write_root": write("/x"), "write_dev": write("/dev/x"), "write_tmp": write("/tmp/x"), "write_run": write("/run/esb/x"),
-		"write_cgroup": write("/run/esb/cgroup/cgroup.procs"),
+		"write_cgroup": write(own("/memory") + "/cgroup.procs"), "memory_limit": read(own("/memory/memory.limit_in_bytes", "/memory.max")), "meminfo": read("/proc/meminfo"),
 	})
 	return string(b)
+}
+
+// own returns the first of several files of the container's cgroup that is there.
+func own(names ...string) string {
+	for _, name := range names {
+		if _, err := os.Stat("/sys/fs/cgroup" + name); err == nil {
+			return "/sys/fs/cgroup" + name
+		}
+	}
+	return "/sys/fs/cgroup"
 }
 
 // owner says whose a folder is, and who may use it.
