@@ -103,7 +103,7 @@ func (p *Pool) format(ctx context.Context, sizeMB int) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		got, err := fit(ctx, f, sizeMB*inodesPerMB)
+		got, err := p.fit(ctx, f, sizeMB*inodesPerMB)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
@@ -118,8 +118,9 @@ func (p *Pool) format(ctx context.Context, sizeMB int) (*os.File, error) {
 	return nil, fmt.Errorf("mkfs.ext4 makes no file system of this size, the last one had %d blocks", blocks)
 }
 
-// fit makes a file system that fills f, and returns how many blocks can be written to it.
-func fit(ctx context.Context, f *os.File, inodes int) (int64, error) {
+// fit makes a file system that fills f, and returns how many blocks can be written to it. A copy of it tells: f itself is never
+// mounted, because nothing says when the kernel has written the last of what was.
+func (p *Pool) fit(ctx context.Context, f *os.File, inodes int) (int64, error) {
 	// No journal: nothing on it outlives a crash of the machine. Nothing reserved for root or for a file system that grows.
 	cmd := exec.CommandContext(ctx, mkfs(), "-q", "-F", "-b", strconv.Itoa(blockSize), "-N", strconv.Itoa(inodes), "-m", "0", "-O", "^has_journal,^resize_inode",
 		"-E", "nodiscard,lazy_itable_init=1", "/proc/self/fd/3")
@@ -127,7 +128,12 @@ func fit(ctx context.Context, f *os.File, inodes int) (int64, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}
-	d, err := mountFile(f)
+	same, err := p.copy(f)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = same.Close() }()
+	d, err := mountFile(same)
 	if err != nil {
 		return 0, err
 	}
@@ -282,19 +288,31 @@ func moveInto(pid, mount int, target string) error {
 		return err
 	}
 	defer func() { _ = namespace.Close() }()
-	moved := make(chan error, 1)
+	return onThreadOfItsOwn(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("setns: %w", err)
+		}
+		// A link at the target is followed as in there: the thread's root is the container's.
+		return os.NewSyscallError("move_mount", unix.MoveMount(mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS))
+	})
+}
+
+// onThreadOfItsOwn runs fn on a thread that ends afterwards, with all that fn has made of it. The process's first thread
+// cannot end: it would stay in another namespace, and keep that alive.
+func onThreadOfItsOwn(fn func() error) error {
+	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread, which is in there then, ends with the goroutine.
 		runtime.LockOSThread()
-		moved <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return fmt.Errorf("unshare: %w", err)
-			}
-			if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("setns: %w", err)
-			}
-			return os.NewSyscallError("move_mount", unix.MoveMount(mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH))
-		}()
+		if unix.Gettid() != unix.Getpid() {
+			done <- fn() // never unlocked: the thread ends with the goroutine
+			return
+		}
+		defer runtime.UnlockOSThread()
+		// While this goroutine has the first thread, no other one gets it.
+		done <- onThreadOfItsOwn(fn)
 	}()
-	return <-moved
+	return <-done
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -154,6 +155,27 @@ func TestPool_MachinesDiskNearlyFull_IsRefused(t *testing.T) {
 	assert.Equal(t, agent.CodeExhausted, agent.ErrorCode(err))
 }
 
+// Each is whole, also of a size that nobody had before, and while others are made and given up.
+func TestPool_SizesThatAreNew_AreWhole(t *testing.T) {
+	p := mustPool(t, Config{})
+	var all sync.WaitGroup
+	for at := range 4 {
+		all.Go(func() {
+			for i := range 12 {
+				d, err := p.Take(t.Context(), 65+at*12+i)
+				if !assert.NoError(t, err) {
+					return
+				}
+				assert.NoError(t, os.WriteFile(d.file("f"), make([]byte, 1<<20), 0o600))
+				assert.NoError(t, os.MkdirAll(d.file("a/b/c"), 0o700))
+				assert.NoError(t, os.RemoveAll(d.file("a")))
+				assert.NoError(t, d.Discard())
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestPool_SeveralAtOnce_AreDifferentOnes(t *testing.T) {
 	p := mustPool(t, Config{})
 	seen := map[string]bool{}
@@ -200,6 +222,20 @@ func TestBind_ProcessEnds_LeavesNothing(t *testing.T) {
 	assert.Contains(t, backing(device), p.cfg.Dir, "kept by who adopted it")
 	require.NoError(t, again.Discard())
 	require.Eventually(t, func() bool { return !strings.Contains(backing(device), p.cfg.Dir) }, patience, 10*time.Millisecond, "the loop device is free")
+}
+
+// The first thread of a process cannot end, and shows in /proc what the process is.
+func TestOnThreadOfItsOwn_IsNeverTheFirst(t *testing.T) {
+	var all sync.WaitGroup
+	for range 200 {
+		all.Go(func() {
+			assert.NoError(t, onThreadOfItsOwn(func() error {
+				assert.NotEqual(t, unix.Getpid(), unix.Gettid())
+				return nil
+			}))
+		})
+	}
+	all.Wait()
 }
 
 func TestBind_ProcessIsGone_IsAnError(t *testing.T) {
