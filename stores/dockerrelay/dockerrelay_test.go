@@ -37,10 +37,11 @@ func TestLoad_Defaults_AreThoseOfTheCompose(t *testing.T) {
 }
 
 func TestLoad_WhatIsWrong_IsNamed(t *testing.T) {
-	_, err := load(map[string]string{"ESB_SUBNET": "10.88.0.1/16", "ESB_RELAY_S3_PORT": "x", "ESB_RELAY_PORTS": "1 0", "ESB_RELAY_EXTRA": "9000"})
+	_, err := load(map[string]string{"ESB_SUBNET": "10.88.0.1/16", "ESB_RELAY_S3_PORT": "x", "ESB_RELAY_PORTS": "1 0", "ESB_RELAY_EXTRA": "9000", "ESB_RELAY_S3_ADDR": "x", "S3_PUBLIC_ENDPOINT": "ftp://x"})
 	for _, want := range []string{
 		`ESB_RELAY_S3_PORT: must be a port, got "x"`, `ESB_RELAY_PORTS: must be a port, got "0"`,
-		`ESB_RELAY_EXTRA: must be a list of address:port, got "9000"`, `ESB_SUBNET: must be a network such as 10.88.0.0/16, got "10.88.0.1/16"`,
+		`ESB_RELAY_EXTRA: must be a list of address:port, got "9000"`, `ESB_RELAY_S3_ADDR: must be a list of address:port, got "x"`, `S3_PUBLIC_ENDPOINT: must be http://host:port or https://host without a path, got "ftp://x"`,
+		`ESB_SUBNET: must be a network such as 10.88.0.0/16, got "10.88.0.1/16"`,
 	} {
 		assert.ErrorContains(t, err, want)
 	}
@@ -71,6 +72,7 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 	}}}))
 	s, err := load(map[string]string{
 		"ESB_SUBNET": "127.88.0.0/16", "ESB_RELAY_S3_PORT": ports["s3"], "ESB_RELAY_DYNAMODB_PORT": ports["dynamodb"], "ESB_RELAY_PORTS": ports["logs"],
+		"ESB_RELAY_S3_ADDR": "127.88.0.3:" + ports["logs"], "S3_PUBLIC_ENDPOINT": "https://files.example.com",
 		"ESB_RELAY_EXTRA": "127.88.0.2:" + ports["s3"], "FUNCTION_KEYS_FILE": keysFile, "FUNCTION_ACCESS_FILE": accessFile, "S3_SECRET_KEY": "own-secret", "DYNAMODB_SECRET_KEY": "own-secret",
 	})
 	require.NoError(t, err)
@@ -81,7 +83,7 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 	ask := func(addr, service string) (string, error) {
 		method, body := http.MethodGet, ""
 		if service == "dynamodb" {
-			method, body = http.MethodPost, `{"TableName": "mine", "Key": {}}`
+			method, body = http.MethodPost, `{"TableName": "arn:aws:dynamodb:us-east-1:123456789012:table/mine", "Key": {}}`
 		}
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+"/", strings.NewReader(body))
 		require.NoError(t, err)
@@ -99,6 +101,7 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 		{"127.88.0.1:" + ports["s3"], "s3", "s3 esb-dev-access <nil>"},
 		{"127.88.0.1:" + ports["dynamodb"], "dynamodb", "dynamodb esb-dev-access <nil>"},
 		{"127.88.0.1:" + ports["logs"], "logs", "logs AWS4-HMAC-SHA256 Credential=ASIAESB"},
+		{"127.88.0.3:" + ports["logs"], "s3", "s3 esb-dev-access <nil>"},
 		{"127.88.0.2:" + ports["s3"], "s3", "s3  UnrecognizedClientException"},
 	} {
 		var got string

@@ -24,7 +24,6 @@ import (
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 	"github.com/edge-serverless-box/esb/stores/front"
-	"github.com/edge-serverless-box/esb/stores/server"
 )
 
 const (
@@ -46,23 +45,10 @@ type Options struct {
 	Names Names
 }
 
-// Front serves listeners.
-type Front struct {
-	server *server.Server
-	proxy  *httputil.ReverseProxy
-}
-
-// Start serves the listeners, which are its own from now on, until Close.
-func Start(listeners []net.Listener, o Options) *Front {
+// Start serves the listeners, which are the front's own from now on, until it is closed.
+func Start(listeners []net.Listener, o Options) *front.Front {
 	h := newHandler(o)
-	return &Front{server: front.Start(listeners, h, o.Callers.Network, o.Logger), proxy: h.proxy}
-}
-
-// Close lets requests in flight end, within bounds, and waits until nothing runs any more. It may be called once.
-func (f *Front) Close() error {
-	err := f.server.Close()
-	front.CloseIdle(f.proxy)
-	return err
+	return front.Start(listeners, h, h.proxy, o.Callers.Network, o.Logger)
 }
 
 // Handler returns the front as a handler.

@@ -51,14 +51,30 @@ func Budget(getenv func(string) string, log *slog.Logger) (*budget.Budget, error
 	return b, nil
 }
 
-// Start serves the listeners, which are the server's own from now on. network is that of the functions, which have bounds of
-// their own.
-func Start(listeners []net.Listener, handler http.Handler, network netip.Prefix, log *slog.Logger) *server.Server {
+// Front serves listeners for a store.
+type Front struct {
+	server *server.Server
+	proxy  *httputil.ReverseProxy
+}
+
+// Start serves the listeners, which are the front's own from now on, until Close. handler passes requests on to the store through
+// proxy. network is that of the functions, which have bounds of their own.
+func Start(listeners []net.Listener, handler http.Handler, proxy *httputil.ReverseProxy, network netip.Prefix, log *slog.Logger) *Front {
 	bounds := connlimit.Bounds{Total: maxConns, PerAddress: maxConnsPerAddress}
 	if network.IsValid() {
 		bounds.Networks = []connlimit.Network{{Name: "functions", Prefix: network, Total: maxFunctionConns, PerAddress: maxConnsPerContainer}}
 	}
-	return server.Start(listeners, upload.Handler(upload.Limits{Within: bodyTimeout, BytesPerSecond: bytesPerSecond}, handler), bounds, log)
+	limits := upload.Limits{Within: bodyTimeout, BytesPerSecond: bytesPerSecond}
+	return &Front{server: server.Start(listeners, upload.Handler(limits, handler), bounds, log), proxy: proxy}
+}
+
+// Close lets requests in flight end, within bounds, and waits until nothing runs any more. It may be called once.
+func (f *Front) Close() error {
+	err := f.server.Close()
+	if t, ok := f.proxy.Transport.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
+	return err
 }
 
 // Dial connects to a store and may wait for it.
@@ -104,12 +120,5 @@ func Proxy(dial Dial, rewrite func(*httputil.ProxyRequest), failed func(http.Res
 		// it closes a request's body when the headers come, and its transport may still be reading that.
 		BufferPool: newBuffers(),
 		ErrorLog:   slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-// CloseIdle closes the connections of a proxy that no request uses.
-func CloseIdle(p *httputil.ReverseProxy) {
-	if t, ok := p.Transport.(*http.Transport); ok {
-		t.CloseIdleConnections()
 	}
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/edge-serverless-box/esb/sigv4/sigv2"
 	"github.com/edge-serverless-box/esb/stores/front"
 	"github.com/edge-serverless-box/esb/stores/lifecycle"
-	"github.com/edge-serverless-box/esb/stores/server"
 )
 
 // service is S3's name in signatures.
@@ -48,23 +47,10 @@ type Options struct {
 
 func (o Options) region() string { return cmp.Or(o.Region, "us-east-1") }
 
-// Front serves listeners.
-type Front struct {
-	server *server.Server
-	proxy  *httputil.ReverseProxy
-}
-
-// Start serves the listeners, which are its own from now on, until Close.
-func Start(listeners []net.Listener, o Options) *Front {
+// Start serves the listeners, which are the front's own from now on, until it is closed.
+func Start(listeners []net.Listener, o Options) *front.Front {
 	h := newHandler(o)
-	return &Front{server: front.Start(listeners, h, o.Callers.Network, o.Logger), proxy: h.proxy}
-}
-
-// Close lets requests in flight end, within bounds, and waits until nothing runs any more. It may be called once.
-func (f *Front) Close() error {
-	err := f.server.Close()
-	front.CloseIdle(f.proxy)
-	return err
+	return front.Start(listeners, h, h.proxy, o.Callers.Network, o.Logger)
 }
 
 // Handler returns the front as a handler.
@@ -138,7 +124,8 @@ func (h *handler) admit(r *http.Request, c *checked, claim *budget.Claim) (serve
 	id := front.AccessKeyID(r)
 	link := sigv2.Presigned(r)
 	query, _ := url.ParseQuery(r.URL.RawQuery) // what cannot be read is refused by who has to read it
-	if h.opts.Ignorant {
+	mine := functionkeys.IsID(id)
+	if h.opts.Ignorant && !mine {
 		if err := ignored(r, query); err != nil {
 			return nil, err
 		}
@@ -146,13 +133,18 @@ func (h *handler) admit(r *http.Request, c *checked, claim *budget.Claim) (serve
 	if err := systemTags(r, query, claim); err != nil {
 		return nil, err
 	}
-	mine := functionkeys.IsID(id)
 	special, mend := h.special(r, query, host)
 	if !mine && (id != h.opts.Callers.Store.AccessKeyID || !link && host == "" && !mend) {
 		return nil, h.stranger(r)
 	}
 	if err := h.check(r, c, host, claim); err != nil {
 		return nil, err
+	}
+	if h.opts.Ignorant && mine {
+		// What a function may not do comes first.
+		if err := ignored(r, query); err != nil {
+			return nil, err
+		}
 	}
 	if link {
 		// Its parameters have become headers.

@@ -43,6 +43,20 @@ func Install(ctx context.Context, needs ...Need) error {
 	return new(apt.Installer).Install(ctx, missing)
 }
 
+// InstallFiles is Install for needs whose program is the path of a file, which need not be one that runs.
+func InstallFiles(ctx context.Context, needs ...Need) error {
+	var missing []string
+	for _, n := range needs {
+		if _, err := os.Stat(n.Program); errors.Is(err, os.ErrNotExist) {
+			missing = append(missing, n.Debian...)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return new(apt.Installer).Install(ctx, missing)
+}
+
 // Fill copies to target what create has put into a folder, now or in an earlier run with the same inputs, which are files.
 func (c *Cache) Fill(ctx context.Context, name, target string, inputs []string, create func(dir string) error) error {
 	hash := sha256.New()

@@ -44,7 +44,6 @@ func TestHostileFunction_S3_IsItsOwnOnly(t *testing.T) {
 		"copy from a bucket that it was not given":       {"PUT", "/security-mine/k", "", `{"x-amz-copy-source": "/security-other/k"}`},
 		"read outside of its prefix":                     {"GET", "/security-part/theirs", "", "{}"},
 		"list outside of its prefix":                     {"GET", "/security-part", "", "{}"},
-		"delete outside of its prefix, many at once":     {"POST", "/security-part?delete", others, "{}"},
 		"list all buckets":                               {"GET", "/", "", "{}"},
 		"open a bucket to everybody by a policy":         {"PUT", "/security-mine?policy", `{"Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:*","Resource":"arn:aws:s3:::security-mine/*"}]}`, "{}"},
 		"open a bucket to everybody by its ACL":          {"PUT", "/security-mine?acl", "", `{"x-amz-acl": "public-read-write"}`},
@@ -61,6 +60,14 @@ func TestHostileFunction_S3_IsItsOwnOnly(t *testing.T) {
 			assert.Contains(t, answer, "AccessDenied")
 		})
 	}
+	attempt(t, function, "delete outside of its prefix, many at once", func(t *testing.T) {
+		status, answer := atS3(t, "POST", "/security-part?delete", others, "{}")
+		assert.Equal(t, 200.0, status, answer)
+		assert.Contains(t, answer, "<Error><Key>theirs</Key><Code>AccessDenied</Code>")
+		assert.NotContains(t, answer, "<Deleted><Key>theirs</Key>")
+		status, answer = atS3(t, "POST", "/security-part?delete", `<Delete><Object><Key>theirs</Key></Object></Delete>`, "{}")
+		assert.Equal(t, 403.0, status, answer)
+	})
 	attempt(t, function, "climb out of its prefix", func(t *testing.T) {
 		for _, path := range []string{"/security-part/mine/../theirs", "/security-part/mine/%2e%2e/theirs", "/security-mine/../security-other/k"} {
 			status, answer := atS3(t, "GET", path, "", "{}")

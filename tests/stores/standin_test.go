@@ -146,16 +146,16 @@ func (s *s3Store) refuses(t *testing.T) {
 		_, err := s.PutObject(t.Context(), &in)
 		return err
 	}
-	requireCode(t, put(s3.PutObjectInput{ACL: types.ObjectCannedACLPublicRead}), "AccessControlListNotSupported")
-	requireCode(t, put(s3.PutObjectInput{GrantRead: aws.String(`uri="http://acs.amazonaws.com/groups/global/AllUsers"`)}), "AccessControlListNotSupported")
+	requireCode(t, put(s3.PutObjectInput{ACL: types.ObjectCannedACLPublicRead}), "AccessControlListNotSupported", "AccessDenied")
+	requireCode(t, put(s3.PutObjectInput{GrantRead: aws.String(`uri="http://acs.amazonaws.com/groups/global/AllUsers"`)}), "AccessControlListNotSupported", "AccessDenied")
 	requireCode(t, put(s3.PutObjectInput{StorageClass: types.StorageClassGlacier}), "InvalidStorageClass")
 	requireCode(t, put(s3.PutObjectInput{ServerSideEncryption: types.ServerSideEncryptionAwsKms}), "NotImplemented")
 	requireCode(t, put(s3.PutObjectInput{Tagging: aws.String("aws%3Ax=1")}), "InvalidTag")
 	require.NoError(t, put(s3.PutObjectInput{ACL: types.ObjectCannedACLPrivate, StorageClass: types.StorageClassStandard}))
 	_, err := s.GetObjectTorrent(t.Context(), &s3.GetObjectTorrentInput{Bucket: &s.bucket, Key: aws.String("refused")})
-	requireCode(t, err, "NotImplemented")
+	requireCode(t, err, "NotImplemented", "AccessDenied")
 	_, err = s.PutBucketWebsite(t.Context(), &s3.PutBucketWebsiteInput{Bucket: &s.bucket, WebsiteConfiguration: &types.WebsiteConfiguration{IndexDocument: &types.IndexDocument{Suffix: aws.String("index.html")}}})
-	requireCode(t, err, "NotImplemented")
+	requireCode(t, err, "NotImplemented", "AccessDenied")
 	_, err = s.SelectObjectContent(t.Context(), &s3.SelectObjectContentInput{
 		Bucket: &s.bucket, Key: aws.String("refused"), ExpressionType: types.ExpressionTypeSql, Expression: aws.String("SELECT * FROM S3Object"),
 		InputSerialization: &types.InputSerialization{CSV: &types.CSVInput{}}, OutputSerialization: &types.OutputSerialization{CSV: &types.CSVOutput{}},
