@@ -154,7 +154,7 @@ type Exit struct {
 	Code uint32
 }
 
-// ImageReference names an image by itself, or by the runtime of function code whose base image it is.
+// ImageReference names an image by itself, or by what runs function code: a runtime, whose base image it is, or an image.
 type ImageReference struct {
 	Image, Runtime string
 }

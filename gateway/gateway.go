@@ -92,15 +92,18 @@ type Schedule struct {
 	Enabled bool
 }
 
-// ImageReference names the image that containers of a function are made of: by itself, or by the runtime of the function's code,
-// whose base image it is.
+// ImageReference names the image that containers of a function are made of: by itself, or by what runs the function's code, the
+// name of a runtime, whose base image it is, or an image.
 type ImageReference struct {
 	Image, Runtime string
 }
 
 // ImageReference returns that of the function.
 func (f *Function) ImageReference() ImageReference {
-	if f.Code != nil {
+	switch {
+	case f.Code != nil && f.Code.Base != "":
+		return ImageReference{Runtime: f.Code.Base}
+	case f.Code != nil:
 		return ImageReference{Runtime: f.Code.Runtime}
 	}
 	return ImageReference{Image: f.Image}

@@ -255,7 +255,7 @@ func (s *service) GetImageVersions(ctx context.Context, r *agentv1.GetImageVersi
 	}
 	images := make([]agent.ImageReference, 0, len(r.GetImages()))
 	for i, ref := range r.GetImages() {
-		if (ref.GetImage() == "") == (ref.GetRuntime() == "") || len(ref.GetImage()) > maxImage || len(ref.GetRuntime()) > maxID {
+		if (ref.GetImage() == "") == (ref.GetRuntime() == "") || len(ref.GetImage()) > maxImage || len(ref.GetRuntime()) > maxImage {
 			return nil, agent.Errorf(agent.CodeInvalid, "images[%d]: must have an image of at most %d characters, or a runtime", i, maxImage)
 		}
 		images = append(images, agent.ImageReference{Image: ref.GetImage(), Runtime: ref.GetRuntime()})

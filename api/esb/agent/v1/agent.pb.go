@@ -1305,7 +1305,8 @@ func (x *WatchContainersResponse) GetExitCode() uint32 {
 	return 0
 }
 
-// ImageReference names an image as EnsureContainerRequest does: by itself, or by the runtime whose base image it is.
+// ImageReference names an image as EnsureContainerRequest does: by itself, or by what runs code, a runtime, whose base image it is,
+// or an image in its place.
 type ImageReference struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
