@@ -58,6 +58,9 @@ func Handler(l Limits, next http.Handler) http.Handler {
 		r.Body = (*body)(u)
 		next.ServeHTTP(u, r)
 		u.settle()
+		// By its own body the server sees that bytes are left unread. It then ends its side of the connection first and waits a
+		// moment before it closes: a connection that is closed at once is reset, and the answer is lost to a client that still sends.
+		r.Body = u.body
 	})
 }
 

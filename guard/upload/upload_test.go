@@ -183,6 +183,23 @@ func TestHandler_LongUpload_KeepsToItsRate(t *testing.T) {
 	assert.Equal(t, fmt.Sprint(1<<20+1000, error(nil)), string(got))
 }
 
+// TestHandler_LargeBodyUnread_AnswerIsNotLost: a connection that is closed with bytes unread is reset, and a client that still sends
+// then loses the answer. The server must say that it is done, and wait, before it closes.
+func TestHandler_LargeBodyUnread_AnswerIsNotLost(t *testing.T) {
+	sent := make(chan struct{})
+	s := serve(t, upload.Limits{Within: patience}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-sent
+		refuse(w, r)
+	}))
+	c := dial(t, s)
+	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10485760\r\n\r\n"+strings.Repeat("x", 64<<10))
+	close(sent)
+	answer, err := io.ReadAll(c.in)
+	require.NoError(t, err, "the end of the answer, and no reset")
+	assert.Contains(t, string(answer), "HTTP/1.1 401 ")
+	assert.True(t, strings.HasSuffix(string(answer), "no"))
+}
+
 func TestHandler_ProxyStillReads_AnswerComesThrough(t *testing.T) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")
