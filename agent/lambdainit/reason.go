@@ -36,6 +36,8 @@ func cause(path string, err error) string {
 		return ""
 	case info.IsDir():
 		return "it is a folder"
+	case !info.Mode().IsRegular():
+		return "it is no file" // a pipe, which must not be opened: nobody may ever write to it
 	case errno == syscall.EACCES && info.Mode()&0o111 == 0:
 		return "its mode lacks the executable bit: chmod 755 before it is packed"
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -86,6 +87,11 @@ func TestInit_ProgramThatCannotStart_IsToldWhy(t *testing.T) {
 		program := filepath.Join(t.TempDir(), "bootstrap")
 		require.NoError(t, os.Symlink("/no/such/target", program))
 		assert.Contains(t, mustOpenBox(t, withCommand(program)).invoke("r", order{}).Body, "it is a link to /no/such/target, which is not there")
+	})
+	t.Run("pipe", func(t *testing.T) {
+		program := filepath.Join(t.TempDir(), "bootstrap")
+		require.NoError(t, syscall.Mkfifo(program, 0o755))
+		assert.Contains(t, mustOpenBox(t, withCommand(program)).invoke("r", order{}).Body, "permission denied: it is no file")
 	})
 	t.Run("folder", func(t *testing.T) {
 		assert.Contains(t, mustOpenBox(t, withCommand("/tmp")).invoke("r", order{}).Body, "permission denied: it is a folder")

@@ -35,6 +35,7 @@ var baseChecks = map[string]func(*examination){
 		// By an older name of Node.js, by another runtime that functions.yml names, by an image that it names.
 		for path, want := range map[string]string{
 			"/named-node20": "AWS_Lambda_nodejs20.x", "/named-python312": "AWS_Lambda_python3.12", "/named-python313": "AWS_Lambda_python3.13",
+			"/named-java17": "AWS_Lambda_java17",
 		} {
 			got := x.ask(path, "report", 0)
 			x.check(got.Env["AWS_EXECUTION_ENV"] == want, "%s answers %d, AWS_EXECUTION_ENV is %q, want %q", path, got.status, got.Env["AWS_EXECUTION_ENV"], want)
