@@ -94,6 +94,23 @@ func (p *functionPool) freezeNow(w *worker) {
 	p.armFreeze(w, pause)
 }
 
+// thawFor is thaw for as long as the request has time. When that is over, the worker goes to the next request once it runs.
+func (p *functionPool) thawFor(ctx context.Context, l *Lease) (bool, error) {
+	done := make(chan bool, 1)
+	p.manager.tasks.Go(func() { done <- p.thaw(l) })
+	select {
+	case thawed := <-done:
+		return thawed, nil
+	case <-ctx.Done():
+	}
+	p.manager.tasks.Go(func() {
+		if <-done {
+			l.Release()
+		}
+	})
+	return false, contextError(ctx, p.name)
+}
+
 // thaw makes the worker of l, which may be frozen, fit for its invocation. It returns false when that cannot be done; the
 // worker is condemned then.
 func (p *functionPool) thaw(l *Lease) bool {

@@ -118,16 +118,28 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 
 // acquire lends a worker that runs.
 func (p *functionPool) acquire(ctx context.Context, requestID string) (*Lease, error) {
+	l, err := p.take(ctx, requestID, 0)
+	if l == nil || !l.cool {
+		return l, err
+	}
+	// Whatever it takes until a worker runs, the request has one acquire_timeout.
+	began := time.Now()
 	for {
-		l, err := p.take(ctx, requestID)
-		if l == nil || !l.cool || p.thaw(l) {
+		thawed, err := p.thawFor(ctx, l)
+		switch {
+		case err != nil:
+			return nil, err
+		case thawed:
+			return l, nil
+		}
+		if l, err = p.take(ctx, requestID, time.Since(began)); l == nil || !l.cool {
 			return l, err
 		}
 	}
 }
 
-// take lends a worker, which may be frozen.
-func (p *functionPool) take(ctx context.Context, requestID string) (*Lease, error) {
+// take lends a worker, which may be frozen, to a request that has waited for so long already.
+func (p *functionPool) take(ctx context.Context, requestID string, waited time.Duration) (*Lease, error) {
 	if ctx.Err() != nil {
 		return nil, contextError(ctx, p.name)
 	}
@@ -176,7 +188,7 @@ func (p *functionPool) take(ctx context.Context, requestID string) (*Lease, erro
 
 	began := time.Now()
 	defer func() { p.wait.Observe(time.Since(began).Seconds()) }()
-	timer := time.NewTimer(sc.AcquireTimeout)
+	timer := time.NewTimer(sc.AcquireTimeout - waited)
 	defer timer.Stop()
 	select {
 	case <-q.answered:

@@ -1,0 +1,73 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/pool"
+)
+
+// slowThaw takes its time to thaw, and may fail then.
+type slowThaw struct {
+	*box
+	takes time.Duration
+	err   error
+}
+
+func (s *slowThaw) Thaw(ctx context.Context, id string) error {
+	select {
+	case <-time.After(s.takes):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.err != nil {
+		return s.err
+	}
+	return s.box.Thaw(ctx, id)
+}
+
+// TestThaw_RequestHasNoTimeLeft_ItIsToldSo, and the worker is the next one's.
+func TestThaw_RequestHasNoTimeLeft_ItIsToldSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := newBox(), freezing("f")
+		m := mustOpen(t, b, pool.Options{Freezer: &slowThaw{box: b, takes: 3 * time.Second}}, fn)
+		l := mustAcquire(t, m, fn)
+		l.Release()
+		time.Sleep(time.Second)
+		require.Equal(t, 1, state(m, "f").Frozen)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := m.Acquire(ctx, fn, "r")
+		assert.Equal(t, gateway.CodeIntegrationTimeout, gateway.ErrorCode(err), "%v", err)
+		assert.Equal(t, time.Second, time.Since(began))
+		next := mustAcquire(t, m, fn)
+		assert.Equal(t, l.Worker().ID, next.Worker().ID)
+		assert.Equal(t, 3*time.Second, time.Since(began), "it need not be thawed again")
+		next.Release()
+	})
+}
+
+// TestThaw_Fails_TheRequestStillHasOneAcquireTimeout: it does not begin anew with the next worker.
+func TestThaw_Fails_TheRequestStillHasOneAcquireTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := newBox(), freezing("f")
+		fn.Scaling.AcquireTimeout = 6 * time.Second
+		m := mustOpen(t, b, pool.Options{Freezer: &slowThaw{box: b, takes: 4 * time.Second, err: errors.New("no")}}, fn)
+		mustAcquire(t, m, fn).Release()
+		time.Sleep(time.Second)
+		require.Equal(t, 1, state(m, "f").Frozen)
+		b.setStart(slow(time.Minute))
+		began := time.Now()
+		_, err := m.Acquire(t.Context(), fn, "r")
+		assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err), "%v", err)
+		assert.Equal(t, 6*time.Second, time.Since(began))
+	})
+}
