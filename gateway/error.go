@@ -66,6 +66,8 @@ type Error struct {
 	Busy bool
 	// Permanent marks a start failure that trying again cannot cure (image missing, bad configuration).
 	Permanent bool
+	// NotTried marks a start that was not tried, because what it needs is not known yet: no evidence of trouble.
+	NotTried bool
 	// Reason is the kind of cause of a start failure, empty when it is not known.
 	Reason Reason
 	cause  error

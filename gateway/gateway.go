@@ -126,7 +126,7 @@ type CodeSource struct {
 	Location string
 	// Version is what is there (package codeversion), empty while nobody could find out.
 	Version string
-	// Problem is why Version is empty.
+	// Problem is the kind of reason why Version is empty; empty when nobody has looked yet.
 	Problem Reason `json:"-"`
 }
 

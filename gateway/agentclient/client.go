@@ -314,11 +314,16 @@ func addCode(r *agentv1.EnsureContainerRequest, code *gateway.FunctionCode) erro
 		return nil
 	}
 	for _, s := range append([]gateway.CodeSource{code.Source}, code.Layers...) {
-		if s.Version == "" {
-			err := gateway.Errorf(gateway.CodeUnavailable, "function %s: its code at %s could not be looked at yet; an earlier line says why", r.GetFunctionName(), s.Location)
-			err.Reason, err.Permanent = s.Problem, s.Problem.Permanent()
-			return err
+		if s.Version != "" {
+			continue
 		}
+		err := gateway.Errorf(gateway.CodeUnavailable, "function %s: its code at %s has not been looked at yet", r.GetFunctionName(), s.Location)
+		if s.Problem != "" {
+			err = gateway.Errorf(gateway.CodeUnavailable, "function %s: its code at %s cannot be looked at (%s); `esb status` says why", r.GetFunctionName(), s.Location, s.Problem)
+			err.Reason, err.Permanent = s.Problem, s.Problem.Permanent()
+		}
+		err.NotTried = true
+		return err
 	}
 	r.Code = &agentv1.CodeSource{Location: code.Source.Location, Version: code.Source.Version}
 	for _, l := range code.Layers {

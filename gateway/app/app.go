@@ -93,6 +93,8 @@ type App struct {
 	async    *async.Queue
 	// schedules brings events to async.
 	schedules *schedule.Scheduler
+	// current is the configuration that holds. The watcher calls apply, one call at a time, and nobody else reads it.
+	current *config.Config
 	// functions are those of the current configuration, for whoever calls them by name.
 	functions functions.Registry
 	lambda    *lambdaapi.API
@@ -138,10 +140,6 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	}, a.log)
 	if err != nil {
 		return nil, err
-	}
-	matcher, err := route.New(cfg.Routes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.RoutingConfigPath, err)
 	}
 	a.issuers = auth.OpenIssuers(auth.IssuersOptions{Dir: filepath.Join(s.Home, "jwks"), Logger: a.log})
 	authenticator, err := auth.New(auth.Options{
@@ -199,27 +197,28 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		}
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(a.pool, a.invoker, a.stores, a.async)
+	registry.MustRegister(a.pool, a.invoker, a.stores, a.async, a.watcher)
 	options := httpapi.Options{
-		HTTPSAddrs:   s.HTTPSAddrs,
-		HTTPAddrs:    s.HTTPAddrs,
-		AdminAddr:    s.AdminAddr,
-		AdminToken:   adminToken,
-		Connections:  connections(s, memory),
-		Memory:       buffers,
-		LoginPath:    s.AuthEndpointPath,
-		Auth:         authenticator,
-		Events:       events,
-		Invoker:      a.invoker,
-		Lambda:       a.lambda,
-		Authorizers:  a.authorizers,
-		Dependencies: a.dependencies(),
-		Pools:        a.pool.Snapshot,
-		Containers:   a.agent.Containers,
-		Reload:       a.Reload,
-		Async:        a.async,
-		Schedules:    a.schedules.Snapshot,
-		Registry:     registry,
+		HTTPSAddrs:    s.HTTPSAddrs,
+		HTTPAddrs:     s.HTTPAddrs,
+		AdminAddr:     s.AdminAddr,
+		AdminToken:    adminToken,
+		Connections:   connections(s, memory),
+		Memory:        buffers,
+		LoginPath:     s.AuthEndpointPath,
+		Auth:          authenticator,
+		Events:        events,
+		Invoker:       a.invoker,
+		Lambda:        a.lambda,
+		Authorizers:   a.authorizers,
+		Dependencies:  a.dependencies(),
+		Pools:         a.pools,
+		Configuration: a.configuration,
+		Containers:    a.agent.Containers,
+		Reload:        a.Reload,
+		Async:         a.async,
+		Schedules:     a.schedules.Snapshot,
+		Registry:      registry,
 		// The counters of pool and invoke, and those of the Go runtime.
 		Gatherer:     prometheus.DefaultGatherer,
 		Logger:       a.log,
@@ -241,24 +240,11 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if a.http, err = httpapi.Open(ctx, options); err != nil {
 		return nil, err
 	}
-	if err := a.guard(cfg); err != nil {
+	if err := a.apply(cfg); err != nil {
 		return nil, err
 	}
-	if err := a.schedules.Apply(cfg.Functions); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.FunctionsConfigPath, err)
-	}
-	if err := a.openStores(cfg); err != nil {
-		return nil, err
-	}
-	// Nothing can fail from here on: only now may containers start.
-	a.stores.Apply(cfg.Resources)
-	a.code.Set(cfg.Functions)
-	a.functions.Set(cfg.Functions)
-	a.async.Apply(cfg.Functions)
-	a.lambda.SetFunctions(cfg.Functions)
-	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
+	// Nothing can fail from here on.
 	a.http.Serve()
-	a.saySubstitutes(cfg)
 	a.watcher.Start(a.apply)
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr,
 		"memory_mb", memory.Bytes>>20, "memory_from", memory.Source, "buffer_mb", buffers.Limit()>>20, "connections", options.Connections.Total)
@@ -293,6 +279,8 @@ func (a *App) dependencies() []httpapi.Dependency {
 	all := []httpapi.Dependency{
 		{Name: "agent", Check: a.agent.Health},
 		{Name: "gateway", Check: a.running},
+		{Name: "configuration", Check: func(context.Context) error { return nil }, Notes: a.watcher.Notes},
+		{Name: "functions", Check: a.code.Check, Notes: a.code.Notes},
 		{Name: "async", Check: a.async.Check, Notes: a.async.Notes},
 		{Name: "resources", Check: a.stores.CheckResources, Notes: a.stores.Notes},
 	}
@@ -376,30 +364,66 @@ func dialAgent(s settings.Settings, keys *functionkeys.Keys) (*agentclient.Clien
 	return client, nil
 }
 
-// apply makes a new configuration the current one. The pools come first: a route must never lead to a function
-// that they do not know.
+// apply makes a new configuration the current one, whole or not at all.
 func (a *App) apply(cfg *config.Config) error {
 	matcher, err := route.New(cfg.Routes)
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
 	}
+	// It may take seconds, in which the old rules must hold for the old routes.
+	a.code.Look(cfg.Functions)
+	if err := a.prepare(cfg); err != nil {
+		if a.current != nil {
+			if undo := a.prepare(a.current); undo != nil {
+				a.log.Error("what the refused configuration had changed already could not be changed back", "error", undo.Error())
+			}
+		}
+		return err
+	}
+	a.use(cfg, matcher)
+	a.current = cfg
+	return nil
+}
+
+// prepare does the part of an apply that can fail.
+func (a *App) prepare(cfg *config.Config) error {
 	if err := a.guard(cfg); err != nil {
 		return err
 	}
 	if err := a.schedules.Apply(cfg.Functions); err != nil {
 		return fmt.Errorf("%s: %w", a.settings.FunctionsConfigPath, err)
 	}
-	if err := a.openStores(cfg); err != nil {
-		return err
-	}
+	return a.openStores(cfg)
+}
+
+// use does the part that cannot fail. The pools come first: a route must never lead to a function that they do not know.
+func (a *App) use(cfg *config.Config, matcher *route.Matcher) {
 	a.stores.Apply(cfg.Resources)
-	a.code.Set(cfg.Functions)
+	a.code.Use(cfg.Functions)
 	a.functions.Set(cfg.Functions)
 	a.async.Apply(cfg.Functions)
 	a.lambda.SetFunctions(cfg.Functions)
 	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
 	a.saySubstitutes(cfg)
-	return nil
+}
+
+// pools describes the pools, and why functions cannot be started at all.
+func (a *App) pools() []pool.State {
+	states, problems := a.pool.Snapshot(), a.code.Problems()
+	for i := range states {
+		if problem := problems[states[i].Function]; problem != "" {
+			states[i].Error = problem
+		}
+	}
+	return states
+}
+
+// configuration says whether what the files say is what holds.
+func (a *App) configuration() httpapi.ConfigurationState {
+	if r := a.watcher.Refused(); r != nil {
+		return httpapi.ConfigurationState{Status: httpapi.ConfigurationRefused, RefusedAt: &r.At, Problems: r.Problems}
+	}
+	return httpapi.ConfigurationState{Status: httpapi.ConfigurationOK}
 }
 
 // saySubstitutes logs which runtimes are run by others than they are named after.

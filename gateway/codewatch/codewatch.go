@@ -35,6 +35,8 @@ const (
 	retry = 2 * time.Second
 	// parallel bounds the looks at the same time.
 	parallel = 4
+	// patience is how long the box counts as not ready for a store that does not say what code it has.
+	patience = 2 * time.Minute
 )
 
 // Objects is the S3 store; *S3 is the one of production.
@@ -49,7 +51,9 @@ type Options struct {
 	Poll time.Duration
 	// Objects is nil when there is no S3 store.
 	Objects Objects
-	Logger  *slog.Logger
+	// Patience is how long Check waits for a source that cannot be asked. Default: 2 minutes.
+	Patience time.Duration
+	Logger   *slog.Logger
 }
 
 // Watcher adds versions to functions. Close ends it.
@@ -67,7 +71,7 @@ type Watcher struct {
 	// mu guards what follows, and puts the calls of apply in order.
 	mu        sync.Mutex
 	functions map[string]*gateway.Function // as configured
-	sources   map[string]*source           // by location; all that functions name
+	sources   map[string]*source           // by location; all that functions name, and after Look those of the next ones
 }
 
 // source is one location and what is known of it.
@@ -82,6 +86,21 @@ type source struct {
 	version string
 	problem string // that was logged last
 	reason  gateway.Reason
+	// named is when a configuration has named it first.
+	named time.Time
+}
+
+// waited says whether it is no use to wait for the version: what is not there does not come by waiting.
+func (s *source) waited(patience time.Duration) bool {
+	return s.version != "" || s.reason.Permanent() || time.Since(s.named) > patience
+}
+
+// trouble is why the version is not known.
+func (s *source) trouble() string {
+	if s.problem == "" {
+		return "its code at " + s.location + " has not been looked at yet"
+	}
+	return "its code at " + s.location + " cannot be looked at: " + s.problem
 }
 
 // Open starts a Watcher. apply gets all functions, with versions and the generations that follow from them, whenever one of
@@ -89,6 +108,9 @@ type source struct {
 func Open(opts Options, apply func(map[string]*gateway.Function)) *Watcher {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
+	}
+	if opts.Patience == 0 {
+		opts.Patience = patience
 	}
 	w := &Watcher{
 		opts: opts, log: opts.Logger, apply: apply, done: make(chan struct{}), wake: make(chan struct{}, 1),
@@ -106,39 +128,100 @@ func (w *Watcher) Close() error {
 	return w.notify.close()
 }
 
-// Set makes functions the configured ones, looks at code that is new, and applies. It waits for S3 for some seconds at
-// most: a function whose code nobody could look at yet is applied without a version, and again when there is one.
+// Set is Look and Use.
 func (w *Watcher) Set(functions map[string]*gateway.Function) {
+	w.Look(functions)
+	w.Use(functions)
+}
+
+// Look looks at code that is new, before functions are the configured ones. It waits for S3 for some seconds at most.
+func (w *Watcher) Look(functions map[string]*gateway.Function) {
 	w.mu.Lock()
-	w.functions = functions
-	sources := map[string]*source{}
+	sources := w.named(functions)
 	var unknown []*source
-	for _, fn := range functions {
-		for _, location := range locations(fn.Code) {
-			s := w.sources[location]
-			if s == nil {
-				s = &source{location: location}
-			}
-			if sources[location] == nil && s.version == "" {
-				unknown = append(unknown, s)
-			}
-			sources[location] = s
+	for location, s := range sources {
+		w.sources[location] = s
+		if s.version == "" {
+			unknown = append(unknown, s)
 		}
 	}
-	w.sources = sources
 	w.mu.Unlock()
 	w.notify.set(slices.Collect(maps.Keys(sources)))
-
 	ctx, cancel := context.WithTimeout(w.life, firstLook)
 	defer cancel()
 	w.lookAt(ctx, unknown)
+}
+
+// named are the sources of functions, each once however many have it. The caller holds mu.
+func (w *Watcher) named(functions map[string]*gateway.Function) map[string]*source {
+	sources := map[string]*source{}
+	for _, fn := range functions {
+		for _, location := range locations(fn.Code) {
+			switch {
+			case sources[location] != nil:
+			case w.sources[location] != nil:
+				sources[location] = w.sources[location]
+			default:
+				sources[location] = &source{location: location, named: time.Now()}
+			}
+		}
+	}
+	return sources
+}
+
+// Use makes functions the configured ones and applies: one whose code nobody could look at yet is applied without a
+// version, and again when there is one.
+func (w *Watcher) Use(functions map[string]*gateway.Function) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.functions, w.sources = functions, w.named(functions)
 	w.applyNow()
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Check is an error as long as the code of a function is not known and may still come: code that is not there is not waited
+// for, and a store that cannot be asked not for ever.
+func (w *Watcher) Check(context.Context) error {
+	waiting := w.describe(func(s *source) bool { return !s.waited(w.opts.Patience) })
+	if len(waiting) == 0 {
+		return nil
+	}
+	return errors.New("functions wait for their code: " + strings.Join(inOrder(waiting), "; "))
+}
+
+// Problems are the functions that cannot be started because their code is not known, and why.
+func (w *Watcher) Problems() map[string]string {
+	return w.describe(func(s *source) bool { return s.version == "" })
+}
+
+// Notes are the Problems as sentences.
+func (w *Watcher) Notes() []string { return inOrder(w.Problems()) }
+
+func inOrder(problems map[string]string) []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(problems)) {
+		all = append(all, name+": "+problems[name])
+	}
+	return all
+}
+
+// describe says of each function that has such a source what is wrong with the first.
+func (w *Watcher) describe(is func(*source) bool) map[string]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := map[string]string{}
+	for name, fn := range w.functions {
+		for _, location := range locations(fn.Code) {
+			if s := w.sources[location]; is(s) {
+				found[name] = s.trouble()
+				break
+			}
+		}
+	}
+	return found
 }
 
 func locations(code *gateway.FunctionCode) []string {
@@ -263,7 +346,7 @@ func (w *Watcher) lookAt(ctx context.Context, sources []*source) bool {
 	return slices.Contains(changed, true)
 }
 
-// look brings the version of one source up to date and says whether it has changed.
+// look brings the version of one source up to date and says whether it has changed, or why there is none.
 func (w *Watcher) look(ctx context.Context, s *source) bool {
 	s.look.Lock()
 	defer s.look.Unlock()

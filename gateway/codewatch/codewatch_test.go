@@ -3,6 +3,7 @@ package codewatch_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,7 +39,11 @@ func (f *fakeObjects) set(object, etag string) {
 func (f *fakeObjects) ETag(_ context.Context, bucket, key string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if etag := f.etags[bucket+"/"+key]; etag != "" {
+	switch etag := f.etags[bucket+"/"+key]; etag {
+	case "":
+	case "gone":
+		return "", fs.ErrNotExist
+	default:
 		return etag, nil
 	}
 	return "", errors.New("the store is away")
@@ -181,4 +186,73 @@ func TestWatcher_StoreAway_WaitsAndThenKeepsTheOldVersion(t *testing.T) {
 	assert.Equal(t, applied+1, p.applied())
 	objects.set("b/k.zip", "2")
 	eventually(t, func() bool { return p.get("zip").Code.Source.Version == "etag:2" }, "the next version")
+}
+
+// fails when only the first of several functions' sources is looked at.
+func TestWatcher_FunctionsThatShareCode_AllHaveItsVersion(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "app/app.py"), "1")
+	write(t, filepath.Join(dir, "layer/x.py"), "1")
+	shared := map[string]*gateway.Function{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		f := *functions(filepath.Join(dir, "app"), filepath.Join(dir, "layer"))["zip"]
+		f.Name = name
+		shared[name] = &f
+	}
+	w, p := mustOpen(t, nil, time.Hour)
+	for range 2 {
+		w.Set(shared)
+		for name := range shared {
+			assert.NotEmpty(t, p.get(name).Code.Source.Version, name)
+			assert.NotEmpty(t, p.get(name).Code.Layers[0].Version, name)
+		}
+		assert.NoError(t, w.Check(t.Context()))
+		assert.Empty(t, w.Problems())
+		// One more of them with a reload.
+		f := *shared["a"]
+		f.Name = "e"
+		shared["e"] = &f
+	}
+}
+
+// A store that is away may come back: the box waits for it. Code that is not there is not waited for.
+func TestWatcher_Check_WaitsForWhatMayCome(t *testing.T) {
+	objects := &fakeObjects{}
+	w, p := mustOpen(t, objects, 20*time.Millisecond)
+	missing := filepath.Join(t.TempDir(), "nothing")
+	all := functions("s3://b/k.zip", "s3://b/gone.zip")
+	gone := *functions(missing)["zip"]
+	gone.Name = "gone"
+	all["gone"] = &gone
+	w.Set(all)
+	assert.ErrorContains(t, w.Check(t.Context()), "zip: its code at s3://b/k.zip cannot be looked at: the store is away")
+	assert.Contains(t, w.Problems()["gone"], "its code at "+missing+" cannot be looked at: ")
+	assert.Len(t, w.Problems(), 2)
+	assert.Equal(t, gateway.ReasonCodeMissing, p.get("gone").Code.Source.Problem)
+	assert.Equal(t, gateway.ReasonStoreAway, p.get("zip").Code.Source.Problem)
+	assert.Len(t, w.Notes(), 2)
+
+	objects.set("b/k.zip", "1")
+	objects.set("b/gone.zip", "gone")
+	eventually(t, func() bool { return w.Check(t.Context()) == nil }, "what is missing is not waited for")
+	assert.Len(t, w.Problems(), 2)
+	assert.Contains(t, w.Problems()["zip"], "gone.zip")
+	eventually(t, func() bool { return p.get("zip").Code.Layers[0].Problem == gateway.ReasonCodeMissing }, "the pool is told so")
+	objects.set("b/gone.zip", "2")
+	write(t, missing+"/app.py", "1")
+	eventually(t, func() bool { return len(w.Problems()) == 0 }, "all is there")
+	assert.Empty(t, w.Notes())
+	eventually(t, func() bool {
+		return p.get("gone").Code.Source.Version != "" && p.get("zip").Code.Layers[0].Version != ""
+	}, "versions")
+	assert.Empty(t, p.get("gone").Code.Source.Problem)
+}
+
+func TestWatcher_StoreThatStaysAway_IsNotWaitedForForEver(t *testing.T) {
+	p := &pools{}
+	w := codewatch.Open(codewatch.Options{Poll: 20 * time.Millisecond, Objects: &fakeObjects{}, Patience: 300 * time.Millisecond}, p.apply)
+	t.Cleanup(func() { require.NoError(t, w.Close()) })
+	w.Set(functions("s3://b/k.zip"))
+	eventually(t, func() bool { return w.Check(t.Context()) == nil }, "the rest of the box is of use without it")
+	assert.Contains(t, w.Problems()["zip"], "the store is away")
 }

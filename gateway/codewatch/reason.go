@@ -27,10 +27,10 @@ func reasonOf(location string, err error) gateway.Reason {
 	switch {
 	case errors.As(err, &p):
 		return p.reason
-	case isObject(location):
-		return gateway.ReasonStoreAway
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return gateway.ReasonCodeMissing
+	case isObject(location):
+		return gateway.ReasonStoreAway
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return gateway.ReasonStoreAway
 	}

@@ -233,6 +233,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"not a truth value", one("freeze: often"), `functions.yml:4: functions.echo.freeze: must be true or false, got "often"`},
 		{"negative", one("scaling: {min_capacity: -1}"), "functions.yml:4: functions.echo.scaling.min_capacity: must be 0 to 1000, got -1"},
 		{"not a number", one("scaling: {idle_timeout: .nan}"), "functions.yml:4: functions.echo.scaling.idle_timeout: must be 1 to 604800 seconds, got .nan"},
+		{"unknown key that is begun", one("memory: 256"), "functions.yml:4: functions.echo.memory: is not a known key; did you mean memory_size?"},
 		{"unknown key", one("timeuot: 3"), "functions.yml:4: functions.echo.timeuot: is not a known key; did you mean timeout?"},
 		{"AWS's spelling", one("MemorySize: 256"), "functions.yml:4: functions.echo.MemorySize: is not a known key; did you mean memory_size?"},
 		{"async: retries", one("async: {retries: 3}"), "functions.yml:4: functions.echo.async.retries: must be 0 to 2, got 3"},
@@ -327,7 +328,7 @@ func TestLoad_BadFunctions_NameFileLineAndKey(t *testing.T) {
 		{"empty file", "", "functions.yml: is empty: it needs the key functions"},
 		{"comments only", "# nothing\n", "functions.yml: is empty: it needs the key functions"},
 		{"not YAML", "functions:\n  echo: {image: a\n", "functions.yml:2: is not valid YAML: did not find expected ',' or '}'"},
-		{"tab", "functions:\n\techo: 1\n", "functions.yml:2: is not valid YAML: found character that cannot start any token"},
+		{"tab", "functions:\n\techo: 1\n", "functions.yml:2: is not valid YAML: it is indented with a tab: YAML wants spaces (found character that cannot start any token)"},
 		{"two documents", "functions: {}\n---\nfunctions: {}\n", "functions.yml:2: has a second document: remove the --- before it"},
 		{"merge key", "functions:\n  a: &a {image: a}\n  b: {<<: *a}\n", "functions.yml:3: functions.b: uses a merge key (<<), which is not supported: write the keys out, or put them under defaults\nfunctions.yml:3: functions.b.image: is missing: the function's container image, such as esb/lambda-echo:latest, or code with runtime and handler"},
 	} {

@@ -58,7 +58,7 @@ func (d *document) open(data, hint string) (*object, bool) {
 			d.problemf(0, "", "is empty: it needs %s", hint)
 			return nil, false
 		}
-		d.syntax(err)
+		d.syntax(err, data)
 		return nil, false
 	}
 	var second yaml.Node
@@ -67,7 +67,7 @@ func (d *document) open(data, hint string) (*object, bool) {
 		d.problemf(second.Line, "", "has a second document: remove the --- before it")
 		return nil, false
 	case !errors.Is(err, io.EOF):
-		d.syntax(err)
+		d.syntax(err, data)
 		return nil, false
 	}
 	top := value{doc: d, line: n.Content[0].Line, node: n.Content[0]}
@@ -78,13 +78,25 @@ func (d *document) open(data, hint string) (*object, bool) {
 	return top.object()
 }
 
-func (d *document) syntax(err error) {
+func (d *document) syntax(err error, data string) {
 	text, line := err.Error(), 0
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		text = text[len(m[0]):]
 		if line, _ = strconv.Atoi(m[1]); line == 0 || yamlParserError.MatchString(text) {
 			line++
 		}
+	}
+	at, why := 0, ""
+	switch {
+	case strings.HasPrefix(text, "did not find expected key"), strings.HasPrefix(text, "did not find expected '-' indicator"):
+		at, why = misindented(data)
+	case strings.HasPrefix(text, "found a tab character"), strings.HasPrefix(text, "found character that cannot start any token"):
+		at, why = tabbed(data, line)
+	case strings.HasPrefix(text, "mapping values are not allowed"):
+		at, why = deeper(data, line)
+	}
+	if at > 0 {
+		line, text = at, why+" ("+text+")"
 	}
 	d.problemf(line, "", "is not valid YAML: %s", text)
 }
@@ -373,13 +385,20 @@ func expand(text string, lookup func(string) (string, bool)) (string, error) {
 // nearest returns the known key that name most likely means, or "".
 func nearest(name string, known []string) string {
 	best, distance := "", 3
+	var begins []string // memory means memory_size, and env environment
 	for _, k := range known {
 		if fold(k) == fold(name) {
 			return k
 		}
+		if len(fold(name)) >= 3 && strings.HasPrefix(fold(k), fold(name)) && !slices.Contains(begins, k) {
+			begins = append(begins, k)
+		}
 		if d := editDistance(name, k); d < distance && d*2 < len(k) {
 			best, distance = k, d
 		}
+	}
+	if best == "" && len(begins) == 1 {
+		return begins[0]
 	}
 	return best
 }

@@ -54,6 +54,8 @@ type functionSet struct {
 	// declared has the line of every function of the file, the refused ones too, so that a route to one of
 	// those is no second problem.
 	declared map[string]int
+	// unread is true when nobody knows which functions functions.yml has, so that a name that is not there is no problem.
+	unread bool
 	// circles are the steps of circles of destinations that were reported.
 	circles map[send]bool
 	// docs are the files that have functions, whose mentions of others are looked up when all are known.
@@ -107,6 +109,7 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 		circles:   make(map[send]bool),
 		docs:      []*document{d},
 	}
+	set.unread = true
 	top, ok := d.open(f.data, "the key functions")
 	if !ok {
 		return set, d.sorted()
@@ -122,6 +125,7 @@ func parseFunctions(f file, opts Options) (*functionSet, []Problem) {
 	}
 	if v, ok := top.need("functions", "a mapping of function names to their images; write functions: {} for none"); ok {
 		if o, ok := v.object(); ok {
+			set.unread = false
 			for _, name := range o.names {
 				entry := o.fields[name]
 				set.declared[name] = entry.line
@@ -151,7 +155,7 @@ func (s *functionSet) checkMentions() []Problem {
 	for _, d := range s.docs {
 		d.problems = nil
 		for _, m := range d.mentions {
-			if _, ok := s.declared[m.name]; ok {
+			if _, ok := s.declared[m.name]; ok || s.unread {
 				continue
 			}
 			if guess := nearest(m.name, s.known()); guess != "" {

@@ -319,8 +319,8 @@ func (r *routing) lookup(ref reference) *gateway.Function {
 	if f, ok := r.set.functions[ref.name]; ok {
 		return f
 	}
-	if _, declared := r.set.declared[ref.name]; declared {
-		return nil // refused, and reported, where it is declared
+	if _, declared := r.set.declared[ref.name]; declared || r.set.unread {
+		return nil // refused, and reported, where it is declared, or with the whole file
 	}
 	if guess := nearest(ref.name, r.set.known()); guess != "" {
 		ref.value.problemf("there is no function %s; did you mean %s?", ref.name, guess)

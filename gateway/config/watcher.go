@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -28,6 +29,8 @@ type Watcher struct {
 	notify  *fsnotify.Watcher // nil when the system lets us watch nothing
 	started bool              // run is there to be waited for
 	done    chan struct{}     // closed when run has ended
+
+	refused atomic.Pointer[Refusal]
 
 	// mu puts reloads in order, each with its apply, and guards last, the content that was read last.
 	mu    sync.Mutex
@@ -159,17 +162,20 @@ func (w *Watcher) reload(force bool) error {
 		return nil
 	}
 	var cfg *Config
+	w.last = f // empty when they cannot be read, so that they are news when they can
 	if err == nil {
-		w.last = f
 		cfg, err = parse(f, w.opts)
 	}
 	if err == nil {
 		err = w.apply(cfg)
 	}
 	if err != nil {
-		w.log.Error("new configuration refused, the old one stays", "problems", strings.Split(err.Error(), "\n"))
+		problems := strings.Split(err.Error(), "\n")
+		w.refused.Store(&Refusal{At: time.Now(), Problems: problems})
+		w.log.Error("new configuration refused, the old one stays", "problems", problems)
 		return fmt.Errorf("reload the configuration: %w", err)
 	}
+	w.refused.Store(nil)
 	w.log.Info("configuration reloaded", "functions", len(cfg.Functions), "routes", len(cfg.Routes))
 	return nil
 }

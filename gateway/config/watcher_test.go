@@ -135,6 +135,27 @@ func TestWatcher_Reload_RefusedConfiguration_SaysWhy(t *testing.T) {
 	assert.Empty(t, w.applied)
 }
 
+func TestWatcher_Refused_UntilTheFilesAreRight(t *testing.T) {
+	w := mustWatch(t, nil)
+	assert.Nil(t, w.Refused())
+	assert.Empty(t, w.Notes())
+	good, err := os.ReadFile(w.functions)
+	require.NoError(t, err)
+	for name, spoil := range map[string]func(){
+		"wrong": func() { w.write(t, w.functions, "functions: {a: {image: a, timeout: 0, memory_size: 1}}\n") },
+		"gone":  func() { require.NoError(t, os.Remove(w.functions)) },
+	} {
+		spoil()
+		require.Error(t, w.Reload(), name)
+		require.NotNil(t, w.Refused(), name)
+		assert.NotEmpty(t, w.Refused().Problems)
+		assert.Len(t, w.Notes(), 1+len(w.Refused().Problems))
+		// As it was before, found by watching alone.
+		w.write(t, w.functions, string(good))
+		assert.Eventually(t, func() bool { return w.Refused() == nil }, 30*time.Second, 10*time.Millisecond, name)
+	}
+}
+
 func TestWatcher_Close_EndsTheWatching(t *testing.T) {
 	w := mustWatch(t, nil)
 	require.NoError(t, w.Close())

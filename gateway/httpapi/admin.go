@@ -63,6 +63,11 @@ func newAdmin(o Options) *echo.Echo {
 		}
 		return nil
 	})
+	if o.Configuration != nil {
+		e.GET("/configuration", func(c echo.Context) error {
+			return c.JSON(http.StatusOK, o.Configuration())
+		})
+	}
 	e.POST("/reload", func(c echo.Context) error {
 		if err := o.Reload(); err != nil {
 			return c.JSON(http.StatusUnprocessableEntity, map[string]any{"status": "refused", "problems": strings.Split(err.Error(), "\n")})

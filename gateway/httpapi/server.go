@@ -91,6 +91,8 @@ type Options struct {
 	Dependencies []Dependency
 	// Pools answers /pools.
 	Pools func() []pool.State
+	// Configuration answers GET /configuration.
+	Configuration func() ConfigurationState
 	// Containers answers ContainerMetricsPath.
 	Containers func(ctx context.Context) ([]gateway.Container, error)
 	// Reload answers POST /reload; its error is shown to the operator.
@@ -106,6 +108,20 @@ type Options struct {
 	Logger   *slog.Logger
 	// AccessLogger gets one line for each request. It should not write unbuffered.
 	AccessLogger *slog.Logger
+}
+
+// The Status of a ConfigurationState.
+const (
+	ConfigurationOK      = "ok"
+	ConfigurationRefused = "refused"
+)
+
+// ConfigurationState says whether what functions.yml, routing.yml and resources.yml say is what holds.
+type ConfigurationState struct {
+	Status string `json:"status"`
+	// RefusedAt is when the files were read last, and Problems why they were refused: the configuration of before holds.
+	RefusedAt *time.Time `json:"refused_at,omitempty"`
+	Problems  []string   `json:"problems,omitempty"`
 }
 
 // Dependency is something that the gateway cannot work without.

@@ -81,12 +81,16 @@ func (b *breaker) allow() (done func(error), err error) {
 	return nil, refused
 }
 
-// excluded is true for errors that say nothing about the box: throttled requests, clients that left, timeouts,
-// and a failed start that was counted already. A nil error is a success: function errors and function timeouts
+// excluded is true for errors that say nothing about the box: throttled requests, clients that left, timeouts, starts
+// that were not tried because the code is not known yet, and a failed start that was counted already. A nil error is a success: function errors and function timeouts
 // come from workers that work.
 func (b *breaker) excluded(err error) bool {
 	if err == nil {
 		return false
+	}
+	var known *gateway.Error
+	if errors.As(err, &known) && known.NotTried {
+		return true
 	}
 	var start *pool.StartError
 	if errors.As(err, &start) {

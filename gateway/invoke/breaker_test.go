@@ -120,6 +120,19 @@ func TestBreaker_DoesNotCountWhatIsNotTheBoxsFault(t *testing.T) {
 			cancel()
 			busy.Wait()
 		},
+		"code not known yet": func(t *testing.T, i *Invoker, fn *gateway.Function) {
+			unknown := gateway.Errorf(gateway.CodeUnavailable, "its code has not been looked at yet")
+			unknown.NotTried = true
+			fails := &box{startErr: unknown}
+			j := mustNew(t, fails, fn)
+			for range 2 * DefaultBreakerFailures {
+				require.ErrorIs(t, refusal(t, j, fn), unknown)
+			}
+			fails.fail(nil)
+			says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true).pipe(j)
+			_, err := j.Invoke(t.Context(), fn, event)
+			require.NoError(t, err, "the circuit is closed")
+		},
 		"throttled": func(t *testing.T, i *Invoker, fn *gateway.Function) {
 			none := *fn
 			none.Scaling.MaxCapacity = 0

@@ -96,7 +96,9 @@ type functionPool struct {
 	// failures counts failed starts in a row. Until retryAt, starts are made only for requests that have nothing
 	// else to hope for.
 	failures int
-	retryAt  time.Time
+	// failure is why the last of them did, for the operator.
+	failure string
+	retryAt time.Time
 	// standbyAt is when sandboxes for standby may be started again.
 	standbyAt time.Time
 	// timer calls tick at wakeAt, the next moment that something is due; zero when nothing is.
@@ -474,7 +476,7 @@ func (p *functionPool) run(s *start) {
 		p.startFailed(s, err)
 		return
 	}
-	p.failures, p.retryAt = 0, time.Time{}
+	p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
 	info.Standby = standby
 	w := &worker{info: info, generation: fn.Generation, fn: fn, begun: begun}
 	if p.same(fn, info.ImageDigest) {
@@ -534,6 +536,7 @@ func (p *functionPool) startFailed(s *start, cause error) {
 		return
 	}
 	p.failures++
+	p.failure = cause.Error()
 	pause := min(firstBackoff<<min(p.failures-1, 16), lastBackoff)
 	p.retryAt = time.Now().Add(pause)
 
@@ -541,7 +544,7 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	err.RetryAfter = max(pause, time.Second)
 	var known *gateway.Error
 	if errors.As(cause, &known) {
-		err.Permanent, err.Reason = known.Permanent, known.Reason
+		err.Permanent, err.Reason, err.NotTried = known.Permanent, known.Reason, known.NotTried
 	}
 	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
 		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds())
@@ -595,7 +598,7 @@ func (p *functionPool) apply(fn *gateway.Function) {
 	if changed {
 		p.keepSame()
 		p.destroyOutdated("configuration changed")
-		p.failures, p.retryAt = 0, time.Time{}
+		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
 	}
 	p.fill()
 	p.armPrune()
@@ -685,7 +688,7 @@ func (p *functionPool) state() State {
 	s := State{
 		Function: p.name, Generation: p.fn.Generation, MaxCapacity: p.fn.Scaling.MaxCapacity,
 		Idle: len(p.idle), Busy: p.busy, Starting: len(p.starts), Standby: len(p.standby), Stopping: p.stopping,
-		Waiting: p.waiters.Len(), Workers: make([]WorkerState, 0, len(p.workers)),
+		Waiting: p.waiters.Len(), Workers: make([]WorkerState, 0, len(p.workers)), Failures: p.failures, Error: p.failure,
 	}
 	for _, w := range p.workers {
 		if w.frozen && w.phase == PhaseIdle {

@@ -307,6 +307,10 @@ type State struct {
 	Stopping int           `json:"stopping"`
 	Waiting  int           `json:"waiting"`
 	Workers  []WorkerState `json:"workers"`
+	// Failures counts the starts that failed since the last one that did not, and Error says why the last of them did, or why
+	// none can succeed at present.
+	Failures int    `json:"failures,omitempty"`
+	Error    string `json:"error,omitempty"`
 }
 
 // WorkerState describes one worker.
