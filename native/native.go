@@ -78,6 +78,27 @@ type Service struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// Function is one function as the gateway has it.
+type Function struct {
+	Name string `json:"name"`
+	// Idle, Busy, Starting and Standby count its containers; Waiting are the requests that wait for one.
+	Idle     int `json:"idle"`
+	Busy     int `json:"busy"`
+	Starting int `json:"starting"`
+	Standby  int `json:"standby"`
+	Waiting  int `json:"waiting"`
+	// Error is why the last start of a container failed, or why none can succeed; empty after one that did.
+	Error string `json:"error,omitempty"`
+}
+
+// Configuration says whether what functions.yml, routing.yml and resources.yml say is what the box serves.
+type Configuration struct {
+	// Refused is true when they were changed and have mistakes: the box serves what they said before.
+	Refused   bool      `json:"refused"`
+	RefusedAt time.Time `json:"refused_at,omitzero"`
+	Problems  []string  `json:"problems,omitempty"`
+}
+
 // Container is one function container as the agent observes it.
 type Container struct {
 	ID       string `json:"id"`
@@ -102,6 +123,9 @@ type Status struct {
 	URLs       []string    `json:"urls"`
 	Services   []Service   `json:"services"`
 	Containers []Container `json:"containers"`
+	// Configuration and Functions are empty when the gateway does not answer.
+	Configuration Configuration `json:"configuration"`
+	Functions     []Function    `json:"functions"`
 }
 
 // Overall folds the states of services into one.

@@ -119,25 +119,8 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		}
 	}()
 
-	reserved := map[string]string{
-		s.AuthEndpointPath:           "the login (AUTH_ENDPOINT_PATH)",
-		httpapi.HealthPath:           "the gateway's health check",
-		httpapi.ContainerMetricsPath: "the containers' metrics",
-		// AWS: important notes for REST APIs.
-		"/ping":  "reserved for the health check of API Gateway",
-		"/sping": "reserved for the health check of API Gateway",
-	}
-	for _, prefix := range lambdaapi.Prefixes() {
-		reserved[prefix] = "Lambda's API"
-	}
 	var cfg *config.Config
-	a.watcher, cfg, err = config.Open(s.FunctionsConfigPath, s.RoutingConfigPath, config.Options{
-		IdleTimeout:       s.IdleTimeout,
-		Runtimes:          s.FunctionRuntimes,
-		ReservedPaths:     reserved,
-		ResourcesPath:     s.ResourcesConfigPath,
-		ResourcesOptional: s.ResourcesOptional,
-	}, a.log)
+	a.watcher, cfg, err = config.Open(s.FunctionsConfigPath, s.RoutingConfigPath, configOptions(s), a.log)
 	if err != nil {
 		return nil, err
 	}

@@ -2,13 +2,17 @@ package stack
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/settings"
 )
 
@@ -40,6 +44,70 @@ func (s *Stack) Admin(ctx context.Context, method, path string, out io.Writer) e
 		return fmt.Errorf("%s %s: %s", method, path, resp.Status)
 	}
 	return nil
+}
+
+// configuration asks the gateway whether it serves what the files say.
+func (s *Stack) configuration(ctx context.Context) (native.Configuration, error) {
+	var answer struct {
+		Status    string    `json:"status"`
+		RefusedAt time.Time `json:"refused_at"`
+		Problems  []string  `json:"problems"`
+	}
+	if err := s.askAdmin(ctx, http.MethodGet, "/configuration", &answer); err != nil {
+		return native.Configuration{}, err
+	}
+	return native.Configuration{Refused: answer.Status == "refused", RefusedAt: answer.RefusedAt, Problems: answer.Problems}, nil
+}
+
+// askAdmin reads a JSON answer of the gateway's admin listener.
+func (s *Stack) askAdmin(ctx context.Context, method, path string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := s.adminRequest(ctx, method, path)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the gateway for %s: %w", path, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask the gateway for %s: %s", path, resp.Status)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("read the gateway's answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// reload makes a gateway that was up already read its files now, so that `up` can say whether it serves them.
+func (s *Stack) reload(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
+	defer cancel()
+	req, err := s.adminRequest(ctx, http.MethodPost, "/reload")
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return fmt.Errorf("have the gateway read its files: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var answer struct {
+		Problems []string `json:"problems"`
+	}
+	switch err := json.NewDecoder(resp.Body).Decode(&answer); {
+	case resp.StatusCode == http.StatusOK:
+		return nil
+	case resp.StatusCode != http.StatusUnprocessableEntity || err != nil:
+		return fmt.Errorf("have the gateway read its files: %s", resp.Status)
+	}
+	return &native.Problem{
+		What: "the box is up, but it does not serve what its files say: they have mistakes, and the configuration of before holds.\n" +
+			native.Indent(strings.Join(answer.Problems, "\n"), "      "),
+		Do: "Correct them: the gateway takes them up as soon as they are saved; `esb check` looks at them without that.",
+	}
 }
 
 // adminRequest is a request to the gateway's admin listener, with the operator's token.

@@ -30,8 +30,9 @@ const (
 	recoverLimit = 10 * time.Second
 	// readyPoll is how often a starting service is asked whether it is ready.
 	readyPoll = 100 * time.Millisecond
-	// askTimeout bounds one question to a service.
-	askTimeout = 3 * time.Second
+	// askTimeout bounds one question to a service, reloadTimeout a reload, which looks at new code.
+	askTimeout    = 3 * time.Second
+	reloadTimeout = time.Minute
 	// agentGrace is how long the agent may take to stop; it stops its containerd meanwhile.
 	agentGrace = 30 * time.Second
 	// storesGrace is how long the stores may take to stop, one after the other.
@@ -58,6 +59,8 @@ type Stack struct {
 	secrets map[string]string
 	// runtimes are those that the images of this box run, "nodejs24.x,python3.11"; images knows them.
 	runtimes string
+	// gatewayFresh is true when start has started the gateway.
+	gatewayFresh bool
 	// said are lines that need not be printed again.
 	said    []string
 	console *console.Console

@@ -73,7 +73,22 @@ func (played) GetContainerMetrics(context.Context, *agentv1.GetContainerMetricsR
 	return &agentv1.GetContainerMetricsResponse{MemoryCurrentBytes: 4096}, nil
 }
 
+// refusedFile, in the stack's home, makes the played gateway refuse the configuration.
+const refusedFile = "refused"
+
 func playGateway() {
+	if len(os.Args) > 1 && os.Args[1] == "check" {
+		if os.Getenv("ESB_PLAY_GATEWAY") == "fail" {
+			fmt.Fprintln(os.Stderr, "gateway: functions.yml:3: boom")
+			os.Exit(1)
+		}
+		if os.Getenv("X_API_KEY") == "" {
+			fmt.Fprintln(os.Stderr, "gateway: no X_API_KEY")
+			os.Exit(1)
+		}
+		fmt.Println("functions.yml is right")
+		return
+	}
 	switch os.Getenv("ESB_PLAY_GATEWAY") {
 	case "fail":
 		fmt.Println("functions.yml:3: boom")
@@ -92,6 +107,28 @@ func playGateway() {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 		_, _ = io.WriteString(w, "ok")
+	})
+	refused := func() bool {
+		_, err := os.Stat(filepath.Join(os.Getenv("ESB_HOME"), refusedFile))
+		return err == nil
+	}
+	http.HandleFunc("/configuration", func(w http.ResponseWriter, _ *http.Request) {
+		if refused() {
+			_, _ = io.WriteString(w, `{"status":"refused","refused_at":"2026-11-22T12:00:00Z","problems":["functions.yml:3: boom","functions.yml:4: bang"]}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"status":"ok"}`)
+	})
+	http.HandleFunc("/reload", func(w http.ResponseWriter, _ *http.Request) {
+		if refused() {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			_, _ = io.WriteString(w, `{"status":"refused","problems":["functions.yml:3: boom"]}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"status":"ok"}`)
+	})
+	http.HandleFunc("/pools", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"pools":[{"function":"x","idle":1},{"function":"y","error":"its code at /srv/y cannot be looked at"}]}`)
 	})
 	check(http.ListenAndServe(os.Getenv("GATEWAY_ADMIN_ADDR"), nil)) //nolint:gosec // a test's server
 }
@@ -234,8 +271,9 @@ func TestStart_GatewayDies_LeavesAnAgentAloneThatWasUp(t *testing.T) {
 	require.NoError(t, err)
 	r.Fingerprint = print
 	require.NoError(t, r.Write(b.pidFile(native.Agent)))
-	require.Error(t, b.start(t.Context()))
-	assert.Equal(t, [2]int{agent, 0}, b.pids(t))
+	gateway := b.pids(t)[1]
+	require.ErrorContains(t, b.start(t.Context()), "functions.yml:3: boom")
+	assert.Equal(t, [2]int{agent, gateway}, b.pids(t), "nor is a gateway that serves given up for one that would not start")
 	assert.NoFileExists(t, filepath.Join(b.settings.Home, "purged"))
 }
 
@@ -253,6 +291,43 @@ func TestStart_ContextEndsWhileItWaits_LeavesNothing(t *testing.T) {
 	require.ErrorIs(t, <-done, context.Canceled)
 	assert.Equal(t, [2]int{}, b.pids(t))
 	assert.FileExists(t, filepath.Join(b.settings.Home, "purged"))
+}
+
+// A second `up` says that the files are not what the box serves.
+func TestUp_RefusedConfiguration_SaysSo(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	require.NoError(t, os.WriteFile(filepath.Join(b.settings.Home, refusedFile), nil, 0o600))
+	require.NoError(t, b.served(t.Context()), "a gateway that was just started serves what it has read")
+	require.NoError(t, b.start(t.Context()), b.out)
+	err := b.served(t.Context())
+	require.Len(t, native.Problems(err), 1)
+	assert.ErrorContains(t, err, "functions.yml:3: boom")
+	status, err := b.Status(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, native.Healthy, status.State, "it serves")
+	assert.True(t, status.Configuration.Refused)
+	assert.Equal(t, []string{"functions.yml:3: boom", "functions.yml:4: bang"}, status.Configuration.Problems)
+	assert.Equal(t, []native.Function{{Name: "x", Idle: 1}, {Name: "y", Error: "its code at /srv/y cannot be looked at"}}, status.Functions)
+
+	require.NoError(t, os.Remove(filepath.Join(b.settings.Home, refusedFile)))
+	require.NoError(t, b.served(t.Context()))
+	status, err = b.Status(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, native.Configuration{}, status.Configuration)
+}
+
+func TestCheck_SaysWhatIsWrong_BeforeTheFirstUp(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.Check(t.Context()))
+	assert.Contains(t, b.out.String(), "functions.yml is right")
+	assert.NoFileExists(t, b.settings.SecretsFile(), "it makes nothing")
+	b.play("fail")
+	err := b.Check(t.Context())
+	require.Len(t, native.Problems(err), 1)
+	assert.ErrorContains(t, err, "functions.yml:3: boom")
+	require.NoError(t, os.Remove(filepath.Join(b.settings.BinDir, native.Gateway)))
+	assert.ErrorContains(t, b.Check(t.Context()), "there is no ")
 }
 
 func TestDown_PidFilesAreLost_FindsTheProcesses(t *testing.T) {
@@ -358,8 +433,10 @@ func TestPrintStatus_ShowsServicesAndContainers(t *testing.T) {
 		Containers: []native.Container{{
 			Name: "lambda-x-1", Function: "x", Address: "10.88.0.2:8080", State: "RUNNING", Created: now.Add(-50 * time.Hour), MemoryBytes: 3 << 20,
 		}},
+		Functions:     []native.Function{{Name: "x", Idle: 1}, {Name: "y", Error: "no image\nof that name"}},
+		Configuration: native.Configuration{Refused: true, RefusedAt: now, Problems: []string{"functions.yml:3: boom"}},
 	}, now))
-	for _, want := range []string{"1m30s", "3h00m", "no agent", "https://localhost", "10.88.0.2:8080", "2d02h", "3.0 MiB"} {
+	for _, want := range []string{"warm", "failing", "no image of that name", "REFUSED: ", "  functions.yml:3: boom\n", "1m30s", "3h00m", "no agent", "https://localhost", "10.88.0.2:8080", "2d02h", "3.0 MiB"} {
 		assert.Contains(t, out.String(), want)
 	}
 }

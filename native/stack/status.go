@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -13,8 +15,8 @@ import (
 
 // Status observes the services and, when the agent answers, its containers.
 func (s *Stack) Status(ctx context.Context) (native.Status, error) {
-	status := native.Status{Home: s.settings.Home, URLs: s.urls(), Containers: []native.Container{}}
-	agent := native.Down
+	status := native.Status{Home: s.settings.Home, URLs: s.urls(), Containers: []native.Container{}, Functions: []native.Function{}}
+	agent, gateway := native.Down, native.Down
 	for _, name := range s.services() {
 		record, alive, err := s.running(name)
 		if err != nil {
@@ -28,11 +30,20 @@ func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 			}
 		}
 		status.Services = append(status.Services, service)
-		if name == native.Agent {
+		switch name {
+		case native.Agent:
 			agent = service.State
+		case native.Gateway:
+			gateway = service.State
 		}
 	}
 	status.State = native.Overall(status.Services)
+	if gateway != native.Down {
+		// An unhealthy one may answer: it says here what it lacks.
+		if err := s.askGateway(ctx, &status); err != nil && gateway == native.Healthy {
+			return native.Status{}, err
+		}
+	}
 	if agent != native.Healthy {
 		return status, nil
 	}
@@ -49,6 +60,44 @@ func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 	}
 	status.Containers = append(status.Containers, containers...)
 	return status, nil
+}
+
+// askGateway asks for the configuration and the functions.
+func (s *Stack) askGateway(ctx context.Context, status *native.Status) error {
+	configuration, err := s.configuration(ctx)
+	if err != nil {
+		return err
+	}
+	status.Configuration = configuration
+	var answer struct {
+		Pools []struct {
+			native.Function
+			Name string `json:"function"`
+		} `json:"pools"`
+	}
+	if err := s.askAdmin(ctx, http.MethodGet, "/pools", &answer); err != nil {
+		return err
+	}
+	for _, p := range answer.Pools {
+		p.Function.Name = p.Name
+		status.Functions = append(status.Functions, p.Function)
+	}
+	return nil
+}
+
+// stateOf is a function's state in a word.
+func stateOf(f native.Function) string {
+	switch {
+	case f.Error != "":
+		return "failing"
+	case f.Busy > 0:
+		return "busy"
+	case f.Starting > 0:
+		return "starting"
+	case f.Idle > 0:
+		return "warm"
+	}
+	return "cold"
 }
 
 // PrintStatus writes a status for a person; now is the time that ages are counted from.
@@ -86,10 +135,31 @@ func PrintStatus(w io.Writer, status native.Status, now time.Time) error {
 			_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Function, c.Address, state, since(c.Created, now), memory)
 		}
 	}
+	if len(status.Functions) > 0 {
+		_, _ = fmt.Fprintln(t)
+		_, _ = fmt.Fprintf(t, "FUNCTION\tSTATE\tIDLE\tBUSY\tWAITING\t\n")
+		for _, f := range status.Functions {
+			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", f.Name, stateOf(f), f.Idle, f.Busy, f.Waiting, oneLine(f.Error))
+		}
+	}
+	if status.Configuration.Refused {
+		_, _ = fmt.Fprintf(t, "\n%s\n", refusal(status.Configuration))
+	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print the status: %w", err)
 	}
 	return nil
+}
+
+// oneLine keeps a message in its row.
+func oneLine(text string) string {
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// refusal says that the files were refused, and why.
+func refusal(c native.Configuration) string {
+	return fmt.Sprintf("REFUSED: the configuration of %s is not served, the one before it still is:\n%s",
+		c.RefusedAt.Local().Format(time.DateTime), native.Indent(strings.Join(c.Problems, "\n"), "  "))
 }
 
 func since(start, now time.Time) string {

@@ -67,7 +67,16 @@ func (s *Stack) Up(ctx context.Context) error {
 		return err
 	}
 	s.hello()
-	return nil
+	return s.served(ctx)
+}
+
+// served makes sure that the box serves what its files say now. A gateway that has just been started does, or it would
+// not be up.
+func (s *Stack) served(ctx context.Context) error {
+	if s.gatewayFresh {
+		return nil
+	}
+	return s.reload(ctx)
 }
 
 // Build builds groups of targets.
@@ -170,16 +179,20 @@ func (s *Stack) images(ctx context.Context) error {
 				Do:   "Cure what its last line above names, and run the command again.",
 			}
 		}
-		// The gateway refuses code for runtimes that the box has no base image of.
-		cmd = exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, "esb-image"), "runtimes", s.settings.ImagesDir)
-		cmd.Dir, cmd.Env = s.settings.Root, s.environ
-		out, err := cmd.Output()
-		if err != nil {
-			return fmt.Errorf("ask esb-image which runtimes there are: %w", err)
-		}
-		s.runtimes = strings.TrimSpace(string(out))
-		return nil
+		return s.askRuntimes(ctx)
 	})
+}
+
+// askRuntimes finds out which runtimes the box has base images of: the gateway refuses code for others.
+func (s *Stack) askRuntimes(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, "esb-image"), "runtimes", s.settings.ImagesDir)
+	cmd.Dir, cmd.Env = s.settings.Root, s.environ
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("ask esb-image which runtimes there are: %w", err)
+	}
+	s.runtimes = strings.TrimSpace(string(out))
+	return nil
 }
 
 // lines hands whole lines to print as they come. exec.Cmd writes to it from one goroutine, because standard output
@@ -244,6 +257,9 @@ func (s *Stack) start(ctx context.Context) (err error) {
 		if fresh {
 			started = append(started, service)
 		}
+		if service == native.Gateway {
+			s.gatewayFresh = fresh
+		}
 		if err != nil {
 			return err
 		}
@@ -272,6 +288,12 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		if reason == "" {
 			s.console.Printf("==> %s is up already (pid %d)", service, record.PID)
 			return false, nil
+		}
+		if service == native.Gateway {
+			// A gateway that serves is not given up for one that would not start.
+			if _, err := s.readFiles(ctx); err != nil {
+				return false, err
+			}
 		}
 		s.console.Printf("==> restarting %s: %s", service, reason)
 		if err := s.stop(ctx, service); err != nil {

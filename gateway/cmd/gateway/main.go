@@ -6,6 +6,7 @@
 //	gateway health       exit with 0 when the gateway of these settings is ready, for container health checks
 //	gateway admin [METHOD] PATH
 //	                     ask the admin listener as the operator, and print the answer
+//	gateway check        read settings and configuration files, and say what is wrong with them; nothing is started
 //	gateway credentials  print the secrets that the box has made for itself, for whoever sets it up
 package main
 
@@ -43,8 +44,10 @@ func run(ctx context.Context, args []string) error {
 			method = args[1]
 		}
 		return app.Admin(ctx, os.Getenv, method, args[len(args)-1], os.Stdout)
+	case len(args) == 1 && args[0] == "check":
+		return app.Check(os.Getenv, os.Stdout)
 	case len(args) == 1 && args[0] == "credentials":
 		return app.Credentials(os.Getenv, os.Stdout)
 	}
-	return fmt.Errorf("usage: gateway [health | admin [METHOD] PATH | credentials], got %q", args)
+	return fmt.Errorf("usage: gateway [health | check | admin [METHOD] PATH | credentials], got %q", args)
 }

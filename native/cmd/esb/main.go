@@ -35,6 +35,7 @@ const (
 const usage = `esb runs the edge serverless box on this machine.
 
   esb up                             start the box; building what is missing
+  esb check                          say what is wrong with functions.yml, routing.yml and resources.yml, before or after saving; exit code 1
   esb down                           stop it and remove all that it has made, but images, logs and keys
   esb status [-json]                 services and containers; exit code 0 up, 3 down, 4 not healthy
   esb logs [-f] [-n lines] [name...] logs of services (agent, gateway, containerd), functions, containers
@@ -90,7 +91,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 		flags.StringVar(query, "q", "", "LogsQL query, from VictoriaLogs")
 		flags.StringVar(level, "level", "", "what is at least so grave: DEBUG, INFO, WARN, ERROR")
 		flags.BoolVar(asJSON, "json", false, "lines as they are, for programs")
-	case "up", "down", "build", "admin":
+	case "up", "down", "build", "admin", "check":
 	default:
 		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
 	}
@@ -113,6 +114,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 		err = box.Up(ctx)
 	case "down":
 		err = box.Down(ctx)
+	case "check":
+		err = box.Check(ctx)
 	case "build":
 		groups := flags.Args()
 		if len(groups) == 0 {
