@@ -26,6 +26,7 @@ type entry struct {
 	at          time.Time // zero when the line does not say
 	order       time.Time // by which it is sorted
 	level, name string
+	function    string // that a line of a service is about
 	text        string
 	raw         []byte // the line itself
 }
@@ -66,6 +67,7 @@ func readEntry(line []byte, name string) entry {
 		return e
 	}
 	e.at, e.order = at.UTC(), at
+	e.function = first("function")
 	e.level, e.text = first("level"), first("message", "msg", "_msg")
 	service := first("type") == ""
 	if owner := first("container_name"); service && owner != "" {

@@ -24,7 +24,13 @@ const (
 	chunk = 1 << 20
 	// lineSize is the size of a line that the search for the last ones begins with.
 	lineSize = 512
+	// asideBytes is how much of the end of the gateway's log is searched for what it says of a function.
+	asideBytes = 8 << 20
 )
+
+// startFailed is the gateway's line of a start of a function that failed. What it knows without asking the agent, such as code that
+// is not there, is in no log of the function's own.
+const startFailed = "start failed"
 
 // Options of Show.
 type Options struct {
@@ -46,13 +52,10 @@ type Options struct {
 // files that are made later.
 func Show(ctx context.Context, w io.Writer, o Options) error {
 	out := bufio.NewWriter(w)
-	v := viewer{options: o, out: out, files: map[string]*position{}}
+	v := viewer{options: o, out: out, files: map[string]*position{}, aside: map[string]bool{}}
 	files, err := v.list()
 	if err != nil {
 		return err
-	}
-	if len(files) == 0 && !o.Follow {
-		return fmt.Errorf("no log of %s in %s: the names of services (agent, gateway, containerd), functions and containers can be given", strings.Join(o.Names, ", "), o.Dir)
 	}
 	var last []entry
 	for _, file := range files {
@@ -61,6 +64,9 @@ func Show(ctx context.Context, w io.Writer, o Options) error {
 			return err
 		}
 		last = append(last, found...)
+	}
+	if len(last) == 0 && len(files) == len(v.aside) && !o.Follow {
+		return fmt.Errorf("no log of %s in %s: the names of services (agent, gateway, containerd), functions and containers can be given", strings.Join(o.Names, ", "), o.Dir)
 	}
 	slices.SortStableFunc(last, func(a, b entry) int { return a.order.Compare(b.order) })
 	for _, e := range last {
@@ -98,6 +104,8 @@ type viewer struct {
 	options Options
 	out     *bufio.Writer
 	files   map[string]*position
+	// aside has the files that are not among the names: only what they say of starts of the named functions is shown.
+	aside map[string]bool
 }
 
 // list returns the files that belong to the names, sorted.
@@ -109,7 +117,12 @@ func (v *viewer) list() ([]string, error) {
 			return nil, fmt.Errorf("list logs: %w", err)
 		}
 		for _, file := range found {
-			if wanted(strings.TrimSuffix(filepath.Base(file), ".log"), v.options.Names) {
+			name := strings.TrimSuffix(filepath.Base(file), ".log")
+			own := wanted(name, v.options.Names)
+			if !own && name == "gateway" {
+				v.aside[file] = true
+			}
+			if own || v.aside[file] {
 				files = append(files, file)
 			}
 		}
@@ -158,7 +171,7 @@ func (v *viewer) begin(file string) ([]entry, error) {
 				found = append(found, e)
 			}
 		}
-		if len(found) >= v.options.Lines || size >= info.Size() {
+		if len(found) >= v.options.Lines || size >= info.Size() || v.aside[file] && size >= asideBytes {
 			break
 		}
 	}
@@ -173,6 +186,9 @@ func (v *viewer) entry(file, line string) (entry, bool) {
 		return entry{}, false
 	}
 	e := readEntry(text, strings.TrimSuffix(filepath.Base(file), ".log"))
+	if v.aside[file] && (!strings.HasPrefix(e.text, startFailed) || !slices.Contains(v.options.Names, e.function)) {
+		return entry{}, false
+	}
 	return e, e.shown(v.options.Level)
 }
 

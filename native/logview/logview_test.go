@@ -142,3 +142,21 @@ func TestShow_ReadsBackUntilTheLinesAreThere(t *testing.T) {
 		assert.Equal(t, want, strings.Count(out.String(), "\n"), level)
 	}
 }
+
+func TestShow_Function_HasItsFailedStarts(t *testing.T) {
+	dir := t.TempDir()
+	failed := `{"time":"2026-01-02T03:04:05Z","level":"ERROR","msg":"start failed","function":"hello","error":"no such object"}` + "\n"
+	mustAppend(t, filepath.Join(dir, "gateway.log"), `{"time":"2026-01-02T03:04:04Z","level":"INFO","msg":"worker started","function":"hello"}`+"\n"+
+		failed+strings.ReplaceAll(failed, "hello", "hello-two")+"start failed hello\n")
+	var out bytes.Buffer
+	require.NoError(t, Show(t.Context(), &out, Options{Dir: dir, Names: []string{"hello"}, Lines: 5}))
+	assert.Equal(t, "2026-01-02 03:04:05.000 ERROR gateway  start failed error=\"no such object\" function=hello\n", out.String())
+	assert.ErrorContains(t, Show(t.Context(), &bytes.Buffer{}, Options{Dir: dir, Names: []string{"other"}, Lines: 5}), "no log of other")
+
+	// The agent's, in the function's own file.
+	mustAppend(t, filepath.Join(dir, "functions/lambda-hello-starts.log"),
+		`{"time":"2026-01-02T03:04:06Z","level":"ERROR","type":"platform.fault","message":"The function could not be started: x","function":"hello"}`+"\n")
+	out.Reset()
+	require.NoError(t, Show(t.Context(), &out, Options{Dir: dir, Names: []string{"hello"}, Lines: 5}))
+	assert.Contains(t, out.String(), "03:04:06.000 ERROR hello  The function could not be started: x\n")
+}
