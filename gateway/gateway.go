@@ -6,6 +6,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"time"
 )
 
@@ -92,8 +93,8 @@ type Schedule struct {
 	Enabled bool
 }
 
-// ImageReference names the image that containers of a function are made of: by itself, or by what runs the function's code, the
-// name of a runtime, whose base image it is, or an image.
+// ImageReference names the image that containers of a function are made of: by itself, or by what runs the function's code, its
+// runtime or its base.
 type ImageReference struct {
 	Image, Runtime string
 }
@@ -101,13 +102,18 @@ type ImageReference struct {
 // ImageReference returns that of the function.
 func (f *Function) ImageReference() ImageReference {
 	switch {
-	case f.Code != nil && f.Code.Base != "":
-		return ImageReference{Runtime: f.Code.Base}
-	case f.Code != nil:
+	case f.Code == nil:
+		return ImageReference{Image: f.Image}
+	case f.Code.Base == "":
 		return ImageReference{Runtime: f.Code.Runtime}
+	case boxRuntime.MatchString(f.Code.Base):
+		return ImageReference{Runtime: f.Code.Base}
 	}
-	return ImageReference{Image: f.Image}
+	return ImageReference{Image: f.Code.Base}
 }
+
+// boxRuntime matches the runtimes that a box has base images of; any other base is an image.
+var boxRuntime = regexp.MustCompile(`^(?:python3\.[0-9]+|nodejs[0-9]+\.x|provided\.al[0-9]+)$`)
 
 // FunctionCode is a function's code apart from an image (AWS: package type Zip).
 type FunctionCode struct {
