@@ -57,6 +57,7 @@ func (e *exits) drop(c chan agent.Exit) {
 // Watch implements agent.Runtime.
 func (r *Runtime) Watch(ctx context.Context) <-chan agent.Exit {
 	ctx, cancel := context.WithCancel(ctx)
-	context.AfterFunc(r.life, cancel)
+	forget := context.AfterFunc(r.life, cancel)
+	context.AfterFunc(ctx, func() { forget() })
 	return r.exits.watch(ctx)
 }
