@@ -170,8 +170,10 @@ func TestInvoke_Errors_AreTyped(t *testing.T) {
 	require.ErrorAs(t, ask("lambda-respond", []byte(`"`+strings.Repeat("x", 6291455)+`"`)), &tooLarge)
 	var content *types.InvalidRequestContentException
 	require.ErrorAs(t, ask("lambda-respond", []byte("{no")), &content)
-	var conflict *types.ResourceConflictException
-	require.ErrorAs(t, ask("no-image", nil), &conflict)
+	// What is for good says of what kind it is, and SDKs do not try it again.
+	var artifact *types.CodeArtifactUserFailedException
+	require.ErrorAs(t, ask("no-image", nil), &artifact)
+	assert.Contains(t, artifact.ErrorMessage(), "The function's image cannot be had")
 	var parameter *types.InvalidParameterValueException
 	_, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("lambda-respond:1"), Qualifier: aws.String("2")})
 	require.ErrorAs(t, err, &parameter)
