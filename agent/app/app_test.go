@@ -778,6 +778,35 @@ func TestAgent(t *testing.T) {
 	b.stop()
 }
 
+// TestRun_NoDisks_TmpIsMemory is told, or finds that no disk can be made.
+func TestRun_NoDisks_TmpIsMemory(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*settings.Settings)
+		warned  bool
+	}{
+		"as told": {func(s *settings.Settings) { s.TmpOnDisk = false }, false},
+		"no disk can be made": {func(s *settings.Settings) {
+			require.NoError(t, os.WriteFile(filepath.Join(s.Home, "tmp"), nil, 0o600))
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mustSettings(t)
+			fn := filepath.Join(t.TempDir(), "fn")
+			mustBuild(t, "./testdata/fn", fn)
+			mustArchive(t, filepath.Join(s.ArchivesDir, "fn.tar"), "test/fn:1", fn, "one", "/fn")
+			c.prepare(&s)
+			b := mustStart(t, s)
+			got := invoke(t, b.ensure(t, request(supervised, nil)))
+			assert.Equal(t, float64(unix.TMPFS_MAGIC), got["tmp_type"])
+			assert.Equal(t, 512.0, got["tmp_mb"])
+			assert.Equal(t, "root 777", got["tmp_user"])
+			assert.Equal(t, c.warned, b.log.contains("FUNCTION_TMP=memory says so without this warning"))
+			assert.Empty(t, disksOf(s))
+			b.stop()
+		})
+	}
+}
+
 // quotaOf reads a container's CPU quota.
 func quotaOf(s settings.Settings, id string) func() string {
 	file := "/sys/fs/cgroup/cpu/esb-" + s.Bridge + "/" + id + "/cpu.cfs_quota_us"

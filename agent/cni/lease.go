@@ -75,25 +75,18 @@ func (cfg Config) leases() (map[netip.Addr]string, error) {
 // dropNamelessLeases removes leases without an owner, as a crash or a power cut leaves between making the file and
 // its content reaching the disk. No release ever finds those.
 func (n *Network) dropNamelessLeases() error {
-	unlock, err := n.cfg.lockLeases()
-	if err != nil || unlock == nil {
-		return err
-	}
-	defer unlock()
-	leases, err := n.cfg.leases()
-	if err != nil {
-		return err
-	}
-	for addr, id := range leases {
-		if _, rests := restingSince(id); rests || attachmentID.MatchString(id) {
-			continue
+	return n.cfg.withLeases(func(leases map[netip.Addr]string) error {
+		for addr, id := range leases {
+			if _, rests := restingSince(id); rests || attachmentID.MatchString(id) {
+				continue
+			}
+			if err := os.Remove(n.cfg.leaseFile(addr)); err != nil {
+				return fmt.Errorf("remove the address lease of nobody: %w", err)
+			}
+			n.log.Warn("released an address lease of nobody, left by a crash", "ip", addr.String())
 		}
-		if err := os.Remove(n.cfg.leaseFile(addr)); err != nil {
-			return fmt.Errorf("remove the address lease of nobody: %w", err)
-		}
-		n.log.Warn("released an address lease of nobody, left by a crash", "ip", addr.String())
-	}
-	return nil
+		return nil
+	})
 }
 
 // readDir lists the names in a folder; one that does not exist is empty.

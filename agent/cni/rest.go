@@ -24,26 +24,19 @@ const restingOwner = "resting since "
 
 // rest ends the lease of an attachment and lets its address rest. An attachment without a lease is no error.
 func (n *Network) rest(id string) error {
-	unlock, err := n.cfg.lockLeases()
-	if err != nil || unlock == nil {
-		return err
-	}
-	defer unlock()
-	leases, err := n.cfg.leases()
-	if err != nil {
-		return err
-	}
-	now := strconv.FormatInt(time.Now().UnixMilli(), 10)
-	for addr, owner := range leases {
-		if owner != id {
-			continue
+	return n.cfg.withLeases(func(leases map[netip.Addr]string) error {
+		now := strconv.FormatInt(time.Now().UnixMilli(), 10)
+		for addr, owner := range leases {
+			if owner != id {
+				continue
+			}
+			// A crash in the middle leaves a file without an owner, which the next start removes.
+			if err := os.WriteFile(n.cfg.leaseFile(addr), []byte(restingOwner+now), 0o600); err != nil {
+				return fmt.Errorf("release address %s: %w", addr, err)
+			}
 		}
-		// A crash in the middle leaves a file without an owner, which the next start removes.
-		if err := os.WriteFile(n.cfg.leaseFile(addr), []byte(restingOwner+now), 0o600); err != nil {
-			return fmt.Errorf("release address %s: %w", addr, err)
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // wake gives the addresses back that have rested for long enough. It looks at them now and then only: it reads all
@@ -90,27 +83,20 @@ func (n *Network) wakeOldest() (woken bool, err error) {
 
 // endRest releases what pick names of the resting addresses.
 func (n *Network) endRest(pick func(map[netip.Addr]time.Time) []netip.Addr) error {
-	unlock, err := n.cfg.lockLeases()
-	if err != nil || unlock == nil {
-		return err
-	}
-	defer unlock()
-	leases, err := n.cfg.leases()
-	if err != nil {
-		return err
-	}
-	resting := make(map[netip.Addr]time.Time)
-	for addr, owner := range leases {
-		if since, ok := restingSince(owner); ok {
-			resting[addr] = since
+	return n.cfg.withLeases(func(leases map[netip.Addr]string) error {
+		resting := make(map[netip.Addr]time.Time)
+		for addr, owner := range leases {
+			if since, ok := restingSince(owner); ok {
+				resting[addr] = since
+			}
 		}
-	}
-	for _, addr := range pick(resting) {
-		if err := os.Remove(n.cfg.leaseFile(addr)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("give address %s back: %w", addr, err)
+		for _, addr := range pick(resting) {
+			if err := os.Remove(n.cfg.leaseFile(addr)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("give address %s back: %w", addr, err)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // restingSince reads the owner of a lease; false when that is an attachment.
@@ -141,6 +127,20 @@ func (cfg Config) lockLeases() (unlock func(), err error) {
 		return nil, fmt.Errorf("lock the address leases: %w", err)
 	}
 	return func() { _ = lock.Close() }, nil
+}
+
+// withLeases calls do with all leases, while nobody else writes one. Nothing is called when nothing was ever leased.
+func (cfg Config) withLeases(do func(leases map[netip.Addr]string) error) error {
+	unlock, err := cfg.lockLeases()
+	if err != nil || unlock == nil {
+		return err
+	}
+	defer unlock()
+	leases, err := cfg.leases()
+	if err != nil {
+		return err
+	}
+	return do(leases)
 }
 
 func (cfg Config) leaseFile(addr netip.Addr) string {

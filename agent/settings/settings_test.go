@@ -71,7 +71,7 @@ func TestFunctionEnvironment_LeadsToTheBox(t *testing.T) {
 func TestLoad_NamesWhatIsWrong(t *testing.T) {
 	for key, bad := range map[string]string{
 		"ESB_SUBNET": "10.88.0.1/16", "ESB_BRIDGE": "a-bridge-name-too-long", "ESB_MTU": "x", "ESB_DNS": "127.0.0.53",
-		"FUNCTION_HOST_PORTS": "443,0", "LOG_LEVEL": "loud", "FUNCTION_TMP_SIZE_MB": "0", "AGENT_GRPC_ADDR": "50051",
+		"FUNCTION_HOST_PORTS": "443,0", "LOG_LEVEL": "loud", "FUNCTION_TMP_SIZE_MB": "0", "FUNCTION_TMP": "tmpfs", "FUNCTION_TMP_RESERVE_MB": "-1", "AGENT_GRPC_ADDR": "50051",
 		"CONTAINERD_ADDRESS": "containerd.sock", "VICTORIALOGS_URL": "box:9428", "AGENT_METRICS_ADDR": ":9444", "LOG_SHIP_BATCH_BYTES": "1", "LOG_SHIP_INTERVAL_MS": "0", "AGENT_TLS_CERT": "/x",
 		"FUNCTION_S3_ENDPOINT": "10.88.0.1:9000", "DYNAMODB_ENDPOINT": "ftp://x", "FUNCTION_LAMBDA_ENDPOINT": "http://",
 		"ESB_HOME": "/srv/a:b", "ESB_BIN_DIR": "/opt/a:b", "FUNCTION_EGRESS_DENY": "192.168.1.1/24", "GATEWAY_UID": "esb", "CODE_ROOTS": "functions",

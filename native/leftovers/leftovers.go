@@ -48,6 +48,7 @@ type Kind string
 const (
 	Process  Kind = "process"
 	Mount    Kind = "mount"
+	Disk     Kind = "disk of a function's /tmp"
 	Link     Kind = "network link"
 	Cgroup   Kind = "cgroup"
 	Firewall Kind = "firewall table"
@@ -69,7 +70,7 @@ func (i Item) String() string { return string(i.Kind) + " " + i.Name }
 // Find lists everything of the stack that is there now. Network namespaces show up as the mounts that pin them.
 func Find(s Scope) ([]Item, error) {
 	var items []Item
-	for _, find := range []func(Scope) ([]Item, error){processes, mounts, links, cgroups, firewall, leases} {
+	for _, find := range []func(Scope) ([]Item, error){processes, mounts, disks, links, cgroups, firewall, leases} {
 		found, err := find(s)
 		if err != nil {
 			return nil, err
@@ -144,6 +145,26 @@ func mounts(s Scope) ([]Item, error) {
 		// A home that is a mount of its own is the machine's, not the stack's.
 		if (within(point, s.Home) && point != s.Home) || within(point, s.RunDir) {
 			items = append(items, Item{Kind: Mount, Name: point})
+		}
+	}
+	return items, nil
+}
+
+// disks are loop devices of files in the home. Their files have no name any more, which the kernel says behind the one that
+// they had; a device that is free meanwhile has none.
+func disks(s Scope) ([]Item, error) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return nil, fmt.Errorf("list loop devices: %w", err)
+	}
+	var items []Item
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if within(strings.TrimSpace(string(text)), filepath.Join(s.Home, "tmp")) {
+			items = append(items, Item{Kind: Disk, Name: "/dev/" + strings.Split(file, "/")[3]})
 		}
 	}
 	return items, nil

@@ -27,6 +27,7 @@ func Read(home, binDir, bridge string) (State, error) {
 		"processes":          func() ([]string, error) { return processes(home, binDir, bridge) },
 		"mounts":             mounts,
 		"network namespaces": namespaces,
+		"disks":              func() ([]string, error) { return disks(home) },
 		"links":              links,
 		"cgroups":            cgroups,
 		"nftables":           rules,
@@ -117,6 +118,19 @@ func mounts() ([]string, error) {
 		found = append(found, fields[4]+" "+fields[3])
 	}
 	return found, nil
+}
+
+// disks are the loop devices of files in the box's home.
+func disks(home string) ([]string, error) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	var found []string
+	for _, file := range files {
+		// One that was given up meanwhile has no such file.
+		if text, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(text), home+"/") {
+			found = append(found, file+" "+strings.TrimSpace(string(text)))
+		}
+	}
+	return found, err
 }
 
 func namespaces() ([]string, error) {

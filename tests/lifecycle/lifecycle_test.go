@@ -68,6 +68,7 @@ func TestDown_LeavesTheHostAsItWas(t *testing.T) {
 	running := mustRead(t, box)
 	assert.NotEqual(t, before["leases"], running["leases"], "the comparison must see a running box")
 	assert.NotEqual(t, before["nftables"], running["nftables"])
+	assert.NotEmpty(t, running["disks"])
 	id := box.Containers(t, "lambda-echo")[0].GetContainerId()
 	_, err := box.Agent.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
 	require.NoError(t, err, "a frozen container must not hinder the end")
