@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/edge-serverless-box/esb/guard/budget"
 )
@@ -159,11 +160,8 @@ func systemTags(r *http.Request, query url.Values, claim *budget.Claim) error {
 			given += "&" + strings.Join(values, "&")
 		}
 	}
-	for pair := range strings.SplitSeq(given, "&") {
-		name, _, _ := strings.Cut(pair, "=")
-		if name, err := url.QueryUnescape(name); err == nil && strings.HasPrefix(strings.ToLower(name), "aws:") {
-			return errSystemTag
-		}
+	if err := headerTags(given); err != nil {
+		return err
 	}
 	if r.Method != http.MethodPut || !query.Has("tagging") || r.Body == nil || r.Body == http.NoBody {
 		return nil
@@ -182,6 +180,36 @@ func systemTags(r *http.Request, query url.Values, claim *budget.Claim) error {
 	}{io.MultiReader(bytes.NewReader(data), body), body}
 	if systemTag(data) {
 		return errSystemTag
+	}
+	return nil
+}
+
+// Limits of an object's tags (S3 user guide, "Categorizing your storage using tags").
+const maxObjectTags, maxTagKey, maxTagValue = 10, 128, 256
+
+// headerTags checks tags as the header of a PutObject has them, which versitygw (v1.8.0) does not count. The answers are AWS's.
+func headerTags(text string) error {
+	seen := map[string]bool{}
+	for pair := range strings.SplitSeq(text, "&") {
+		if pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		value, err2 := url.QueryUnescape(value)
+		switch {
+		case err != nil || err2 != nil || seen[name]:
+			return &s3Error{http.StatusBadRequest, "InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates."}
+		case strings.HasPrefix(strings.ToLower(name), "aws:"):
+			return errSystemTag
+		case name == "" || utf8.RuneCountInString(name) > maxTagKey:
+			return &s3Error{http.StatusBadRequest, "InvalidTag", "The TagKey you have provided is invalid"}
+		case utf8.RuneCountInString(value) > maxTagValue:
+			return &s3Error{http.StatusBadRequest, "InvalidTag", "The TagValue you have provided is invalid"}
+		}
+		if seen[name] = true; len(seen) > maxObjectTags {
+			return &s3Error{http.StatusBadRequest, "BadRequest", "Object tags cannot be greater than 10"}
+		}
 	}
 	return nil
 }

@@ -151,8 +151,20 @@ func (s *s3Store) refuses(t *testing.T) {
 	requireCode(t, put(s3.PutObjectInput{StorageClass: types.StorageClassGlacier}), "InvalidStorageClass")
 	requireCode(t, put(s3.PutObjectInput{ServerSideEncryption: types.ServerSideEncryptionAwsKms}), "NotImplemented")
 	requireCode(t, put(s3.PutObjectInput{Tagging: aws.String("aws%3Ax=1")}), "InvalidTag")
+	requireCode(t, put(s3.PutObjectInput{Tagging: aws.String("a=1&b=1&c=1&d=1&e=1&f=1&g=1&h=1&i=1&j=1&k=1")}), "BadRequest")
+	requireCode(t, put(s3.PutObjectInput{Tagging: aws.String("a=1&a=2")}), "InvalidArgument")
+	requireCode(t, put(s3.PutObjectInput{Tagging: aws.String("a=" + strings.Repeat("x", 257))}), "InvalidTag")
 	require.NoError(t, put(s3.PutObjectInput{ACL: types.ObjectCannedACLPrivate, StorageClass: types.StorageClassStandard}))
-	_, err := s.GetObjectTorrent(t.Context(), &s3.GetObjectTorrentInput{Bucket: &s.bucket, Key: aws.String("refused")})
+	var many []types.ObjectIdentifier
+	for i := range 1001 {
+		many = append(many, types.ObjectIdentifier{Key: aws.String(fmt.Sprint("many/", i))})
+	}
+	_, err := s.DeleteObjects(t.Context(), &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: &types.Delete{Objects: many}})
+	requireCode(t, err, "MalformedXML")
+	quiet, err := s.DeleteObjects(t.Context(), &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: &types.Delete{Objects: many[:2], Quiet: aws.Bool(true)}})
+	require.NoError(t, err)
+	assert.Empty(t, quiet.Deleted, "it was asked to be quiet")
+	_, err = s.GetObjectTorrent(t.Context(), &s3.GetObjectTorrentInput{Bucket: &s.bucket, Key: aws.String("refused")})
 	requireCode(t, err, "NotImplemented", "AccessDenied")
 	_, err = s.PutBucketWebsite(t.Context(), &s3.PutBucketWebsiteInput{Bucket: &s.bucket, WebsiteConfiguration: &types.WebsiteConfiguration{IndexDocument: &types.IndexDocument{Suffix: aws.String("index.html")}}})
 	requireCode(t, err, "NotImplemented", "AccessDenied")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"io"
 
@@ -34,6 +35,25 @@ func (w whole) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s
 func has(ctx context.Context, name string) bool {
 	r, ok := ctx.(*fasthttp.RequestCtx)
 	return !ok || len(r.Request.Header.Peek(name)) > 0
+}
+
+// maxDeletes is how many objects one request may delete (S3 API reference, DeleteObjects).
+const maxDeletes = 1000
+
+// DeleteObjects implements backend.Backend. versitygw deletes any number of objects, and tells of those that are gone also where it
+// was asked to be quiet.
+func (w whole) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+	if in.Delete != nil && len(in.Delete.Objects) > maxDeletes {
+		return s3response.DeleteResult{}, s3err.GetAPIError(s3err.ErrMalformedXML)
+	}
+	result, err := w.Backend.DeleteObjects(ctx, in)
+	if r, ok := ctx.(*fasthttp.RequestCtx); ok && err == nil {
+		var asked struct{ Quiet bool }
+		if xml.Unmarshal(r.Request.Body(), &asked) == nil && asked.Quiet {
+			result.Deleted = nil
+		}
+	}
+	return result, err
 }
 
 // PutObject implements backend.Backend. It stores a body only when all of it came: the HTTP server below versitygw ends a
