@@ -39,6 +39,7 @@ import (
 	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/guard/memlimit"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
 
@@ -58,6 +59,9 @@ func Run(ctx context.Context, getenv func(string) string, stdout io.Writer) (err
 	memory, err := memlimit.Apply(getenv)
 	if err != nil {
 		return err
+	}
+	for _, text := range settingnames.Strange(os.Environ()) {
+		slog.New(slog.NewJSONHandler(out, nil)).Warn(text)
 	}
 	a, err := Open(ctx, s, memory, out)
 	if err != nil {

@@ -271,6 +271,26 @@ func TestApp_FromLoginToContainerAndBack(t *testing.T) {
 	}
 }
 
+func TestRun_MisspeltSetting_IsLogged(t *testing.T) {
+	t.Setenv("GATWAY_HTTP_ADDR", ":8000")
+	_, addr := mustAgent(t, http.NotFoundHandler())
+	env := environment(t, addr, "functions: {}\n", "routes: []\n")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	said := &firstLine{text: "did you mean GATEWAY_HTTP_ADDR?", seen: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() { ended <- app.Run(ctx, getenv(env), said) }()
+	select {
+	case <-said.seen:
+	case err := <-ended:
+		t.Fatalf("ended: %v", err)
+	case <-time.After(patience):
+		t.Fatal("not said")
+	}
+	cancel()
+	<-ended // with an error when it was not up yet
+}
+
 func TestRun_StopsWithItsContext(t *testing.T) {
 	_, addr := mustAgent(t, http.NotFoundHandler())
 	env := environment(t, addr, "functions:\n  f: {image: \"f:1\"}\n", "routes:\n  - {path: /f, method: POST, function: f}\n")

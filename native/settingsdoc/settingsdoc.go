@@ -49,7 +49,7 @@ type Setting struct {
 const header = `# Settings
 
 All settings are environment variables; for ` + "`go tool task`" + ` and Docker Compose also lines of a file .env. An empty variable counts as unset.
-What is wrong is refused at the start, with the variable's name. This page is made of the code by ` + "`go tool task docs`" + `.
+What is wrong is refused at the start, with the variable's name; a name that is almost one of these is named in the log of the services and by ` + "`up`" + `. This page is made of the code by ` + "`go tool task docs`" + `.
 `
 
 // Page returns the page for the repository at root.
@@ -84,6 +84,26 @@ func Page(root string, sources []Source) (string, error) {
 		}
 	}
 	return b.String(), errors.Join(errs...)
+}
+
+// Names returns the names of all settings, one a line and in order, for guard/settingnames.
+func Names(root string, sources []Source) (string, error) {
+	all := make(map[string]bool)
+	for _, s := range sources {
+		p, err := parse(filepath.Join(root, s.Dir))
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", s.Dir, err)
+		}
+		for name := range p.read {
+			all[name] = true
+		}
+		for _, e := range p.settings() {
+			for _, name := range e.Variables {
+				all[name] = true
+			}
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(all)), "\n") + "\n", nil
 }
 
 // cell escapes what would end a cell or be taken for HTML.

@@ -63,6 +63,11 @@ func TestPage_SettingWithoutComment_IsAnError(t *testing.T) {
 func TestPage_OfTheRepository_HasAllSettings(t *testing.T) {
 	got, err := settingsdoc.Page("../..", settingsdoc.Sources())
 	require.NoError(t, err)
+	names, err := settingsdoc.Names("../..", settingsdoc.Sources())
+	require.NoError(t, err)
+	kept, err := os.ReadFile("../../guard/settingnames/names.txt")
+	require.NoError(t, err)
+	assert.Equal(t, names, string(kept), "go tool task docs writes it")
 	for _, want := range []string{"`GATEWAY_HTTPS_ADDR`", "`FUNCTION_KEYS_FILE`", "`ESB_DATA_DIR`", "`ESB_RELAY_PORTS`", "`X_API_KEY`"} {
 		assert.Contains(t, got, want)
 	}

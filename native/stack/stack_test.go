@@ -362,6 +362,14 @@ func TestStart_PidFileDamaged_FindsTheProcessAndStartsItAgain(t *testing.T) {
 	assert.Equal(t, before[1], after[1], "the gateway has nothing to do with it")
 }
 
+func TestUp_SettingsThatMeanNothing_AreNamed(t *testing.T) {
+	var out bytes.Buffer
+	New(settings.Settings{}, []string{"GATWAY_HTTP_ADDR=:1", "DOCKER_NETWORK=lambda", "GATEWAY_HTTP_ADDR=:2"}, console.New(&out)).sayStrange()
+	assert.Contains(t, out.String(), "GATWAY_HTTP_ADDR is set and is no setting: did you mean GATEWAY_HTTP_ADDR?")
+	assert.Contains(t, out.String(), "DOCKER_NETWORK is set and means nothing here")
+	assert.Equal(t, 2, strings.Count(out.String(), "note:"))
+}
+
 func TestUp_AnotherNetworkWhileTheOldOneIsUp_IsRefused(t *testing.T) {
 	b := mustOpen(t)
 	require.NoError(t, os.MkdirAll(b.settings.RunDir(), 0o700))

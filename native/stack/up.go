@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
+	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/apt"
 	"github.com/edge-serverless-box/esb/native/build"
@@ -50,6 +51,7 @@ func (s *Stack) Up(ctx context.Context) error {
 	if err := s.sameNetwork(); err != nil {
 		return err
 	}
+	s.sayStrange()
 	if err := s.console.Step("checking this machine", s.preflight); err != nil {
 		return err
 	}
@@ -77,6 +79,13 @@ func (s *Stack) served(ctx context.Context) error {
 		return nil
 	}
 	return s.reload(ctx)
+}
+
+// sayStrange names variables that were meant as settings and are none.
+func (s *Stack) sayStrange() {
+	for _, text := range settingnames.Strange(s.environ) {
+		s.console.Printf("==> note: %s", text)
+	}
 }
 
 // Build builds groups of targets.

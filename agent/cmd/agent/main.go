@@ -22,6 +22,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/app"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/settings"
+	"github.com/edge-serverless-box/esb/guard/settingnames"
 )
 
 func main() {
@@ -66,6 +67,10 @@ func serve(ctx context.Context, s settings.Settings) error {
 	if !file.Is(os.Stdout) {
 		out = io.MultiWriter(os.Stdout, file)
 	}
-	err = app.Run(ctx, s, slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: s.LogLevel})), nil)
+	log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: s.LogLevel}))
+	for _, text := range settingnames.Strange(os.Environ()) {
+		log.Warn(text)
+	}
+	err = app.Run(ctx, s, log, nil)
 	return errors.Join(err, file.Close())
 }

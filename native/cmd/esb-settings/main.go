@@ -30,7 +30,14 @@ func run(root string, check bool) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{bring(root, filepath.Join("docs", "settings.md"), page, check)}
+	names, err := settingsdoc.Names(root, settingsdoc.Sources())
+	if err != nil {
+		return err
+	}
+	errs := []error{
+		bring(root, filepath.Join("docs", "settings.md"), page, check),
+		bring(root, filepath.Join("guard", "settingnames", "names.txt"), names, check),
+	}
 	for _, file := range []string{composeFile, "docker-compose.dind.yml"} {
 		text, err := settingsdoc.Compose(root, file, composeFile, settingsdoc.Sources())
 		if err != nil {
