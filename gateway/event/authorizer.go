@@ -48,7 +48,7 @@ func (b *Builder) appendAuthorizerEventV1(dst []byte, r *Request, arn string, id
 	dst = append(dst, `,"stageVariables":`...)
 	dst = appendStageVariables(dst, r, "{}")
 	dst = append(dst, `,"requestContext":`...)
-	dst = b.appendContextV1(dst, r)
+	dst = b.appendContextV1(dst, r, "")
 	return append(dst, '}')
 }
 

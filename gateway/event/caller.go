@@ -9,13 +9,13 @@ import (
 // apiKeyID is the id of the box's API key that has no name, that of X_API_KEY.
 const apiKeyID = "esbapikey1"
 
-// appendAuthorizerV1 appends requestContext.authorizer of the REST format with the comma behind it, or nothing
+// appendAuthorizerV1 appends requestContext.authorizer of the REST format with the comma behind it, or nobody
 // (section 1 of tests/conformance/rows.yml: a Cognito authorizer's claims, all strings, or a Lambda authorizer's context as strings). HTTP APIs have
 // the token's scopes beside the claims (API Gateway developer guide, Lambda proxy integrations for HTTP APIs).
-func appendAuthorizerV1(dst []byte, route *gateway.Route, c *gateway.Caller) []byte {
+func appendAuthorizerV1(dst []byte, route *gateway.Route, c *gateway.Caller, nobody string) []byte {
 	switch {
 	case c == nil:
-		return dst
+		return append(dst, nobody...)
 	case c.Kind == gateway.AuthJWT:
 		dst = append(dst, `"authorizer":{"claims":`...)
 		dst = appendClaims(dst, c.Claims)
@@ -46,7 +46,7 @@ func appendAuthorizerV1(dst []byte, route *gateway.Route, c *gateway.Caller) []b
 		dst = strconv.AppendInt(dst, c.AuthorizerLatency.Milliseconds(), 10)
 		return append(dst, '}', ',')
 	}
-	return dst
+	return append(dst, nobody...)
 }
 
 // appendAPIKey appends apiKey and apiKeyId of requestContext.identity with the comma behind them, or nothing.

@@ -316,6 +316,25 @@ func TestBuilder_HeaderNames(t *testing.T) {
 	}
 }
 
+// TestBuilder_ContextOfFormat1 is what HTTP APIs have otherwise than REST APIs (API Gateway developer guide, Create AWS Lambda proxy
+// integrations for HTTP APIs, "1.0").
+func TestBuilder_ContextOfFormat1(t *testing.T) {
+	r := mustRequest(t, "testdata/v1-bare")
+	r.Route.API = gateway.APITypeHTTP
+	context := func() (m map[string]json.RawMessage) {
+		require.NoError(t, json.Unmarshal(decoded(t, r)["requestContext"], &m))
+		return m
+	}
+	got := context()
+	assert.ElementsMatch(t, []string{"accountId", "apiId", "authorizer", "domainName", "domainPrefix", "extendedRequestId", "httpMethod",
+		"identity", "path", "protocol", "requestId", "requestTime", "requestTimeEpoch", "resourceId", "resourcePath", "stage"}, keys(got))
+	assert.JSONEq(t, `{"claims":null,"scopes":null}`, string(got["authorizer"]))
+	assert.Equal(t, "null", string(got["resourceId"]))
+	assert.Equal(t, string(got["requestId"]), string(got["extendedRequestId"]))
+	r.Caller = &gateway.Caller{Kind: gateway.AuthJWT, Claims: []gateway.Claim{{Name: "sub", Value: "s"}}}
+	assert.JSONEq(t, `{"claims":{"sub":"s"},"scopes":null}`, string(context()["authorizer"]))
+}
+
 // TestBuilder_ContentLength: HTTP APIs say it always (captured on AWS: milliHQ/terraform-aws-next-js pull 31), REST APIs never.
 func TestBuilder_ContentLength(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -25,7 +25,11 @@ func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 	dst = append(dst, `,"stageVariables":`...)
 	dst = appendStageVariables(dst, r, "null")
 	dst = append(dst, `,"requestContext":`...)
-	dst = b.appendContextV1(dst, r)
+	nobody := ""
+	if r.Route.HTTPAPI() {
+		nobody = `"authorizer":{"claims":null,"scopes":null},` // the guide's example of format 1.0
+	}
+	dst = b.appendContextV1(dst, r, nobody)
 	encoded := len(r.Body) > 0 && binaryBody(r)
 	dst = append(dst, `,"body":`...)
 	switch {
@@ -193,16 +197,21 @@ func appendPathParametersV1(dst []byte, r *Request, empty string) []byte {
 	return closeWith(dst, '}')
 }
 
-func (b *Builder) appendContextV1(dst []byte, r *Request) []byte {
+// appendContextV1 appends requestContext; nobody stands in it for an authorizer that there is not.
+func (b *Builder) appendContextV1(dst []byte, r *Request, nobody string) []byte {
 	name, prefix := domain(r.HTTP.Host)
 	dst = append(dst, '{')
 	dst = appendMember(dst, "accountId", b.accountID)
 	dst = appendMember(dst, "apiId", APIID)
-	dst = appendAuthorizerV1(dst, r.Route, r.Caller)
-	dst = appendMember(dst, "deploymentId", deploymentID)
+	dst = appendAuthorizerV1(dst, r.Route, r.Caller, nobody)
+	extended := r.RequestID // the one id that an HTTP API has for a request
+	if !r.Route.HTTPAPI() {
+		dst = appendMember(dst, "deploymentId", deploymentID)
+		extended = r.ExtendedRequestID
+	}
 	dst = appendMember(dst, "domainName", name)
 	dst = appendMember(dst, "domainPrefix", prefix)
-	dst = appendMember(dst, "extendedRequestId", r.ExtendedRequestID)
+	dst = appendMember(dst, "extendedRequestId", extended)
 	dst = appendMember(dst, "httpMethod", r.HTTP.Method)
 	dst = append(dst, `"identity":{"accessKey":null,"accountId":null,`...)
 	dst = appendAPIKey(dst, r.Caller)
