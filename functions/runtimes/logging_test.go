@@ -197,6 +197,24 @@ func TestNode_Console_WithoutFrames_IsOneLineEach(t *testing.T) {
 	assert.Equal(t, "T\trequest-1\tINFO\ttwo\rlines\nraw\n", times(p.output()))
 }
 
+// A wrapper that closes what it does not know leaves the variable, but not the descriptor: its number is another one's then.
+func TestClients_DescriptorForFramesIsGone_EventsAreLines(t *testing.T) {
+	for name, code := range map[string]string{
+		"python": "import logging\ndef handler(event, context):\n    logging.error('told')\n    raise KeyError('k')",
+		"node":   "exports.handler = async () => { console.error('told'); throw new RangeError('r'); };",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := mustLanguage(t, name)
+			api := mustServeRuntimeAPI(t)
+			api.next <- invocation{body: `{}`}
+			p := mustStartWith(t, api, l, l.handler, map[string]string{l.file: code}, nil, "_LAMBDA_TELEMETRY_LOG_FD=3")
+			assert.Equal(t, "/invocation/request-1/error", api.mustReport(t, p).path)
+			require.Eventually(t, func() bool { return strings.Count(p.output(), "\n") == 2 }, limit, time.Millisecond)
+			assert.Contains(t, p.output(), "told\n")
+		})
+	}
+}
+
 func TestNode_JSONFormat(t *testing.T) {
 	events, _ := mustLog(t, "node", `exports.handler = async () => {
   console.debug('not this');

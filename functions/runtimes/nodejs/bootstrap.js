@@ -58,11 +58,22 @@ class Log {
   constructor(env) {
     const fd = Number(env._LAMBDA_TELEMETRY_LOG_FD ?? NaN);
     delete env._LAMBDA_TELEMETRY_LOG_FD;
-    this.fd = Number.isInteger(fd) && fd >= 0 ? fd : null;
+    this.fd = Number.isInteger(fd) && fd >= 0 && Log.isOurs(fd) ? fd : null;
     this.json = env.AWS_LAMBDA_LOG_FORMAT?.toUpperCase() === 'JSON';
     this.least = LEVELS[env.AWS_LAMBDA_LOG_LEVEL?.toUpperCase()] ?? LEVELS.TRACE;
     this.tenant = undefined;
     this.used = new Set();
+  }
+
+  // isOurs says whether fd is standard output once more, or a file. A wrapper may have closed it, and the number be that of
+  // something else now.
+  static isOurs(fd) {
+    try {
+      const [frames, stdout] = [fs.fstatSync(fd), fs.fstatSync(1)];
+      return frames.isFile() || (frames.dev === stdout.dev && frames.ino === stdout.ino);
+    } catch {
+      return false;
+    }
   }
 
   // patch puts AWS's methods into the console.

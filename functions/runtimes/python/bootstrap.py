@@ -220,10 +220,19 @@ class Log:
 
     def __init__(self, environ):
         fd = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
-        self.fd = int(fd) if fd.isdecimal() else None
+        self.fd = int(fd) if fd.isdecimal() and self._is_ours(int(fd)) else None
         self.json = environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
         level = environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
         self.level = "DEBUG" if level == "TRACE" else level
+
+    @staticmethod
+    def _is_ours(fd):
+        # Standard output once more, or a file. A wrapper may have closed it, and the number be that of something else now.
+        try:
+            frames, stdout = os.fstat(fd), os.fstat(1)
+        except OSError:
+            return False
+        return frames.st_mode & 0o170000 == 0o100000 or (frames.st_dev, frames.st_ino) == (stdout.st_dev, stdout.st_ino)
 
     def write(self, message, level=0):
         """Writes one event; level is its number, 0 for none."""
