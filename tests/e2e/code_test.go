@@ -11,6 +11,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -57,6 +59,11 @@ def handler(event, context):
 // any, since the box was started.
 func TestCode_FromS3WithALayer_IsPickedUpWhenItChanges(t *testing.T) {
 	assert.Equal(t, http.StatusServiceUnavailable, box.Post(t, "/e2e/code-s3", "", "{}").Status, "nothing is there yet")
+	// Whoever invokes by name is told that it is for good, and why.
+	_, err := operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("code-s3")})
+	var missing *types.ResourceConflictException
+	require.ErrorAs(t, err, &missing)
+	assert.Contains(t, missing.ErrorMessage(), "code, or one of its layers, is missing")
 	put := objects(t)
 	put("layer.zip", zipped(t, map[string]string{"python/helper.py": "NAME = 'layer'\n"}))
 	answers := func(want string) {
@@ -75,6 +82,9 @@ func TestCode_FromS3WithALayer_IsPickedUpWhenItChanges(t *testing.T) {
 	// Evil code is refused, and what is right again works.
 	put("app.zip", zipped(t, map[string]string{"../app.py": ""}))
 	stack.Eventually(t, func() bool { return box.Post(t, "/e2e/code-s3", "", "{}").Status == http.StatusServiceUnavailable }, "evil code refused")
+	_, err = operator().Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("code-s3")})
+	var invalid *types.InvalidZipFileException
+	require.ErrorAs(t, err, &invalid)
 	put("app.zip", zipped(t, map[string]string{"app.py": fmt.Sprintf(codeFromS3, "three")}))
 	answers("three other")
 }
