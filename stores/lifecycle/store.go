@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/edge-serverless-box/esb/sigv4/wholefile"
 )
 
 const suffix = ".xml"
@@ -69,32 +71,10 @@ func (r *Rules) Put(bucket string, c Configuration) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := write(path, data); err != nil {
+	if err := wholefile.Write(path, data, 0o600); err != nil {
 		return fmt.Errorf("lifecycle rules: %w", err)
 	}
 	return nil
-}
-
-func write(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync() // else a power cut may leave an empty file under the final name
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Delete forgets a bucket's configuration; one that it does not have is no error.

@@ -1,0 +1,70 @@
+// Package wholefile is for files that one program replaces as a whole and another one reads again when they have changed.
+package wholefile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Write puts data into the file at path: the old content is there, or the new one, and never a part, also after a power cut. The
+// folder must exist.
+func Write(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync() // else a power cut may leave an empty file under the final name
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Reader reads a file that others than its owner's group must not read, and nobody but its owner may change. It is not safe for
+// concurrent use.
+type Reader struct {
+	path string
+	read os.FileInfo
+}
+
+// NewReader returns a Reader of the file at path, which need not be there yet.
+func NewReader(path string) *Reader { return &Reader{path: path} }
+
+// Refresh gives the content to take when it is another file than take was given before. One that take refuses comes again. open
+// says what to do about a file that others may read or change; the error has it.
+func (r *Reader) Refresh(open string, take func(data []byte) error) error {
+	info, err := os.Stat(r.path)
+	if err != nil {
+		return err
+	}
+	if r.read != nil && os.SameFile(r.read, info) && r.read.ModTime().Equal(info.ModTime()) && r.read.Size() == info.Size() {
+		return nil
+	}
+	if info.Mode().Perm()&0o027 != 0 {
+		return fmt.Errorf("%s: %s (mode %04o)", r.path, open, info.Mode().Perm())
+	}
+	data, err := os.ReadFile(r.path)
+	if err != nil {
+		return err
+	}
+	if err := take(data); err != nil {
+		return fmt.Errorf("%s: %w", r.path, err)
+	}
+	r.read = info
+	return nil
+}
