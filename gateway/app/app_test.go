@@ -288,7 +288,9 @@ func TestRun_MisspeltSetting_IsLogged(t *testing.T) {
 		t.Fatal("not said")
 	}
 	cancel()
-	<-ended // with an error when it was not up yet
+	if err := <-ended; err != nil {
+		assert.ErrorIs(t, err, context.Canceled, "it was not up yet")
+	}
 }
 
 func TestRun_StopsWithItsContext(t *testing.T) {
