@@ -97,6 +97,8 @@ type Configuration struct {
 	Refused   bool      `json:"refused"`
 	RefusedAt time.Time `json:"refused_at,omitzero"`
 	Problems  []string  `json:"problems,omitempty"`
+	// Substitutes are the runtimes that something else runs than the box's base image for them: "nodejs20.x by nodejs24.x (orders)".
+	Substitutes []string `json:"substitutes,omitempty"`
 }
 
 // Container is one function container as the agent observes it.

@@ -99,6 +99,8 @@ type App struct {
 	schedules *schedule.Scheduler
 	// current is the configuration that holds. The watcher calls apply, one call at a time, and nobody else reads it.
 	current *config.Config
+	// substitutes are those of the current configuration (config.Config).
+	substitutes atomic.Pointer[[]string]
 	// functions are those of the current configuration, for whoever calls them by name.
 	functions functions.Registry
 	lambda    *lambdaapi.API
@@ -407,15 +409,21 @@ func (a *App) pools() []pool.State {
 
 // configuration says whether what the files say is what holds.
 func (a *App) configuration() httpapi.ConfigurationState {
-	if r := a.watcher.Refused(); r != nil {
-		return httpapi.ConfigurationState{Status: httpapi.ConfigurationRefused, RefusedAt: &r.At, Problems: r.Problems}
+	state := httpapi.ConfigurationState{Status: httpapi.ConfigurationOK}
+	if list := a.substitutes.Load(); list != nil {
+		state.Substitutes = *list
 	}
-	return httpapi.ConfigurationState{Status: httpapi.ConfigurationOK}
+	if r := a.watcher.Refused(); r != nil {
+		state.Status, state.RefusedAt, state.Problems = httpapi.ConfigurationRefused, &r.At, r.Problems
+	}
+	return state
 }
 
-// saySubstitutes logs which runtimes are run by others than they are named after.
+// saySubstitutes logs which runtimes are run by others than they are named after, and keeps it for /configuration.
 func (a *App) saySubstitutes(cfg *config.Config) {
-	if list := cfg.Substitutes(); len(list) > 0 {
+	list := cfg.Substitutes()
+	a.substitutes.Store(&list)
+	if len(list) > 0 {
 		a.log.Info("runtimes that others run", "runtimes", list)
 	}
 }

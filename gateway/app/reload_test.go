@@ -102,6 +102,19 @@ func TestApp_RefusedConfiguration_IsSeen(t *testing.T) {
 	assert.Contains(t, metrics, `esb_config_refused{file="functions.yml"} 0`)
 }
 
+// What runs a runtime in place of the box's own stands where an operator looks.
+func TestApp_RuntimeThatAnotherRuns_IsSeen(t *testing.T) {
+	_, addr := mustAgent(t, http.HandlerFunc(okWorker))
+	r := mustRun(t, environment(t, addr, "functions:\n  f: {code: ./none, runtime: nodejs20.x, handler: a.b}\n", oneRoute))
+	_, body := r.ask(t, "GET", "/configuration")
+	assert.JSONEq(t, `{"status":"ok","substitutes":["nodejs20.x by nodejs24.x (f)"]}`, body)
+	r.write(t, "FUNCTIONS_CONFIG_PATH", "functions:\n  f: {image: \"f:1\"}\n")
+	require.Eventually(t, func() bool {
+		_, body = r.ask(t, "GET", "/configuration")
+		return body == `{"status":"ok"}`+"\n"
+	}, patience, 10*time.Millisecond)
+}
+
 // A step that fails late takes back the earlier ones.
 func TestApp_ReloadThatFailsInTheMiddle_ChangesNothing(t *testing.T) {
 	_, addr := mustAgent(t, http.HandlerFunc(okWorker))

@@ -122,6 +122,8 @@ type ConfigurationState struct {
 	// RefusedAt is when the files were read last, and Problems why they were refused: the configuration of before holds.
 	RefusedAt *time.Time `json:"refused_at,omitempty"`
 	Problems  []string   `json:"problems,omitempty"`
+	// Substitutes are the runtimes that something else runs than the box's base image for them: "nodejs20.x by nodejs24.x (orders)".
+	Substitutes []string `json:"substitutes,omitempty"`
 }
 
 // Dependency is something that the gateway cannot work without.

@@ -52,11 +52,14 @@ func (s *Stack) configuration(ctx context.Context) (native.Configuration, error)
 		Status    string    `json:"status"`
 		RefusedAt time.Time `json:"refused_at"`
 		Problems  []string  `json:"problems"`
+
+		Substitutes []string `json:"substitutes"`
 	}
 	if err := s.askAdmin(ctx, http.MethodGet, "/configuration", &answer); err != nil {
 		return native.Configuration{}, err
 	}
-	return native.Configuration{Refused: answer.Status == "refused", RefusedAt: answer.RefusedAt, Problems: answer.Problems}, nil
+	return native.Configuration{Refused: answer.Status == "refused", RefusedAt: answer.RefusedAt, Problems: answer.Problems,
+		Substitutes: answer.Substitutes}, nil
 }
 
 // askAdmin reads a JSON answer of the gateway's admin listener.

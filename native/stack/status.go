@@ -142,6 +142,9 @@ func PrintStatus(w io.Writer, status native.Status, now time.Time) error {
 			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\n", f.Name, stateOf(f), f.Idle, f.Busy, f.Waiting, oneLine(f.Error))
 		}
 	}
+	if list := status.Configuration.Substitutes; len(list) > 0 {
+		_, _ = fmt.Fprintf(t, "\nRuntimes that others run: %s\n", strings.Join(list, ", "))
+	}
 	if status.Configuration.Refused {
 		_, _ = fmt.Fprintf(t, "\n%s\n", refusal(status.Configuration))
 	}

@@ -5,7 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -123,4 +125,15 @@ func TestUser_OfTheGateway_ReadsAllOnlyWhereItMust(t *testing.T) {
 	assert.Equal(t, all, s.user(native.Gateway).Capabilities, "a folder on the way that is closed to it")
 	assert.Nil(t, s.user(native.Stores), "they cannot get to their data as anybody else")
 	assert.Nil(t, s.user(native.Agent))
+}
+
+func TestPrintStatus_SaysWhichRuntimesOthersRun(t *testing.T) {
+	var out strings.Builder
+	status := native.Status{State: native.Healthy}
+	require.NoError(t, PrintStatus(&out, status, time.Now()))
+	assert.NotContains(t, out.String(), "Runtimes")
+	status.Configuration.Substitutes = []string{"nodejs20.x by nodejs24.x (orders)"}
+	out.Reset()
+	require.NoError(t, PrintStatus(&out, status, time.Now()))
+	assert.Contains(t, out.String(), "\nRuntimes that others run: nodejs20.x by nodejs24.x (orders)\n")
 }
