@@ -2,6 +2,7 @@
 import base64
 import io
 import sys
+from urllib.parse import unquote
 
 from flask import Flask, jsonify, render_template_string, request
 
@@ -18,7 +19,7 @@ def handler(event, context):
     body = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
     headers = event.get("headers") or {}
     environ = {
-        "REQUEST_METHOD": event["httpMethod"], "PATH_INFO": event["path"], "QUERY_STRING": "", "SERVER_NAME": "box",
+        "REQUEST_METHOD": event["httpMethod"], "PATH_INFO": unquote(event["path"]), "QUERY_STRING": "", "SERVER_NAME": "box",
         "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "CONTENT_LENGTH": str(len(body)),
         "CONTENT_TYPE": next((v for k, v in headers.items() if k.lower() == "content-type"), ""),
         "wsgi.version": (1, 0), "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
