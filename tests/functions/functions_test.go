@@ -293,7 +293,7 @@ func TestPython_SDKOfTheRuntime(t *testing.T) {
 	}
 	invoke(t, "python-sdk", `{}`, &answer)
 	assert.Equal(t, "from python", answer.Text)
-	assert.Equal(t, json.Number("1.10"), answer.Price)
+	assert.Equal(t, json.Number("0.1234567890123456789012345"), answer.Price)
 	file, err := box.Do(t.Context(), http.MethodGet, answer.URL, "", nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, file.Status, "%s", file.Body)
