@@ -450,7 +450,7 @@ func TestChaos_ClientLeaves_TheContainerServesAgain(t *testing.T) {
 // heartbeat, 30 s, is too late for what is waited for.
 func TestDeadWorker_LeavesThePoolAtOnce(t *testing.T) {
 	if box.Way != stack.Native {
-		t.Skip("the processes of a box in Docker are not this machine's to end")
+		t.Skip("the processes of a box in Docker are not this machine's to look at")
 	}
 	warm := callSlow(t)
 	before := box.Containers(t, "slow")

@@ -39,7 +39,7 @@ func swapped(t *testing.T) (first, second []byte) {
 // archive, and call.
 func TestImage_RebuiltUnderItsTag_ReachesWarmFunctions(t *testing.T) {
 	if box.Way != stack.Native {
-		t.Skip("the folder of images is in the agent's volume here")
+		t.Skip("the file is in a volume of Docker's")
 	}
 	const order, second = `{"statusCode":200,"body":"two"}`, "two"
 	archive := filepath.Join(box.Home, "images", "swap.tar")
