@@ -158,7 +158,9 @@ func (l *link) resume(guard time.Time) (net.Conn, error) {
 	if l.closed || l.conn == nil {
 		return nil, errLinkClosed
 	}
-	return l.conn, l.conn.SetDeadline(guard)
+	// A connection that its other end has closed refuses a deadline, and may still hold what came before.
+	_ = l.conn.SetDeadline(guard)
+	return l.conn, nil
 }
 
 // breakOff ends what is going on at the connection.
