@@ -258,11 +258,18 @@ func (s *issuer) run(ctx context.Context) {
 			s.pending = make(chan struct{})
 		}
 		s.mu.Unlock()
-		err := s.fetch(ctx)
+		set, err := s.fetch(ctx)
 		s.mu.Lock()
+		// Both at once: whoever has seen these keys and misses one does not wait for the fetch that brought them.
+		if err == nil {
+			s.keys.Store(set)
+		}
 		close(s.pending)
 		s.pending = nil
 		s.mu.Unlock()
+		if err == nil {
+			s.keep(set)
+		}
 		pause := s.spec.Refresh
 		if err != nil {
 			if ctx.Err() != nil {
@@ -316,37 +323,40 @@ func (s *issuer) demand(ctx context.Context) {
 	}
 }
 
-// fetch gets the keys and keeps them.
-func (s *issuer) fetch(ctx context.Context) error {
+// fetch gets the keys.
+func (s *issuer) fetch(ctx context.Context) (*keySet, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	location := s.spec.JWKSURL
 	if location == "" {
 		var err error
 		if location, err = s.discover(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	raw, err := s.get(ctx, location)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now := s.now()
 	before := s.keys.Load()
 	set, err := parseKeys(raw, now)
 	if err != nil {
-		return fmt.Errorf("%s: %w", location, err)
+		return nil, fmt.Errorf("%s: %w", location, err)
 	}
 	if before != nil && bytes.Equal(before.raw, raw) {
 		set.verified = before.verified
 	} else {
 		s.log.Info("issuer has new keys", "issuer", s.spec.Name, "keys", len(set.keys))
 	}
-	s.keys.Store(set)
+	return set, nil
+}
+
+// keep writes the keys down for a restart.
+func (s *issuer) keep(set *keySet) {
 	if err := s.save(set); err != nil {
 		s.log.Warn("keys of an issuer could not be kept: they will be missing after a restart without network", "issuer", s.spec.Name, "error", err.Error())
 	}
-	return nil
 }
 
 // discover asks the issuer where its keys are (OpenID Connect Discovery 1.0, 4).
