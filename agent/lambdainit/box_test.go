@@ -254,11 +254,13 @@ func (b *box) wait(what string, there func(lines []line, news []string) bool) []
 // waitReport waits for the REPORT line of a request and returns all lines up to it.
 func (b *box) waitReport(id string) []line {
 	b.t.Helper()
+	// Each line is looked at once: a reader of the log that is busy with lines of before counts as one that is stuck.
 	end := 0
 	lines := b.wait("the REPORT of "+id, func(lines []line, _ []string) bool {
-		for i, l := range lines {
+		for end < len(lines) {
+			l := lines[end]
+			end++
 			if l.Type == "platform.report" && l.RequestID == id {
-				end = i + 1
 				return true
 			}
 		}

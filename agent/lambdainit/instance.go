@@ -252,7 +252,7 @@ func (i *instance) allPumps() []*pump {
 func (i *instance) drain() {
 	limit := time.Now().Add(drainLimit)
 	for _, p := range i.allPumps() {
-		p.drain(time.Until(limit))
+		p.drain(max(time.Until(limit), drainLimit/10))
 	}
 }
 

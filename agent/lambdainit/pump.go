@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -46,6 +47,8 @@ type pump struct {
 	left    int
 	level   string
 	pending bool
+	// logged counts events and pieces that the journal has taken.
+	logged atomic.Uint64
 }
 
 // openPump makes a pipe and returns its write end, which the caller closes when the process has inherited it. extension
@@ -115,18 +118,10 @@ func (p *pump) run() {
 }
 
 // drain logs everything that the function had written when drain was called, a last line without its newline
-// included. It gives up after limit when the log output is stuck.
+// included. It gives up when the log output is stuck: when it has taken nothing for limit.
 func (p *pump) drain(limit time.Duration) {
-	select {
-	case p.lock <- struct{}{}:
-	default:
-		t := time.NewTimer(limit)
-		defer t.Stop()
-		select {
-		case p.lock <- struct{}{}:
-		case <-t.C:
-			return
-		}
+	if !p.await(limit) {
+		return
 	}
 	defer func() { <-p.lock }()
 	_ = p.raw.Control(func(fd uintptr) {
@@ -139,6 +134,24 @@ func (p *pump) drain(limit time.Duration) {
 		}
 	})
 	p.flush(false)
+}
+
+// await takes lock, unless nothing is logged for limit. Who holds lock holds it for what one read has brought, however slow the
+// machine is.
+func (p *pump) await(limit time.Duration) bool {
+	for {
+		before := p.logged.Load()
+		t := time.NewTimer(limit)
+		select {
+		case p.lock <- struct{}{}:
+			t.Stop()
+			return true
+		case <-t.C:
+		}
+		if p.logged.Load() == before {
+			return false
+		}
+	}
 }
 
 // read reads once, at most most bytes, and logs the lines that are complete. The caller holds lock.
@@ -254,6 +267,7 @@ func (p *pump) emit(piece []byte, last bool) {
 	}
 	p.pending = !last
 	p.journal.function(p.stream, p.extension, p.level, text, p.stop)
+	p.logged.Add(1)
 }
 
 // cut returns how much of a line longer than maxLine makes the next piece: not in the middle of a character.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -86,7 +87,11 @@ func TestAWSCLI(t *testing.T) {
 		_, _ = rand.Read(big)
 		require.NoError(t, os.MkdirAll(at("tree/deep"), 0o755))
 		for name, data := range map[string][]byte{"big": big, "a b+ü.txt": []byte("text"), "deep/x": []byte("x")} {
-			require.NoError(t, os.WriteFile(filepath.Join(at("tree"), name), data, 0o600))
+			file := filepath.Join(at("tree"), name)
+			require.NoError(t, os.WriteFile(file, data, 0o600))
+			// Older than the objects will be, whose times are whole seconds: sync compares them.
+			hourAgo := time.Now().Add(-time.Hour)
+			require.NoError(t, os.Chtimes(file, hourAgo, hourAgo))
 		}
 		mustCLI(t, box.S3URL, "s3", "sync", at("tree"), "s3://"+bucket+"/tree")
 		require.NoError(t, os.Remove(filepath.Join(at("tree"), "deep/x")))

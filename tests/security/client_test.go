@@ -371,7 +371,7 @@ func TestClient_LargeRequestsThatWait_StayWithinTheBudget(t *testing.T) {
 				}
 			})
 		}
-		require.Eventually(t, func() bool { return refused.Load() > 0 }, 30*time.Second, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return refused.Load() > 0 }, 2*time.Minute, 50*time.Millisecond)
 		grown := gatewayMemory(t) - before
 		res, err := clientFrom(t, honest).Post(box.HTTPURL+"/echo", "application/json", strings.NewReader(`{"message":"x"}`)) //nolint:noctx // its client has a timeout
 		require.NoError(t, err)
