@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/edge-serverless-box/esb/guard/editdistance"
 )
 
 // document is one YAML file while it is read, and what is wrong with it so far.
@@ -393,7 +395,7 @@ func nearest(name string, known []string) string {
 		if len(fold(name)) >= 3 && strings.HasPrefix(fold(k), fold(name)) && !slices.Contains(begins, k) {
 			begins = append(begins, k)
 		}
-		if d := editDistance(name, k); d < distance && d*2 < len(k) {
+		if d := editdistance.Of(name, k); d < distance && d*2 < len(k) {
 			best, distance = k, d
 		}
 	}
@@ -406,25 +408,4 @@ func nearest(name string, known []string) string {
 // fold makes memory_size, memory-size and MemorySize equal.
 func fold(s string) string {
 	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s))
-}
-
-// editDistance is Levenshtein's, by bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

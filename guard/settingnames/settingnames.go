@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/edge-serverless-box/esb/guard/editdistance"
 )
 
 // names are all settings of all services, one a line; go tool task docs writes them from the settings' doc comments.
@@ -56,30 +58,9 @@ func nearest(name string, known []string) string {
 		if len(k) < shortest || len(k)-len(name) > farthest || len(name)-len(k) > farthest {
 			continue
 		}
-		if d := distance(name, k); d < least {
+		if d := editdistance.Of(name, k); d < least {
 			best, least = k, d
 		}
 	}
 	return best
-}
-
-// distance is Levenshtein's, by bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

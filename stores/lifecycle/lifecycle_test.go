@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -176,7 +175,7 @@ func TestSweep_DaysOfObjectsVersionsAndUploads(t *testing.T) {
 	</LifecycleConfiguration>`))
 	require.NoError(t, err)
 	require.NoError(t, rules.Put("bucket", c))
-	s := New(api, rules, slog.New(slog.DiscardHandler))
+	s := New(api, rules)
 	s.now = func() time.Time { return now }
 	n, err := s.Sweep(t.Context())
 	require.NoError(t, err)

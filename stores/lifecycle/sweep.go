@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"golang.org/x/time/rate"
+
+	"github.com/edge-serverless-box/esb/stores/sweep"
 )
 
 // requestsPerSecond keeps most of the store for its clients: lists of 1000 objects, and deletes.
@@ -31,53 +33,20 @@ type API interface {
 
 // Sweeper deletes from time to time what has expired by the rules. As with S3, that may be some time after it has expired.
 type Sweeper struct {
-	api    API
-	rules  *Rules
-	log    *slog.Logger
-	now    func() time.Time
-	pace   *rate.Limiter
-	cancel context.CancelFunc
-	done   chan struct{}
+	api   API
+	rules *Rules
+	now   func() time.Time
+	pace  *rate.Limiter
 }
 
-// New returns a Sweeper that does nothing by itself.
-func New(api API, rules *Rules, log *slog.Logger) *Sweeper {
-	return &Sweeper{api: api, rules: rules, log: log, now: time.Now, pace: rate.NewLimiter(requestsPerSecond, requestsPerSecond)}
+// New returns a Sweeper; Start runs one.
+func New(api API, rules *Rules) *Sweeper {
+	return &Sweeper{api: api, rules: rules, now: time.Now, pace: rate.NewLimiter(requestsPerSecond, requestsPerSecond)}
 }
 
-// Start returns a Sweeper that sweeps at once, so that a machine that is off at night does so too, and then interval after each
-// sweep, until Close.
-func Start(api API, rules *Rules, interval time.Duration, log *slog.Logger) *Sweeper {
-	s := New(api, rules, log)
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go func() {
-		defer close(s.done)
-		for {
-			deleted, err := s.Sweep(ctx)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				log.Warn("not all that has expired by lifecycle rules could be deleted; the next sweep tries again", "error", err, "deleted", deleted)
-			} else if deleted > 0 {
-				log.Info("deleted what has expired by lifecycle rules", "deleted", deleted)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(interval):
-			}
-		}
-	}()
-	return s
-}
-
-// Close ends a Sweeper that was started, and waits for that.
-func (s *Sweeper) Close() error {
-	s.cancel()
-	<-s.done
-	return nil
+// Start sweeps at once and then interval after each sweep, until Close of what it returns.
+func Start(api API, rules *Rules, interval time.Duration, log *slog.Logger) *sweep.Loop {
+	return sweep.Start(New(api, rules).Sweep, "objects, versions and uploads, by lifecycle rules", interval, log)
 }
 
 // Sweep goes through all buckets with rules once and returns how many objects, versions and uploads are gone. A bucket that fails

@@ -14,6 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/time/rate"
+
+	"github.com/edge-serverless-box/esb/stores/sweep"
 )
 
 const (
@@ -39,54 +41,22 @@ type API interface {
 // Sweeper deletes expired items from time to time.
 type Sweeper struct {
 	api     API
-	log     *slog.Logger
 	now     func() time.Time
 	pages   *rate.Limiter
 	deletes *rate.Limiter
-	cancel  context.CancelFunc
-	done    chan struct{}
 }
 
-// New returns a Sweeper that does nothing by itself.
-func New(api API, log *slog.Logger) *Sweeper {
+// New returns a Sweeper; Start runs one.
+func New(api API) *Sweeper {
 	return &Sweeper{
-		api: api, log: log, now: time.Now,
+		api: api, now: time.Now,
 		pages: rate.NewLimiter(pagesPerSecond, 1), deletes: rate.NewLimiter(deletesPerSecond, 1),
 	}
 }
 
-// Start returns a Sweeper that sweeps at once and then interval after each sweep, until Close.
-func Start(api API, interval time.Duration, log *slog.Logger) *Sweeper {
-	s := New(api, log)
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go func() {
-		defer close(s.done)
-		for {
-			deleted, err := s.Sweep(ctx)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				log.Warn("expired items could not all be deleted; the next sweep tries again", "error", err, "deleted", deleted)
-			} else if deleted > 0 {
-				log.Info("deleted expired items", "deleted", deleted)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(interval):
-			}
-		}
-	}()
-	return s
-}
-
-// Close ends a Sweeper that was started, and waits for that.
-func (s *Sweeper) Close() error {
-	s.cancel()
-	<-s.done
-	return nil
+// Start sweeps at once and then interval after each sweep, until Close of what it returns.
+func Start(api API, interval time.Duration, log *slog.Logger) *sweep.Loop {
+	return sweep.Start(New(api).Sweep, "items, by their TTL", interval, log)
 }
 
 // Sweep goes through all tables once and returns how many items it has deleted. A table that fails does not keep it from

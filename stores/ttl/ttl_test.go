@@ -76,7 +76,7 @@ func TestSweep_DeletesWhatHasExpiredAndWasNotRefreshed(t *testing.T) {
 		expired:   map[string][]string{"on": {"a", "b", "c"}, "off": {"x"}},
 		refreshed: map[string]bool{"b": true},
 	}
-	deleted, err := New(f, slog.New(slog.DiscardHandler)).Sweep(t.Context())
+	deleted, err := New(f).Sweep(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 2, deleted)
 	assert.Equal(t, []string{"on/a", "on/c"}, f.deleted)
@@ -87,7 +87,7 @@ func TestSweep_OneTableFails_SweepsTheOthersAndSaysSo(t *testing.T) {
 		tables:  map[string]types.TimeToLiveStatus{"broken": "", "on": types.TimeToLiveStatusEnabled, "gone": types.TimeToLiveStatusEnabled},
 		expired: map[string][]string{"on": {"a"}}, gone: map[string]bool{"gone": true},
 	}
-	deleted, err := New(f, slog.New(slog.DiscardHandler)).Sweep(t.Context())
+	deleted, err := New(f).Sweep(t.Context())
 	assert.Equal(t, 1, deleted)
 	require.ErrorContains(t, err, "table broken")
 	assert.NotContains(t, err.Error(), "gone", "a table that was deleted meanwhile is no error")
@@ -99,7 +99,7 @@ func TestSweep_ManyItems_AreDeletedAtABoundedRate(t *testing.T) {
 		f.expired["on"] = append(f.expired["on"], strconv.Itoa(i))
 	}
 	start := time.Now()
-	deleted, err := New(f, slog.New(slog.DiscardHandler)).Sweep(t.Context())
+	deleted, err := New(f).Sweep(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 21, deleted)
 	assert.GreaterOrEqual(t, time.Since(start), 20*time.Second/deletesPerSecond-time.Millisecond)
