@@ -108,6 +108,12 @@ func (r *run) stream(ctx context.Context, rep reply, to *sink, tied bool) (_ rep
 	refused := to.begin(rep.header.Get("Content-Type"))
 	k, limit := r.kept(), to.limit
 	r.invoker.late.Go(func() { k.pump(s, rep, limit) })
+	passing := true
+	defer func() {
+		if passing {
+			s.leave() // the caller's code has panicked
+		}
+	}()
 	for refused == nil {
 		select {
 		case p := <-s.pieces:
@@ -115,11 +121,13 @@ func (r *run) stream(ctx context.Context, rep reply, to *sink, tied bool) (_ rep
 			s.taken <- struct{}{}
 			continue
 		case end := <-s.end:
+			passing = false
 			return end.rep, false, end.err
 		case <-ctx.Done():
 		}
 		break
 	}
+	passing = false
 	if tied {
 		r.link.breakOff()
 		close(s.gone)
@@ -185,7 +193,10 @@ func (s *relay) copy(body io.Reader, limit int64) error {
 		if n > 0 {
 			select {
 			case s.pieces <- piece[:n]:
-				<-s.taken
+				select {
+				case <-s.taken:
+				case <-s.gone:
+				}
 			case <-s.gone:
 			}
 		}

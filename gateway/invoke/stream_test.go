@@ -249,3 +249,22 @@ func TestInvokeStream_ContextEndsWithTheInvocation_CondemnsTheWorker(t *testing.
 		})
 	}
 }
+
+// panicking is a caller whose code is broken.
+type panicking struct{ caller }
+
+func (*panicking) Write([]byte) (int, error) { panic("broken") }
+
+func TestInvokeStream_CallerPanics_TheStreamEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := &box{}, function()
+		i := mustNew(t, b, fn)
+		w := says(streamHead+"1\r\na\r\n"+streamEnd, true)
+		w.pipe(i)
+		assert.PanicsWithValue(t, "broken", func() { _, _ = i.InvokeStream(t.Context(), fn, event, &panicking{}) })
+		i.Wait()
+		synctest.Wait()
+		_, stopped := b.seen()
+		assert.NotEmpty(t, stopped)
+	})
+}
