@@ -230,7 +230,7 @@ func (r *store) serveS3(dial func(context.Context) (net.Conn, error)) {
 	keys := r.settings.S3Keys
 	r.closers = append(r.closers, s3front.Start(r.api, s3front.Options{
 		Callers: r.callers(keys), Dial: dial, Budget: r.held, Logger: r.log,
-		Region: r.settings.Region, Domains: r.settings.S3Domains(), Ignorant: true, Lifecycle: r.rules,
+		Region: r.settings.Region, Domains: r.settings.S3Domains(), Ignorant: true, EncryptedDisk: r.settings.S3EncryptedDisk, Lifecycle: r.rules,
 	}).Close)
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	client := s3.New(s3.Options{

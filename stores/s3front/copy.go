@@ -93,6 +93,7 @@ func (h *handler) copyOnCondition(w http.ResponseWriter, r *http.Request, region
 	if put.StatusCode != http.StatusOK {
 		return pass(w, put)
 	}
+	h.encryption(r, w.Header())
 	return h.copyResult(w, ask.modified(r.Context(), bucket, key, put.Header), from.Header, put.Header)
 }
 

@@ -81,11 +81,11 @@ func (h *handler) deletes(r *http.Request, c *checked, bucket string, rights fun
 		answer := answerOf(err)
 		c.denied = append(c.denied, refusedKey{Key: o.Key, VersionId: o.VersionId, Code: answer.code, Message: answer.message})
 	}
-	if len(mayDelete) == 0 {
-		return first
-	}
 	if len(c.denied) > 0 {
 		h.opts.Logger.Warn("objects that a function may not delete were left out", "function", rights.Name, "bucket", bucket, "objects", len(c.denied), "error", first.Error())
+		if c.nothing = len(mayDelete) == 0; c.nothing {
+			return nil
+		}
 		asked.Objects = mayDelete
 		if body, err = xml.Marshal(asked); err != nil {
 			return err
@@ -107,6 +107,15 @@ func (h *handler) deletes(r *http.Request, c *checked, bucket string, rights fun
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	return nil
+}
+
+// deletedNothing answers a DeleteObjects of which the function may delete no object: S3 answers 200 then too, with an error for
+// each (S3 API reference, DeleteObjects: "performs a delete action and returns the result of that delete, success or failure").
+func (h *handler) deletedNothing(w http.ResponseWriter, r *http.Request) {
+	c := r.Context().Value(contextKey{}).(*checked) // ServeHTTP has put it there
+	w.Header().Set("Content-Type", "application/xml")
+	answer := xml.Header + `<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">` + string(errorsOf(c.denied)) + "</DeleteResult>"
+	_, _ = io.WriteString(w, answer) // a client that has gone needs no answer
 }
 
 // deleted reads which objects a body of DeleteObjects names. It takes nothing that another parser might understand in

@@ -75,6 +75,14 @@ func (f *form) get(name string) string {
 	return ""
 }
 
+// header is the field that stands for a header of AWS (S3 API reference, POST Object).
+func (f *form) header(name string) string {
+	if name = strings.ToLower(name); name == "x-amz-acl" {
+		name = "acl"
+	}
+	return f.get(name)
+}
+
 // accessKeyID is who says to have signed the form.
 func (f *form) accessKeyID() string {
 	if id := f.get(fieldV2Key); id != "" {
@@ -407,6 +415,11 @@ func (h *handler) upload(r *http.Request, bucket string, claim *budget.Claim) er
 			return errGone
 		}
 		if err := f.decide(bucket, rights); err != nil {
+			return err
+		}
+	}
+	if h.opts.Ignorant {
+		if err := h.unkept(f.header); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/budget"
@@ -41,6 +42,8 @@ type Options struct {
 	Domains []string
 	// Ignorant says that the store, versitygw, says yes to some things that it does not do: the front refuses them then.
 	Ignorant bool
+	// EncryptedDisk says that what the store keeps is encrypted on its disk: answers of an Ignorant store say so then, as S3's do.
+	EncryptedDisk bool
 	// Lifecycle keeps the rules of buckets where the store cannot, nil where it can.
 	Lifecycle *lifecycle.Rules
 }
@@ -62,10 +65,16 @@ type handler struct {
 	verifier *sigv4.Verifier
 	proxy    *httputil.ReverseProxy
 	domains  []string
+	tokens   tokens
+	// unencrypted is done when the log has said what encryption means here.
+	unencrypted sync.Once
 }
 
 func newHandler(o Options) *handler {
-	h := &handler{opts: o, verifier: sigv4.NewVerifier(service, o.Callers.Keys), domains: append([]string{"localhost"}, o.Domains...)}
+	h := &handler{
+		opts: o, verifier: sigv4.NewVerifier(service, o.Callers.Keys), domains: append([]string{"localhost"}, o.Domains...),
+		tokens: newTokens(o.Callers.Store.SecretAccessKey),
+	}
 	h.proxy = front.Proxy(o.Dial, h.rewrite, h.refuse, o.Logger)
 	answered := h.proxy.ModifyResponse
 	h.proxy.ModifyResponse = func(r *http.Response) error { return errors.Join(answered(r), h.answered(r)) }
@@ -81,8 +90,13 @@ type checked struct {
 	payload string
 	// denied are objects of DeleteObjects that the function may not delete.
 	denied []refusedKey
+	// nothing is true when those are all that were named: there is nothing to ask the store for.
+	nothing bool
 	// parts is true when the number of an object's parts is to be added to the answer.
 	parts bool
+	// listed is true when the answer is a list that may have continuation tokens, and token the one that was sent.
+	listed bool
+	token  string
 }
 
 type contextKey struct{}
@@ -126,7 +140,7 @@ func (h *handler) admit(r *http.Request, c *checked, claim *budget.Claim) (serve
 	query, _ := url.ParseQuery(r.URL.RawQuery) // what cannot be read is refused by who has to read it
 	mine := functionkeys.IsID(id)
 	if h.opts.Ignorant && !mine {
-		if err := ignored(r, query); err != nil {
+		if err := h.ignored(r, query); err != nil {
 			return nil, err
 		}
 	}
@@ -142,9 +156,12 @@ func (h *handler) admit(r *http.Request, c *checked, claim *budget.Claim) (serve
 	}
 	if h.opts.Ignorant && mine {
 		// What a function may not do comes first.
-		if err := ignored(r, query); err != nil {
+		if err := h.ignored(r, query); err != nil {
 			return nil, err
 		}
+	}
+	if c.nothing {
+		return h.deletedNothing, nil
 	}
 	if link {
 		// Its parameters have become headers.
@@ -258,11 +275,15 @@ func (h *handler) check(r *http.Request, c *checked, host string, claim *budget.
 		if op, err = parse(r); err != nil {
 			return err
 		}
-		if err := decide(op, rights); err != nil {
+		// DeleteObjects has an answer for each object.
+		if err := decide(op, rights); err != nil && !op.deletes {
 			return err
 		}
 	}
 	*c = checked{resign: true, signature: signature, payload: signature.Payload, parts: h.wantsParts(r)}
+	if err := h.readToken(r, c); err != nil {
+		return err
+	}
 	switch signature.Payload {
 	case sigv4.StreamingPayload, sigv4.StreamingPayloadTrailer, sigv4.StreamingUnsignedTrailer:
 		if op.deletes {

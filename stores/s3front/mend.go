@@ -35,6 +35,8 @@ func (h *handler) special(r *http.Request, query url.Values, host string) (serve
 	case r.Method == http.MethodGet && query.Has("attributes"):
 		attributes := r.Header[headerAttributes]
 		return nil, len(attributes) > 1 || len(attributes) == 1 && strings.Contains(attributes[0], " ") || h.wantsParts(r)
+	case h.lists(r, query):
+		return nil, true
 	}
 	return nil, false
 }
@@ -98,7 +100,7 @@ func notImplemented(message string) error {
 }
 
 // ignored refuses what versitygw (v1.8.0) answers as if it had done it. A header may stand in the query of a link as well.
-func ignored(r *http.Request, query url.Values) error {
+func (h *handler) ignored(r *http.Request, query url.Values) error {
 	given := func(name string) string {
 		if value := r.Header.Get(name); value != "" {
 			return value
@@ -121,13 +123,26 @@ func ignored(r *http.Request, query url.Values) error {
 	if r.Method != http.MethodPut && r.Method != http.MethodPost {
 		return nil
 	}
-	if acl := given("X-Amz-Acl"); acl != "" && acl != "private" && acl != "bucket-owner-full-control" && acl != "bucket-owner-read" || grants(r, query) {
-		return &s3Error{http.StatusBadRequest, "AccessControlListNotSupported", "The bucket does not allow ACLs"}
+	if grants(r, query) {
+		return errACL
 	}
-	// AES256 is S3's word for what every S3 store may do without the client seeing it: as good as the disk is encrypted.
-	if sse := given("X-Amz-Server-Side-Encryption"); sse != "" && sse != "AES256" || given("X-Amz-Server-Side-Encryption-Customer-Algorithm") != "" {
+	return h.unkept(given)
+}
+
+var errACL = &s3Error{http.StatusBadRequest, "AccessControlListNotSupported", "The bucket does not allow ACLs"}
+
+// unkept refuses what a new object is to be and versitygw (v1.8.0) does not make it.
+func (h *handler) unkept(given func(name string) string) error {
+	switch given("X-Amz-Acl") {
+	case "", "private", "bucket-owner-full-control", "bucket-owner-read":
+	default:
+		return errACL
+	}
+	sse := given(headerEncryption)
+	if sse != "" && sse != ownKeys || given(headerEncryption+"-Customer-Algorithm") != "" {
 		return notImplemented("Encryption with keys of a client or of a key management service is not implemented.")
 	}
+	h.encryptionAsked(sse)
 	if class := given("X-Amz-Storage-Class"); class != "" && class != "STANDARD" && class != "REDUCED_REDUNDANCY" {
 		return &s3Error{http.StatusBadRequest, "InvalidStorageClass", "The storage class you specified is not valid"}
 	}
@@ -251,12 +266,17 @@ func (h *handler) answered(r *http.Response) error {
 			h.opts.Logger.Error("the lifecycle rules of a bucket that was deleted stay", "bucket", bucket, "error", err)
 		}
 	}
+	if r.StatusCode/100 == 2 {
+		h.encryption(r.Request, r.Header)
+	}
 	switch {
 	case r.StatusCode != http.StatusOK:
 	case len(c.denied) > 0:
 		return withDenied(r, c.denied)
 	case c.parts:
 		return h.withParts(r, c)
+	case c.listed:
+		return h.withTokens(r, c)
 	}
 	return nil
 }

@@ -50,6 +50,9 @@ type Settings struct {
 	// a proxy in front offers, which must pass the header Host on. Links may be signed for it, also with a host for each bucket
 	// (https://<bucket>.files.example.com). Functions find it in ESB_S3_PUBLIC_ENDPOINT.
 	S3PublicEndpoint string
+	// S3EncryptedDisk (S3_ENCRYPTED_DISK, default false) is to be true where ESB_DATA_DIR is on an encrypted disk: S3 then answers
+	// x-amz-server-side-encryption: AES256, as AWS's does of every object. The store itself encrypts nothing.
+	S3EncryptedDisk bool
 	// LifecycleInterval (S3_LIFECYCLE_INTERVAL_SECONDS, default 3600) is the pause between two searches for what has expired by
 	// the lifecycle rules of buckets. The first one is at the start.
 	LifecycleInterval time.Duration
@@ -147,6 +150,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	s.S3Addrs = r.addrs("S3_ADDR", s.local(9000))
 	s.S3UIAddrs = r.addrs("S3_UI_ADDR", "127.0.0.1:9001")
 	s.S3PublicEndpoint = r.publicEndpoint("S3_PUBLIC_ENDPOINT")
+	s.S3EncryptedDisk = r.yes("S3_ENCRYPTED_DISK")
 	s.LifecycleInterval = time.Duration(r.number("S3_LIFECYCLE_INTERVAL_SECONDS", 3600, 1, 86400)) * time.Second
 	s.DynamoDBAddrs = r.addrs("DYNAMODB_ADDR", s.local(8001))
 	s.LogsAddrs = r.addrs("VICTORIALOGS_ADDR", "127.0.0.1:9428")
@@ -177,12 +181,8 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		// The UI is of no use without the API that it calls.
 		s.S3UIAddrs = nil
 	}
-	switch allow := r.text("ESB_ALLOW_INSECURE_DEFAULTS", "false"); allow {
-	case "false", "0":
+	if errs := len(r.errs); !r.yes("ESB_ALLOW_INSECURE_DEFAULTS") && len(r.errs) == errs {
 		r.checkExposure(s)
-	case "true", "1":
-	default:
-		r.fail("ESB_ALLOW_INSECURE_DEFAULTS", allow, "must be true or false")
 	}
 	if err := errors.Join(r.errs...); err != nil {
 		return Settings{}, err
@@ -276,6 +276,18 @@ func (r *reader) number(name string, fallback, least, most int) int {
 		r.fail(name, v, fmt.Sprintf("must be a whole number from %d to %d", least, most))
 	}
 	return n
+}
+
+// yes reads a setting that is false by default.
+func (r *reader) yes(name string) bool {
+	switch value := r.text(name, "false"); value {
+	case "false", "0":
+	case "true", "1":
+		return true
+	default:
+		r.fail(name, value, "must be true or false")
+	}
+	return false
 }
 
 func (r *reader) level(name, fallback string) slog.Level {

@@ -36,6 +36,7 @@ func TestS3StandIn(t *testing.T) {
 			t.Run("of many copies on one condition one is made", store.copiesOnce)
 			t.Run("attributes name the parts", store.attributes)
 			t.Run("what is not done is refused", store.refuses)
+			t.Run("continuation tokens are the store's own", store.continues)
 			t.Run("links for the public host", store.links)
 			if !caller.function {
 				t.Run("lifecycle rules are carried out", store.expires)
@@ -137,6 +138,43 @@ func (s *s3Store) attributes(t *testing.T) {
 	assert.EqualValues(t, partSize+3, aws.ToInt64(out.ObjectSize))
 	require.NotNil(t, out.ObjectParts)
 	assert.EqualValues(t, 2, aws.ToInt32(out.ObjectParts.TotalPartsCount))
+	assert.Empty(t, out.ObjectParts.Parts)
+	s.mustPut(t, "attributes-plain", "x")
+	plain, err := s.GetObjectAttributes(t.Context(), &s3.GetObjectAttributesInput{
+		Bucket: &s.bucket, Key: aws.String("attributes-plain"), ObjectAttributes: []types.ObjectAttributes{types.ObjectAttributesObjectSize, types.ObjectAttributesObjectParts},
+	})
+	require.NoError(t, err)
+	assert.Nil(t, plain.ObjectParts, "it was not uploaded in parts")
+}
+
+// Recorded against AWS (github.com/versity/versitygw issue 993, github.com/minio/minio issue 5931): made-up tokens are refused.
+func (s *s3Store) continues(t *testing.T) {
+	var want []string
+	for _, key := range []string{"token/a b", "token/a+b", "token/d/1", "token/d/2", "token/é&<1>"} {
+		s.mustPut(t, key, "x")
+		want = append(want, key)
+	}
+	for _, delimiter := range []string{"", "/"} {
+		in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String("token/"), MaxKeys: aws.Int32(1)}
+		all := want
+		if delimiter != "" {
+			in.Delimiter, all = &delimiter, []string{want[0], want[1], "token/d/", want[4]}
+		}
+		var got []string
+		for pages := s3.NewListObjectsV2Paginator(s, in); pages.HasMorePages(); {
+			page, err := pages.NextPage(t.Context())
+			require.NoError(t, err)
+			got = append(got, keys(page.Contents)...)
+			for _, p := range page.CommonPrefixes {
+				got = append(got, aws.ToString(p.Prefix))
+			}
+		}
+		assert.Equal(t, all, got)
+	}
+	for _, token := range []string{"", "token/a b", "made-up"} {
+		_, err := s.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &s.bucket, ContinuationToken: &token})
+		requireCode(t, err, "InvalidArgument")
+	}
 }
 
 // What a store cannot do it must not say that it has done.
