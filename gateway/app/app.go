@@ -25,14 +25,12 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/config"
 	"github.com/edge-serverless-box/esb/gateway/devca"
 	"github.com/edge-serverless-box/esb/gateway/event"
-	"github.com/edge-serverless-box/esb/gateway/functions"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/imagewatch"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/provision"
-	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/schedule"
 	"github.com/edge-serverless-box/esb/gateway/settings"
 	"github.com/edge-serverless-box/esb/guard/budget"
@@ -97,16 +95,17 @@ type App struct {
 	async    *async.Queue
 	// schedules brings events to async.
 	schedules *schedule.Scheduler
-	// current is the configuration that holds. The watcher calls apply, one call at a time, and nobody else reads it.
-	current *config.Config
+	// parts are what a configuration is for, guards those of the current one that the next one may share. The watcher calls
+	// apply, one call at a time, and nobody else reads them.
+	parts  []part
+	guards guards
 	// substitutes are those of the current configuration (config.Config).
 	substitutes atomic.Pointer[[]string]
-	// functions are those of the current configuration, for whoever calls them by name.
-	functions functions.Registry
-	lambda    *lambdaapi.API
+	lambda      *lambdaapi.API
 	// keys are the functions' own.
 	keys *functionkeys.Keys
-	// issuers and authorizers guard routes.
+	// auth, issuers and authorizers guard routes.
+	auth        *auth.Authenticator
 	issuers     *auth.Issuers
 	authorizers *authorizer.Authorizers
 	http        *httpapi.Server
@@ -131,7 +130,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		return nil, err
 	}
 	a.issuers = auth.OpenIssuers(auth.IssuersOptions{Dir: filepath.Join(s.Home, "jwks"), Logger: a.log})
-	authenticator, err := auth.New(auth.Options{
+	a.auth, err = auth.New(auth.Options{
 		Issuers:  a.issuers,
 		APIKey:   string(s.APIKey),
 		User:     s.AuthUser,
@@ -195,11 +194,10 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Connections:   connections(s, memory),
 		Memory:        buffers,
 		LoginPath:     s.AuthEndpointPath,
-		Auth:          authenticator,
+		Auth:          a.auth,
 		Events:        events,
 		Invoker:       a.invoker,
 		Lambda:        a.lambda,
-		Authorizers:   a.authorizers,
 		Dependencies:  a.dependencies(),
 		Pools:         a.pools,
 		Configuration: a.configuration,
@@ -229,6 +227,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if a.http, err = httpapi.Open(ctx, options); err != nil {
 		return nil, err
 	}
+	a.parts = a.configurationParts()
 	if err := a.apply(cfg); err != nil {
 		return nil, err
 	}
@@ -353,49 +352,6 @@ func dialAgent(s settings.Settings, keys *functionkeys.Keys) (*agentclient.Clien
 	return client, nil
 }
 
-// apply makes a new configuration the current one, whole or not at all.
-func (a *App) apply(cfg *config.Config) error {
-	matcher, err := route.New(cfg.Routes)
-	if err != nil {
-		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
-	}
-	// It may take seconds, in which the old rules must hold for the old routes.
-	a.code.Look(cfg.Functions)
-	if err := a.prepare(cfg); err != nil {
-		if a.current != nil {
-			if undo := a.prepare(a.current); undo != nil {
-				a.log.Error("what the refused configuration had changed already could not be changed back", "error", undo.Error())
-			}
-		}
-		return err
-	}
-	a.use(cfg, matcher)
-	a.current = cfg
-	return nil
-}
-
-// prepare does the part of an apply that can fail.
-func (a *App) prepare(cfg *config.Config) error {
-	if err := a.guard(cfg); err != nil {
-		return err
-	}
-	if err := a.schedules.Apply(cfg.Functions); err != nil {
-		return fmt.Errorf("%s: %w", a.settings.FunctionsConfigPath, err)
-	}
-	return a.openStores(cfg)
-}
-
-// use does the part that cannot fail. The pools come first: a route must never lead to a function that they do not know.
-func (a *App) use(cfg *config.Config, matcher *route.Matcher) {
-	a.stores.Apply(cfg.Resources)
-	a.code.Use(cfg.Functions)
-	a.functions.Set(cfg.Functions)
-	a.async.Apply(cfg.Functions)
-	a.lambda.SetFunctions(cfg.Functions)
-	a.http.SetRoutes(matcher, &cfg.API, cfg.Replies)
-	a.saySubstitutes(cfg)
-}
-
 // pools describes the pools, and why functions cannot be started at all.
 func (a *App) pools() []pool.State {
 	states, problems := a.pool.Snapshot(), a.code.Problems()
@@ -405,39 +361,6 @@ func (a *App) pools() []pool.State {
 		}
 	}
 	return states
-}
-
-// configuration says whether what the files say is what holds.
-func (a *App) configuration() httpapi.ConfigurationState {
-	state := httpapi.ConfigurationState{Status: httpapi.ConfigurationOK}
-	if list := a.substitutes.Load(); list != nil {
-		state.Substitutes = *list
-	}
-	if r := a.watcher.Refused(); r != nil {
-		state.Status, state.RefusedAt, state.Problems = httpapi.ConfigurationRefused, &r.At, r.Problems
-	}
-	return state
-}
-
-// saySubstitutes logs which runtimes are run by others than they are named after, and keeps it for /configuration.
-func (a *App) saySubstitutes(cfg *config.Config) {
-	list := cfg.Substitutes()
-	a.substitutes.Store(&list)
-	if len(list) > 0 {
-		a.log.Info("runtimes that others run", "runtimes", list)
-	}
-}
-
-// guard makes what guards the routes of cfg current, before the routes are. It changes nothing when it fails.
-func (a *App) guard(cfg *config.Config) error {
-	if err := a.issuers.Apply(cfg.Access.Issuers); err != nil {
-		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
-	}
-	if err := a.authorizers.Apply(cfg.Routes); err != nil {
-		return fmt.Errorf("%s: %w", a.settings.RoutingConfigPath, err)
-	}
-	a.http.SetAccess(cfg.Access, cfg.Routes)
-	return nil
 }
 
 // Reload reads the configuration again. When it is refused, the old one stays.

@@ -36,6 +36,9 @@ import (
 // patience is for what must happen, however slow the machine.
 const patience = 20 * time.Second
 
+// imageHeader tells the handler of all containers which image it is.
+const imageHeader = "X-Test-Image"
+
 // fakeAgent is an agent whose containers are HTTP servers of the test.
 type fakeAgent struct {
 	agentv1.UnimplementedAgentServiceServer
@@ -54,7 +57,10 @@ func (a *fakeAgent) EnsureContainer(_ context.Context, r *agentv1.EnsureContaine
 	defer a.mu.Unlock()
 	id := fmt.Sprintf("c%d", len(a.images))
 	a.images = append(a.images, r.GetImage())
-	s := httptest.NewServer(a.worker)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		req.Header.Set(imageHeader, r.GetImage())
+		a.worker.ServeHTTP(w, req)
+	}))
 	a.workers[id] = s
 	addr := s.Listener.Addr().(*net.TCPAddr)
 	return &agentv1.WorkerInfo{Id: id, Name: "lambda-f-" + id, IpAddress: addr.IP.String(), Port: uint32(addr.Port)}, nil
@@ -163,8 +169,15 @@ func request(t *testing.T, method, url string, header http.Header, body string) 
 // invoke calls Lambda's API with the development key.
 func invoke(t *testing.T, url, function, body string) (int, http.Header, string) {
 	t.Helper()
+	return invokeAs(t, url, function, body, "RequestResponse")
+}
+
+// invokeAs is invoke with an invocation type.
+func invokeAs(t *testing.T, url, function, body, kind string) (int, http.Header, string) {
+	t.Helper()
 	r, err := http.NewRequest(http.MethodPost, url+"/2015-03-31/functions/"+function+"/invocations", strings.NewReader(body))
 	require.NoError(t, err)
+	r.Header.Set("X-Amz-Invocation-Type", kind)
 	sigv4.Sign(r, accessKey,
 		"us-east-1", "lambda", sigv4.HashPayload([]byte(body)), time.Now())
 	return request(t, r.Method, r.URL.String(), r.Header, body)

@@ -21,6 +21,7 @@ import (
 
 // running is a gateway of the test with its operator.
 type running struct {
+	app        *app.App
 	env        map[string]string
 	url, admin string
 	operator   http.Header
@@ -35,7 +36,7 @@ func mustRun(t *testing.T, env map[string]string) *running {
 	t.Cleanup(func() { assert.NoError(t, a.Close(context.Background())) })
 	token, err := secretfile.Read(filepath.Join(env["ESB_HOME"], "admin-token"))
 	require.NoError(t, err)
-	return &running{env: env, url: "http://" + a.Addrs("http")[0].String(), admin: "http://" + a.Addrs("admin")[0].String(),
+	return &running{app: a, env: env, url: "http://" + a.Addrs("http")[0].String(), admin: "http://" + a.Addrs("admin")[0].String(),
 		operator: http.Header{"Authorization": {"Bearer " + token}}}
 }
 

@@ -1,27 +1,12 @@
 package app
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/edge-serverless-box/esb/gateway"
-	"github.com/edge-serverless-box/esb/gateway/config"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 )
-
-// openStores tells the stores what the functions of cfg may do there: the last step of a new configuration that can fail,
-// and before any of its containers starts.
-func (a *App) openStores(cfg *config.Config) error {
-	if err := functionaccess.Save(a.settings.FunctionAccessFile, storeAccess(cfg.Functions, a.settings.AccountID, a.keys)); err != nil {
-		return fmt.Errorf("FUNCTION_ACCESS_FILE: %w", err)
-	}
-	if a.settings.FunctionKeys && len(cfg.Functions) > 0 && !cfg.NamesStores {
-		a.log.Warn("functions may use no bucket and no table, because functions.yml gives them none: say it with s3 and tables for each function, or, to open all to all, under defaults: "+
-			`s3: [{bucket: "*", access: write}], tables: ["*"] (docs/stores.md; s3: [] under defaults ends this line)`, "file", a.settings.FunctionsConfigPath)
-	}
-	return nil
-}
 
 // keysOf gives the access key id of a function.
 type keysOf interface{ ID(function string) string }

@@ -42,7 +42,7 @@ func TestStoreAccess_NamesEachFunctionAndWhereCodeIs(t *testing.T) {
 	}, got)
 }
 
-func TestOpenStores_FunctionsWithoutAnyAccess_TheOperatorReadsWhatToSet(t *testing.T) {
+func TestCompileStoreAccess_FunctionsWithoutAnyAccess_TheOperatorReadsWhatToSet(t *testing.T) {
 	keys, err := functionkeys.New([]byte("0123456789abcdef0123456789abcdef"))
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "function-access.json")
@@ -58,7 +58,9 @@ func TestOpenStores_FunctionsWithoutAnyAccess_TheOperatorReadsWhatToSet(t *testi
 	} {
 		var log bytes.Buffer
 		a := &App{settings: settings.Settings{FunctionAccessFile: path, FunctionKeys: c.keys}, log: slog.New(slog.NewTextHandler(&log, nil)), keys: keys}
-		require.NoError(t, a.openStores(&config.Config{Functions: c.functions, NamesStores: c.named}))
+		swap, err := a.compileStoreAccess(&config.Config{Functions: c.functions, NamesStores: c.named})
+		require.NoError(t, err)
+		swap()
 		assert.Equal(t, c.warned, bytes.Contains(log.Bytes(), []byte("level=WARN")), "%s", log.String())
 		_, known := functionaccess.NewFile(path, a.log).Rights(keys.ID("f"))
 		assert.Equal(t, c.functions != nil, known)

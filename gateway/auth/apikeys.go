@@ -14,24 +14,20 @@ type namedKey struct {
 	hash [sha256.Size]byte
 }
 
-// SetAPIKeys makes keys good beside the one of Options.APIKey. They do not open the login.
-func (a *Authenticator) SetAPIKeys(keys []gateway.APIKey) {
+// namedKeys are good beside the one of Options.APIKey. They do not open the login.
+func namedKeys(keys []gateway.APIKey) []namedKey {
 	named := make([]namedKey, len(keys))
 	for i, k := range keys {
 		named[i] = namedKey{name: k.Name, hash: sha256.Sum256([]byte(k.Value))}
 	}
-	a.apiKeys.Store(&named)
+	return named
 }
 
 // APIKeyName returns the name of a key of routing.yml, empty when it is none of them. The time that it takes tells nothing but
 // how many keys there are.
-func (a *Authenticator) APIKeyName(key string) string {
-	named := a.apiKeys.Load()
-	if named == nil {
-		return ""
-	}
+func (r *Rules) APIKeyName(key string) string {
 	name := ""
-	for _, k := range *named {
+	for _, k := range r.apiKeys {
 		if equal(k.hash, key) {
 			name = k.name
 		}
@@ -40,13 +36,13 @@ func (a *Authenticator) APIKeyName(key string) string {
 }
 
 // apiKeyOf checks x-api-key. Without names every key is good, with names these only.
-func (a *Authenticator) apiKeyOf(names []string, header http.Header) (*gateway.Caller, error) {
+func (r *Rules) apiKeyOf(names []string, header http.Header) (*gateway.Caller, error) {
 	values := header["X-Api-Key"]
 	if len(values) != 1 {
 		return nil, gateway.Errorf(gateway.CodeForbidden, "want one x-api-key header, got %d", len(values))
 	}
 	key := values[0]
-	name, own := a.APIKeyName(key), a.APIKeyValid(key)
+	name, own := r.APIKeyName(key), r.APIKeyValid(key)
 	switch {
 	case name != "" && (len(names) == 0 || slices.Contains(names, name)):
 	case own && len(names) == 0:

@@ -13,7 +13,6 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -62,7 +61,8 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Authenticator checks API keys, passwords and tokens. It is safe for concurrent use.
+// Authenticator checks API keys, passwords and tokens of the box's own; what a configuration adds to them is in Rules. It is safe
+// for concurrent use.
 type Authenticator struct {
 	apiKey   [sha256.Size]byte
 	user     [sha256.Size]byte
@@ -74,7 +74,6 @@ type Authenticator struct {
 	verified *cache
 	issuers  *Issuers
 	guesses  *guesses
-	apiKeys  atomic.Pointer[[]namedKey]
 }
 
 // New checks the options. The error names what is wrong, never a secret.
@@ -199,9 +198,10 @@ func (a *Authenticator) issue(user string) (string, error) {
 	return string(signed), nil
 }
 
-// Authenticate checks what a route of that kind asks for when it says no more: AuthJWT for a token of the box's own.
+// Authenticate checks what a route of that kind asks for when the configuration says no more: AuthJWT for a token of the box's
+// own.
 func (a *Authenticator) Authenticate(kind gateway.AuthKind, header http.Header) (*gateway.Caller, error) {
-	return a.Admit(context.Background(), &gateway.Route{Auth: kind}, header)
+	return (&Rules{Authenticator: a}).Admit(context.Background(), &gateway.Route{Auth: kind}, header)
 }
 
 // bearer takes the scheme away, if there is one: Cognito authorizers take bare tokens too.

@@ -68,13 +68,13 @@ type Issuers struct {
 	log *slog.Logger
 	now func() time.Time
 
-	// mu lets one Apply run at a time, and guards specs, those of the last one.
-	mu    sync.Mutex
-	specs []*gateway.Issuer
-	// current are the issuers by what routes hold, those of the routes before too, for the requests that were matched with
-	// them; the map never changes once it is stored.
-	current atomic.Pointer[map[*gateway.Issuer]*issuer]
+	// mu guards current, those that fetch.
+	mu      sync.Mutex
+	current issuerSet
 }
+
+// issuerSet are the issuers of one configuration, by what its routes hold. It never changes.
+type issuerSet map[*gateway.Issuer]*issuer
 
 // issuer fetches and keeps the keys of one issuer.
 type issuer struct {
@@ -85,6 +85,7 @@ type issuer struct {
 	now    func() time.Time
 	keys   atomic.Pointer[keySet]
 
+	// cancel ends the fetching; nil before it has begun.
 	cancel context.CancelFunc
 	ended  chan struct{}
 	wake   chan struct{}
@@ -121,23 +122,16 @@ func OpenIssuers(o IssuersOptions) *Issuers {
 	return i
 }
 
-// Apply makes specs the current issuers. One that has not changed goes on as it is; a new one begins with the keys on disk and
-// fetches new ones in the background. Its error says which CA file is wrong; nothing has changed then.
-func (i *Issuers) Apply(specs []*gateway.Issuer) error {
+// compile returns the issuers of specs. One that has not changed is the current one; a new one has the keys on disk and does not
+// fetch any before use.
+func (i *Issuers) compile(specs []*gateway.Issuer) (issuerSet, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	old := map[*gateway.Issuer]*issuer{}
-	if p := i.current.Load(); p != nil {
-		old = *p
-	}
-	next := make(map[*gateway.Issuer]*issuer, len(specs))
-	kept := make(map[*issuer]bool)
-	var fresh []*issuer
+	next := make(issuerSet, len(specs))
 	for _, spec := range specs {
-		for _, s := range old {
+		for _, s := range i.current {
 			if reflect.DeepEqual(s.spec, spec) {
 				next[spec] = s
-				kept[s] = true
 			}
 		}
 		if next[spec] != nil {
@@ -145,52 +139,34 @@ func (i *Issuers) Apply(specs []*gateway.Issuer) error {
 		}
 		s, err := i.open(spec)
 		if err != nil {
-			return fmt.Errorf("issuer %s: %w", spec.Name, err)
+			return nil, fmt.Errorf("issuer %s: %w", spec.Name, err)
 		}
 		next[spec] = s
-		fresh = append(fresh, s)
 	}
-	for _, s := range fresh {
-		s.start()
-	}
-	for _, spec := range i.specs {
-		if s := old[spec]; kept[s] {
-			next[spec] = s
+	return next, nil
+}
+
+// use makes next the current issuers: new ones begin to fetch, those that are not in it end.
+func (i *Issuers) use(next issuerSet) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	stay := make(map[*issuer]bool, len(next))
+	for _, s := range next {
+		stay[s] = true
+		if s.cancel == nil {
+			s.start()
 		}
 	}
-	i.specs = specs
-	i.current.Store(&next)
-	for _, s := range old {
-		if !kept[s] {
+	for _, s := range i.current {
+		if !stay[s] {
 			s.close()
 		}
 	}
-	return nil
+	i.current = next
 }
 
 // Close ends the fetching and waits for it.
-func (i *Issuers) Close() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if p := i.current.Load(); p != nil {
-		for _, s := range *p {
-			s.close() // twice does no harm
-		}
-	}
-	i.current.Store(nil)
-}
-
-// of returns what belongs to spec, nil when it was just replaced.
-func (i *Issuers) of(spec *gateway.Issuer) *issuer {
-	if i == nil {
-		return nil
-	}
-	p := i.current.Load()
-	if p == nil {
-		return nil
-	}
-	return (*p)[spec]
-}
+func (i *Issuers) Close() { i.use(nil) }
 
 func (i *Issuers) open(spec *gateway.Issuer) (*issuer, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}

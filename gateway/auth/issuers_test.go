@@ -135,9 +135,9 @@ func (p *idp) token(alg jwa.SignatureAlgorithm, kid string, now time.Time, claim
 	return string(signed)
 }
 
-// box is an Authenticator with issuers.
+// box are Rules with issuers.
 type box struct {
-	*auth.Authenticator
+	*auth.Rules
 	issuers *auth.Issuers
 	clock   *lockedClock
 }
@@ -164,12 +164,23 @@ func mustBox(t *testing.T, dir string, specs ...*gateway.Issuer) *box {
 	b := &box{clock: &lockedClock{now: time.Now().Truncate(time.Second)}}
 	b.issuers = auth.OpenIssuers(auth.IssuersOptions{Dir: dir, Logger: slog.New(slog.DiscardHandler), Now: b.clock.Now})
 	t.Cleanup(b.issuers.Close)
-	require.NoError(t, b.issuers.Apply(specs))
-	var err error
-	b.Authenticator, err = auth.New(auth.Options{APIKey: "key", User: "user", Password: "pass", Secret: secret, Expires: time.Minute,
+	a, err := auth.New(auth.Options{APIKey: "key", User: "user", Password: "pass", Secret: secret, Expires: time.Minute,
 		Region: "us-east-1", Issuers: b.issuers, Now: b.clock.Now})
 	require.NoError(t, err)
+	b.Rules = &auth.Rules{Authenticator: a}
+	require.NoError(t, b.reload(specs...))
 	return b
+}
+
+// reload uses the Rules of other issuers.
+func (b *box) reload(specs ...*gateway.Issuer) error {
+	rules, err := b.Compile(gateway.Access{Issuers: specs})
+	if err != nil {
+		return err
+	}
+	b.Use(rules)
+	b.Rules = rules
+	return nil
 }
 
 func (b *box) admit(spec *gateway.Issuer, token string) (*gateway.Caller, error) {
@@ -349,9 +360,9 @@ func TestIssuers_Offline(t *testing.T) {
 	assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err), "its grace time is over: %v", err)
 
 	other := p.spec(func(s *gateway.Issuer) { s.Audiences = []string{"new"}; s.Grace = time.Hour })
-	require.NoError(t, restarted.issuers.Apply([]*gateway.Issuer{other}))
+	require.NoError(t, restarted.reload(other))
 	_, err = restarted.admit(spec, token)
-	assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err), "an issuer that is gone")
+	assert.Equal(t, gateway.CodeInternal, gateway.ErrorCode(err), "an issuer of another configuration")
 }
 
 func TestIssuers_DamagedFile_IsNoKey(t *testing.T) {
@@ -413,7 +424,7 @@ func TestIssuers_Discovery(t *testing.T) {
 	require.NoError(t, err)
 
 	wrong := p.spec(func(s *gateway.Issuer) { s.JWKSURL = ""; s.URL += "/" })
-	require.NoError(t, b.issuers.Apply([]*gateway.Issuer{wrong}))
+	require.NoError(t, b.reload(wrong))
 	_, err = b.admit(wrong, p.token(jwa.RS256, "RS-1", b.clock.Now(), map[string]any{"iss": wrong.URL}))
 	assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err), "the document is of another issuer")
 }
@@ -427,23 +438,23 @@ func TestIssuers_Reload_KeepsTheKeys(t *testing.T) {
 	_, err := b.admit(spec, token)
 	require.NoError(t, err)
 	asked := p.count()
-	again := p.spec()
-	require.NoError(t, b.issuers.Apply([]*gateway.Issuer{again}))
-	for _, s := range []*gateway.Issuer{spec, again} {
-		_, err = b.admit(s, token)
-		require.NoError(t, err, "requests that were matched before the reload too")
-	}
+	before, again := *b, p.spec()
+	require.NoError(t, b.reload(again))
+	_, err = b.admit(again, token)
+	require.NoError(t, err)
 	assert.Equal(t, asked, p.count())
-	require.NoError(t, b.issuers.Apply([]*gateway.Issuer{p.spec()}))
-	_, err = b.admit(spec, token)
-	assert.Error(t, err, "but not for ever")
+	require.NoError(t, b.reload())
+	_, err = before.admit(spec, token)
+	require.NoError(t, err, "a request that was matched before it has the keys of then")
+	require.NoError(t, b.reload(p.spec()))
 	bad := p.spec(func(s *gateway.Issuer) { s.CAFile = filepath.Join(t.TempDir(), "none.pem") })
-	assert.ErrorContains(t, b.issuers.Apply([]*gateway.Issuer{bad}), "issuer corp: ca_file")
+	assert.ErrorContains(t, b.reload(bad), "issuer corp: ca_file")
 }
 
 func TestAPIKeys(t *testing.T) {
-	a, _ := mustNew(t)
-	a.SetAPIKeys([]gateway.APIKey{{Name: "one", Value: "value-one"}, {Name: "two", Value: "value-two"}})
+	box, _ := mustNew(t)
+	a, err := box.Compile(gateway.Access{APIKeys: []gateway.APIKey{{Name: "one", Value: "value-one"}, {Name: "two", Value: "value-two"}}})
+	require.NoError(t, err)
 	for _, c := range []struct {
 		name  string
 		names []string

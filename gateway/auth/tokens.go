@@ -46,29 +46,29 @@ var errExpired = &refusal{description: "the token has expired", expired: true}
 //     HTTP APIs;
 //   - CodeForbidden without a good API key, or when a token has none of the scopes (AWS: 403);
 //   - CodeUnavailable when there are no keys to check the token with.
-func (a *Authenticator) Admit(ctx context.Context, route *gateway.Route, header http.Header) (*gateway.Caller, error) {
+func (r *Rules) Admit(ctx context.Context, route *gateway.Route, header http.Header) (*gateway.Caller, error) {
 	switch route.Auth {
 	case gateway.AuthNone:
 		return nil, nil
 	case gateway.AuthAPIKey:
-		return a.apiKeyOf(route.APIKeys, header)
+		return r.apiKeyOf(route.APIKeys, header)
 	case gateway.AuthJWT:
 	default:
 		return nil, gateway.Errorf(gateway.CodeUnauthorized, "auth: the route's kind %q is not known", route.Auth)
 	}
-	caller, err := a.token(ctx, route.Tokens, header)
+	caller, err := r.token(ctx, route.Tokens, header)
 	if err != nil {
-		var r *refusal
-		if !errors.As(err, &r) {
+		var refused *refusal
+		if !errors.As(err, &refused) {
 			return nil, err
 		}
 		code := gateway.CodeUnauthorized
-		if r.expired {
+		if refused.expired {
 			code = gateway.CodeTokenExpired
 		}
 		e := gateway.Errorf(code, "token refused: %w", err)
 		if route.HTTPAPI() {
-			e.Challenge = challenge("", "invalid_token", r.description)
+			e.Challenge = challenge("", "invalid_token", refused.description)
 			if len(header["Authorization"]) == 0 {
 				e.Challenge = "Bearer"
 			}
@@ -93,14 +93,14 @@ func challenge(scope, code, description string) string {
 }
 
 // token finds out whose token it is, by its claim iss, and checks it.
-func (a *Authenticator) token(ctx context.Context, policy *gateway.TokenPolicy, header http.Header) (*gateway.Caller, error) {
+func (r *Rules) token(ctx context.Context, policy *gateway.TokenPolicy, header http.Header) (*gateway.Caller, error) {
 	values := header["Authorization"]
 	if len(values) != 1 {
 		return nil, refuse("there must be one Authorization header", nil)
 	}
 	token := bearer(values[0])
 	if policy == nil {
-		return a.verify(token)
+		return r.verify(token)
 	}
 	if !compact(token) {
 		return nil, refuse("the token is malformed", nil)
@@ -114,15 +114,15 @@ func (a *Authenticator) token(ctx context.Context, policy *gateway.TokenPolicy, 
 		return nil, refuse("the token is malformed", err)
 	}
 	err := refuse("the token does not have a valid issuer", nil)
-	if policy.Own && claims.Issuer == a.issuer {
-		return a.verify(token)
+	if policy.Own && claims.Issuer == r.issuer {
+		return r.verify(token)
 	}
 	for _, spec := range policy.Issuers {
 		if spec.URL != claims.Issuer {
 			continue
 		}
 		var caller *gateway.Caller
-		if caller, err = a.issuers.verify(ctx, spec, token); err == nil {
+		if caller, err = r.issuers.verify(ctx, spec, token); err == nil {
 			return caller, nil
 		}
 	}
@@ -143,10 +143,10 @@ func decodePart(part string, to any) error {
 }
 
 // verify checks a token of an issuer, or finds it among those that were checked in the last minute.
-func (i *Issuers) verify(ctx context.Context, spec *gateway.Issuer, token string) (*gateway.Caller, error) {
-	s := i.of(spec)
+func (set issuerSet) verify(ctx context.Context, spec *gateway.Issuer, token string) (*gateway.Caller, error) {
+	s := set[spec]
 	if s == nil {
-		return nil, gateway.Errorf(gateway.CodeUnavailable, "issuer %s has just been replaced", spec.Name)
+		return nil, gateway.Errorf(gateway.CodeInternal, "issuer %s is not of this configuration", spec.Name)
 	}
 	now := s.now()
 	digest := sha256.Sum256([]byte(token))

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,8 +48,8 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Authorizers are the authorizers of the current routes. They are safe for concurrent use. Close ends the calls that are
-// under way.
+// Authorizers ask the authorizers of each configuration, of which there is a Set. They are safe for concurrent use. Close ends
+// the calls that are under way.
 type Authorizers struct {
 	invoker Invoker
 	events  *event.Builder
@@ -62,11 +61,13 @@ type Authorizers struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 	calls sync.WaitGroup
+}
 
-	// mu lets one Apply run at a time.
-	mu sync.Mutex
-	// states by authorizer; the map never changes once it is stored.
-	states atomic.Pointer[map[*gateway.Authorizer]*state]
+// Set are the authorizers of the routes of one configuration. It is safe for concurrent use.
+type Set struct {
+	*Authorizers
+	// states by authorizer; the map never changes.
+	states map[*gateway.Authorizer]*state
 }
 
 // state is what belongs to one authorizer.
@@ -76,7 +77,7 @@ type state struct {
 	cache      *cache
 }
 
-// New returns Authorizers that know none yet.
+// New returns Authorizers; Compile makes Sets of them.
 func New(o Options) *Authorizers {
 	a := &Authorizers{invoker: o.Invoker, events: o.Events, region: o.Region, memory: o.Memory, log: o.Logger, now: o.Now}
 	if a.now == nil {
@@ -92,37 +93,34 @@ func (a *Authorizers) Close() {
 	a.calls.Wait()
 }
 
-// Apply makes the authorizers of routes the current ones. One that has not changed, its function included, keeps its cached
-// answers.
-func (a *Authorizers) Apply(routes []gateway.Route) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// Compile returns the authorizers of routes. One that has not changed since the Set before, nil for none, its function
+// included, shares its cached answers.
+func (a *Authorizers) Compile(routes []gateway.Route, before *Set) (*Set, error) {
 	kept := make(map[string]*state)
-	if old := a.states.Load(); old != nil {
-		for _, s := range *old {
+	if before != nil {
+		for _, s := range before.states {
 			kept[s.authorizer.Name] = s
 		}
 	}
-	next := make(map[*gateway.Authorizer]*state)
+	set := &Set{Authorizers: a, states: make(map[*gateway.Authorizer]*state)}
 	for i := range routes {
 		spec := routes[i].Authorizer
-		if spec == nil || next[spec] != nil {
+		if spec == nil || set.states[spec] != nil {
 			continue
 		}
 		s := &state{authorizer: spec, cache: newCache()}
 		if spec.Validation != "" {
 			var err error
 			if s.validation, err = regexp.Compile(spec.Validation); err != nil {
-				return fmt.Errorf("authorizer %s: validation: %w", spec.Name, err)
+				return nil, fmt.Errorf("authorizer %s: validation: %w", spec.Name, err)
 			}
 		}
 		if old := kept[spec.Name]; old != nil && same(old.authorizer, spec) {
 			s.cache = old.cache
 		}
-		next[spec] = s
+		set.states[spec] = s
 	}
-	a.states.Store(&next)
-	return nil
+	return set, nil
 }
 
 // same says whether both would answer alike.
@@ -132,22 +130,23 @@ func same(a, b *gateway.Authorizer) bool {
 	return reflect.DeepEqual(x, y) && a.Function.Name == b.Function.Name && a.Function.Generation == b.Function.Generation
 }
 
-// Authorize asks the authorizer of r's route. ctx carries the route's timeout. The errors:
+// Authorize asks the authorizer of r's route, which must be one of those that the Set was compiled of. ctx carries the
+// route's timeout. The errors:
 //
 //   - CodeUnauthorized: an identity source is missing or a token has the wrong form, and the function was not asked; or it
 //     asked for a 401.
 //   - CodeAccessDenied, CodeExplicitDeny: the answer does not allow the request; CodeForbidden for a route of an HTTP API.
 //   - CodeAuthorizerFailure: the function failed. CodeAuthorizerConfiguration: its answer has a wrong shape.
 //   - those of Invoker.Invoke when there was no worker or no time for it.
-func (a *Authorizers) Authorize(ctx context.Context, r *event.Request) (*gateway.Caller, error) {
+func (set *Set) Authorize(ctx context.Context, r *event.Request) (*gateway.Caller, error) {
 	spec := r.Route.Authorizer
-	caller, outcome, err := a.authorize(ctx, spec, r)
+	caller, outcome, err := set.authorize(ctx, set.states[spec], r)
 	requests.WithLabelValues(spec.Name, outcome).Inc()
 	return caller, err
 }
 
-func (a *Authorizers) authorize(ctx context.Context, spec *gateway.Authorizer, r *event.Request) (caller *gateway.Caller, outcome string, err error) {
-	s := a.state(spec)
+func (a *Authorizers) authorize(ctx context.Context, s *state, r *event.Request) (caller *gateway.Caller, outcome string, err error) {
+	spec := s.authorizer
 	identity := make([]string, len(spec.Identity))
 	for i, source := range spec.Identity {
 		if identity[i] = a.events.IdentityValue(r, source); identity[i] == "" {
@@ -177,20 +176,6 @@ func (a *Authorizers) authorize(ctx context.Context, spec *gateway.Authorizer, r
 	told := *d.caller
 	told.AuthorizerLatency = latency
 	return &told, "allow", nil
-}
-
-// state returns what belongs to spec; to an authorizer that was just replaced nothing does.
-func (a *Authorizers) state(spec *gateway.Authorizer) *state {
-	if states := a.states.Load(); states != nil {
-		if s := (*states)[spec]; s != nil {
-			return s
-		}
-	}
-	s := &state{authorizer: spec, cache: newCache()}
-	if spec.Validation != "" {
-		s.validation = regexp.MustCompile(spec.Validation) // config and Apply have compiled it before
-	}
-	return s
 }
 
 // decide finds the answer in the cache, joins a call under way, or makes one.

@@ -37,7 +37,7 @@ const (
 
 // bench is the authorizers of one route, and what they were given.
 type bench struct {
-	*authorizer.Authorizers
+	*authorizer.Set
 	route *gateway.Route
 	now   atomic.Pointer[time.Time]
 
@@ -60,7 +60,7 @@ func mustOpen(t *testing.T, spec gateway.Authorizer, payload gateway.PayloadVers
 	}
 	b := &bench{route: &gateway.Route{Path: "/users/{id}", Auth: gateway.AuthFunction, Authorizer: &spec, Payload: payload}}
 	b.tick(time.Unix(1000, 0))
-	b.Authorizers = authorizer.New(authorizer.Options{
+	authorizers := authorizer.New(authorizer.Options{
 		Invoker: invokeFunc(func(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
 			b.mu.Lock()
 			b.events, b.calls = append(b.events, string(inv.Payload)), append(b.calls, inv)
@@ -70,9 +70,19 @@ func mustOpen(t *testing.T, spec gateway.Authorizer, payload gateway.PayloadVers
 		Events: event.NewBuilder("123456789012"), Region: "eu-west-1", Logger: slog.Default(),
 		Now: func() time.Time { return *b.now.Load() },
 	})
-	t.Cleanup(b.Close)
-	require.NoError(t, b.Apply([]gateway.Route{*b.route}))
+	t.Cleanup(authorizers.Close)
+	var err error
+	b.Set, err = authorizers.Compile([]gateway.Route{*b.route}, nil)
+	require.NoError(t, err)
 	return b
+}
+
+// reload compiles the route again, after the Set that there is.
+func (b *bench) reload(t *testing.T) {
+	t.Helper()
+	var err error
+	b.Set, err = b.Compile([]gateway.Route{*b.route}, b.Set)
+	require.NoError(t, err)
 }
 
 func (b *bench) tick(now time.Time) { b.now.Store(&now) }
@@ -234,7 +244,7 @@ func TestAuthorize_Cache(t *testing.T) {
 
 	again := *b.route.Authorizer
 	b.route.Authorizer = &again
-	require.NoError(t, b.Apply([]gateway.Route{*b.route}))
+	b.reload(t)
 	assert.Empty(t, ask("GET", "a"))
 	assert.Equal(t, 2, b.called(), "a reload without a change keeps the answers")
 
@@ -245,7 +255,7 @@ func TestAuthorize_Cache(t *testing.T) {
 	changed := again
 	changed.Function = &gateway.Function{Name: "guard", Generation: "new"}
 	b.route.Authorizer = &changed
-	require.NoError(t, b.Apply([]gateway.Route{*b.route}))
+	b.reload(t)
 	assert.Empty(t, ask("GET", "a"))
 	assert.Equal(t, 4, b.called(), "another function is asked again")
 }
@@ -344,11 +354,12 @@ func BenchmarkAuthorize_Cached(b *testing.B) {
 	a := authorizer.New(authorizer.Options{Invoker: answering(allowAll), Events: event.NewBuilder("123456789012"), Region: "us-east-1", Logger: slog.Default()})
 	defer a.Close()
 	bench := &bench{route: &gateway.Route{Path: "/users/{id}", Auth: gateway.AuthFunction, Authorizer: spec}}
-	require.NoError(b, a.Apply([]gateway.Route{*bench.route}))
+	set, err := a.Compile([]gateway.Route{*bench.route}, nil)
+	require.NoError(b, err)
 	r := bench.request("GET", token)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := a.Authorize(context.Background(), r); err != nil {
+		if _, err := set.Authorize(context.Background(), r); err != nil {
 			b.Fatal(err)
 		}
 	}

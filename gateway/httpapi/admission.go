@@ -20,51 +20,35 @@ type Authorizers interface {
 // apiMethods are those of API Gateway.
 var apiMethods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, http.MethodOptions}
 
-// SetAccess makes what routing.yml says for the whole API current, and the throttles of routes. It goes with SetRoutes.
-func (s *Server) SetAccess(access gateway.Access, routes []gateway.Route) {
-	var throttles []*gateway.Throttle
-	if access.Throttle != nil {
-		throttles = append(throttles, access.Throttle)
-	}
-	for i := range routes {
-		if t := routes[i].Throttle; t != nil {
-			throttles = append(throttles, t)
-		}
-	}
-	s.front.limits.Apply(throttles)
-	s.front.auth.SetAPIKeys(access.APIKeys)
-	s.front.api.Store(&access)
-}
-
 // admit lets a matched request in, or says why not: first by rate, so that authorizers are held back too, then by who calls.
 func (f *front) admit(x *exchange, parameters map[string]string) (*gateway.Caller, error) {
 	if t := x.route.Throttle; t != nil {
-		if err := f.limits.Allow(t, x.start); err != nil {
+		if err := x.routing.Limits.Allow(t, x.start); err != nil {
 			return nil, err
 		}
 	}
-	if api := f.api.Load(); api != nil && api.Throttle != nil {
-		if err := f.limits.Allow(api.Throttle, x.start); err != nil {
+	if t := x.routing.Throttle; t != nil {
+		if err := x.routing.Limits.Allow(t, x.start); err != nil {
 			return nil, err
 		}
 	}
 	if x.route.Auth != gateway.AuthFunction {
-		return f.auth.Admit(x.r.Context(), x.route, x.r.Header)
+		return x.routing.Auth.Admit(x.r.Context(), x.route, x.r.Header)
 	}
-	if f.authorizers == nil {
+	if x.routing.Authorizers == nil {
 		return nil, gateway.Errorf(gateway.CodeAuthorizerConfiguration, "there are no authorizers")
 	}
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(x.r.Context(), x.route.Timeout)
 	defer cancel()
-	caller, err := f.authorizers.Authorize(ctx, x.request(nil, parameters, nil))
+	caller, err := x.routing.Authorizers.Authorize(ctx, x.request(nil, parameters, nil))
 	x.authorizing = time.Since(began)
 	if err != nil {
 		return nil, f.failure(ctx, x, err)
 	}
 	if caller.APIKey != "" {
 		named := *caller
-		named.APIKeyID = f.auth.APIKeyName(caller.APIKey)
+		named.APIKeyID = x.routing.Auth.APIKeyName(caller.APIKey)
 		caller = &named
 	}
 	return caller, nil
@@ -81,20 +65,16 @@ func (x *exchange) withCORS(c *gateway.CORS) {
 }
 
 // withDefaultCORS is withCORS with the rules of the whole API, for answers that no route gives.
-func (f *front) withDefaultCORS(x *exchange) {
-	if api := f.api.Load(); api != nil {
-		x.withCORS(api.CORS)
-	}
-}
+func (x *exchange) withDefaultCORS() { x.withCORS(x.routing.CORS) }
 
 // preflight answers a browser that asks whether a request may be made, without authentication, as HTTP APIs do. It leaves the
 // answer to a route that lists OPTIONS itself, and to the routes when no rules are there. route is what matched, nil for none.
-func (f *front) preflight(x *exchange, route *gateway.Route) bool {
+func (x *exchange) preflight(route *gateway.Route) bool {
 	method, ok := cors.Preflight(x.r)
 	if !ok || route != nil && slices.Contains(route.Methods, http.MethodOptions) {
 		return false
 	}
-	if m := x.routing.matcher; m != nil && slices.Contains(apiMethods, method) {
+	if m := x.routing.Matcher; m != nil && slices.Contains(apiMethods, method) {
 		// The stage was taken off the path when the request itself was matched.
 		if match, ok := m.Match(method, x.path); ok {
 			route = match.Route
@@ -103,8 +83,8 @@ func (f *front) preflight(x *exchange, route *gateway.Route) bool {
 	var rules *gateway.CORS
 	if route != nil {
 		rules = route.CORS
-	} else if api := f.api.Load(); api != nil {
-		rules = api.CORS
+	} else {
+		rules = x.routing.CORS
 	}
 	if rules == nil {
 		return false

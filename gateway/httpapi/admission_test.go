@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/response"
+	"github.com/edge-serverless-box/esb/gateway/throttle"
 )
 
 type authorizeFunc func(ctx context.Context, r *event.Request) (*gateway.Caller, error)
@@ -23,11 +25,16 @@ func (f authorizeFunc) Authorize(ctx context.Context, r *event.Request) (*gatewa
 	return f(ctx, r)
 }
 
-// guard makes routes and access the current ones.
+// guard uses routes and access, after what was used before.
 func (b *box) guard(access gateway.Access, routes ...gateway.Route) {
 	b.t.Helper()
-	b.SetAccess(access, routes)
-	b.SetRoutes(mustRoutes(b.t, routes...), &gateway.API{}, response.Default())
+	rules, err := b.options.Auth.Compile(access)
+	require.NoError(b.t, err)
+	b.limits = throttle.Compile(access, routes, b.limits)
+	b.Use(&httpapi.Routing{
+		Matcher: mustRoutes(b.t, routes...), API: &gateway.API{}, Replies: response.Default(),
+		CORS: access.CORS, Throttle: access.Throttle, Limits: b.limits, Auth: rules, Authorizers: b.authorizers,
+	})
 }
 
 func TestServer_Throttle(t *testing.T) {
@@ -145,16 +152,15 @@ func TestServer_Authorizer(t *testing.T) {
 		return gateway.Result{Payload: []byte(`{"statusCode":200}`)}, nil
 	})
 	var answer error
-	b := mustOpen(t, echo, func(o *httpapi.Options) {
-		o.Authorizers = authorizeFunc(func(_ context.Context, r *event.Request) (*gateway.Caller, error) {
-			if answer != nil {
-				return nil, answer
-			}
-			return &gateway.Caller{
-				Kind: gateway.AuthFunction, Principal: "me", APIKey: "the-key-of-the-partner", AuthorizerLatency: 7 * time.Millisecond,
-				Context: []gateway.ContextValue{{Name: "level", Text: "3", JSON: "3"}, {Name: "principalId", Text: "other", JSON: `"other"`}},
-			}, nil
-		})
+	b := mustOpen(t, echo)
+	b.authorizers = authorizeFunc(func(_ context.Context, r *event.Request) (*gateway.Caller, error) {
+		if answer != nil {
+			return nil, answer
+		}
+		return &gateway.Caller{
+			Kind: gateway.AuthFunction, Principal: "me", APIKey: "the-key-of-the-partner", AuthorizerLatency: 7 * time.Millisecond,
+			Context: []gateway.ContextValue{{Name: "level", Text: "3", JSON: "3"}, {Name: "principalId", Text: "other", JSON: `"other"`}},
+		}, nil
 	})
 	spec := &gateway.Authorizer{Name: "a"}
 	b.guard(gateway.Access{APIKeys: []gateway.APIKey{{Name: "partner", Value: "the-key-of-the-partner"}}},
@@ -204,15 +210,14 @@ func TestServer_Authorizer_TakesOfTheRoutesTime(t *testing.T) {
 		assert.True(t, ok)
 		assert.Less(t, time.Until(deadline), 29*time.Second-20*time.Millisecond)
 		return gateway.Result{Payload: []byte(`{"statusCode":200}`)}, nil
-	}), func(o *httpapi.Options) {
-		o.Authorizers = authorizeFunc(func(ctx context.Context, r *event.Request) (*gateway.Caller, error) {
-			if r.Route.Path == "/hangs" {
-				<-ctx.Done()
-				return nil, ctx.Err()
-			}
-			time.Sleep(20 * time.Millisecond)
-			return &gateway.Caller{Kind: gateway.AuthFunction}, nil
-		})
+	}))
+	b.authorizers = authorizeFunc(func(ctx context.Context, r *event.Request) (*gateway.Caller, error) {
+		if r.Route.Path == "/hangs" {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		time.Sleep(20 * time.Millisecond)
+		return &gateway.Caller{Kind: gateway.AuthFunction}, nil
 	})
 	spec := &gateway.Authorizer{Name: "a"}
 	b.guard(gateway.Access{}, gateway.Route{Path: "/a", Auth: gateway.AuthFunction, Authorizer: spec},
@@ -231,4 +236,34 @@ func TestServer_Challenge_IsOfHTTPAPIs(t *testing.T) {
 	assert.Equal(t, `{"message":"Unauthorized"}`, got.body)
 	assert.Equal(t, "Bearer", b.do("GET", "/http", nil, nil).header.Get("Www-Authenticate"))
 	assert.Empty(t, b.do("GET", "/rest", bad, nil).header.Get("Www-Authenticate"))
+}
+
+// A request that began before a reload is answered by the configuration of before, to its end.
+func TestServer_Use_AmidARequest_LeavesItItsConfiguration(t *testing.T) {
+	var seen string
+	b := mustOpen(t, invokeFunc(func(_ context.Context, _ *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
+		seen = string(inv.Payload)
+		return gateway.Result{Payload: []byte(`"wrong shape"`)}, nil
+	}))
+	rules, err := b.options.Auth.Compile(gateway.Access{APIKeys: []gateway.APIKey{{Name: "old", Value: "the-key-of-the-partner"}}})
+	require.NoError(t, err)
+	status := func(code int) (*gateway.API, *response.Set) {
+		api := &gateway.API{Stage: fmt.Sprint("stage-", code), Responses: gateway.Responses{Custom: map[string]gateway.Response{"DEFAULT_5XX": {Status: code}}}}
+		replies, err := response.New(api.Responses)
+		require.NoError(t, err)
+		return api, replies
+	}
+	api, replies := status(590)
+	b.Use(&httpapi.Routing{
+		Matcher: mustRoutes(t, gateway.Route{Path: "/a", Auth: gateway.AuthFunction, Authorizer: &gateway.Authorizer{Name: "a"}}), API: api, Replies: replies, Auth: rules,
+		Authorizers: authorizeFunc(func(context.Context, *event.Request) (*gateway.Caller, error) {
+			api, replies := status(591)
+			b.route(mustRoutes(t, gateway.Route{Path: "/b", Auth: gateway.AuthNone}), api, replies)
+			return &gateway.Caller{Kind: gateway.AuthFunction, APIKey: "the-key-of-the-partner"}, nil
+		}),
+	})
+	assert.Equal(t, 590, b.do("GET", "/a", nil, nil).status)
+	assert.Contains(t, seen, `"apiKeyId":"old"`)
+	assert.Contains(t, seen, `"stage":"stage-590"`)
+	assert.Equal(t, 591, b.do("GET", "/b", nil, nil).status)
 }

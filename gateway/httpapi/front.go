@@ -47,8 +47,8 @@ const (
 
 // front answers clients. One front serves all public listeners.
 type front struct {
-	routing atomic.Pointer[routing]
-	auth    *auth.Authenticator
+	// routing is the Routing in use; a request reads it once, at its beginning.
+	routing atomic.Pointer[Routing]
 	events  *event.Builder
 	invoker Invoker
 	system  *echo.Echo
@@ -56,7 +56,7 @@ type front struct {
 	login   string
 	account string
 	// plain is what holds before there are routes, and for the gateway's own endpoints at all times.
-	plain   *routing
+	plain   *Routing
 	metrics *metrics
 	log     *slog.Logger
 	access  *slog.Logger
@@ -64,19 +64,27 @@ type front struct {
 	buffers sync.Pool
 	// memory bounds what all requests hold.
 	memory *budget.Budget
-	// api is what guards all routes together, limits the tokens of throttles.
-	api         atomic.Pointer[gateway.Access]
-	limits      throttle.Set
-	authorizers Authorizers
 	// streamIdle ends a stream in which nothing moves.
 	streamIdle time.Duration
 }
 
-// routing is what routing.yml says: all of it is replaced at once.
-type routing struct {
-	matcher *route.Matcher
-	api     *gateway.API
-	replies *response.Set
+// Routing is what one configuration says of requests, and never changes. A request keeps the one that it began with: it is never
+// judged by the rules of one configuration for the route of another.
+type Routing struct {
+	// Matcher finds the routes; nil has none.
+	Matcher *route.Matcher
+	// API is what is set for all routes, Replies are the answers that the gateway gives itself.
+	API     *gateway.API
+	Replies *response.Set
+	// CORS of requests that no route matches and of the gateway's own public endpoints, nil for none.
+	CORS *gateway.CORS
+	// Throttle of all routes together, nil for none. Limits has its bucket and those of the routes.
+	Throttle *gateway.Throttle
+	Limits   *throttle.Set
+	// Auth checks tokens and keys.
+	Auth *auth.Rules
+	// Authorizers decide about routes with a Lambda authorizer; nil for none.
+	Authorizers Authorizers
 }
 
 // buffers are the memory that one request uses and gives back.
@@ -87,12 +95,8 @@ type buffers struct {
 
 func newFront(o Options) *front {
 	f := &front{
-		auth:    o.Auth,
 		events:  o.Events,
 		invoker: o.Invoker,
-
-		authorizers: o.Authorizers,
-
 		system:  newSystem(o),
 		lambda:  o.Lambda,
 		login:   o.LoginPath,
@@ -104,7 +108,7 @@ func newFront(o Options) *front {
 		streamIdle: cmp.Or(o.StreamIdle, streamIdle),
 	}
 	f.account = o.Events.AccountID()
-	f.plain = &routing{api: &gateway.API{}, replies: response.Default()}
+	f.plain = &Routing{API: &gateway.API{}, Replies: response.Default()}
 	f.routing.Store(f.plain)
 	f.metrics = newMetrics(o.Registry, f.flights.count)
 	return f
@@ -122,7 +126,7 @@ type exchange struct {
 	// sent is path as it was sent, but without the stage of the URL: path has no more than one slash at its beginning.
 	sent         string
 	sourceIP     string
-	routing      *routing
+	routing      *Routing
 	route        *gateway.Route
 	status       int
 	bytesIn      int
@@ -168,7 +172,7 @@ func (f *front) serve(x *exchange) {
 	case headerBytes(x.r) > maxHeaderBytes:
 		x.err = gateway.Errorf(gateway.CodeHeaderTooLarge, "request line and headers exceed %d bytes", maxHeaderBytes)
 	case f.own(x.r.Method, x.sent):
-		f.withDefaultCORS(x)
+		x.withDefaultCORS()
 		f.serveOwn(x)
 	case lambdaapi.Owns(x.path) && f.lambda != nil: // with slashes before it, too: no route may have it
 		f.serveLambda(x)
@@ -187,11 +191,11 @@ func (f *front) serve(x *exchange) {
 // proxy is the path of a call: match, authenticate, read, build, invoke, map, answer.
 func (f *front) proxy(x *exchange) error {
 	match, ok := x.match()
-	if x.r.Method == http.MethodOptions && f.preflight(x, match.Route) {
+	if x.r.Method == http.MethodOptions && x.preflight(match.Route) {
 		return nil
 	}
 	if !ok {
-		f.withDefaultCORS(x)
+		x.withDefaultCORS()
 		return gateway.Errorf(gateway.CodeNoRoute, "no route for %s", x.r.Method)
 	}
 	x.route = match.Route
@@ -281,13 +285,13 @@ func (x *exchange) match() (route.Match, bool) {
 	default:
 		return route.Match{}, false
 	}
-	if x.routing.matcher == nil {
+	if x.routing.Matcher == nil {
 		return route.Match{}, false
 	}
-	if x.routing.api.StageInURL {
+	if x.routing.API.StageInURL {
 		// Slashes before the stage vanish; those behind it are not in the way of a route, but events have them (recorded:
 		// rest-event-slash-before-stage and -after-stage of public test suites; localstack/localstack issue 11253).
-		below, ok := strings.CutPrefix(x.path, "/"+x.routing.api.Stage)
+		below, ok := strings.CutPrefix(x.path, "/"+x.routing.API.Stage)
 		if !ok || below != "" && below[0] != '/' {
 			return route.Match{}, false
 		}
@@ -296,7 +300,7 @@ func (x *exchange) match() (route.Match, bool) {
 		}
 		x.path = oneSlash(x.sent)
 	}
-	return x.routing.matcher.Match(x.r.Method, x.path)
+	return x.routing.Matcher.Match(x.r.Method, x.path)
 }
 
 // failure makes sure that the route's timeout and the client's leaving are recognised, whatever they broke.
@@ -326,7 +330,7 @@ func (x *exchange) request(body []byte, parameters map[string]string, caller *ga
 		Query:             x.query,
 		Body:              body,
 		Route:             x.route,
-		API:               x.routing.api,
+		API:               x.routing.API,
 		PathParameters:    parameters,
 		Caller:            caller,
 		RequestID:         x.ids.request,

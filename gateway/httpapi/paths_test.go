@@ -57,7 +57,7 @@ func TestServer_Slashes(t *testing.T) {
 		{false, "//health", "/{proxy+}", "/health", "health", "/dev//health"},
 	} {
 		api := &gateway.API{Stage: "dev", StageInURL: c.stageInURL}
-		b.SetRoutes(mustRoutes(t, routes...), api, response.Default())
+		b.route(mustRoutes(t, routes...), api, response.Default())
 		got.PathParameters = nil
 		raw := b.raw("GET " + c.sent + " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		require.True(t, strings.HasPrefix(raw, "HTTP/1.1 200 "), "%s: %s", c.sent, raw)
@@ -78,7 +78,7 @@ func TestServer_PathThatCannotBeDecoded(t *testing.T) {
 		called = true
 		return gateway.Result{Payload: []byte(`{"statusCode":200}`)}, nil
 	}))
-	b.SetRoutes(mustRoutes(t,
+	b.route(mustRoutes(t,
 		gateway.Route{Path: "/rest/{id}", Auth: gateway.AuthNone},
 		gateway.Route{Path: "/v2/{id}", Auth: gateway.AuthJWT, Payload: gateway.PayloadV2},
 		gateway.Route{Path: "/http1/{id}", Auth: gateway.AuthNone, API: gateway.APITypeHTTP},
@@ -152,7 +152,7 @@ func TestServer_RequestsOfAWSClients_GetToNoRoute(t *testing.T) {
 	}), func(o *httpapi.Options) {
 		o.Lambda = lambdaapi.New(lambdaapi.Options{AccessKeys: map[string]string{key.AccessKeyID: key.SecretAccessKey}})
 	})
-	b.SetRoutes(mustRoutes(t, gateway.Route{Path: gateway.DefaultRoute, Auth: gateway.AuthNone}, gateway.Route{Path: "/{proxy+}", Auth: gateway.AuthNone}),
+	b.route(mustRoutes(t, gateway.Route{Path: gateway.DefaultRoute, Auth: gateway.AuthNone}, gateway.Route{Path: "/{proxy+}", Auth: gateway.AuthNone}),
 		&gateway.API{}, response.Default())
 	for _, c := range []struct {
 		service, method, path, contentType string

@@ -13,7 +13,7 @@ import (
 // writeError answers x.err and notes what was answered.
 func (f *front) writeError(x *exchange) {
 	httpAPI := x.route != nil && x.route.HTTPAPI()
-	r := x.routing.replies.Reply(x.err, httpAPI, f.values(x, httpAPI))
+	r := x.routing.Replies.Reply(x.err, httpAPI, f.values(x, httpAPI))
 	h := x.w.Header()
 	for _, field := range r.Header {
 		setHeader(h, field)
@@ -39,7 +39,7 @@ func setHeader(h http.Header, field gateway.ResponseHeader) {
 
 // values are what the templates of gateway_responses can name.
 func (f *front) values(x *exchange, httpAPI bool) *response.Values {
-	stage := event.Stage(x.routing.api, httpAPI)
+	stage := event.Stage(x.routing.API, httpAPI)
 	v := &response.Values{
 		RequestID:         x.ids.request,
 		ExtendedRequestID: x.ids.extended,
@@ -54,7 +54,7 @@ func (f *front) values(x *exchange, httpAPI bool) *response.Values {
 		AccountID:         f.account,
 		APIID:             event.APIID,
 		Time:              x.start,
-		StageVariables:    x.routing.api.StageVariables,
+		StageVariables:    x.routing.API.StageVariables,
 	}
 	if x.route != nil {
 		v.ResourcePath = x.route.Path

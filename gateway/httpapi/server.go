@@ -23,8 +23,6 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/framelimit"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
-	"github.com/edge-serverless-box/esb/gateway/response"
-	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/schedule"
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
@@ -78,11 +76,10 @@ type Options struct {
 	TLS *tls.Config
 	// LoginPath is where tokens are handed out (AUTH_ENDPOINT_PATH).
 	LoginPath string
-	Auth      *auth.Authenticator
-	Events    *event.Builder
-	Invoker   Invoker
-	// Authorizers decide about routes with a Lambda authorizer; nil for none.
-	Authorizers Authorizers
+	// Auth hands them out.
+	Auth    *auth.Authenticator
+	Events  *event.Builder
+	Invoker Invoker
 	// StreamIdle ends a stream in which nothing moves. Default: 5 minutes (AWS).
 	StreamIdle time.Duration
 	// Lambda answers the paths of Lambda's API; nil for none.
@@ -203,11 +200,8 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-// SetRoutes replaces all routes, what is set for all of them, and the answers that the gateway gives itself, at once; requests that
-// have begun keep theirs.
-func (s *Server) SetRoutes(m *route.Matcher, api *gateway.API, replies *response.Set) {
-	s.front.routing.Store(&routing{matcher: m, api: api, replies: replies})
-}
+// Use makes r, and all of it at once, what requests are answered by from now on; those that have begun keep theirs.
+func (s *Server) Use(r *Routing) { s.front.routing.Store(r) }
 
 // Serve begins to answer. A listener that fails later is reported by Failed.
 func (s *Server) Serve() {

@@ -31,6 +31,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
 	"github.com/edge-serverless-box/esb/gateway/schedule"
+	"github.com/edge-serverless-box/esb/gateway/throttle"
 )
 
 const (
@@ -78,6 +79,14 @@ type box struct {
 	t       testing.TB
 	options httpapi.Options
 	log     *syncBuffer
+	// limits are of what was used last, authorizers of what guard uses next.
+	limits      *throttle.Set
+	authorizers httpapi.Authorizers
+}
+
+// route uses routes that nothing guards but what they say themselves.
+func (b *box) route(m *route.Matcher, api *gateway.API, replies *response.Set) {
+	b.Use(&httpapi.Routing{Matcher: m, API: api, Replies: replies, Auth: &auth.Rules{Authenticator: b.options.Auth}})
 }
 
 // syncBuffer is a log that may be read while it is written.
@@ -129,7 +138,7 @@ func mustOpen(t testing.TB, invoker httpapi.Invoker, change ...func(*httpapi.Opt
 	s, err := httpapi.Open(context.Background(), options)
 	require.NoError(t, err)
 	b := &box{Server: s, t: t, options: options, log: log}
-	s.SetRoutes(mustRoutes(t,
+	b.route(mustRoutes(t,
 		gateway.Route{Path: "/open", Auth: gateway.AuthNone},
 		gateway.Route{Path: "/open/{proxy+}", Auth: gateway.AuthNone},
 		gateway.Route{Path: "/fast", Auth: gateway.AuthNone, Timeout: 50 * time.Millisecond},
@@ -501,10 +510,10 @@ func TestServer_ClientLeaves_InvocationIsCancelled(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(b.log.String(), `"status":499`) }, patience, time.Millisecond)
 }
 
-func TestServer_SetRoutes_TakesEffectAtOnce(t *testing.T) {
+func TestServer_Use_TakesEffectAtOnce(t *testing.T) {
 	b := mustOpen(t, returning(`{}`))
 	assert.Equal(t, 404, b.do("GET", "/new", nil, nil).status)
-	b.SetRoutes(mustRoutes(t, gateway.Route{Path: "/new", Auth: gateway.AuthNone}), &gateway.API{}, response.Default())
+	b.route(mustRoutes(t, gateway.Route{Path: "/new", Auth: gateway.AuthNone}), &gateway.API{}, response.Default())
 	assert.Equal(t, 200, b.do("GET", "/new", nil, nil).status)
 	assert.Equal(t, 404, b.do("GET", "/open", nil, nil).status)
 }
@@ -577,7 +586,8 @@ func TestServer_Shutdown_BreaksWhatTakesTooLong(t *testing.T) {
 	}))
 	s, err := httpapi.Open(context.Background(), options)
 	require.NoError(t, err)
-	s.SetRoutes(mustRoutes(t, gateway.Route{Path: "/open", Auth: gateway.AuthNone}), &gateway.API{}, response.Default())
+	s.Use(&httpapi.Routing{Matcher: mustRoutes(t, gateway.Route{Path: "/open", Auth: gateway.AuthNone}), API: &gateway.API{}, Replies: response.Default(),
+		Auth: &auth.Rules{Authenticator: options.Auth}})
 	s.Serve()
 	left := make(chan struct{})
 	go func() {
@@ -732,7 +742,7 @@ func TestServer_GatewayResponses_AreOfTheAPI(t *testing.T) {
 	}}
 	replies, err := response.New(api.Responses)
 	require.NoError(t, err)
-	b.SetRoutes(mustRoutes(t, gateway.Route{Path: "/a", Auth: gateway.AuthNone}, gateway.Route{Path: "/key", Auth: gateway.AuthAPIKey}), api, replies)
+	b.route(mustRoutes(t, gateway.Route{Path: "/a", Auth: gateway.AuthNone}, gateway.Route{Path: "/key", Auth: gateway.AuthAPIKey}), api, replies)
 
 	got := b.do("GET", "/dev/nowhere", nil, nil)
 	assert.Equal(t, 418, got.status)

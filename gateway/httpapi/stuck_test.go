@@ -58,7 +58,7 @@ func TestStream_StuckClient_IsNotOneThatLeft(t *testing.T) {
 		f := newFront(Options{LoginPath: "/login", Auth: a, Events: event.NewBuilder("123456789012"), Invoker: writesOnce{}, Registry: prometheus.NewRegistry(), Logger: logger, AccessLogger: logger})
 		m, err := route.New([]gateway.Route{{Path: "/s", Auth: gateway.AuthNone, Stream: true, Timeout: time.Hour, Payload: gateway.PayloadV1, Function: &gateway.Function{Name: "f"}}})
 		require.NoError(t, err)
-		f.routing.Store(&routing{matcher: m, api: &gateway.API{}, replies: response.Default()})
+		f.routing.Store(&Routing{Matcher: m, API: &gateway.API{}, Replies: response.Default(), Auth: &auth.Rules{Authenticator: a}})
 		ctx, leave := context.WithCancel(t.Context())
 		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/s", nil)
 		w := &endedClient{httptest.NewRecorder(), cause, leave}

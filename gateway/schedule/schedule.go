@@ -49,19 +49,24 @@ type Scheduler struct {
 	opts   Options
 	cancel context.CancelFunc
 	ended  chan struct{}
-	// changed wakes the loop after Apply. It has room for one.
+	// changed wakes the loop after Use. It has room for one.
 	changed chan struct{}
 
 	// mu guards all below, and what entries point to. It is not held while an event is handed over.
-	mu sync.Mutex
+	mu  sync.Mutex
+	set Set
+	// kept is what the file said, until the first Use.
+	kept map[string]record
+	// dirty says that the file is not what entries say.
+	dirty bool
+}
+
+// Set are the schedules of one configuration.
+type Set struct {
 	// entries by name of the schedule; the disabled ones are off.
 	entries map[string]*entry
 	off     []gateway.Schedule
 	offOf   map[string]string // function of a disabled schedule
-	// kept is what the file said, until the first Apply.
-	kept map[string]record
-	// dirty says that the file is not what entries say.
-	dirty bool
 }
 
 // entry is one enabled schedule.
@@ -93,7 +98,7 @@ type State struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// Open reads the file and starts the scheduler, which has nothing to do until Apply.
+// Open reads the file and starts the scheduler, which has nothing to do until Use.
 func Open(o Options) (*Scheduler, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -114,37 +119,40 @@ func Open(o Options) (*Scheduler, error) {
 	return s, nil
 }
 
-// Apply makes the schedules of these functions the current ones, all at once. A schedule whose name, function, expression
-// and time zone stay goes on; any other begins now.
-func (s *Scheduler) Apply(functions map[string]*gateway.Function) error {
-	entries := make(map[string]*entry)
-	var off []gateway.Schedule
-	offOf := make(map[string]string)
+// Compile returns the schedules of functions. Its error says which expression is wrong.
+func Compile(functions map[string]*gateway.Function) (*Set, error) {
+	set := &Set{entries: make(map[string]*entry), offOf: make(map[string]string)}
 	for _, fn := range functions {
 		for _, spec := range fn.Schedules {
 			if !spec.Enabled {
-				off = append(off, spec)
-				offOf[spec.Name] = fn.Name
+				set.off = append(set.off, spec)
+				set.offOf[spec.Name] = fn.Name
 				continue
 			}
 			expr, err := Parse(spec.Expression, spec.Timezone)
 			if err != nil {
-				return fmt.Errorf("schedule %s of function %s: %w", spec.Name, fn.Name, err)
+				return nil, fmt.Errorf("schedule %s of function %s: %w", spec.Name, fn.Name, err)
 			}
-			entries[spec.Name] = &entry{
+			set.entries[spec.Name] = &entry{
 				record: record{Function: fn.Name, Expression: spec.Expression, Timezone: spec.Timezone},
 				fn:     fn, spec: spec, expr: expr,
 			}
 		}
 	}
+	return set, nil
+}
+
+// Use makes next the current schedules, all at once; a Set is used once. A schedule whose name, function, expression and time
+// zone stay goes on; any other begins now.
+func (s *Scheduler) Use(next *Set) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, e := range entries {
+	for name, e := range next.entries {
 		// The same object goes on: a tick of it may be on its way.
-		if old, ok := s.entries[name]; ok && old.same(e.record) {
+		if old, ok := s.set.entries[name]; ok && old.same(e.record) {
 			old.fn, old.spec = e.fn, e.spec
-			entries[name] = old
+			next.entries[name] = old
 			continue
 		}
 		if kept, ok := s.kept[name]; ok && kept.same(e.record) {
@@ -159,20 +167,19 @@ func (s *Scheduler) Apply(functions map[string]*gateway.Function) error {
 			s.opts.Logger.Warn("a schedule never fires any more", "schedule", name, "function", e.Function, "expression", e.Expression)
 		}
 	}
-	s.entries, s.off, s.offOf, s.kept, s.dirty = entries, off, offOf, nil, true
+	s.set, s.kept, s.dirty = *next, nil, true
 	select {
 	case s.changed <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // Snapshot returns all schedules by name.
 func (s *Scheduler) Snapshot() []State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	states := make([]State, 0, len(s.entries)+len(s.off))
-	for name, e := range s.entries {
+	states := make([]State, 0, len(s.set.entries)+len(s.set.off))
+	for name, e := range s.set.entries {
 		state := State{
 			Name: name, Function: e.Function, Expression: e.Expression, Timezone: e.Timezone, Enabled: true,
 			LastRequestID: e.Request, Problem: e.problem,
@@ -185,8 +192,8 @@ func (s *Scheduler) Snapshot() []State {
 		}
 		states = append(states, state)
 	}
-	for _, spec := range s.off {
-		states = append(states, State{Name: spec.Name, Function: s.offOf[spec.Name], Expression: spec.Expression, Timezone: spec.Timezone})
+	for _, spec := range s.set.off {
+		states = append(states, State{Name: spec.Name, Function: s.set.offOf[spec.Name], Expression: spec.Expression, Timezone: spec.Timezone})
 	}
 	slices.SortFunc(states, func(a, b State) int { return cmp.Compare(a.Name, b.Name) })
 	return states
@@ -245,7 +252,7 @@ func (s *Scheduler) fire(ctx context.Context) time.Duration {
 	wake := longestSleep
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range s.entries {
+	for _, e := range s.set.entries {
 		at := e.next
 		if e.tries > 0 && e.retry.After(at) {
 			at = e.retry
@@ -263,7 +270,7 @@ func (s *Scheduler) due() []due {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []due
-	for name, e := range s.entries {
+	for name, e := range s.set.entries {
 		before := e.Rewound
 		from := e.from(now)
 		if !e.Rewound.Equal(before) {
@@ -368,8 +375,8 @@ func (s *Scheduler) save() error {
 		s.mu.Unlock()
 		return nil
 	}
-	records := make(map[string]record, len(s.entries))
-	for name, e := range maps.All(s.entries) {
+	records := make(map[string]record, len(s.set.entries))
+	for name, e := range maps.All(s.set.entries) {
 		records[name] = e.record
 	}
 	s.dirty = false

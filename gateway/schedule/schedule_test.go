@@ -114,7 +114,7 @@ func TestScheduler_Tick_HandsOverEventBridgesEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(one("cron(0 18 ? * MON-FRI *)")))
+		require.NoError(t, apply(s, one("cron(0 18 ? * MON-FRI *)")))
 		sleep(65 * time.Hour) // from Saturday to Monday 17:00
 		require.Empty(t, b.queue.taken())
 		sleep(time.Hour)
@@ -142,7 +142,7 @@ func TestScheduler_Input_ReplacesTheEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(functions(gateway.Schedule{Name: "n", Expression: "rate(1 minute)", Input: []byte(`{"a":1}`), Enabled: true})))
+		require.NoError(t, apply(s, functions(gateway.Schedule{Name: "n", Expression: "rate(1 minute)", Input: []byte(`{"a":1}`), Enabled: true})))
 		sleep(time.Minute)
 		calls := b.queue.taken()
 		require.Len(t, calls, 1)
@@ -156,12 +156,12 @@ func TestScheduler_Rate_CountsFromWhenItWasFirstSeen_AlsoOverARestart(t *testing
 		b := newBox(t)
 		sleep(10 * time.Second)
 		s := b.open()
-		require.NoError(t, s.Apply(one("rate(5 minutes)")))
+		require.NoError(t, apply(s, one("rate(5 minutes)")))
 		sleep(11 * time.Minute)
 		require.NoError(t, s.Close())
 		assert.Equal(t, []string{"01-01 00:05:10", "01-01 00:10:10"}, eventTimes(t, b.queue.taken()))
 		s = b.open()
-		require.NoError(t, s.Apply(one("rate(5 minutes)")))
+		require.NoError(t, apply(s, one("rate(5 minutes)")))
 		sleep(5 * time.Minute)
 		assert.Equal(t, []string{"01-01 00:15:10"}, eventTimes(t, b.queue.taken()))
 		require.NoError(t, s.Close())
@@ -172,14 +172,14 @@ func TestScheduler_MissedTicks_RunOnceAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 * * * ? *)")))
 		sleep(time.Hour + time.Minute)
 		require.NoError(t, s.Close())
 		assert.Equal(t, []string{"01-01 01:00:00"}, eventTimes(t, b.queue.taken()))
 
 		sleep(5 * time.Hour) // the box is off
 		s = b.open()
-		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 * * * ? *)")))
 		synctest.Wait()
 		assert.Equal(t, []string{"01-01 06:00:00"}, eventTimes(t, b.queue.taken()))
 		sleep(time.Hour)
@@ -189,7 +189,7 @@ func TestScheduler_MissedTicks_RunOnceAfterARestart(t *testing.T) {
 
 		// Nothing was missed this time.
 		s = b.open()
-		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 * * * ? *)")))
 		sleep(time.Minute)
 		assert.Empty(t, b.queue.taken())
 		require.NoError(t, s.Close())
@@ -200,7 +200,7 @@ func TestScheduler_StateLost_TheSameTickHasTheSameRequestID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 * * * ? *)")))
 		sleep(time.Minute)
 		before, err := os.ReadFile(b.path)
 		require.NoError(t, err)
@@ -209,7 +209,7 @@ func TestScheduler_StateLost_TheSameTickHasTheSameRequestID(t *testing.T) {
 		// As after a kill between the queue's answer and the write.
 		require.NoError(t, os.WriteFile(b.path, before, 0o600))
 		s = b.open()
-		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 * * * ? *)")))
 		synctest.Wait()
 		sleep(time.Hour)
 		require.NoError(t, s.Close())
@@ -231,7 +231,7 @@ func TestScheduler_QueueRefuses_TheTickIsTriedAgain_AndLaterTicksBecomeOne(t *te
 			return gateway.Errorf(gateway.CodeUnavailable, "disk full")
 		}
 		s := b.open()
-		require.NoError(t, s.Apply(one("rate(1 minute)")))
+		require.NoError(t, apply(s, one("rate(1 minute)")))
 		sleep(90 * time.Second)
 		require.Greater(t, b.queue.tries, 3)
 		states := s.Snapshot()
@@ -253,7 +253,7 @@ func TestScheduler_EventThatNeverFits_IsDroppedOnce(t *testing.T) {
 		b := newBox(t)
 		b.queue.fail = func(int) error { return gateway.Errorf(gateway.CodeTooLarge, "too large") }
 		s := b.open()
-		require.NoError(t, s.Apply(one("rate(1 hour)")))
+		require.NoError(t, apply(s, one("rate(1 hour)")))
 		sleep(90 * time.Minute)
 		assert.Equal(t, 1, b.queue.tries)
 		require.NoError(t, s.Close())
@@ -270,7 +270,7 @@ func TestScheduler_OneScheduleThatFails_DoesNotStopTheOthers(t *testing.T) {
 			return nil
 		}
 		s := b.open()
-		require.NoError(t, s.Apply(functions(
+		require.NoError(t, apply(s, functions(
 			gateway.Schedule{Name: "a", Expression: "rate(1 hour)", Enabled: true},
 			gateway.Schedule{Name: "b", Expression: "rate(1 hour)", Enabled: true})))
 		sleep(time.Hour)
@@ -290,14 +290,14 @@ func TestScheduler_Reload_KeepsWhatStays_AndBeginsWhatIsNew(t *testing.T) {
 				gateway.Schedule{Name: "stays", Expression: "rate(10 minutes)", Enabled: true},
 				gateway.Schedule{Name: "other", Expression: second, Enabled: enabled})
 		}
-		require.NoError(t, s.Apply(two("rate(10 minutes)", true)))
+		require.NoError(t, apply(s, two("rate(10 minutes)", true)))
 		sleep(7 * time.Minute)
-		require.NoError(t, s.Apply(two("rate(4 minutes)", true)))
+		require.NoError(t, apply(s, two("rate(4 minutes)", true)))
 		sleep(3 * time.Minute)
 		assert.Equal(t, []string{"01-01 00:10:00"}, eventTimes(t, b.queue.taken()), "stays")
 		sleep(time.Minute)
 		assert.Equal(t, []string{"01-01 00:11:00"}, eventTimes(t, b.queue.taken()), "other, 4 minutes after the change")
-		require.NoError(t, s.Apply(two("rate(4 minutes)", false)))
+		require.NoError(t, apply(s, two("rate(4 minutes)", false)))
 		sleep(8 * time.Minute)
 		assert.Empty(t, b.queue.taken(), "disabled")
 		states := s.Snapshot()
@@ -306,10 +306,10 @@ func TestScheduler_Reload_KeepsWhatStays_AndBeginsWhatIsNew(t *testing.T) {
 		assert.Nil(t, states[0].Next)
 		assert.Equal(t, "2000-01-01T00:20:00Z", states[1].Next.Format(time.RFC3339))
 		assert.Equal(t, "2000-01-01T00:10:00Z", states[1].Last.Format(time.RFC3339))
-		require.NoError(t, s.Apply(two("rate(4 minutes)", true)))
+		require.NoError(t, apply(s, two("rate(4 minutes)", true)))
 		sleep(time.Minute)
 		assert.Equal(t, []string{"01-01 00:20:00"}, eventTimes(t, b.queue.taken()), "what was missed while disabled does not run")
-		require.NoError(t, s.Apply(nil))
+		require.NoError(t, apply(s, nil))
 		sleep(time.Hour)
 		assert.Empty(t, b.queue.taken(), "all removed")
 		require.NoError(t, s.Close())
@@ -320,7 +320,7 @@ func TestScheduler_ClockSetForward_IsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 * * * ? *)")))
 		sleep(time.Second)
 		b.offset.Store(int64(30 * time.Hour))
 		sleep(10 * time.Second)
@@ -333,7 +333,7 @@ func TestScheduler_ClockSetBackALittle_RunsNoTickTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(one("cron(0 * * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 * * * ? *)")))
 		sleep(time.Hour + time.Minute)
 		require.Len(t, b.queue.taken(), 1)
 		b.offset.Store(int64(-10 * time.Minute))
@@ -350,14 +350,14 @@ func TestScheduler_ClockSetBackFar_GoesOn_AndRunsNothingTwiceWhenItIsRightAgain(
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(one("cron(0 6 * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 6 * * ? *)")))
 		sleep(7 * time.Hour)
 		require.Equal(t, []string{"01-01 06:00:00"}, eventTimes(t, b.queue.taken()))
 		require.NoError(t, s.Close())
 
 		b.offset.Store(int64(-20 * 365 * 24 * time.Hour))
 		s = b.open()
-		require.NoError(t, s.Apply(one("cron(0 6 * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 6 * * ? *)")))
 		sleep(time.Minute)
 		assert.Empty(t, b.queue.taken())
 		sleep(24 * time.Hour)
@@ -366,7 +366,7 @@ func TestScheduler_ClockSetBackFar_GoesOn_AndRunsNothingTwiceWhenItIsRightAgain(
 
 		b.offset.Store(int64(-24*time.Hour + time.Minute))
 		s = b.open()
-		require.NoError(t, s.Apply(one("cron(0 6 * * ? *)")))
+		require.NoError(t, apply(s, one("cron(0 6 * * ? *)")))
 		sleep(time.Minute)
 		assert.Empty(t, b.queue.taken(), "it ran before the clock was wrong")
 		sleep(24 * time.Hour)
@@ -380,7 +380,7 @@ func TestOpen_BrokenFile_IsPutAside(t *testing.T) {
 		b := newBox(t)
 		require.NoError(t, os.WriteFile(b.path, []byte("{"), 0o600))
 		s := b.open()
-		require.NoError(t, s.Apply(one("rate(1 minute)")))
+		require.NoError(t, apply(s, one("rate(1 minute)")))
 		sleep(time.Minute)
 		assert.Len(t, b.queue.taken(), 1)
 		require.NoError(t, s.Close())
@@ -393,7 +393,7 @@ func TestScheduler_DiskFull_GoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		s := b.open()
-		require.NoError(t, s.Apply(one("rate(1 minute)")))
+		require.NoError(t, apply(s, one("rate(1 minute)")))
 		synctest.Wait()
 		// A folder in its place cannot be replaced by a file.
 		require.NoError(t, os.Remove(b.path))
@@ -405,4 +405,14 @@ func TestScheduler_DiskFull_GoesOn(t *testing.T) {
 		assert.FileExists(t, b.path)
 		require.NoError(t, s.Close())
 	})
+}
+
+// apply makes the schedules of functions the current ones.
+func apply(s *schedule.Scheduler, functions map[string]*gateway.Function) error {
+	set, err := schedule.Compile(functions)
+	if err != nil {
+		return err
+	}
+	s.Use(set)
+	return nil
 }

@@ -4,8 +4,6 @@ package throttle
 
 import (
 	"math"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -13,12 +11,10 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
-// Set holds the bucket of each throttle. It is safe for concurrent use.
+// Set holds the bucket of each throttle of one configuration. It is safe for concurrent use; nil has none.
 type Set struct {
-	// buckets by Throttle.ID; the map never changes once it is stored.
-	buckets atomic.Pointer[map[string]*bucket]
-	// mu lets one Apply run at a time.
-	mu sync.Mutex
+	// buckets by Throttle.ID; the map never changes.
+	buckets map[string]*bucket
 }
 
 type bucket struct {
@@ -26,32 +22,37 @@ type bucket struct {
 	limiter  *rate.Limiter
 }
 
-// Apply makes throttles the current ones. A bucket whose throttle has not changed keeps what is in it; others begin full.
-func (s *Set) Apply(throttles []*gateway.Throttle) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := make(map[string]*bucket, len(throttles))
-	old := s.buckets.Load()
-	for _, t := range throttles {
-		if old != nil {
-			if b := (*old)[t.ID]; b != nil && b.throttle == *t {
-				next[t.ID] = b
-				continue
-			}
-		}
-		next[t.ID] = &bucket{throttle: *t, limiter: rate.NewLimiter(rate.Limit(t.Rate), t.Burst)}
+// Compile returns the Set of the throttles of access and of routes. It shares the buckets whose throttles have not changed with
+// the Set before, nil for none: a reload neither fills nor empties them. Others begin full.
+func Compile(access gateway.Access, routes []gateway.Route, before *Set) *Set {
+	s := &Set{buckets: make(map[string]*bucket)}
+	s.add(access.Throttle, before)
+	for i := range routes {
+		s.add(routes[i].Throttle, before)
 	}
-	s.buckets.Store(&next)
+	return s
+}
+
+func (s *Set) add(t *gateway.Throttle, before *Set) {
+	if t == nil {
+		return
+	}
+	if before != nil {
+		if b := before.buckets[t.ID]; b != nil && b.throttle == *t {
+			s.buckets[t.ID] = b
+			return
+		}
+	}
+	s.buckets[t.ID] = &bucket{throttle: *t, limiter: rate.NewLimiter(rate.Limit(t.Rate), t.Burst)}
 }
 
 // Allow takes one token for a request at now. Its error has CodeRouteThrottled, and says when the next token is there. A
-// throttle that Apply does not know any more allows everything: the request was matched by routes that were just replaced.
+// throttle that is not of the Set holds nobody back.
 func (s *Set) Allow(t *gateway.Throttle, now time.Time) error {
-	buckets := s.buckets.Load()
-	if buckets == nil {
+	if s == nil {
 		return nil
 	}
-	b := (*buckets)[t.ID]
+	b := s.buckets[t.ID]
 	if b == nil || b.limiter.AllowN(now, 1) {
 		return nil
 	}
