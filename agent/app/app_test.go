@@ -273,9 +273,14 @@ func (b *box) destroy(t *testing.T, id string) {
 // invoke posts to a worker and decodes its answer.
 func invoke(t *testing.T, w *agentv1.WorkerInfo) map[string]any {
 	t.Helper()
+	return invokeWith(t, w, "{}")
+}
+
+func invokeWith(t *testing.T, w *agentv1.WorkerInfo, event string) map[string]any {
+	t.Helper()
 	url := fmt.Sprintf("http://%s:%d/2015-03-31/functions/function/invocations", w.GetIpAddress(), w.GetPort())
 	client := http.Client{Timeout: patience}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(event))
 	require.NoError(t, err)
 	req.Header.Set("X-Esb-Container-Id", w.GetId())
 	resp, err := client.Do(req)
@@ -523,6 +528,19 @@ func TestAgent(t *testing.T) {
 		assert.Regexp(t, "^(-1|max)", read())
 		assert.Equal(t, "7", invoke(t, w)["env"].(map[string]any)["AWS_LAMBDA_FUNCTION_TIMEOUT"])
 		assert.Eventually(t, func() bool { return strings.HasPrefix(read(), "7235") }, patience, 10*time.Millisecond)
+		b.destroy(t, w.GetId())
+	})
+
+	t.Run("a new life of the function's process has all the CPU for its init, and then the quota again", func(t *testing.T) {
+		r := request(supervised, map[string]string{"MODE": "boosted"})
+		w := b.ensure(t, r)
+		quota := quotaOf(s, w.GetId())
+		limited := func() bool { return strings.HasPrefix(quota(), "7235") }
+		for range 3 {
+			assert.Equal(t, true, invoke(t, w)["boosted"])
+			require.Eventually(t, limited, patience, 10*time.Millisecond)
+			assert.Equal(t, "Runtime.ExitError", invokeWith(t, w, `"exit"`)["errorType"])
+		}
 		b.destroy(t, w.GetId())
 	})
 

@@ -172,14 +172,22 @@ func (h *Hierarchy) Create(id string) ([]Folder, error) {
 // SetQuota limits a container to the CPU time that comes with memoryMB.
 func (h *Hierarchy) SetQuota(id string, memoryMB int) error {
 	quota := strconv.FormatInt(Quota(memoryMB), 10)
+	return h.limit(id, quota, quota)
+}
+
+// LiftQuota lets a container have all the CPU time that nobody else asks for: its shares hold on.
+func (h *Hierarchy) LiftQuota(id string) error { return h.limit(id, "max", "-1") }
+
+// limit sets the quota of the CPU, in the words of either version of cgroups.
+func (h *Hierarchy) limit(id, v2, v1 string) error {
 	period := strconv.Itoa(quotaPeriod)
 	var err error
 	if h.unified {
-		err = write(filepath.Join(h.dir("", id), "cpu.max"), quota+" "+period)
+		err = write(filepath.Join(h.dir("", id), "cpu.max"), v2+" "+period)
 	} else {
 		dir := h.dir("cpu", id)
 		if err = write(filepath.Join(dir, "cpu.cfs_period_us"), period); err == nil {
-			err = write(filepath.Join(dir, "cpu.cfs_quota_us"), quota)
+			err = write(filepath.Join(dir, "cpu.cfs_quota_us"), v1)
 		}
 	}
 	if err != nil {

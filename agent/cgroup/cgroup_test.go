@@ -118,12 +118,16 @@ func TestSetQuota_FollowsMemory(t *testing.T) {
 	require.NoError(t, h.SetQuota(id, 1769))
 	assert.Equal(t, "100000", mustRead(t, root, "cpu/esb-x", id, "cpu.cfs_period_us"))
 	assert.Equal(t, "100000", mustRead(t, root, "cpu/esb-x", id, "cpu.cfs_quota_us"))
+	require.NoError(t, h.LiftQuota(id))
+	assert.Equal(t, "-1", mustRead(t, root, "cpu/esb-x", id, "cpu.cfs_quota_us")[:2])
 
 	root = mustTree(t, treeV2())
 	h, err = Open(root, "esb-x")
 	require.NoError(t, err)
 	require.NoError(t, h.SetQuota(id, 128))
 	assert.Equal(t, "7235 100000", mustRead(t, root, "esb-x", id, "cpu.max")[:11])
+	require.NoError(t, h.LiftQuota(id))
+	assert.Equal(t, "max 100000", mustRead(t, root, "esb-x", id, "cpu.max")[:10])
 }
 
 func TestQuotaAndShares_KeepTheKernelsMinimum(t *testing.T) {

@@ -388,7 +388,6 @@ func hostname(id string) string { return "lambda-" + shortID(id) }
 
 // listen hears what a container's lambda-init says; ready may be called more than once.
 func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
-	var once sync.Once
 	return notify.Listen(filepath.Join(r.notifyDir(rec.ID), notifyName), rec.firstID, func(m notify.Message) {
 		if lines, ok := m.LogLost(); ok {
 			r.log.Warn("log lines of a container were lost: its file could not be written, or took too long", "container_id", rec.ID,
@@ -398,9 +397,14 @@ func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
 		switch m {
 		case notify.Ready:
 			ready()
+		case notify.InitStart:
+			// All the CPU there is, as AWS gives the init phase. A new life of the function's process needs it as the first one did:
+			// with the quota of a small function, imports of a second take longer than an init may.
+			if err := r.groups.LiftQuota(rec.ID); err != nil {
+				r.log.Warn("container has its CPU quota in its init phase, too", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
+			}
 		case notify.InitOK, notify.InitError:
-			// Until here it had all the CPU there was, as AWS gives the init phase. Once: what is said again changes nothing.
-			once.Do(func() { r.setQuota(rec) })
+			r.setQuota(rec)
 		}
 	})
 }

@@ -26,6 +26,7 @@ func Exec(environ, command []string) error {
 	if err := setLimits(cfg); err != nil {
 		return err
 	}
+	dumpNoMemory()
 	path, err := exec.LookPath(command[0])
 	if err != nil {
 		return fmt.Errorf("the entrypoint cannot be executed: %w", err)

@@ -95,6 +95,8 @@ type outcome struct {
 	waited bool
 	// reset is why the process is gone, else empty.
 	reset string
+	// spoilt says that the container must not serve any more.
+	spoilt bool
 	// streamed says that the head of the answer, and a part of its body, are sent.
 	streamed bool
 	// fault is the line that explains a failure to the function's owner, without the request id.

@@ -120,7 +120,7 @@ func (s *Supervisor) passOn(i *instance, inv *invocation, st *stream, out outcom
 		h["Content-Type"] = []string{"application/octet-stream"}
 	}
 	h[headerResponseMode] = []string{modeStreaming}
-	h["Trailer"] = []string{trailerErrorType, trailerErrorBody, headerReset, headerLogResult}
+	h["Trailer"] = []string{trailerErrorType, trailerErrorBody, headerReset, headerSpoilt, headerLogResult}
 	writeFacts(h, inv, &out)
 	w.WriteHeader(http.StatusOK)
 	_ = http.NewResponseController(w).Flush()
@@ -187,9 +187,7 @@ func writeTrailers(h http.Header, inv *invocation, out *outcome, tail []byte) {
 		h[trailerErrorType] = []string{trailerValue(out.errorType)}
 		h[trailerErrorBody] = []string{base64.StdEncoding.EncodeToString(body)}
 	}
-	if out.reset != "" {
-		h[headerReset] = []string{out.reset}
-	}
+	writeReset(h, out)
 	if inv.wantTail {
 		h[headerLogResult] = []string{base64.StdEncoding.EncodeToString(tail)}
 	}

@@ -38,6 +38,9 @@ type Supervisor struct {
 	busy atomic.Bool
 	// initialising is true while the init at start goes on.
 	initialising atomic.Bool
+	// spoilt says that a process of an earlier life could not be killed: nothing is started beside it, and the sandbox serves
+	// no more.
+	spoilt atomic.Bool
 	// turn is held by whoever drives the function process: an invocation until its last log line is written, the
 	// init at start, the clean-up after an exit. It guards initSpent, oomKills and the replacement of instance.
 	turn chan struct{}
@@ -56,6 +59,7 @@ type Supervisor struct {
 // Open binds the worker endpoint and opens what lambda-init reads and writes; nothing is served before Run. Log
 // lines go to out.
 func Open(cfg Config, out io.Writer) (*Supervisor, error) {
+	dumpNoMemory()
 	// Before any process of the function is there: memory, environment and descriptors of this one are closed to them
 	// (proc(5), ptrace(2)), whatever user they are. What is started by exec is as it always is.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -105,36 +109,6 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 		ErrorLog:          log.New(serverErrors{s.journal}, "", 0),
 	}
 	return s, nil
-}
-
-// lockedBytes is how much memory a function may lock (AWS: recorded, RLIMIT_MEMLOCK).
-const lockedBytes = 64 << 10
-
-// setLimits lowers the limits of this process and its children to come.
-func setLimits(cfg Config) error {
-	for _, l := range []struct {
-		key      string
-		resource int
-		limit    int
-	}{{"ESB_INIT_NOFILE", unix.RLIMIT_NOFILE, cfg.Files}, {"ESB_INIT_NPROC", unix.RLIMIT_NPROC, cfg.Processes}} {
-		if l.limit == 0 {
-			continue
-		}
-		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: uint64(l.limit), Max: uint64(l.limit)}); err != nil {
-			return fmt.Errorf("set a limit (%s=%d): %w", l.key, l.limit, err)
-		}
-	}
-	var locked syscall.Rlimit
-	if err := syscall.Getrlimit(unix.RLIMIT_MEMLOCK, &locked); err != nil {
-		return fmt.Errorf("read the limit of locked memory: %w", err)
-	}
-	if cfg.Files == 0 || locked.Max <= lockedBytes {
-		return nil // it is no container of the agent's, or bound already
-	}
-	if err := syscall.Setrlimit(unix.RLIMIT_MEMLOCK, &syscall.Rlimit{Cur: lockedBytes, Max: lockedBytes}); err != nil {
-		return fmt.Errorf("set the limit of locked memory: %w", err)
-	}
-	return nil
 }
 
 // Addr is the address of the worker endpoint.
@@ -271,104 +245,10 @@ func (s *Supervisor) fault(message string) {
 	s.journal.platform(typeFault, "ERROR", message, nil)
 }
 
-var errClosing = errors.New("the container is shutting down")
-
-// initError says why an init phase has failed.
-type initError struct {
-	answer answer // of the runtime, when it posted one
-	err    error  // the process could not be started
-	status *syscall.WaitStatus
-	// extension is set when one has failed.
-	extension *extensionError
-	exitType  string // of status
-	timedOut  bool
-	oom       bool
-	after     time.Duration
-}
-
-// initAtOnce is the init phase of a container that is not on standby. It gives the turn back.
-func (s *Supervisor) initAtOnce() {
-	defer func() { <-s.turn }()
-	_, failed := s.init(s.cfg.InitLimit, phaseInit)
-	s.initialising.Store(false)
-	if failed == nil {
-		return
-	}
-	// As AWS does it: the first invocation tries again and reports what comes of that.
-	s.initSpent = true
-	if !failed.timedOut {
-		switch {
-		case failed.extension != nil:
-			s.fault("Error: " + failed.extension.message)
-		case failed.status != nil:
-			s.fault("Error: " + exitMessage(*failed.status))
-		}
-		s.fault("INIT_REPORT " + initReport(failed.after, phaseInit, "error", s.initOutcome(&invocation{}, failed).errorType))
-	}
-}
-
-// init starts the function's process and waits until it asks for an invocation. When it fails, nothing is left of
-// the process; phase is for the line that says so. The caller holds the turn.
-func (s *Supervisor) init(limit time.Duration, phase string) (*instance, *initError) {
-	s.tell(notifyInitStart)
-	began := time.Now()
-	i, err := s.startInstance()
-	if err != nil {
-		s.tell(notifyInitError)
-		return nil, &initError{err: err, after: time.Since(began)}
-	}
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	e := &initError{}
-	registered, reason := i.registered, reasonFailure
-	for again := true; again; {
-		again = false
-		select {
-		case <-registered:
-			registered, again = nil, true
-			if err := i.startRuntime(); err != nil {
-				e.err, again = err, false
-			}
-		case <-i.ready:
-			took := i.readyAt.Sub(i.startedAt)
-			i.telemetry.platform("platform.initRuntimeDone", initDoneRecord())
-			i.telemetry.platform("platform.initReport", initReportRecord(took))
-			if s.journal.json {
-				s.journal.event(typeInit, "platform.initRuntimeDone", loglevel.Debug, initDoneRecord(), nil)
-				s.journal.event(typeInit, "platform.initReport", loglevel.Debug, initReportRecord(took), nil)
-			}
-			s.tellExtensions(i)
-			i.telemetry.settle()
-			s.tell(notifyInitOK)
-			return i, nil
-		case <-i.failed:
-			e.answer = i.initError
-			wait(i.exited, lastWords) // a runtime usually ends by itself now, and may have something to say
-		case <-i.broken:
-			e.extension = &i.downfall
-		case <-i.exited:
-			// It may have said why just before.
-			i.settle()
-			select {
-			case <-i.failed:
-				e.answer = i.initError
-			default:
-				e.status, e.exitType = &i.status, i.exitType()
-				e.oom = s.memory.oomKills() > s.oomKills
-			}
-		case <-t.C:
-			e.timedOut, reason = true, reasonTimeout
-		}
-	}
-	e.after = time.Since(began)
-	s.tellExtensions(i)
-	s.discard(i, reason)
-	s.tell(notifyInitError)
-	if e.timedOut {
-		s.fault("INIT_REPORT " + initReport(e.after, phase, "timeout", ""))
-	}
-	return nil, e
-}
+var (
+	errClosing = errors.New("the container is shutting down")
+	errSpoilt  = errors.New("a process of the function cannot be killed")
+)
 
 // tellExtensions logs what became of the extensions.
 func (s *Supervisor) tellExtensions(i *instance) {
@@ -388,6 +268,9 @@ func (s *Supervisor) startInstance() (*instance, error) {
 	defer s.mu.Unlock()
 	if s.closing {
 		return nil, errClosing
+	}
+	if s.spoilt.Load() {
+		return nil, errSpoilt
 	}
 	i, err := startInstance(&s.cfg, s.processes, s.journal)
 	if err != nil {
@@ -420,10 +303,11 @@ func (s *Supervisor) startInstance() (*instance, error) {
 }
 
 // discard ends the function's process, the extensions, and everything that they started; reason is what extensions are
-// told. The caller holds the turn.
+// told. None of them is left when it returns, or the sandbox is spoilt. The caller holds the turn.
 func (s *Supervisor) discard(i *instance, reason string) {
 	if !i.close(reason) {
-		s.fault("A process of the function cannot be killed: it waits in the kernel")
+		s.spoilt.Store(true)
+		s.fault("A process of the function cannot be killed: it waits in the kernel; this container serves no more")
 	}
 	s.journal.setTap(nil)
 	s.mu.Lock()
@@ -476,74 +360,28 @@ func (s *Supervisor) start(inv *invocation) {
 	s.journal.platform(typeStart, "INFO", "START RequestId: "+inv.id+" Version: "+s.cfg.Version, nil)
 }
 
-// initFor starts a function process for inv, or says what inv gets instead.
-func (s *Supervisor) initFor(inv *invocation) (*instance, *outcome) {
-	began := time.Now()
-	if !s.initSpent {
-		i, failed := s.init(s.cfg.InitLimit, phaseInit)
-		if failed == nil {
-			return i, nil
-		}
-		if !failed.timedOut {
-			out := s.initOutcome(inv, failed)
-			return nil, &out
-		}
-		// AWS: "If the Init phase exceeds 10 s, it is done again at the first invocation, within the function's
-		// timeout".
-		s.initSpent = true
-	}
-	inv.deadline = time.Now().Add(inv.budget)
-	i, failed := s.init(inv.budget, phaseInvoke)
-	s.initSpent = false
-	if failed == nil {
-		return i, nil
-	}
-	out := s.initOutcome(inv, failed)
-	out.init = time.Since(began)
-	if !failed.timedOut {
-		s.fault("INIT_REPORT " + initReport(failed.after, phaseInvoke, "error", out.errorType))
-	}
-	return nil, &out
-}
-
-// initOutcome words a failed init phase.
-func (s *Supervisor) initOutcome(inv *invocation, failed *initError) outcome {
-	var out outcome
-	reset := resetInit
-	switch {
-	case failed.timedOut:
-		out, reset = s.timedOut(inv), resetTimeout
-	case failed.answer.failed:
-		out = outcome{answer: failed.answer, ended: time.Now()}
-	case errors.Is(failed.err, errClosing):
-		out = failure(inv, errExit, errClosing.Error())
-	case failed.err != nil:
-		s.fault("lambda-init: start the function: " + failed.err.Error())
-		errorType, message := errInit, "the function could not be started"
-		if program := (*programError)(nil); errors.As(failed.err, &program) {
-			errorType, message = errEntrypoint, program.Error()
-		}
-		out = failure(inv, errorType, message)
-	case failed.extension != nil:
-		out = failure(inv, failed.extension.errorType, failed.extension.message)
-	default:
-		out = failure(inv, failed.exitType, exitMessage(*failed.status))
-		if failed.oom {
-			out.fault, reset = s.oomFault(inv), resetOOM
-		}
-	}
-	out.init, out.waited, out.reset = failed.after, true, reset
-	return out
-}
-
-// timedOut is the outcome of an invocation that took longer than it may.
-func (s *Supervisor) timedOut(inv *invocation) outcome {
+// timeout is what inv could take, as it is told to the function's owner.
+func (s *Supervisor) timeout(inv *invocation) time.Duration {
 	limit := inv.budget
 	// The gateway's deadline has been on the way for a moment; the function's owner knows the configured number.
 	if d := s.cfg.Timeout - limit; limit <= 0 || d > 0 && d < 500*time.Millisecond {
 		limit = s.cfg.Timeout
 	}
-	return failure(inv, errTimeout, timeoutMessage(limit))
+	return limit
+}
+
+// timedOut is the outcome of an invocation that took longer than it may.
+func (s *Supervisor) timedOut(inv *invocation) outcome {
+	return failure(inv, errTimeout, timeoutMessage(s.timeout(inv)))
+}
+
+// timeoutEnd is when an invocation that was handed over at started ran out of time: its duration is the timeout to the
+// millisecond, and no more is billed (AWS: "Duration: 3000.00 ms Billed Duration: 3000 ms ... Status: timeout").
+func (s *Supervisor) timeoutEnd(inv *invocation, started time.Time) time.Time {
+	if started.IsZero() || !inv.deadline.IsZero() { // not handed over, or less was left for it
+		return time.Now()
+	}
+	return started.Add(s.timeout(inv))
 }
 
 func (s *Supervisor) oomFault(inv *invocation) string {
@@ -621,7 +459,7 @@ func (s *Supervisor) handOver(i *instance, inv *invocation, out outcome) (outcom
 func (s *Supervisor) expire(i *instance, inv *invocation, so outcome) outcome {
 	out := s.timedOut(inv)
 	out.take(so)
-	out.reset = resetTimeout
+	out.ended, out.reset = s.timeoutEnd(inv, out.started), resetTimeout
 	s.discard(i, reasonTimeout)
 	return out
 }
@@ -652,12 +490,14 @@ func (s *Supervisor) awaitExtensions(inv *invocation, out *outcome) {
 	failed, reason := outcome{}, reasonFailure
 	select {
 	case <-rested:
+		out.ended = time.Now()
 	case <-i.broken:
 		failed = failure(inv, i.downfall.errorType, i.downfall.message)
+		out.ended = failed.ended
 	case <-t.C:
 		failed, reason = s.timedOut(inv), reasonTimeout
+		out.ended = s.timeoutEnd(inv, out.started)
 	}
-	out.ended = time.Now()
 	if failed.failed {
 		// The caller has the function's answer, or gets it: this is for the log.
 		out.errorType, out.fault = failed.errorType, failed.fault

@@ -15,7 +15,9 @@ const (
 	// bodyLimit is how long the gateway may take to send an event, or to take a result.
 	bodyLimit = 30 * time.Second
 
-	headerReset     = "X-Esb-Sandbox-Reset"
+	headerReset = "X-Esb-Sandbox-Reset"
+	// headerSpoilt says why this container must not serve any more.
+	headerSpoilt    = "X-Esb-Sandbox-Spoilt"
 	headerWorking   = "X-Esb-Extensions"
 	headerLogResult = "X-Amz-Log-Result"
 	// headerContainer names the container that a request is for, written as net/http has it in its map.
@@ -40,6 +42,9 @@ func (s *Supervisor) serveWorker(w http.ResponseWriter, r *http.Request) {
 			s.journal.flush(drainLimit)
 		}
 		w.Header().Set("Content-Type", "application/json")
+		if s.spoilt.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 		_, _ = io.WriteString(w, `{"state":"`+s.state()+"\"}\n")
 	case r.URL.Path == invokePath || r.URL.Path == "/health":
 		w.Header().Set("Allow", map[string]string{invokePath: http.MethodPost, "/health": http.MethodGet}[r.URL.Path])
@@ -99,8 +104,12 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	closing := s.closing
 	s.mu.Unlock()
-	if closing {
+	switch {
+	case closing:
 		writeError(w, http.StatusServiceUnavailable, "Unavailable", "The container is shutting down")
+		return
+	case s.spoilt.Load():
+		writeError(w, http.StatusServiceUnavailable, "Unavailable", "A process of the function cannot be killed")
 		return
 	}
 	s.journal.begin(scope{requestID: inv.id, traceID: traceRoot(inv.trace)}, inv.wantTail)
@@ -112,6 +121,7 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 	if out.streamed {
 		// net/http sends the end of the stream when this returns: the lines go first, and nothing is late.
 		tail = s.conclude(inv, &out)
+		out.spoilt = s.spoilt.Load()
 		answered = true
 		s.busy.Store(false)
 		_ = control.SetWriteDeadline(time.Now().Add(bodyLimit))
@@ -123,6 +133,7 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 	if !late {
 		tail = s.conclude(inv, &out)
 	}
+	out.spoilt = s.spoilt.Load()
 	answered = true
 	s.busy.Store(false)
 	_ = control.SetWriteDeadline(time.Now().Add(bodyLimit))
@@ -215,13 +226,21 @@ func writeOutcome(w http.ResponseWriter, inv *invocation, out *outcome, tail []b
 	if out.failed {
 		h["X-Amz-Function-Error"] = []string{"Unhandled"}
 	}
-	if out.reset != "" {
-		h[headerReset] = []string{out.reset}
-	}
+	writeReset(h, out)
 	if inv.wantTail {
 		h[headerLogResult] = []string{base64.StdEncoding.EncodeToString(tail)}
 	}
 	_, _ = w.Write(out.body)
+}
+
+// writeReset says what has become of the function's process, and of the container.
+func writeReset(h http.Header, out *outcome) {
+	if out.reset != "" {
+		h[headerReset] = []string{out.reset}
+	}
+	if out.spoilt {
+		h[headerSpoilt] = []string{errSpoilt.Error()}
+	}
 }
 
 // writeFacts sets the headers that are known before an answer has come to its end.

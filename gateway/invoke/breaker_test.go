@@ -95,6 +95,12 @@ func TestBreaker_DoesNotCountWhatIsNotTheBoxsFault(t *testing.T) {
 			require.NoError(t, err)
 		},
 		"function timeout": func(t *testing.T, i *Invoker, fn *gateway.Function) {
+			says(timeoutAnswer, true).pipe(i)
+			res, err := i.Invoke(t.Context(), fn, event)
+			require.NoError(t, err)
+			require.True(t, res.TimedOut)
+		},
+		"function timeout, and no answer": func(t *testing.T, i *Invoker, fn *gateway.Function) {
 			hangs().pipe(i)
 			res, err := i.Invoke(t.Context(), fn, event)
 			require.NoError(t, err)

@@ -170,6 +170,9 @@ func (w *worker) mustListen(t testing.TB) string {
 	return lis.Addr().String()
 }
 
+// timeoutAnswer is what lambda-init says when it has ended a function that ran past its timeout.
+const timeoutAnswer = "HTTP/1.1 200 OK\r\nX-Amz-Function-Error: Unhandled\r\nX-Esb-Sandbox-Reset: timeout\r\nContent-Length: 2\r\n\r\n{}"
+
 // says answers every request with raw.
 func says(raw string, again bool) *worker {
 	return &worker{handle: func(c net.Conn, _ int, _ *http.Request, _ []byte) bool {

@@ -27,8 +27,9 @@ const (
 	MaxResult = MaxPayload + 100
 	// initLimit is how long a function may take to initialize (AWS: 10 s), which is not counted in its timeout.
 	initLimit = 10 * time.Second
-	// guardMargin is how much later than lambda-init the gateway ends an invocation that ran past its timeout.
-	guardMargin = 2 * time.Second
+	// guardMargin is how much later than lambda-init the gateway ends an invocation that ran past its timeout: lambda-init
+	// answers when the sandbox is reset, for which extensions have 2 s, processes 2 s to end, and their last lines half a second.
+	guardMargin = 5 * time.Second
 	// dialTimeout bounds a connection to a worker, which listens already.
 	dialTimeout = 3 * time.Second
 	// maxWorkers is how many workers an invocation tries when those it got cannot even be reached.
@@ -371,6 +372,7 @@ func outcome(res gateway.Result, err error) string {
 const (
 	headerFunctionError = "X-Amz-Function-Error"
 	headerReset         = "X-Esb-Sandbox-Reset"
+	headerSpoilt        = "X-Esb-Sandbox-Spoilt"
 	headerInitDuration  = "X-Esb-Init-Duration-Ms"
 	headerLogResult     = "X-Amz-Log-Result"
 	headerExtensions    = "X-Esb-Extensions"
@@ -379,7 +381,8 @@ const (
 )
 
 // interpret makes the result of what lambda-init answered (docs/lambda-init.md). fault, when not empty, is why the
-// worker may not serve again; err, why there is no result.
+// worker may not serve again; err, why there is no result. A function that ran past its timeout is no fault: lambda-init has
+// ended its processes, and the next invocation starts them anew, as on AWS.
 func interpret(rep reply) (res gateway.Result, fault string, err error) {
 	switch rep.status {
 	case http.StatusOK:
@@ -412,8 +415,8 @@ func interpret(rep reply) (res gateway.Result, fault string, err error) {
 	if ms, err := strconv.ParseFloat(rep.header.Get(headerInitDuration), 64); err == nil && ms > 0 {
 		res.InitDuration = time.Duration(ms * float64(time.Millisecond))
 	}
-	if res.TimedOut {
-		fault = "function timeout"
+	if spoilt := rep.header.Get(headerSpoilt) + rep.trailer.Get(headerSpoilt); spoilt != "" {
+		fault = "sandbox cannot be reset: " + spoilt
 	}
 	return res, fault, nil
 }

@@ -53,7 +53,9 @@ func TestInvoke_Answers(t *testing.T) {
 		"bytes after the answer": {raw: ok + "Content-Length: 4\r\n\r\ntrueHTTP/1.1 200 OK\r\n", want: want{payload: "true", dials: 2}},
 		"function error":         {raw: ok + "X-Amz-Function-Error: Unhandled\r\nContent-Length: 2\r\n\r\n{}", want: want{payload: "{}", functionError: true, dials: 1}},
 		"process exited":         {raw: ok + "X-Amz-Function-Error: Unhandled\r\nX-Esb-Sandbox-Reset: exit\r\nContent-Length: 2\r\n\r\n{}", want: want{payload: "{}", functionError: true, dials: 1}},
-		"function timeout":       {raw: ok + "X-Amz-Function-Error: Unhandled\r\nX-Esb-Sandbox-Reset: timeout\r\nContent-Length: 2\r\n\r\n{}", want: want{payload: "{}", functionError: true, timedOut: true, condemned: true}},
+		"function timeout":       {raw: ok + "X-Amz-Function-Error: Unhandled\r\nX-Esb-Sandbox-Reset: timeout\r\nContent-Length: 2\r\n\r\n{}", want: want{payload: "{}", functionError: true, timedOut: true, dials: 1}},
+		"timeout, not reset":     {raw: ok + "X-Amz-Function-Error: Unhandled\r\nX-Esb-Sandbox-Reset: timeout\r\nX-Esb-Sandbox-Spoilt: why\r\nContent-Length: 2\r\n\r\n{}", want: want{payload: "{}", functionError: true, timedOut: true, condemned: true}},
+		"exited, not reset":      {raw: ok + "X-Amz-Function-Error: Unhandled\r\nX-Esb-Sandbox-Reset: exit\r\nX-Esb-Sandbox-Spoilt: why\r\nContent-Length: 2\r\n\r\n{}", want: want{payload: "{}", functionError: true, condemned: true}},
 
 		"busy":                         {raw: "HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n", want: want{code: gateway.CodeTransport, condemned: true}},
 		"not the contract's":           {raw: "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", want: want{code: gateway.CodeTransport, condemned: true}},
@@ -209,7 +211,7 @@ func TestInvoke_NoAnswer_EndsInTimeAndCondemnsTheWorker(t *testing.T) {
 		code  gateway.Code
 		tied  bool
 	}{
-		"guard":               {after: 15 * time.Second}, // 3 s timeout, 10 s init, 2 s margin
+		"guard":               {after: 18 * time.Second}, // 3 s timeout, 10 s init, 5 s margin
 		"guard of a cold rie": {kind: gateway.RIE, after: 13 * time.Second},
 		"route timeout":       {route: time.Second, after: time.Second, code: gateway.CodeIntegrationTimeout, tied: true},
 		"client leaves":       {leave: time.Second, after: time.Second, code: gateway.CodeCanceled, tied: true},

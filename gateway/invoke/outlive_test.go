@@ -103,14 +103,40 @@ func TestInvoke_CallerLeaves_TheFunctionsOwnTimeoutHolds(t *testing.T) {
 		defer cancel()
 		_, err := i.Invoke(ctx, fn, event)
 		require.Equal(t, gateway.CodeIntegrationTimeout, gateway.ErrorCode(err))
-		time.Sleep(13 * time.Second)
+		time.Sleep(16 * time.Second)
 		synctest.Wait()
 		_, stopped := b.seen()
-		assert.Empty(t, stopped, "3 s, 10 s of an init, 2 s of margin")
+		assert.Empty(t, stopped, "3 s, 10 s of an init, 5 s of margin")
 		time.Sleep(time.Second)
 		synctest.Wait()
 		_, stopped = b.seen()
 		assert.Equal(t, []string{"w1: function timeout, and no answer from the worker"}, stopped)
+	})
+}
+
+// TestInvoke_CallerLeaves_AFunctionThatTimesOutKeepsItsWorker: what lambda-init has reset serves the next, whoever still waited.
+func TestInvoke_CallerLeaves_AFunctionThatTimesOutKeepsItsWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := &box{}, function()
+		i := mustNew(t, b, fn)
+		w := &worker{handle: func(c net.Conn, _ int, _ *http.Request, _ []byte) bool {
+			time.Sleep(3 * time.Second)
+			_, err := io.WriteString(c, timeoutAnswer)
+			return err == nil
+		}}
+		w.pipe(i)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := i.Invoke(ctx, fn, event)
+		require.Equal(t, gateway.CodeIntegrationTimeout, gateway.ErrorCode(err))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		res, err := i.Invoke(t.Context(), fn, event)
+		require.NoError(t, err)
+		assert.True(t, res.TimedOut)
+		starts, stopped := b.seen()
+		assert.Equal(t, 1, starts)
+		assert.Empty(t, stopped)
 	})
 }
 
@@ -200,7 +226,7 @@ func TestInvoke_Deadline_IsWhatTheFunctionHas(t *testing.T) {
 					told = r.Header.Get("Lambda-Runtime-Deadline-Ms")
 					// As lambda-init does at the deadline that it was told.
 					time.Sleep(tc.want - time.Millisecond)
-					_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nX-Amz-Function-Error: Unhandled\r\nX-Esb-Sandbox-Reset: timeout\r\nContent-Length: 2\r\n\r\n{}")
+					_, err := io.WriteString(c, timeoutAnswer)
 					return err == nil
 				}}
 				b, fn := &box{hold: 500 * time.Millisecond}, function()

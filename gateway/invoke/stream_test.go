@@ -85,7 +85,8 @@ func TestInvokeStream_Answers(t *testing.T) {
 		"error in the middle":  {raw: streamHead + "1\r\na\r\n" + trailers("E", `{"errorType":"E"}`, ""), begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: `{"errorType":"E"}`},
 		"error without a body": {raw: streamHead + trailers("E", "", ""), begins: []string{"text/plain"}, function: "Unhandled", payload: `{"errorType":"E","errorMessage":""}`},
 		"process exits":        {raw: streamHead + "1\r\na\r\n" + trailers("Runtime.ExitError", "{}", "exit"), begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: "{}"},
-		"timeout":              {raw: streamHead + "1\r\na\r\n" + trailers("Sandbox.Timedout", "{}", "timeout"), begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: "{}", timedOut: true, condemned: true},
+		"timeout":              {raw: streamHead + "1\r\na\r\n" + trailers("Sandbox.Timedout", "{}", "timeout"), begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: "{}", timedOut: true},
+		"timeout, not reset":   {raw: streamHead + "1\r\na\r\n" + trailers("Sandbox.Timedout", "{}", "timeout\r\nX-Esb-Sandbox-Spoilt: why"), begins: []string{"text/plain"}, got: "a", function: "Unhandled", payload: "{}", timedOut: true, condemned: true},
 
 		"cut off":                            {raw: streamHead + "2\r\na", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},
 		"cut off between pieces":             {raw: streamHead + "1\r\na\r\n", close: true, begins: []string{"text/plain"}, got: "a", code: gateway.CodeTransport, condemned: true},

@@ -139,9 +139,11 @@ type probed struct {
 	Env             map[string]string
 	Headers         http.Header
 	NoFile, NProc   uint64
-	MemLock         uint64
+	MemLock, Core   uint64
+	CoreFilter      string
 	TmpMB           uint64
 	Marker          bool
+	Processes       int
 	Events, Notes   []string
 	Ticks           int
 	GapMS           int64
@@ -323,6 +325,8 @@ var environmentChecks = map[string]func(*examination){
 		x.check(got.NoFile == 1024, "RLIMIT_NOFILE is %d", got.NoFile)
 		x.check(got.NProc == 1024, "RLIMIT_NPROC is %d", got.NProc)
 		x.check(got.MemLock == 65536, "RLIMIT_MEMLOCK is %d", got.MemLock)
+		x.check(got.Core == 10737418240, "RLIMIT_CORE is %d", got.Core)
+		x.check(got.CoreFilter == "00000000", "a crash writes memory of the function to the machine: coredump_filter is %q", got.CoreFilter)
 		x.check(got.TmpMB == 600, "/tmp has %d MB, want the 600 of ephemeral_storage", got.TmpMB)
 		x.check(x.ask("/probe-half", "report", 0).TmpMB == 512, "/tmp has not AWS's 512 MB where functions.yml says nothing")
 	},
@@ -366,6 +370,33 @@ var environmentChecks = map[string]func(*examination){
 		x.check(before.Count > 1 && after.Count == 1, "globals are kept: invocation %d, then %d", before.Count, after.Count)
 		x.check(after.Env["AWS_LAMBDA_LOG_STREAM_NAME"] == before.Env["AWS_LAMBDA_LOG_STREAM_NAME"], "it is another sandbox")
 		x.logged("probe-reset", "Runtime exited with error: exit status 3")
+	},
+	// What a timeout leaves: /tmp and the sandbox. Its memory is free again: the second time needs more than half of it.
+	"reset-timeout": func(x *examination) {
+		before := x.ask("/probe-timeout", "report", 0)
+		x.check(before.status == http.StatusOK && before.Processes == 2, "answer %d, %d processes, want lambda-init and the function's", before.status, before.Processes)
+		for range 2 {
+			x.check(x.do("/probe-timeout", `{"do":"hang","mb":300}`).status == http.StatusBadGateway, "a timeout is no 502")
+		}
+		after := x.ask("/probe-timeout", "report", 0)
+		x.check(after.status == http.StatusOK, "after a timeout it answers %d %.300s", after.status, after.body)
+		x.check(after.Marker, "/tmp is lost")
+		x.check(after.Count == 1, "globals are kept: invocation %d", after.Count)
+		x.check(after.Processes == 2, "%d processes, want lambda-init and the function's: one of the life before is still there", after.Processes)
+		x.check(after.Env["AWS_LAMBDA_LOG_STREAM_NAME"] == before.Env["AWS_LAMBDA_LOG_STREAM_NAME"], "it is another sandbox")
+		lines := x.logged("probe-timeout", "REPORT RequestId: "+after.requestID)
+		ended := regexp.MustCompile(`^REPORT RequestId: \S+\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 512 MB\tMax Memory Used: \d+ MB\t(Init Duration: \d+\.\d\d ms\t)?Status: timeout$`)
+		reports, faults := 0, 0
+		for _, l := range lines {
+			if ended.MatchString(l.Message) {
+				reports++
+			}
+			if strings.Contains(l.Message, "Error: Task timed out after 3.00 seconds") {
+				faults++
+			}
+			x.check(!strings.Contains(l.Message, "OOM"), "its memory is not free again: %s", l.Message)
+		}
+		x.check(reports == 2 && faults == 2, "%d REPORT lines say timeout, and %d lines how long it took, want 2 each", reports, faults)
 	},
 	"runtime-answers": func(x *examination) {
 		got := x.ask("/probe", "misuse", 0)
@@ -501,9 +532,13 @@ func (x *examination) fail(err error) {
 
 // ask has the probe behind path do something; what it reports is empty unless it answers 200.
 func (x *examination) ask(path, do string, ms int, header ...string) probed {
+	return x.do(path, fmt.Sprintf(`{"do":%q,"ms":%d}`, do, ms), header...)
+}
+
+// do is ask with an order of any kind.
+func (x *examination) do(path, order string, header ...string) probed {
 	sent := time.Now()
-	answer, err := x.box.Do(x.ctx, http.MethodPost, x.box.HTTPURL+path, "", fmt.Appendf(nil, `{"do":%q,"ms":%d}`, do, ms),
-		append(header, "Content-Type", "application/json")...)
+	answer, err := x.box.Do(x.ctx, http.MethodPost, x.box.HTTPURL+path, "", []byte(order), append(header, "Content-Type", "application/json")...)
 	x.fail(err)
 	r := probed{}
 	if answer.Status == http.StatusOK {

@@ -58,9 +58,9 @@ func TestLogs_AreFoundByTraceID_InEveryService(t *testing.T) {
 }
 
 func TestLogs_AgentsLinesCarryTheRequestIDOfAColdStart(t *testing.T) {
-	// The container that a timeout destroyed is replaced for this request.
-	require.Equal(t, http.StatusBadGateway, box.Post(t, "/api/chaos", token, `{"action":"sleep","ms":60000}`).Status)
-	answer := box.Post(t, "/api/chaos", token, `{"action":"ok"}`)
+	// The container that a process which exits has cost, behind RIE, is replaced for this request.
+	require.Equal(t, http.StatusBadGateway, box.Post(t, "/api/rie-chaos", token, `{"action":"exit","code":1}`).Status)
+	answer := box.Post(t, "/api/rie-chaos", token, `{"action":"ok"}`)
 	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
 	box.EventuallyLogged(t, fmt.Sprintf("request_id:=%q job:=agent", answer.Header.Get("x-amzn-RequestId")),
 		func(lines []stack.LogLine) bool { return len(lines) > 0 })

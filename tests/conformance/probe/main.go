@@ -10,7 +10,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +33,7 @@ const rlimitNPROC, rlimitMEMLOCK = 6, 8
 type order struct {
 	Do string `json:"do"`
 	MS int    `json:"ms"`
+	MB int    `json:"mb"`
 }
 
 // report is what it answers.
@@ -41,14 +45,19 @@ type report struct {
 	NoFile  uint64
 	NProc   uint64
 	MemLock uint64
-	TmpMB   uint64
-	Marker  bool
-	Events  []string
-	Notes   []string
-	Ticks   int
-	GapMS   int64
-	CPUMS   int64
-	WallMS  int64
+	Core    uint64
+	// CoreFilter says what of its memory the kernel would write into a core file.
+	CoreFilter string
+	TmpMB      uint64
+	Marker     bool
+	// Processes are all that there are in the sandbox.
+	Processes int
+	Events    []string
+	Notes     []string
+	Ticks     int
+	GapMS     int64
+	CPUMS     int64
+	WallMS    int64
 }
 
 // result is the answer to API Gateway.
@@ -68,6 +77,8 @@ func main() {
 		startHandler()
 	case "wrapper":
 		wrap(os.Args[1:])
+	case "straggler":
+		straggle()
 	default:
 		extend(name)
 		return
@@ -176,6 +187,8 @@ func (p *probe) serve() {
 		r.Notes = whoAmI()
 	case "mark":
 		mark()
+	case "hang":
+		hang(o.MB)
 	case "tick":
 		p.begin.Do(func() { go p.tick() })
 	case "burn":
@@ -216,6 +229,28 @@ func (p *probe) serve() {
 	p.notes = append(p.notes, fmt.Sprintf("response: %d %s", s, strings.TrimSpace(b)))
 }
 
+// hang leaves a mark in /tmp and a process that its session and signals do not end, takes memory, and never answers.
+func hang(mb int) {
+	mark()
+	straggler := &exec.Cmd{Path: "/proc/self/exe", Args: []string{"straggler"}, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	if err := straggler.Start(); err != nil {
+		panic(err)
+	}
+	memory := make([]byte, mb<<20)
+	for i := 0; i < len(memory); i += os.Getpagesize() {
+		memory[i] = 1
+	}
+	time.Sleep(time.Hour)
+	runtime.KeepAlive(memory)
+}
+
+func straggle() {
+	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
 // burn works for a while and returns how much CPU time it got.
 func burn(wall time.Duration) (cpu, took int64) {
 	var before, after syscall.Rusage
@@ -246,6 +281,12 @@ func (p *probe) report(header http.Header) report {
 	if syscall.Getrlimit(rlimitMEMLOCK, &limit) == nil {
 		r.MemLock = limit.Max
 	}
+	if syscall.Getrlimit(syscall.RLIMIT_CORE, &limit) == nil && limit.Cur == limit.Max {
+		r.Core = limit.Max
+	}
+	if filter, err := os.ReadFile("/proc/self/coredump_filter"); err == nil {
+		r.CoreFilter = strings.TrimSpace(string(filter))
+	}
 	var fs syscall.Statfs_t
 	if syscall.Statfs("/tmp", &fs) == nil {
 		r.TmpMB = fs.Blocks * uint64(fs.Bsize) >> 20
@@ -254,6 +295,9 @@ func (p *probe) report(header http.Header) report {
 	r.Marker = err == nil
 	if text, err := os.ReadFile(eventsFile); err == nil {
 		r.Events = strings.Split(strings.TrimSpace(string(text)), "\n")
+	}
+	if list, err := filepath.Glob("/proc/[0-9]*"); err == nil {
+		r.Processes = len(list)
 	}
 	p.mu.Lock()
 	gap := p.gap
