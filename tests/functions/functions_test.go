@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -304,4 +306,27 @@ func TestPython_FlaskOfDebian(t *testing.T) {
 	answer := request(t, "POST", "/python/flask/wor%20ld", "application/x-www-form-urlencoded", "a=1&b=%26")
 	require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
 	assert.JSONEq(t, `{"hello":"wor ld","form":{"a":"1","b":"&"},"page":"<b>&lt;&amp;&gt;</b>"}`, string(answer.Body))
+}
+
+// TestSentry: an SDK that puts itself between the runtime's client and the handler, in either of the ways that such do, is told of
+// the handler's errors (sentry_sdk 1.9.10 of Debian 12; @sentry/aws-serverless 10).
+func TestSentry(t *testing.T) {
+	for function, kind := range map[string]string{"sentry-node": "RangeError", "sentry-python": "LookupError"} {
+		t.Run(function, func(t *testing.T) {
+			client := lambda.New(lambda.Options{BaseEndpoint: &box.HTTPURL, Region: "us-east-1",
+				Credentials: credentials.NewStaticCredentialsProvider(stack.AccessKey, stack.SecretKey, "")})
+			failed, err := client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: &function, Payload: []byte(`{"fail":"told to sentry"}`)})
+			require.NoError(t, err)
+			require.NotNil(t, failed.FunctionError)
+			assert.Contains(t, string(failed.Payload), kind)
+			// What the SDK could not send before the invocation's end, it sends later.
+			stack.Eventually(t, func() bool {
+				var answer struct{ Received []string }
+				invoke(t, function, `{}`, &answer)
+				return slices.ContainsFunc(answer.Received, func(sent string) bool {
+					return strings.Contains(sent, kind) && strings.Contains(sent, "told to sentry")
+				})
+			}, "the error must reach Sentry")
+		})
+	}
 }

@@ -40,7 +40,13 @@ func (w *workshop) prepare(ctx context.Context) error {
 		{"the function in Go", w.inGo},
 		{"the function in C", w.inC},
 		{"the function in Java", w.inJava},
-		{"Debian's Flask", w.flask},
+		{"Debian's Flask", func(ctx context.Context) error {
+			return w.debianLayer(ctx, "flask", "python3-flask", "python3-werkzeug", "python3-jinja2", "python3-markupsafe", "python3-itsdangerous", "python3-click")
+		}},
+		{"Debian's Sentry SDK", func(ctx context.Context) error {
+			return w.debianLayer(ctx, "sentry", "python3-sentry-sdk", "python3-certifi")
+		}},
+		{"sentry's packages", func(ctx context.Context) error { return w.npm(ctx, "sentry", false) }},
 	} {
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
@@ -104,17 +110,17 @@ func (w *workshop) inJava(ctx context.Context) error {
 	})
 }
 
-// flask is a layer of Debian's packages: pure Python, and a module in C.
-func (w *workshop) flask(ctx context.Context) error {
+// debianLayer makes the layer debian-<name> of Debian's packages: pure Python, and modules in C.
+func (w *workshop) debianLayer(ctx context.Context, name string, packages ...string) error {
 	tool, err := debian.New(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	debs, unpacked, layer := filepath.Join(w.home, "debs"), filepath.Join(w.home, "unpacked"), filepath.Join(w.config, "debian")
+	debs, unpacked, layer := filepath.Join(w.home, "debs-"+name), filepath.Join(w.home, "unpacked-"+name), filepath.Join(w.config, "debian-"+name)
 	if err := errors.Join(os.MkdirAll(debs, 0o755), os.MkdirAll(unpacked, 0o755), os.MkdirAll(layer, 0o755)); err != nil {
 		return err
 	}
-	files, err := tool.Download(ctx, debs, "python3-flask", "python3-werkzeug", "python3-jinja2", "python3-markupsafe", "python3-itsdangerous", "python3-click")
+	files, err := tool.Download(ctx, debs, packages...)
 	if err != nil {
 		return err
 	}

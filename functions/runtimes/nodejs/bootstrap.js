@@ -3,8 +3,8 @@
 //
 //     node /var/runtime/bootstrap.js [module.function]
 //
-// The handler is the first argument (the image's CMD, as in AWS's images), else $_HANDLER; its module is searched in
-// $LAMBDA_TASK_ROOT (/var/task). Handlers may be async or return a value, before nodejs24.x they may call back; modules may be
+// The handler is $_HANDLER, as on AWS, where instrumentation that NODE_OPTIONS names may have put its own in; else the first
+// argument (an image's CMD). Its module is searched in $LAMBDA_TASK_ROOT (/var/task). Handlers may be async or return a value, before nodejs24.x they may call back; modules may be
 // CommonJS or ES modules. Messages, log lines and error types are those of AWS's own Node.js client
 // (aws-lambda-nodejs-runtime-interface-client: version 3 up to nodejs22.x, version 4 from nodejs24.x on).
 // A handler that awslambda.streamifyResponse made answers piece by piece (AWS: "Response streaming").
@@ -687,7 +687,7 @@ async function main() {
     process.stderr.write('AWS_LAMBDA_RUNTIME_API is not set: this image runs below lambda-init or another Runtime API (host:port)\n');
     process.exit(1);
   }
-  const name = process.argv[2] ?? process.env._HANDLER ?? '';
+  const name = process.env._HANDLER || (process.argv[2] ?? '');
   process.env._HANDLER = name;
   log.patch();
   const api = new RuntimeApi(address);

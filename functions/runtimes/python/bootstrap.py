@@ -2,9 +2,11 @@
 
     python3 -S /var/runtime/bootstrap.py [module.function]
 
-The handler is the first argument (the image's CMD, as in AWS's images), else $_HANDLER. Its module is searched in
-$LAMBDA_TASK_ROOT (/var/task), then in the layers below /opt, as AWS does. Messages and error types are those of
-AWS's own Python client (awslambdaric).
+The handler is $_HANDLER, as on AWS, where instrumentation may have put its own in; else the first argument (an image's
+CMD). Its module is searched in $LAMBDA_TASK_ROOT (/var/task), then in the layers below /opt, as AWS does. Messages and
+error types are those of AWS's own Python client (awslambdaric); so are LambdaRuntimeClient, its methods post_*, and
+handle_event_request, which sentry_sdk finds in the module __main__ and puts its own in front of: they are called by their
+names, and as AWS's client calls them.
 
 Start-up is paid with every cold start, hence: no site module, no http.client (35 ms of imports), the C socket type
 without the socket module (8 ms), and traceback only when something has failed.
@@ -24,7 +26,7 @@ class RuntimeApiError(Exception):
     """The Runtime API gave an answer that the client cannot go on from."""
 
 
-class RuntimeApi:
+class LambdaRuntimeClient:
     """One keep-alive connection to the Runtime API."""
 
     def __init__(self, address):
@@ -32,19 +34,26 @@ class RuntimeApi:
         self.host, self.port, self.peer = address, int(port), host.strip("[]") or "127.0.0.1"
         self.sock, self.buffer = None, b""
 
-    def next(self):
+    def wait_next_invocation(self):
         """Waits for an invocation; returns its headers (names in lower case) and body."""
         status, headers, body = self._request("GET", "/invocation/next", b"", ())
         if status != 200:
             raise RuntimeApiError(f"GET {API}/invocation/next: status {status}: {body[:500]!r}")
         return headers, body
 
-    def respond(self, request_id, body):
+    def post_invocation_result(self, request_id, body):
         """Sends the result of an invocation."""
         return self._request("POST", f"/invocation/{request_id}/response", body, ())
 
-    def fail(self, path, error):
-        """Reports a failed invocation or a failed initialisation."""
+    def post_invocation_error(self, request_id, error):
+        """Reports a failed invocation."""
+        return self._fail(f"/invocation/{request_id}/error", error)
+
+    def post_init_error(self, error):
+        """Reports a failed initialisation."""
+        return self._fail("/init/error", error)
+
+    def _fail(self, path, error):
         return self._request("POST", path, to_json(error), (("Lambda-Runtime-Function-Error-Type", error["errorType"]),))
 
     def _request(self, method, path, body, headers):
@@ -388,6 +397,24 @@ def invoke(function, headers, body):
         raise Fault("Runtime.MarshalError", f"Unable to marshal response: {e}") from None
 
 
+def handle_event_request(lambda_runtime_client, request_handler, headers, body, log):
+    """Runs one invocation and tells the Runtime API how it ended."""
+    request_id = headers["lambda-runtime-aws-request-id"]
+    try:
+        answer = invoke(request_handler, headers, body)
+    except Exception as e:
+        error = describe(e, 2, request_id)
+        log.error(error)
+        sys.stdout.flush()
+        lambda_runtime_client.post_invocation_error(request_id, error)
+        return
+    sys.stdout.flush()  # what the handler printed belongs before the END line
+    status, _, told = lambda_runtime_client.post_invocation_result(request_id, answer)
+    if status >= 300:
+        # The Runtime API has ended the invocation by itself (413: the answer is too large).
+        sys.stdout.write(f"[ERROR] the answer was refused with status {status}: {told[:500].decode('utf-8', 'replace')}\n")
+
+
 class LoggingHook:
     """Gives the root logger AWS's handler when, and only when, the function imports logging."""
 
@@ -495,43 +522,31 @@ def main():
     address = os.environ.get("AWS_LAMBDA_RUNTIME_API")
     if not address:
         sys.exit("AWS_LAMBDA_RUNTIME_API is not set: this image runs below lambda-init or another Runtime API (host:port)")
-    handler = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("_HANDLER", "")
+    handler = os.environ.get("_HANDLER") or (sys.argv[1] if len(sys.argv) > 1 else "")
     os.environ["_HANDLER"] = handler
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     sys.path[0:1] = [os.environ.get("LAMBDA_TASK_ROOT", "/var/task"), f"/opt/python/lib/{version}/site-packages", "/opt/python",
                      os.path.dirname(os.path.abspath(__file__))]
     log = Log(os.environ)
-    api, hook = RuntimeApi(address), LoggingHook(log)
+    client, hook = LambdaRuntimeClient(address), LoggingHook(log)
     sys.meta_path.insert(0, hook)
     try:
         function = load(handler)
     except Exception as e:
         error = describe(e, 2)
         log.error(error)
-        api.fail("/init/error", error)
+        client.post_init_error(error)
         sys.exit(1)
 
     while True:
-        headers, body = api.next()
-        request_id = hook.request_id = headers["lambda-runtime-aws-request-id"]
+        headers, body = client.wait_next_invocation()
+        hook.request_id = headers["lambda-runtime-aws-request-id"]
         hook.tenant_id = headers.get("lambda-runtime-aws-tenant-id")
         if trace := headers.get("lambda-runtime-trace-id"):
             os.environ["_X_AMZN_TRACE_ID"] = trace
         else:
             os.environ.pop("_X_AMZN_TRACE_ID", None)
-        try:
-            answer = invoke(function, headers, body)
-        except Exception as e:
-            error = describe(e, 2, request_id)
-            log.error(error)
-            sys.stdout.flush()
-            api.fail(f"/invocation/{request_id}/error", error)
-            continue
-        sys.stdout.flush()  # what the handler printed belongs before the END line
-        status, _, told = api.respond(request_id, answer)
-        if status >= 300:
-            # The Runtime API has ended the invocation by itself (413: the answer is too large).
-            sys.stdout.write(f"[ERROR] the answer was refused with status {status}: {told[:500].decode('utf-8', 'replace')}\n")
+        handle_event_request(client, function, headers, body, log)
 
 
 if __name__ == "__main__":
