@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edge-serverless-box/esb/gateway/adminapi"
 	"github.com/edge-serverless-box/esb/gateway/agentclient"
 	"github.com/edge-serverless-box/esb/gateway/async"
 	"github.com/edge-serverless-box/esb/gateway/auth"
@@ -36,7 +37,6 @@ import (
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/guard/memlimit"
-	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
@@ -76,6 +76,8 @@ func Run(ctx context.Context, getenv func(string) string, stdout io.Writer) (err
 			return a.Close(context.WithoutCancel(ctx))
 		case err := <-a.http.Failed():
 			return errors.Join(err, a.Close(context.WithoutCancel(ctx)))
+		case err := <-a.admin.Failed():
+			return errors.Join(err, a.Close(context.WithoutCancel(ctx)))
 		}
 	}
 }
@@ -109,6 +111,7 @@ type App struct {
 	issuers     *auth.Issuers
 	authorizers *authorizer.Authorizers
 	http        *httpapi.Server
+	admin       *adminapi.Server
 	stopping    atomic.Bool
 }
 
@@ -178,36 +181,20 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		return nil, err
 	}
 	a.lambda = lambdaAPI(s, a.invoker, a.async, a.keys)
-	adminToken := ""
-	if s.AdminAddr != "" {
-		if adminToken, err = secretfile.Open(s.AdminTokenFile()); err != nil {
-			return nil, fmt.Errorf("the admin listener's token: %w", err)
-		}
-	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(a.pool, a.invoker, a.stores, a.async, a.watcher)
 	options := httpapi.Options{
-		HTTPSAddrs:    s.HTTPSAddrs,
-		HTTPAddrs:     s.HTTPAddrs,
-		AdminAddr:     s.AdminAddr,
-		AdminToken:    adminToken,
-		Connections:   connections(s, memory),
-		Memory:        buffers,
-		LoginPath:     s.AuthEndpointPath,
-		Auth:          a.auth,
-		Events:        events,
-		Invoker:       a.invoker,
-		Lambda:        a.lambda,
-		Dependencies:  a.dependencies(),
-		Pools:         a.pools,
-		Configuration: a.configuration,
-		Containers:    a.agent.Containers,
-		Reload:        a.Reload,
-		Async:         a.async,
-		Schedules:     a.schedules.Snapshot,
-		Registry:      registry,
-		// The counters of pool and invoke, and those of the Go runtime.
-		Gatherer:     prometheus.DefaultGatherer,
+		HTTPSAddrs:   s.HTTPSAddrs,
+		HTTPAddrs:    s.HTTPAddrs,
+		Connections:  connections(s, memory),
+		Memory:       buffers,
+		LoginPath:    s.AuthEndpointPath,
+		Auth:         a.auth,
+		Events:       events,
+		Invoker:      a.invoker,
+		Lambda:       a.lambda,
+		Containers:   a.agent.Containers,
+		Registry:     registry,
 		Logger:       a.log,
 		AccessLogger: slog.New(slog.NewJSONHandler(a.access, level)),
 	}
@@ -227,12 +214,16 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if a.http, err = httpapi.Open(ctx, options); err != nil {
 		return nil, err
 	}
+	if a.admin, err = a.openAdmin(ctx, registry); err != nil {
+		return nil, err
+	}
 	a.parts = a.configurationParts()
 	if err := a.apply(cfg); err != nil {
 		return nil, err
 	}
 	// Nothing can fail from here on.
 	a.http.Serve()
+	a.admin.Serve()
 	a.watcher.Start(a.apply)
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr,
 		"memory_mb", memory.Bytes>>20, "memory_from", memory.Source, "buffer_mb", buffers.Limit()>>20, "connections", options.Connections.Total)
@@ -260,25 +251,6 @@ func connections(s settings.Settings, memory memlimit.Limit) connlimit.Bounds {
 		b.Networks[0].Total, b.Networks[0].PerAddress = n, max(n/8, 1)
 	}
 	return b
-}
-
-// dependencies are what /readyz asks: the stores only as far as they are used.
-func (a *App) dependencies() []httpapi.Dependency {
-	all := []httpapi.Dependency{
-		{Name: "agent", Check: a.agent.Health},
-		{Name: "gateway", Check: a.running},
-		{Name: "configuration", Check: func(context.Context) error { return nil }, Notes: a.watcher.Notes},
-		{Name: "functions", Check: a.code.Check, Notes: a.code.Notes},
-		{Name: "async", Check: a.async.Check, Notes: a.async.Notes},
-		{Name: "resources", Check: a.stores.CheckResources, Notes: a.stores.Notes},
-	}
-	if a.settings.S3.Endpoint != "" {
-		all = append(all, httpapi.Dependency{Name: "s3", Check: a.stores.CheckS3})
-	}
-	if a.settings.DynamoDB.Endpoint != "" {
-		all = append(all, httpapi.Dependency{Name: "dynamodb", Check: a.stores.CheckDynamoDB})
-	}
-	return all
 }
 
 // lambdaAPI makes the data plane of Lambda's API.
@@ -352,29 +324,15 @@ func dialAgent(s settings.Settings, keys *functionkeys.Keys) (*agentclient.Clien
 	return client, nil
 }
 
-// pools describes the pools, and why functions cannot be started at all.
-func (a *App) pools() []pool.State {
-	states, problems := a.pool.Snapshot(), a.code.Problems()
-	for i := range states {
-		if problem := problems[states[i].Function]; problem != "" {
-			states[i].Error = problem
-		}
-	}
-	return states
-}
-
 // Reload reads the configuration again. When it is refused, the old one stays.
 func (a *App) Reload() error { return a.watcher.Reload() }
 
 // Addrs returns the bound addresses for "https", "http" or "admin".
-func (a *App) Addrs(scheme string) []net.Addr { return a.http.Addrs(scheme) }
-
-// running is the readiness of the gateway itself: not while it stops.
-func (a *App) running(context.Context) error {
-	if a.stopping.Load() {
-		return errors.New("stopping")
+func (a *App) Addrs(scheme string) []net.Addr {
+	if scheme == "admin" {
+		return a.admin.Addrs()
 	}
-	return nil
+	return a.http.Addrs(scheme)
 }
 
 // Close stops the gateway: no more requests are accepted and no more events begin, those in flight have
@@ -387,7 +345,8 @@ func (a *App) Close(ctx context.Context) error {
 	defer cancel()
 	err := a.schedules.Close()
 	a.async.Quiesce()
-	if broken := a.http.Shutdown(grace); broken != nil {
+	// The admin listener goes last, so that readiness and metrics show the stop.
+	if broken := errors.Join(a.http.Shutdown(grace), a.admin.Shutdown(grace)); broken != nil {
 		a.log.Warn("requests in flight were broken at the stop", "error", broken.Error())
 	}
 	// After the requests, which may have brought the last events. Functions whose clients have left have what is left of the
@@ -400,6 +359,13 @@ func (a *App) Close(ctx context.Context) error {
 // undo closes what Open has made so far, in the opposite order. What functions still do has until grace ends.
 func (a *App) undo(ctx, grace context.Context) error {
 	var errs []error
+	// The listeners are closed already but when Open failed.
+	if a.admin != nil {
+		errs = append(errs, a.admin.Close())
+	}
+	if a.http != nil {
+		errs = append(errs, a.http.Close())
+	}
 	if a.watcher != nil {
 		errs = append(errs, a.watcher.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/edge-serverless-box/esb/gateway/config"
+	"github.com/edge-serverless-box/esb/gateway/containermetrics"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/route"
@@ -42,9 +43,9 @@ func Check(getenv func(string) string, out io.Writer) error {
 // configOptions are what the configuration files depend on.
 func configOptions(s settings.Settings) config.Options {
 	reserved := map[string]string{
-		s.AuthEndpointPath:           "the login (AUTH_ENDPOINT_PATH)",
-		httpapi.HealthPath:           "the gateway's health check",
-		httpapi.ContainerMetricsPath: "the containers' metrics",
+		s.AuthEndpointPath:    "the login (AUTH_ENDPOINT_PATH)",
+		httpapi.HealthPath:    "the gateway's health check",
+		containermetrics.Path: "the containers' metrics",
 		// AWS: important notes for REST APIs.
 		"/ping":  "reserved for the health check of API Gateway",
 		"/sping": "reserved for the health check of API Gateway",

@@ -128,15 +128,3 @@ func (a *App) useSubstitutes(list []string) {
 		a.log.Info("runtimes that others run", "runtimes", list)
 	}
 }
-
-// configuration says whether what the files say is what holds.
-func (a *App) configuration() httpapi.ConfigurationState {
-	state := httpapi.ConfigurationState{Status: httpapi.ConfigurationOK}
-	if list := a.substitutes.Load(); list != nil {
-		state.Substitutes = *list
-	}
-	if r := a.watcher.Refused(); r != nil {
-		state.Status, state.RefusedAt, state.Problems = httpapi.ConfigurationRefused, &r.At, r.Problems
-	}
-	return state
-}

@@ -21,6 +21,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/awsapi"
 	"github.com/edge-serverless-box/esb/gateway/event"
+	"github.com/edge-serverless-box/esb/gateway/internal/listener"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
@@ -145,7 +146,7 @@ type exchange struct {
 
 // on returns the handler of one listener.
 func (f *front) on(scheme, port string) http.Handler {
-	return upload.Handler(upload.Limits{Within: readBodyTimeout}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return upload.Handler(upload.Limits{Within: listener.BodyTimeout}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{w: w, r: r, scheme: scheme, port: port, start: time.Now(), ids: newIDs(), routing: f.routing.Load()}
 		f.serve(x)
 		if x.broken {
@@ -446,7 +447,7 @@ func readBody(x *exchange, buf *buffers) error {
 	case errors.Is(err, budget.ErrUsedUp):
 		return errBusy(err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return gateway.Errorf(gateway.CodeInvalid, "body did not arrive within %v: %w", readBodyTimeout, err)
+		return gateway.Errorf(gateway.CodeInvalid, "body did not arrive within %v: %w", listener.BodyTimeout, err)
 	case r.Context().Err() != nil:
 		return gateway.Errorf(gateway.CodeCanceled, "client left while it sent the body: %w", err)
 	}

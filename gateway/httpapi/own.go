@@ -10,6 +10,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/awsapi"
+	"github.com/edge-serverless-box/esb/gateway/containermetrics"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 )
 
@@ -30,7 +31,7 @@ func (f *front) own(method, path string) bool {
 	switch path {
 	case HealthPath:
 		return method == http.MethodGet || method == http.MethodHead
-	case ContainerMetricsPath:
+	case containermetrics.Path:
 		return method == http.MethodGet
 	case f.login:
 		return method == http.MethodPost
@@ -52,11 +53,15 @@ func newSystem(o Options) *echo.Echo {
 	}
 	e.GET(HealthPath, health)
 	e.HEAD(HealthPath, health)
-	e.GET(ContainerMetricsPath, func(c echo.Context) error {
+	e.GET(containermetrics.Path, func(c echo.Context) error {
 		if _, err := o.Auth.Authenticate(gateway.AuthJWT, c.Request().Header); err != nil {
 			return err
 		}
-		return containerMetrics(c, o)
+		containers, err := o.Containers(c.Request().Context())
+		if err != nil {
+			return err
+		}
+		return c.JSON(http.StatusOK, containermetrics.Of(containers))
 	})
 	e.POST(o.LoginPath, func(c echo.Context) error { return login(c, o) })
 	return e

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -27,10 +28,8 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/auth"
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
-	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/gateway/response"
 	"github.com/edge-serverless-box/esb/gateway/route"
-	"github.com/edge-serverless-box/esb/gateway/schedule"
 	"github.com/edge-serverless-box/esb/gateway/throttle"
 )
 
@@ -115,14 +114,10 @@ func mustOptions(t testing.TB, invoker httpapi.Invoker) (httpapi.Options, *syncB
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return httpapi.Options{
 		HTTPAddrs:    []string{"127.0.0.1:0"},
-		AdminAddr:    "127.0.0.1:0",
-		AdminToken:   adminToken,
 		LoginPath:    loginPath,
 		Auth:         a,
 		Events:       event.NewBuilder("123456789012"),
 		Invoker:      invoker,
-		Pools:        func() []pool.State { return []pool.State{{Function: "f"}} },
-		Reload:       func() error { return nil },
 		Registry:     prometheus.NewRegistry(),
 		Logger:       logger,
 		AccessLogger: logger,
@@ -174,19 +169,15 @@ func mustRoutes(t testing.TB, routes ...gateway.Route) *route.Matcher {
 	return m
 }
 
-// admin asks the admin listener as the operator does.
-func (b *box) admin(method, path string) answer {
+// metrics are those of the server, as text.
+func (b *box) metrics() string {
 	b.t.Helper()
-	r, err := http.NewRequest(method, b.url("admin", path), nil)
-	require.NoError(b.t, err)
-	r.Header.Set("Authorization", "Bearer "+adminToken)
-	return b.send(http.DefaultClient, r)
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(b.options.Registry.(prometheus.Gatherer), promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
 }
 
 func (b *box) url(scheme, path string) string {
-	if scheme == "admin" {
-		return "http://" + b.Addrs("admin")[0].String() + path
-	}
 	return scheme + "://" + b.Addrs(scheme)[0].String() + path
 }
 
@@ -631,9 +622,9 @@ func TestOpen_PortInUse_NamesTheSetting(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { _ = taken.Close() }()
 	options, _ := mustOptions(t, returning(`{}`))
-	options.AdminAddr = taken.Addr().String()
+	options.HTTPAddrs = []string{"127.0.0.1:0", taken.Addr().String()}
 	_, err = httpapi.Open(context.Background(), options)
-	assert.ErrorContains(t, err, "GATEWAY_ADMIN_ADDR: "+taken.Addr().String()+" is in use")
+	assert.ErrorContains(t, err, "GATEWAY_HTTP_ADDR: "+taken.Addr().String()+" is in use")
 
 	options, _ = mustOptions(t, returning(`{}`))
 	options.HTTPAddrs = []string{"127.0.0.1:0", "no-such-host.invalid:1"}
@@ -654,46 +645,12 @@ func TestOpen_AddressThatComesLater(t *testing.T) {
 	}
 }
 
-func TestAdmin(t *testing.T) {
-	var down, refused error
-	b := mustOpen(t, returning(`{}`), func(o *httpapi.Options) {
-		o.Dependencies = []httpapi.Dependency{
-			{Name: "agent", Check: func(context.Context) error { return down }},
-			{Name: "gateway", Check: func(context.Context) error { return nil }},
-		}
-		o.Reload = func() error { return refused }
-		o.Schedules = func() []schedule.State {
-			return []schedule.State{{Name: "s", Function: "f", Expression: "rate(1 day)"}}
-		}
-	})
-	get := b.admin
-	assert.Equal(t, 200, get("GET", "/healthz").status)
-	assert.Equal(t, 404, get("GET", "/nothing").status)
-	assert.Equal(t, 405, get("GET", "/reload").status)
-
-	ready := get("GET", "/readyz")
-	assert.Equal(t, 200, ready.status)
-	assert.JSONEq(t, `{"status":"ok","dependencies":{"agent":{"status":"ok"},"gateway":{"status":"ok"}}}`, ready.body)
-	down = errors.New("connection refused")
-	ready = get("GET", "/readyz")
-	assert.Equal(t, 503, ready.status)
-	assert.JSONEq(t, `{"status":"unavailable","dependencies":{"agent":{"status":"down","error":"connection refused"},"gateway":{"status":"ok"}}}`, ready.body)
-
-	var pools struct{ Pools []pool.State }
-	require.NoError(t, json.Unmarshal([]byte(get("GET", "/pools").body), &pools))
-	assert.Equal(t, []pool.State{{Function: "f"}}, pools.Pools)
-	assert.JSONEq(t, `{"schedules":[{"name":"s","function":"f","expression":"rate(1 day)","enabled":false,"next":null,"last":null}]}`, get("GET", "/schedules").body)
-
-	assert.Equal(t, 200, get("POST", "/reload").status)
-	refused = errors.New("functions.yml:1: bad\nrouting.yml:2: bad")
-	reload := get("POST", "/reload")
-	assert.Equal(t, 422, reload.status)
-	assert.JSONEq(t, `{"status":"refused","problems":["functions.yml:1: bad","routing.yml:2: bad"]}`, reload.body)
-
+func TestServer_Metrics(t *testing.T) {
+	b := mustOpen(t, returning(`{}`))
 	b.do("GET", "/open/x", nil, nil)
 	b.do("GET", "/nowhere", nil, nil)
 	require.Eventually(t, func() bool {
-		text := get("GET", "/metrics").body
+		text := b.metrics()
 		return strings.Contains(text, `esb_requests_total{route="/open/{proxy+}",status="200"} 1`) &&
 			strings.Contains(text, `esb_requests_total{route="",status="404"} 1`) &&
 			strings.Contains(text, `esb_request_duration_seconds_count{route="/open/{proxy+}"} 1`) &&

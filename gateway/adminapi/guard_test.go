@@ -1,4 +1,4 @@
-package httpapi_test
+package adminapi_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/gateway/httpapi"
+	"github.com/edge-serverless-box/esb/gateway/adminapi"
 )
 
 // adminToken is that of the tests' servers.
@@ -18,9 +18,9 @@ const adminToken = "admin-token-of-the-tests"
 func TestAdmin_LetsInTheOperatorAlone(t *testing.T) {
 	reloads := 0
 	var down error
-	b := mustOpen(t, returning(`{}`), func(o *httpapi.Options) {
+	b := mustOpen(t, func(o *adminapi.Options) {
 		o.Reload = func() error { reloads++; return nil }
-		o.Dependencies = []httpapi.Dependency{{Name: "agent", Check: func(context.Context) error { return down }}}
+		o.Dependencies = []adminapi.Dependency{{Name: "agent", Check: func(context.Context) error { return down }}}
 	})
 	for _, c := range []struct {
 		name, method, path string
@@ -43,7 +43,7 @@ func TestAdmin_LetsInTheOperatorAlone(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := reloads
-			r, err := http.NewRequest(c.method, b.url("admin", c.path), nil)
+			r, err := http.NewRequest(c.method, b.url(c.path), nil)
 			require.NoError(t, err)
 			if c.host != "" {
 				r.Host = c.host
@@ -51,15 +51,15 @@ func TestAdmin_LetsInTheOperatorAlone(t *testing.T) {
 			for name, value := range c.header {
 				r.Header.Set(name, value)
 			}
-			got := b.send(http.DefaultClient, r)
+			got := b.send(r)
 			assert.Equal(t, c.status, got.status, got.body)
 			assert.Equal(t, c.path == "/reload" && c.status == 200, reloads > before)
 		})
 	}
 	ready := func() answer {
-		r, err := http.NewRequest(http.MethodGet, b.url("admin", "/readyz"), nil)
+		r, err := http.NewRequest(http.MethodGet, b.url("/readyz"), nil)
 		require.NoError(t, err)
-		return b.send(http.DefaultClient, r)
+		return b.send(r)
 	}
 	assert.JSONEq(t, `{"status":"ok"}`, ready().body)
 	down = errors.New("agent at 127.0.0.1:50051: refused")
@@ -69,10 +69,10 @@ func TestAdmin_LetsInTheOperatorAlone(t *testing.T) {
 }
 
 func TestAdmin_WithoutAToken_LetsNobodyIn(t *testing.T) {
-	b := mustOpen(t, returning(`{}`), func(o *httpapi.Options) { o.AdminToken = "" })
-	assert.Equal(t, 401, b.admin("GET", "/pools").status)
-	r, err := http.NewRequest(http.MethodGet, b.url("admin", "/pools"), nil)
+	b := mustOpen(t, func(o *adminapi.Options) { o.Token = "" })
+	assert.Equal(t, 401, b.ask("GET", "/pools").status)
+	r, err := http.NewRequest(http.MethodGet, b.url("/pools"), nil)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer ")
-	assert.Equal(t, 401, b.send(http.DefaultClient, r).status)
+	assert.Equal(t, 401, b.send(r).status)
 }

@@ -1,4 +1,4 @@
-package httpapi_test
+package adminapi_test
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/adminapi"
 	"github.com/edge-serverless-box/esb/gateway/async"
-	"github.com/edge-serverless-box/esb/gateway/httpapi"
 )
 
 // fakeQueue remembers what it was asked.
@@ -44,7 +44,7 @@ func (f *fakeQueue) Purge(_ context.Context, function string, ids ...uint64) (in
 
 func TestAdmin_Async(t *testing.T) {
 	q := &fakeQueue{}
-	b := mustOpen(t, returning(`{}`), func(o *httpapi.Options) { o.Async = q })
+	b := mustOpen(t, func(o *adminapi.Options) { o.Async = q })
 	gone := fmt.Errorf("f, id 9: %w", async.ErrNoLetter)
 	down := gateway.Errorf(gateway.CodeUnavailable, "the queue is full")
 	for _, c := range []struct {
@@ -76,7 +76,7 @@ func TestAdmin_Async(t *testing.T) {
 	} {
 		t.Run(c.method+c.path, func(t *testing.T) {
 			q.asked, q.err = "", c.err
-			got := b.admin(c.method, c.path)
+			got := b.ask(c.method, c.path)
 			assert.Equal(t, c.status, got.status, got.body)
 			if c.body != "" {
 				assert.JSONEq(t, c.body, got.body)

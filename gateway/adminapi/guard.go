@@ -1,4 +1,4 @@
-package httpapi
+package adminapi
 
 import (
 	"crypto/sha256"
@@ -11,11 +11,11 @@ import (
 	"github.com/edge-serverless-box/esb/guard/origin"
 )
 
-// guardAdmin lets the operator's programs in: those who send the token, and nobody through a browser. Health checks need no
+// guard lets the operator's programs in: those who send the token, and nobody through a browser. Health checks need no
 // token: /healthz and /readyz say "ok" to everybody, and to strangers no more than that.
-func guardAdmin(next http.Handler, o Options) http.Handler {
+func guard(next http.Handler, o Options) http.Handler {
 	asked := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !operator(r, o.AdminToken) && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
+		if !operator(r, o.Token) && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
 			w.Header().Set("Www-Authenticate", "Bearer")
 			w.Header().Set("Connection", "close")
 			w.Header().Set("Content-Type", "application/json")
@@ -26,7 +26,7 @@ func guardAdmin(next http.Handler, o Options) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 	var names []string
-	if host, _, err := net.SplitHostPort(o.AdminAddr); err == nil && host != "" {
+	if host, _, err := net.SplitHostPort(o.Addr); err == nil && host != "" {
 		names = append(names, strings.ToLower(host))
 	}
 	return origin.Guard(asked, names...)

@@ -1,21 +1,24 @@
-package httpapi
+// Package containermetrics is the answer about memory and CPU of every function container, which the admin listener and the
+// public ones give alike.
+package containermetrics
 
 import (
-	"net/http"
 	"time"
-
-	"github.com/labstack/echo/v4"
 
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
-// ContainerMetricsPath answers with memory and CPU of every function container: to everyone on the admin listener, on the
-// public ones to callers with a token, because names of functions and how busy they are is nobody else's business. A route
-// cannot take it.
-const ContainerMetricsPath = "/metrics/containers"
+// Path is where the answer is: for the operator on the admin listener, on the public ones for callers with a token, because names
+// of functions and how busy they are is nobody else's business. A route cannot take it.
+const Path = "/metrics/containers"
 
-// containerAnswer is one container of the answer; sizes are bytes.
-type containerAnswer struct {
+// Answer is the answer, as JSON.
+type Answer struct {
+	Containers []Container `json:"containers"`
+}
+
+// Container is one container; sizes are bytes.
+type Container struct {
 	ContainerName string    `json:"container_name"`
 	ContainerID   string    `json:"container_id"`
 	Function      string    `json:"function"`
@@ -34,20 +37,17 @@ type containerAnswer struct {
 	Processes uint64 `json:"processes"`
 }
 
-func containerMetrics(c echo.Context, o Options) error {
-	containers, err := o.Containers(c.Request().Context())
-	if err != nil {
-		return err
+// Of returns the answer about containers.
+func Of(containers []gateway.Container) Answer {
+	answer := Answer{Containers: make([]Container, len(containers))}
+	for i, c := range containers {
+		answer.Containers[i] = of(c)
 	}
-	answers := make([]containerAnswer, len(containers))
-	for i, from := range containers {
-		answers[i] = answerOf(from)
-	}
-	return c.JSON(http.StatusOK, map[string]any{"containers": answers})
+	return answer
 }
 
-func answerOf(c gateway.Container) containerAnswer {
-	a := containerAnswer{
+func of(c gateway.Container) Container {
+	a := Container{
 		ContainerName: c.Name, ContainerID: c.ID, Function: c.Function, State: c.State, CreatedAt: c.CreatedAt.UTC(),
 		OOMKills: c.OOMKills, Processes: c.Processes,
 	}

@@ -1,4 +1,4 @@
-package httpapi
+package adminapi
 
 import (
 	"context"
@@ -21,8 +21,8 @@ const (
 	maxPage     = 1000
 )
 
-// AsyncQueue is the queue of asynchronous invocations as an operator sees it; async.Queue is the one of production.
-type AsyncQueue interface {
+// Queue is the queue of asynchronous invocations as an operator sees it; async.Queue is the one of production.
+type Queue interface {
 	States(ctx context.Context) ([]async.FunctionState, error)
 	Letters(ctx context.Context, function string, after uint64, limit int) (letters []async.Letter, next uint64, err error)
 	Letter(ctx context.Context, function string, id uint64) (async.Letter, error)
@@ -30,8 +30,8 @@ type AsyncQueue interface {
 	Purge(ctx context.Context, function string, ids ...uint64) (int, error)
 }
 
-// asyncAdmin adds the endpoints below /async (docs/async.md).
-func asyncAdmin(e *echo.Echo, q AsyncQueue) {
+// asyncEndpoints adds the endpoints below /async (docs/async.md).
+func asyncEndpoints(e *echo.Echo, q Queue) {
 	e.GET("/async", func(c echo.Context) error {
 		states, err := q.States(c.Request().Context())
 		if err != nil {

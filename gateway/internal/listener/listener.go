@@ -1,0 +1,195 @@
+// Package listener binds the addresses of the gateway and serves HTTP on them, the public ones and the operator's alike.
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/connlimit"
+)
+
+// Times and sizes of a client's connection. They are no settings: they bound what one client can hold.
+const (
+	// BodyTimeout bounds how long a body may take to arrive; whoever serves requests keeps to it.
+	BodyTimeout = 60 * time.Second
+	// headerTimeout bounds how long request line and headers may take to arrive.
+	headerTimeout = 10 * time.Second
+	// writeTimeout bounds a whole request from its headers on: its body, the longest route timeout (29 s), and
+	// a slow client's reading of the answer. Routes that stream set deadlines of their own.
+	writeTimeout = BodyTimeout + 120*time.Second
+	// idleTimeout closes a connection that is kept alive for nothing.
+	idleTimeout = 75 * time.Second
+	// parserHeaderBytes is where the HTTP parser gives up; below it, a request is refused with an answer.
+	parserHeaderBytes = 32 << 10
+)
+
+// Listener is one bound address and the server that answers on it.
+type Listener struct {
+	net.Listener
+	// Server has the times and sizes of all; who adds the listener sets its handler.
+	Server  *http.Server
+	setting string // the environment variable that names the address
+	scheme  string
+}
+
+// Set are the listeners of one kind. They are added, then served, then shut down.
+type Set struct {
+	limit     *connlimit.Limiter
+	log       *slog.Logger
+	listeners []*Listener
+	failed    chan error
+	serving   sync.WaitGroup
+}
+
+// NewSet returns a Set whose connections are bounded together. Its metrics name the kind.
+func NewSet(kind string, bounds connlimit.Bounds, metrics prometheus.Registerer, log *slog.Logger) *Set {
+	s := &Set{limit: connlimit.New(bounds), log: log, failed: make(chan error, 1)}
+	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "esb_connections_open", Help: "Connections of clients.", ConstLabels: prometheus.Labels{"listener": kind},
+	}, func() float64 { return float64(s.limit.Open()) }))
+	for _, reason := range connlimit.Reasons() {
+		metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "esb_connections_refused_total",
+			Help:        "Connections that were closed at once, by the bound that they are above: total, address, network; evicted is an old one that gave way.",
+			ConstLabels: prometheus.Labels{"listener": kind, "reason": reason.String()},
+		}, func() float64 { return float64(s.limit.Refused(reason)) }))
+	}
+	return s
+}
+
+// Add binds addr, the value of a setting, so that a port in use is known before anything else has begun.
+func (s *Set) Add(ctx context.Context, setting, addr, scheme string) (*Listener, error) {
+	bound, err := listen(ctx, setting, addr)
+	if err != nil {
+		return nil, err
+	}
+	l := &Listener{Listener: s.limit.Listener(bound), setting: setting, scheme: scheme, Server: &http.Server{
+		ReadHeaderTimeout: headerTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    parserHeaderBytes,
+		// "OPTIONS *" is a request like any other: no route.
+		DisableGeneralOptionsHandler: true,
+		// What a client does to its connection is no fault of the box.
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}}
+	s.listeners = append(s.listeners, l)
+	return l, nil
+}
+
+// Serve begins to answer. A listener that fails later is reported by Failed.
+func (s *Set) Serve() {
+	for _, l := range s.listeners {
+		s.log.Info("listening", "scheme", l.scheme, "addr", l.Addr().String())
+		s.serving.Go(func() {
+			if err := l.serve(); !errors.Is(err, http.ErrServerClosed) {
+				select {
+				case s.failed <- fmt.Errorf("%s: serve on %s: %w", l.setting, l.Addr(), err):
+				default: // one is enough to end the gateway
+				}
+			}
+		})
+	}
+}
+
+// Failed delivers the error of a listener that ended by itself.
+func (s *Set) Failed() <-chan error { return s.failed }
+
+// Addrs returns the bound addresses for a scheme.
+func (s *Set) Addrs(scheme string) []net.Addr {
+	var addrs []net.Addr
+	for _, l := range s.listeners {
+		if l.scheme == scheme {
+			addrs = append(addrs, l.Addr())
+		}
+	}
+	return addrs
+}
+
+// Shutdown accepts no more connections, waits for the requests in flight until ctx ends, and then closes the connections of those
+// that are left.
+func (s *Set) Shutdown(ctx context.Context) error {
+	errs := make([]error, len(s.listeners))
+	var wg sync.WaitGroup
+	for i, l := range s.listeners {
+		wg.Go(func() {
+			if err := l.Server.Shutdown(ctx); err != nil {
+				errs[i] = errors.Join(fmt.Errorf("stop %s: requests in flight were broken: %w", l.Addr(), err), l.Server.Close())
+			}
+		})
+	}
+	wg.Wait()
+	s.serving.Wait()
+	// A server that was never served does not know its listener.
+	return errors.Join(errors.Join(errs...), s.Close())
+}
+
+// Close gives the addresses of listeners back that are not served.
+func (s *Set) Close() error {
+	var errs []error
+	for _, l := range s.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// listen binds addr. An address of one interface may be bound before it exists, because the function network's
+// bridge comes with the first container.
+func listen(ctx context.Context, setting, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() {
+			lc.Control = freebind
+		}
+	}
+	l, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: %s is in use: stop the program that listens there (ss -ltnp shows it) or choose another address: %w", setting, addr, err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: not allowed to listen on %s: run as root, give CAP_NET_BIND_SERVICE, or choose a port above 1023: %w", setting, addr, err)
+	}
+	return nil, fmt.Errorf("%s: cannot listen on %q: want host:port of this machine: %w", setting, addr, err)
+}
+
+// freebind lets the socket be bound to an address that no interface has yet.
+func freebind(network, _ string, c syscall.RawConn) error {
+	var err error
+	control := c.Control(func(fd uintptr) {
+		if strings.HasSuffix(network, "6") {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+			return
+		}
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+	})
+	return errors.Join(control, err)
+}
+
+// Port is the port that is bound.
+func (l *Listener) Port() string {
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+func (l *Listener) serve() error {
+	if l.Server.TLSConfig != nil {
+		return l.Server.ServeTLS(l.Listener, "", "")
+	}
+	return l.Server.Serve(l.Listener)
+}
