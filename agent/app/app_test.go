@@ -619,6 +619,27 @@ func TestAgent(t *testing.T) {
 		b.destroy(t, w.GetId())
 	})
 
+	for path, least := range map[string]uint64{"/bomb": 500, "/sleepers": 360} {
+		t.Run("a small container ends at once, whatever runs in it: "+path, func(t *testing.T) {
+			w := b.ensure(t, request(rie, nil))
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(w.GetIpAddress(), "8080")+path, nil)
+			require.NoError(t, err)
+			go func() {
+				if resp, err := http.DefaultClient.Do(req); err == nil { // it need not get to an answer
+					_ = resp.Body.Close()
+				}
+			}()
+			require.Eventually(t, func() bool { return b.metrics(t, w.GetId()).GetPidsCurrent() >= least }, patience, 10*time.Millisecond)
+			b.destroy(t, w.GetId())
+			assert.Empty(t, b.statuses(t))
+			groups, err := filepath.Glob("/sys/fs/cgroup/*/esb-" + s.Bridge + "/" + w.GetId())
+			require.NoError(t, err)
+			assert.Empty(t, groups)
+		})
+	}
+
 	t.Run("starts that fail say why and leave nothing", func(t *testing.T) {
 		b.refused(t, request(rie, map[string]string{"MODE": "exit"}), codes.FailedPrecondition, "exit code 3", "cannot go on")
 		b.refused(t, request(rie, map[string]string{"MODE": "hang"}), codes.DeadlineExceeded, "CONTAINER_READY_TIMEOUT_SECONDS")

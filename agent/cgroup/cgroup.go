@@ -5,7 +5,6 @@ package cgroup
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 )
 
 const (
@@ -301,86 +298,6 @@ func (h *Hierarchy) IDs() ([]string, error) {
 		}
 	}
 	return ids, nil
-}
-
-// Remove kills what is left in a container's groups and removes them. Groups that are gone already are no error.
-func (h *Hierarchy) Remove(ctx context.Context, id string) error {
-	if id == "" || id == ".." || strings.ContainsRune(id, '/') {
-		return fmt.Errorf("remove cgroup: bad container id %q", id)
-	}
-	return h.remove(ctx, id)
-}
-
-// Purge removes the parent group with everything in it.
-func (h *Hierarchy) Purge(ctx context.Context) error {
-	ids, err := h.IDs()
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		err = errors.Join(err, h.Remove(ctx, id))
-	}
-	return errors.Join(err, h.remove(ctx, ""))
-}
-
-// remove removes the groups of id, or the parent's when id is empty.
-func (h *Hierarchy) remove(ctx context.Context, id string) error {
-	var errs []error
-	for _, tree := range h.trees {
-		dir := filepath.Join(tree, h.parent, id)
-		if _, err := os.Stat(dir); err != nil {
-			continue
-		}
-		if err := h.removeDir(ctx, dir); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeDir kills and removes until the folder is gone. The kernel says EBUSY while a killed process has not ended;
-// nothing tells when it has, on v1, so this asks again.
-func (h *Hierarchy) removeDir(ctx context.Context, dir string) error {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Rmdir(dir)
-		if err == nil || errors.Is(err, syscall.ENOENT) {
-			return nil
-		}
-		if !errors.Is(err, syscall.EBUSY) {
-			return fmt.Errorf("remove cgroup %s: %w", dir, err)
-		}
-		if err := kill(dir); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("remove cgroup %s, which still has processes: %w", dir, ctx.Err())
-		case <-tick.C:
-		}
-	}
-}
-
-// kill sends SIGKILL to each process of one group.
-func kill(dir string) error {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
-			return nil
-		}
-		return fmt.Errorf("read the processes of cgroup %s: %w", dir, err)
-	}
-	for _, f := range strings.Fields(string(b)) {
-		pid, err := strconv.Atoi(f)
-		if err != nil || pid <= 0 {
-			continue // 0: a process of another pid namespace, not ours to see
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("kill process %d of cgroup %s: %w", pid, dir, err)
-		}
-	}
-	return nil
 }
 
 // dir returns the folder of a container in the hierarchy of controller.

@@ -1,8 +1,11 @@
 package cgroup
 
 import (
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -163,6 +166,77 @@ func TestIDs_FindsEachContainerOnce(t *testing.T) {
 	ids, err := h.IDs()
 	require.NoError(t, err)
 	assert.Equal(t, []string{id}, ids)
+}
+
+// mustSleep starts a process that nothing but a signal ends, and returns what tells that it has ended.
+func mustSleep(t *testing.T) (pid int, ended <-chan struct{}) {
+	t.Helper()
+	cmd := exec.Command("sleep", "infinity")
+	require.NoError(t, cmd.Start())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+	})
+	return cmd.Process.Pid, done
+}
+
+func TestKill_FreesTheProcessesOfTheirLimits_AndRefusesNewOnes(t *testing.T) {
+	for version, c := range map[string]struct {
+		files map[string]string
+		// before and after are control files of the container's.
+		pids, before, after map[string]string
+	}{
+		"v1": {
+			files:  treeV1(),
+			pids:   map[string]string{"pids/esb-x/" + id + "/cgroup.procs": "%d\n"},
+			before: map[string]string{"cpu/esb-x/" + id + "/cpu.cfs_quota_us": "7", "freezer/esb-x/" + id + "/freezer.state": "FROZEN", "pids/esb-x/" + id + "/pids.max": "9"},
+			after:  map[string]string{"cpu/esb-x/" + id + "/cpu.cfs_quota_us": "-1", "freezer/esb-x/" + id + "/freezer.state": "THAWED", "pids/esb-x/" + id + "/pids.max": "0"},
+		},
+		"v2": {
+			files:  treeV2(),
+			pids:   map[string]string{"esb-x/" + id + "/cgroup.procs": "%d\n"},
+			before: map[string]string{"esb-x/" + id + "/cpu.max": "7 100000", "esb-x/" + id + "/cgroup.freeze": "1", "esb-x/" + id + "/pids.max": "9", "esb-x/" + id + "/cgroup.kill": ""},
+			after:  map[string]string{"esb-x/" + id + "/cpu.max": "max 100000", "esb-x/" + id + "/cgroup.freeze": "0", "esb-x/" + id + "/pids.max": "0", "esb-x/" + id + "/cgroup.kill": "1"},
+		},
+		"v2 of a kernel that has no cgroup.kill": {
+			files:  treeV2(),
+			pids:   map[string]string{"esb-x/" + id + "/cgroup.procs": "0\n%d\n"}, // 0: of another pid namespace
+			before: map[string]string{"esb-x/" + id + "/cpu.max": "7 100000"},
+			after:  map[string]string{"esb-x/" + id + "/cpu.max": "max 100000"},
+		},
+	} {
+		t.Run(version, func(t *testing.T) {
+			pid, ended := mustSleep(t)
+			maps.Copy(c.files, c.before)
+			for file, text := range c.pids {
+				c.files[file] = fmt.Sprintf(text, pid)
+			}
+			root := mustTree(t, c.files)
+			h, err := Open(root, "esb-x")
+			require.NoError(t, err)
+			require.NoError(t, h.Kill(t.Context(), id))
+			<-ended
+			for file, want := range c.after {
+				assert.Equal(t, want, mustRead(t, root, file), file)
+			}
+			assert.ErrorIs(t, h.Kill(t.Context(), "gone"), fs.ErrNotExist)
+		})
+	}
+}
+
+func TestKill_LeavesAnEmptyGroupAsItIs(t *testing.T) {
+	files := treeV1()
+	files["pids/esb-x/"+id+"/cgroup.procs"], files["cpu/esb-x/"+id+"/cpu.cfs_quota_us"] = "", "7"
+	root := mustTree(t, files)
+	h, err := Open(root, "esb-x")
+	require.NoError(t, err)
+	require.NoError(t, h.Kill(t.Context(), id))
+	assert.Equal(t, "7", mustRead(t, root, "cpu/esb-x", id, "cpu.cfs_quota_us"))
 }
 
 func TestRemove_RefusesPaths(t *testing.T) {

@@ -409,7 +409,15 @@ func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
 	})
 }
 
+// setQuota limits a container's CPU, unless it is being removed: its quota was lifted for that.
 func (r *Runtime) setQuota(rec record) {
+	if s := r.state(rec.ID); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.dying {
+			return
+		}
+	}
 	if err := r.groups.SetQuota(rec.ID, rec.memoryMB); err != nil {
 		r.log.Warn("container has no CPU quota", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
 	}

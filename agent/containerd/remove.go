@@ -85,9 +85,11 @@ func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration
 		s.dying = true
 		s.mu.Unlock()
 	}
-	// A frozen process does not die on cgroup v1.
-	if err := r.groups.Thaw(rec.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	// A frozen process hears no signal on cgroup v1, and many under a small quota do not get to their end within any grace.
+	for _, free := range []func(string) error{r.groups.Thaw, r.groups.LiftQuota} {
+		if err := free(rec.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	if err := r.endTask(ctx, rec.ID, grace); err != nil {
 		return err
@@ -171,7 +173,7 @@ func (r *Runtime) endTask(ctx context.Context, id string, grace time.Duration) e
 	return nil
 }
 
-// killTask sends SIGTERM, and after grace SIGKILL, and waits until process 1 has ended.
+// killTask sends SIGTERM, and after grace kills every process, and waits until process 1 has ended.
 func (r *Runtime) killTask(ctx context.Context, id string, grace time.Duration) error {
 	watch, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -191,8 +193,14 @@ func (r *Runtime) killTask(ctx context.Context, id string, grace time.Duration) 
 		case <-timer.C:
 		}
 	}
-	if err := r.signal(ctx, id, syscall.SIGKILL); err != nil {
-		return err
+	if err := r.groups.Kill(ctx, id); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		// Somebody has taken its group away, so the kernel is asked by another way.
+		if err := r.signal(ctx, id, syscall.SIGKILL); err != nil {
+			return err
+		}
 	}
 	if e := <-ended; e.err != nil && !errdefs.IsNotFound(e.err) {
 		return fmt.Errorf("wait for the end of its process: %w", e.err)

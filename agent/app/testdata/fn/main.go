@@ -43,6 +43,20 @@ func main() {
 				}
 				keep = append(keep, b)
 			}
+		case "/bomb":
+			if fork() {
+				for {
+					fork()
+				}
+			}
+		case "/sleepers":
+			for range 360 {
+				if fork() {
+					for {
+						_, _, _ = syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+					}
+				}
+			}
 		}
 		_, _ = fmt.Fprint(w, describe())
 	})))
@@ -55,6 +69,13 @@ var boosted bool
 func unlimited() bool {
 	quota := read(own("/cpu/cpu.cfs_quota_us", "/cpu.max"))
 	return strings.HasPrefix(quota, "-1") || strings.HasPrefix(quota, "max")
+}
+
+// fork makes a copy of this process, with this thread alone, and is true in the copy: which may make system calls, and nothing
+// else that Go can do.
+func fork() bool {
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	return pid == 0 && errno == 0
 }
 
 func serveRuntimeAPI(base string) error {
