@@ -373,7 +373,7 @@ func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *s
 		LogDir: filepath.Join(s.LogDir, "functions"),
 		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, ImageMaxMB: s.ImageMaxMB, Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryConfig: s.RegistryConfig,
 		RegistryUser: s.RegistryUser, RegistryPassword: string(s.RegistryPassword), RegistryPasswordFile: s.RegistryPasswordFile,
-		TmpSizeMB: s.TmpSizeMB, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts,
+		TmpSizeMB: s.TmpSizeMB, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts,
 		Region: s.Region, AccountID: s.AccountID, DNS: dns, Environment: s.FunctionEnvironment(), Logger: log,
 	}
 }

@@ -123,7 +123,7 @@ func mustSettings(t *testing.T) settings.Settings {
 		"ESB_HOME": t.TempDir(), "ESB_BIN_DIR": bin, "AGENT_GRPC_ADDR": "127.0.0.1:0", "CODE_ROOTS": os.TempDir(), "IMAGE_MAX_MB": "64",
 		"ESB_BRIDGE": "esba" + hex.EncodeToString(random[:]),
 		"ESB_SUBNET": fmt.Sprintf("10.%d.%d.0/24", 200+random[0]%50, random[1]),
-		"ESB_DNS":    "192.0.2.53", "CONTAINER_READY_TIMEOUT_SECONDS": "3", "LOG_LEVEL": "DEBUG",
+		"ESB_DNS":    "192.0.2.53", "FUNCTION_CPU_WEIGHT": "100", "CONTAINER_READY_TIMEOUT_SECONDS": "3", "LOG_LEVEL": "DEBUG",
 	}
 	s, err := settings.Load(func(k string) (string, bool) { v, ok := env[k]; return v, ok }, "")
 	require.NoError(t, err)
@@ -785,12 +785,16 @@ func TestAgent(t *testing.T) {
 		r := request(supervised, nil)
 		r.Standby = true
 		standby := b.ensure(t, r)
+		assert.Equal(t, "100", weightOf(t, s))
 		b.stop()
 		invoke(t, keep)
 		_, err := http.Get("http://" + net.JoinHostPort(die.GetIpAddress(), "8080") + "/crash")
 		require.Error(t, err)
 
-		b = mustStart(t, s)
+		lighter := s
+		lighter.CPUWeight = 50
+		b = mustStart(t, lighter)
+		assert.Equal(t, "50", weightOf(t, s), "also of the group that is there already")
 		assert.Equal(t, map[string]string{keep.GetId(): "RUNNING", standby.GetId(): "RUNNING"}, b.statuses(t), "the one that died is cleaned up")
 		assert.NotRegexp(t, "^(-1|max)", quotaOf(s, keep.GetId())())
 		quota := quotaOf(s, standby.GetId())
@@ -844,6 +848,19 @@ func TestRun_NoDisks_TmpIsMemory(t *testing.T) {
 			b.stop()
 		})
 	}
+}
+
+// weightOf reads what all of a stack's containers count together.
+func weightOf(t *testing.T, s settings.Settings) string {
+	t.Helper()
+	if raw, err := os.ReadFile("/sys/fs/cgroup/esb-" + s.Bridge + "/cpu.weight"); err == nil {
+		return strings.TrimSpace(string(raw))
+	}
+	raw, err := os.ReadFile("/sys/fs/cgroup/cpu/esb-" + s.Bridge + "/cpu.shares")
+	require.NoError(t, err)
+	shares, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	require.NoError(t, err)
+	return strconv.Itoa(shares * 100 / 1024)
 }
 
 // quotaOf reads a container's CPU quota.

@@ -104,6 +104,12 @@ func (h *Hierarchy) openV1() error {
 			return err
 		}
 	}
+	// For SetWeight; runc makes it with the first container else.
+	if _, err := os.Stat(filepath.Join(h.root, "blkio", "cgroup.procs")); err == nil {
+		if err := mkdir(filepath.Join(h.root, "blkio", h.parent)); err != nil {
+			return err
+		}
+	}
 	_, err = os.Stat(filepath.Join(h.root, "memory", h.parent, "memory.memsw.limit_in_bytes"))
 	h.swap = err == nil
 	return nil
@@ -133,6 +139,42 @@ func (h *Hierarchy) openV2() error {
 	// The parent itself has the files that its children will have.
 	_, err = os.Stat(filepath.Join(dir, "memory.swap.max"))
 	h.swap = err == nil
+	return nil
+}
+
+// SetWeight says how much all containers together count against everything else on the machine that wants the CPU or the disk
+// at the same time, which has 100 each. It takes nothing from them while there is enough. A kernel without weights of
+// disks is no error.
+func (h *Hierarchy) SetWeight(weight int) error {
+	file, value := filepath.Join(h.dir("cpu", ""), "cpu.shares"), strconv.Itoa(max(weight*sharesPerCPU/100, minShares))
+	if h.unified {
+		file, value = filepath.Join(h.dir("", ""), "cpu.weight"), strconv.Itoa(weight)
+	}
+	if err := write(file, value); err != nil {
+		return fmt.Errorf("set the CPU weight of all functions: %w", err)
+	}
+	return h.setDiskWeight(weight)
+}
+
+func (h *Hierarchy) setDiskWeight(weight int) error {
+	if h.unified {
+		// The parent group alone has to have it. It is refused where it is not delegated.
+		_ = write(filepath.Join(h.root, "cgroup.subtree_control"), "+io")
+	}
+	bfq := strconv.Itoa(min(weight, 1000))
+	for _, f := range []struct{ controller, name, value string }{
+		{"blkio", "blkio.bfq.weight", bfq},
+		{"blkio", "blkio.weight", strconv.Itoa(min(max(weight*5, 10), 1000))}, // has 500 in place of 100
+		{"", "io.bfq.weight", bfq},
+		{"", "io.weight", "default " + strconv.Itoa(weight)},
+	} {
+		if h.unified != (f.controller == "") {
+			continue
+		}
+		if err := write(filepath.Join(h.dir(f.controller, ""), f.name), f.value); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set the disk weight of all functions: %w", err)
+		}
+	}
 	return nil
 }
 

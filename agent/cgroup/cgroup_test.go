@@ -133,6 +133,37 @@ func TestSetQuota_FollowsMemory(t *testing.T) {
 	assert.Equal(t, "max 100000", mustRead(t, root, "esb-x", id, "cpu.max")[:10])
 }
 
+func TestSetWeight_IsTheParents(t *testing.T) {
+	v1 := map[string]string{"cpu/esb-x/cpu.shares": "", "blkio/cgroup.procs": "", "blkio/esb-x/blkio.bfq.weight": "", "blkio/esb-x/blkio.weight": ""}
+	v2 := map[string]string{"esb-x/cpu.weight": "", "esb-x/io.weight": "", "esb-x/io.bfq.weight": ""}
+	for name, c := range map[string]struct {
+		files, more map[string]string
+		weight      int
+		want        map[string]string
+	}{
+		"v1":                         {treeV1(), v1, 12, map[string]string{"cpu/esb-x/cpu.shares": "122", "blkio/esb-x/blkio.bfq.weight": "12", "blkio/esb-x/blkio.weight": "60"}},
+		"v1, least":                  {treeV1(), v1, 1, map[string]string{"cpu/esb-x/cpu.shares": "10", "blkio/esb-x/blkio.weight": "10"}},
+		"v1, most":                   {treeV1(), v1, 10000, map[string]string{"cpu/esb-x/cpu.shares": "102400", "blkio/esb-x/blkio.bfq.weight": "1000", "blkio/esb-x/blkio.weight": "1000"}},
+		"v2":                         {treeV2(), v2, 12, map[string]string{"esb-x/cpu.weight": "12", "esb-x/io.weight": "default 12", "esb-x/io.bfq.weight": "12"}},
+		"v1, no weights of the disk": {treeV1(), map[string]string{"cpu/esb-x/cpu.shares": ""}, 100, map[string]string{"cpu/esb-x/cpu.shares": "1024"}},
+		"v2, io is not delegated":    {treeV2(), map[string]string{"esb-x/cpu.weight": ""}, 100, map[string]string{"esb-x/cpu.weight": "100"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			maps.Copy(c.files, c.more)
+			root := mustTree(t, c.files)
+			h, err := Open(root, "esb-x")
+			require.NoError(t, err)
+			require.NoError(t, h.SetWeight(c.weight))
+			for file, want := range c.want {
+				assert.Equal(t, want, mustRead(t, root, file), file)
+			}
+		})
+	}
+	h, err := Open(mustTree(t, treeV1()), "esb-x")
+	require.NoError(t, err)
+	assert.ErrorIs(t, h.SetWeight(12), fs.ErrNotExist, "a weight that cannot be set must be told")
+}
+
 func TestQuotaAndShares_KeepTheKernelsMinimum(t *testing.T) {
 	assert.EqualValues(t, 1000, Quota(1))
 	assert.EqualValues(t, 2, Shares(1))

@@ -106,6 +106,8 @@ type Config struct {
 	TmpSizeMB                                            int
 	// Disks are what /tmp of containers is; nil makes it memory.
 	Disks     Disks
+	// CPUWeight is what all containers together count against everything else on the machine, which has 100 each.
+	CPUWeight int
 	PIDsLimit int
 	NoFile    int
 	// LogRate is how many bytes of log a container may write a second.
@@ -220,6 +222,10 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 func (r *Runtime) open(ctx context.Context) error {
 	if err := r.checkFiles(); err != nil {
 		return err
+	}
+	// Also of a group that an earlier agent has made.
+	if err := r.groups.SetWeight(r.cfg.CPUWeight); err != nil {
+		r.log.WarnContext(ctx, "functions that take all of the CPU or the disk can hold up the box itself (FUNCTION_CPU_WEIGHT)", "error", err)
 	}
 	if err := r.adopt(ctx); err != nil {
 		return err

@@ -126,6 +126,12 @@ type Settings struct {
 	// size of its /tmp, a container is not started. Files of several containers may grow at the same time: the disk should have
 	// room for as many as run.
 	TmpReserveMB int
+	// CPUWeight (FUNCTION_CPU_WEIGHT, default 12; 1 to 10000) is what all functions together count against everything else that wants
+	// the CPU, or the disk, at the same moment; any other process or group of the machine has 100. With the default the
+	// gateway, the agent and the stores come first, and a box whose functions take all of the CPU still answers; other programs
+	// on the machine come first too. Raise it where functions have to hold their own against those. Functions lose nothing while
+	// there is enough for all. In a container it counts within the agent's container.
+	CPUWeight int
 	// PIDsLimit (FUNCTION_PIDS_LIMIT, default 1024 as AWS's) bounds the processes and threads of a container.
 	PIDsLimit int
 	// NoFile (FUNCTION_NOFILE, default 1024 as AWS's) bounds the open files of a process.
@@ -228,6 +234,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		TmpSizeMB:               r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
 		TmpOnDisk:               r.text("FUNCTION_TMP", "disk") == "disk",
 		TmpReserveMB:            r.number("FUNCTION_TMP_RESERVE_MB", 256, 0, 1<<30),
+		CPUWeight:               r.number("FUNCTION_CPU_WEIGHT", 12, 1, 10000),
 		PIDsLimit:               r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
 		NoFile:                  r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),
 		UIDBase:                 uint32(r.number("FUNCTION_UID_BASE", 1879048192, 65536, 2080243711)),

@@ -49,7 +49,13 @@ type Spec struct {
 	Fingerprint string
 	// User runs it as somebody else than root, with no way to more rights than these; nil is this user.
 	User *User
+	// Protected: when the machine's memory has run out, others are ended before it.
+	Protected bool
 }
+
+// protectedScore counts as half of the machine's memory less than the process has (proc(5), oom_score_adj); functions have 500 and
+// more. Its children inherit it.
+const protectedScore = "-500"
 
 // User is whom a process runs as, by numbers, which need no entry in /etc/passwd.
 type User struct {
@@ -124,6 +130,10 @@ func Start(spec Spec) (*Child, error) {
 	}
 	if err := start(cmd, spec.User != nil); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
+	}
+	if spec.Protected {
+		// Refused to a root without CAP_SYS_RESOURCE, in some containers: it is a service that runs all the same.
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte(protectedScore), 0)
 	}
 	c := &Child{cmd: cmd, log: spec.Log, logStart: size}
 	c.Record, err = Identify(cmd.Process.Pid)

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -69,6 +70,29 @@ func TestStart_AsAnotherUser_HasNoMoreRightsThanThat(t *testing.T) {
 	for range 20 { // the bit was one thread's, whose children no other process is
 		mustLog(t, mustStart(t, "grep NoNewPrivs /proc/self/status"), "NoNewPrivs:\t0")
 	}
+}
+
+func TestStart_Protected_IsNotTheFirstToEndWhenMemoryRunsOut(t *testing.T) {
+	score := func(c *Child) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.PID))
+		require.NoError(t, err)
+		return strings.TrimSpace(string(b))
+	}
+	plain := mustStart(t, "exec sleep 300")
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", plain.PID), []byte("-499"), 0); err != nil {
+		t.Skipf("this user may not protect processes: %v", err)
+	}
+	dir := t.TempDir()
+	c, err := Start(Spec{
+		Path: "/bin/sleep", Args: []string{"300"}, Dir: dir, Log: filepath.Join(dir, "log"), PIDFile: filepath.Join(dir, "pid"), Protected: true,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = c.Signal(syscall.SIGKILL)
+		_ = c.cmd.Wait()
+	})
+	assert.Equal(t, "-500", score(c))
+	assert.Equal(t, "-499", score(plain))
 }
 
 func TestStart_LogIsALink_IsRefused(t *testing.T) {

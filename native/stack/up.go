@@ -323,6 +323,8 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		child, err := process.Start(process.Spec{
 			Path: filepath.Join(s.settings.BinDir, service), Env: s.env(service), Dir: dir,
 			Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint, User: user,
+			// Not the stores: VictoriaLogs can be the largest of all, and is started again.
+			Protected: service != native.Stores,
 		})
 		if err != nil {
 			return err

@@ -40,6 +40,7 @@ func prepareNative(s *Stack, opts Options) (driver, error) {
 		"VICTORIALOGS_ADDR="+own(s.ports.logs),
 		"REGISTRY_ADDR="+own(s.ports.registry),
 		"ESB_BRIDGE="+s.Bridge,
+		"FUNCTION_CPU_WEIGHT=100", // tests run beside others: their functions' time must not be what those leave
 		"ESB_SUBNET="+s.Subnet,
 		"FUNCTIONS_CONFIG_PATH="+opts.FunctionsConfig,
 		"ROUTING_CONFIG_PATH="+opts.RoutingConfig,
