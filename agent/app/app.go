@@ -66,14 +66,14 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 		}
 	}()
 
-	address, healthy := s.ContainerdAddress, func() bool { return true }
+	address, shimSockets, healthy := s.ContainerdAddress, "", func() bool { return true }
 	if address == "" {
 		child, err := supervisor.Start(ctx, supervisorConfig(s, log))
 		if err != nil {
 			return fmt.Errorf("start containerd: %w", err)
 		}
 		closers.add("stop containerd", child.Close)
-		address, healthy = child.Address(), child.Healthy
+		address, shimSockets, healthy = child.Address(), child.ShimSockets(), child.Healthy
 	}
 	dns, err := nameservers(s, log)
 	if err != nil {
@@ -90,7 +90,7 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 	}
 	closers.add("close the store of function code", store.Close)
 	config := runtimeConfig(s, address, dns, log)
-	config.Code = store
+	config.Code, config.ShimSockets = store, shimSockets
 	if s.TmpOnDisk {
 		disks, err := tmpdisk.Open(ctx, tmpdisk.Config{Dir: filepath.Join(s.Home, "tmp"), SizeMB: s.TmpSizeMB, ReserveMB: s.TmpReserveMB, Logger: log})
 		if err != nil {

@@ -764,6 +764,28 @@ func TestAgent(t *testing.T) {
 		require.Eventually(t, func() bool { return len(processesWith(t, "-address\x00"+s.RunDir+"/")) == 0 }, patience, 20*time.Millisecond, "no shim is left")
 	})
 
+	t.Run("a shim that was killed leaves no socket", func(t *testing.T) {
+		w := b.ensure(t, request(supervised, nil))
+		keep := b.ensure(t, request(supervised, nil))
+		shims := processesWith(t, "-id\x00"+w.GetId()+"\x00-address\x00"+s.RunDir+"/")
+		require.Len(t, shims, 1)
+		require.NoError(t, syscall.Kill(shims[0], syscall.SIGKILL))
+		b.destroy(t, w.GetId())
+		sockets := func() []string {
+			found, err := filepath.Glob(filepath.Join(s.RunDir, "containerd", "s", "*"))
+			require.NoError(t, err)
+			return found
+		}
+		before := time.Now().Add(-time.Hour)
+		for _, socket := range sockets() {
+			require.NoError(t, os.Chtimes(socket, before, before))
+		}
+		require.Eventually(t, func() bool { return len(sockets()) == 1 }, patience, 20*time.Millisecond)
+		invoke(t, keep)
+		b.destroy(t, keep.GetId())
+		require.Eventually(t, func() bool { return len(sockets()) == 0 }, patience, 20*time.Millisecond)
+	})
+
 	t.Run("many at once", func(t *testing.T) {
 		const n = 6
 		errs := make(chan error, n)

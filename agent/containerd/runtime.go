@@ -85,6 +85,8 @@ type Disks interface {
 type Config struct {
 	// Address is containerd's socket.
 	Address string
+	// ShimSockets is the folder of the sockets of its shims when they are this stack's alone, else empty.
+	ShimSockets string
 	// Stack tells this agent's containers from those of another agent on the same containerd, and names their cgroup.
 	Stack string
 	// RunDir holds the files of running containers; short, because there are unix sockets in it.
@@ -105,7 +107,7 @@ type Config struct {
 	RegistryUser, RegistryPassword, RegistryPasswordFile string
 	TmpSizeMB                                            int
 	// Disks are what /tmp of containers is; nil makes it memory.
-	Disks     Disks
+	Disks Disks
 	// CPUWeight is what all containers together count against everything else on the machine, which has 100 each.
 	CPUWeight int
 	PIDsLimit int
@@ -582,7 +584,7 @@ func (r *Runtime) bury(s *state, code uint32) {
 	}
 }
 
-// upkeep prunes code, and looks for ends that went unheard.
+// upkeep prunes code, removes sockets of shims that were killed, and looks for ends that went unheard.
 func (r *Runtime) upkeep() {
 	tick := time.NewTicker(upkeepInterval)
 	defer tick.Stop()
@@ -591,6 +593,9 @@ func (r *Runtime) upkeep() {
 			if err := r.cfg.Code.Prune(r.mounted); err != nil {
 				r.log.Warn("function code cannot be pruned", "error", err)
 			}
+		}
+		if err := r.sweepSockets(); err != nil {
+			r.log.Warn("sockets of shims that were killed stay", "error", err)
 		}
 		select {
 		case <-r.life.Done():

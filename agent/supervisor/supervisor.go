@@ -125,6 +125,9 @@ func checkBinaries(cfg Config) error {
 // Address returns the path of containerd's socket. It stays the same over restarts.
 func (c *Containerd) Address() string { return c.paths.socket }
 
+// ShimSockets is the folder of the sockets of its shims. Nobody else has sockets there.
+func (c *Containerd) ShimSockets() string { return c.paths.shims }
+
 // Healthy tells whether containerd runs and has served since its last start.
 func (c *Containerd) Healthy() bool { return c.healthy.Load() }
 
