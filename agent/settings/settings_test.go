@@ -24,6 +24,7 @@ func TestLoad_Defaults(t *testing.T) {
 	assert.Equal(t, []uint16{443, 8000, 9000, 8001, 9428}, s.HostPorts)
 	assert.Equal(t, 10*time.Second, s.ReadyTimeout)
 	assert.Positive(t, s.MaxStarts)
+	assert.Equal(t, 12, s.CPUWeight, "the box comes before its functions")
 }
 
 func TestLoad_FollowsHomeAndBridge(t *testing.T) {

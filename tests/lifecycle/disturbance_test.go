@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -60,6 +61,7 @@ func TestDisturbances(t *testing.T) {
 		run  func(t *testing.T, d *disturbed)
 	}{
 		{"status shows the containers with address and state", checkStatus},
+		{"gateway and agent are the last to end when memory has run out", checkProtected},
 		{"changed timeout is taken over and the old worker drained", checkReload},
 		{"configuration with a mistake changes nothing", checkBadReload},
 		{"agent is killed: warm requests go on and cold starts come back", checkAgentKilled},
@@ -83,6 +85,27 @@ func checkStatus(t *testing.T, d *disturbed) {
 		assert.Contains(t, text, c.GetIpAddress())
 	}
 	assert.Contains(t, text, "RUNNING")
+}
+
+func checkProtected(t *testing.T, d *disturbed) {
+	score := func(pid int) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+		require.NoError(t, err)
+		return strings.TrimSpace(string(b))
+	}
+	for _, program := range []string{"gateway", "agent", "stores"} {
+		found := d.processes(t, program)
+		require.NotEmpty(t, found, program)
+		got, want := score(found[0].PID), score(os.Getpid())
+		if program != "stores" {
+			want = "-500"
+			// A root without CAP_SYS_RESOURCE cannot protect anything.
+			if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", found[0].PID), []byte(want), 0); err != nil {
+				continue
+			}
+		}
+		assert.Equal(t, want, got, program)
+	}
 }
 
 func checkReload(t *testing.T, d *disturbed) {
