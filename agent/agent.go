@@ -157,6 +157,8 @@ type Exit struct {
 // ImageReference names an image by itself, or by what runs function code: a runtime, whose base image it is, or an image.
 type ImageReference struct {
 	Image, Runtime string
+	// AskRegistry has the image's registry asked, in the background, whether it has another one under its tag.
+	AskRegistry bool
 }
 
 // Runtime makes and ends function containers. Every method answers with *Error.
@@ -178,6 +180,6 @@ type Runtime interface {
 	// closed, or when its reader does not keep up.
 	Watch(ctx context.Context) <-chan Exit
 	// ImageVersions returns the digests of the manifests of images as they are here now, "" for one that is not. Archives
-	// that have changed are taken over first; no registry is asked.
+	// that have changed are taken over first; registries are asked in the background, and what they had is here at a later call.
 	ImageVersions(ctx context.Context, images []ImageReference) ([]string, error)
 }

@@ -19,12 +19,15 @@ const (
 	RIE        RuntimeInterface = "rie"
 )
 
+// PullAlways is the PullPolicy of a function whose image is looked up in its registry at each start.
+const PullAlways = "always"
+
 // Function is one entry of functions.yml with its defaults applied. It is immutable: a reload makes new ones.
 type Function struct {
 	Name       string
 	Image      string        // empty when Code is given
 	Code       *FunctionCode // nil for a function whose image has its code
-	PullPolicy string        // always, if_not_present, never
+	PullPolicy string        // PullAlways, if_not_present, never
 
 	Environment map[string]string
 	// Timeout of one invocation (AWS: 1 to 900 s, default 3 s).
@@ -97,19 +100,24 @@ type Schedule struct {
 // runtime or its base.
 type ImageReference struct {
 	Image, Runtime string
+	// AskRegistry says that its registry is asked for it, which may have another image under its tag: pull_policy is always.
+	AskRegistry bool
 }
 
 // ImageReference returns that of the function.
 func (f *Function) ImageReference() ImageReference {
+	ref := ImageReference{AskRegistry: f.PullPolicy == PullAlways}
 	switch {
 	case f.Code == nil:
-		return ImageReference{Image: f.Image}
+		ref.Image = f.Image
 	case f.Code.Base == "":
-		return ImageReference{Runtime: f.Code.Runtime}
+		ref.Runtime = f.Code.Runtime
 	case boxRuntime.MatchString(f.Code.Base):
-		return ImageReference{Runtime: f.Code.Base}
+		ref.Runtime = f.Code.Base
+	default:
+		ref.Image = f.Code.Base
 	}
-	return ImageReference{Image: f.Code.Base}
+	return ref
 }
 
 // boxRuntime matches the runtimes that a box has base images of; any other base is an image.

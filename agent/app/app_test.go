@@ -705,6 +705,20 @@ func TestAgent(t *testing.T) {
 			b.destroy(t, w.GetId())
 		}
 
+		// What is pushed anew is told of without a start, to who wants the registry to be asked.
+		version := func(ask bool) string {
+			got, err := b.GetImageVersions(t.Context(), &agentv1.GetImageVersionsRequest{Images: []*agentv1.ImageReference{{Image: r.Image, AskRegistry: ask}}})
+			require.NoError(t, err)
+			return got.GetVersions()[0].GetDigest()
+		}
+		require.Equal(t, second.GetImageDigest(), version(true))
+		push("third")
+		require.Equal(t, second.GetImageDigest(), version(false))
+		require.Eventually(t, func() bool { v := version(true); return v != "" && v != second.GetImageDigest() }, patience, 50*time.Millisecond)
+		third := b.ensure(t, r)
+		assert.Equal(t, version(false), third.GetImageDigest())
+		b.destroy(t, third.GetId())
+
 		r.Image = reg.host() + "/public/fn:2"
 		b.refused(t, r, codes.FailedPrecondition, "does not have it", s.ArchivesDir)
 		r.Image = reg.host() + "/private/fn:1"

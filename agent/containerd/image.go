@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -53,7 +54,10 @@ type imageStore struct {
 	registry    string
 	plainHTTP   []string
 	credentials credentialSource
-	platform    platforms.MatchComparer
+	// registries speaks to them; watch asks them from time to time.
+	registries *http.Client
+	watch      *registryWatch
+	platform   platforms.MatchComparer
 	// maxBytes bounds the layers of one image, unpacked.
 	maxBytes int64
 	log      *slog.Logger
@@ -78,6 +82,8 @@ func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
 		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.ImageMaxMB) << 20, log: cfg.Logger, life: life, end: end,
 	}
+	s.registries = newRegistryClient()
+	s.watch = newRegistryWatch(life, &s.running, s, cfg.RegistryPoll, cfg.Logger)
 	known, err := client.ImageService().List(ctx)
 	if err != nil {
 		end()
@@ -91,6 +97,7 @@ func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (
 func (s *imageStore) close() {
 	s.end()
 	s.running.Wait()
+	s.registries.CloseIdleConnections()
 }
 
 // prefetch imports and unpacks in the background what is new among the archives, so that the first request need not.
@@ -182,7 +189,7 @@ func (s *imageStore) importOnce(ctx context.Context, f archiveFile) error {
 // pull makes the store's image the one that the registry has now.
 func (s *imageStore) pull(ctx context.Context, name string) error {
 	_, err := s.once(ctx, "pull "+name, func(ctx context.Context) (any, error) {
-		resolver, err := newResolver(s.plainHTTP, s.credentials)
+		resolver, err := newResolver(s.registries, s.plainHTTP, s.credentials)
 		if err != nil {
 			return nil, agent.Errorf(agent.CodePrecondition, "image %s: %w", name, err)
 		}
@@ -204,6 +211,22 @@ func (s *imageStore) pull(ctx context.Context, name string) error {
 		return nil, nil
 	})
 	return err
+}
+
+// there returns the digest that a tag has in its registry.
+func (s *imageStore) there(ctx context.Context, name string) (digest.Digest, error) {
+	resolver, err := newResolver(s.registries, s.plainHTTP, s.credentials)
+	if err != nil {
+		return "", err
+	}
+	_, target, err := resolver.Resolve(ctx, name)
+	return target.Digest, err
+}
+
+// here returns the digest that a tag has in containerd.
+func (s *imageStore) here(ctx context.Context, name string) (digest.Digest, error) {
+	record, err := s.client.ImageService().Get(ctx, name)
+	return record.Target.Digest, err
 }
 
 // pullError blames the registry, unless it was containerd that failed or the agent that stops.

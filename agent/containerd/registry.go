@@ -53,16 +53,20 @@ func (s credentialSource) read() (credentials, error) {
 	return creds, nil
 }
 
+// newRegistryClient returns what speaks to all registries.
+func newRegistryClient() *http.Client {
+	transport := docker.DefaultHTTPTransport(nil)
+	transport.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	return &http.Client{Transport: transport}
+}
+
 // newResolver returns what finds images in registries, with credentials that are read anew, so that new ones need no
 // restart.
-func newResolver(plainHTTP []string, source credentialSource) (remotes.Resolver, error) {
+func newResolver(client *http.Client, plainHTTP []string, source credentialSource) (remotes.Resolver, error) {
 	creds, err := source.read()
 	if err != nil {
 		return nil, err
 	}
-	transport := docker.DefaultHTTPTransport(nil)
-	transport.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
-	client := &http.Client{Transport: transport}
 	plain := func(host string) (bool, error) {
 		if slices.Contains(plainHTTP, host) {
 			return true, nil

@@ -101,6 +101,8 @@ type Config struct {
 	Registry       string
 	PlainHTTP      []string
 	RegistryConfig string
+	// RegistryPoll is the pause between two questions to a registry that is not this machine's own; 0 asks none.
+	RegistryPoll time.Duration
 	// ImageMaxMB bounds the layers of one image, unpacked.
 	ImageMaxMB int
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.

@@ -14,9 +14,10 @@ import (
 const archiveSettles = time.Second
 
 // ImageVersions implements agent.Runtime. It costs two looks, at the folder of archives and at containerd's list of images, while
-// nothing has changed.
+// nothing has changed, and waits for no registry.
 func (r *Runtime) ImageVersions(ctx context.Context, refs []agent.ImageReference) ([]string, error) {
 	names := make([]string, len(refs))
+	var ask []string
 	for i, ref := range refs {
 		image := ref.Image
 		if ref.Runtime != "" {
@@ -31,7 +32,11 @@ func (r *Runtime) ImageVersions(ctx context.Context, refs []agent.ImageReference
 			continue // a start says what is wrong with it
 		}
 		names[i] = name
+		if ref.AskRegistry {
+			ask = append(ask, name)
+		}
 	}
+	r.images.watch.look(ask)
 	versions, err := r.images.versions(ctx, names)
 	if err != nil {
 		return nil, fail(agent.CodeInternal, err)

@@ -258,7 +258,7 @@ func (s *service) GetImageVersions(ctx context.Context, r *agentv1.GetImageVersi
 		if (ref.GetImage() == "") == (ref.GetRuntime() == "") || len(ref.GetImage()) > maxImage || len(ref.GetRuntime()) > maxImage {
 			return nil, agent.Errorf(agent.CodeInvalid, "images[%d]: must have an image of at most %d characters, or a runtime", i, maxImage)
 		}
-		images = append(images, agent.ImageReference{Image: ref.GetImage(), Runtime: ref.GetRuntime()})
+		images = append(images, agent.ImageReference{Image: ref.GetImage(), Runtime: ref.GetRuntime(), AskRegistry: ref.GetAskRegistry()})
 	}
 	versions, err := s.runtime.ImageVersions(ctx, images)
 	if err != nil {

@@ -65,18 +65,18 @@ func TestWatchContainers_AgentStops_EndsAtOnce(t *testing.T) {
 }
 
 func TestGetImageVersions_AnswersInOrder(t *testing.T) {
-	w := &watched{versions: map[agent.ImageReference]string{{Image: "a:1"}: "sha256:a", {Runtime: "python3.11"}: "sha256:p"}}
+	w := &watched{versions: map[agent.ImageReference]string{{Image: "a:1"}: "sha256:a", {Runtime: "python3.11"}: "sha256:p", {Image: "b:1", AskRegistry: true}: "sha256:b"}}
 	conn, _ := mustServe(t, w, Options{})
 	client := agentv1.NewAgentServiceClient(conn)
 	got, err := client.GetImageVersions(t.Context(), &agentv1.GetImageVersionsRequest{Images: []*agentv1.ImageReference{
-		{Runtime: "python3.11"}, {Image: "missing:1"}, {Image: "a:1"},
+		{Runtime: "python3.11"}, {Image: "missing:1"}, {Image: "a:1"}, {Image: "b:1", AskRegistry: true},
 	}})
 	require.NoError(t, err)
 	var digests []string
 	for _, v := range got.GetVersions() {
 		digests = append(digests, v.GetImage().GetImage()+v.GetImage().GetRuntime()+"="+v.GetDigest())
 	}
-	assert.Equal(t, []string{"python3.11=sha256:p", "missing:1=", "a:1=sha256:a"}, digests)
+	assert.Equal(t, []string{"python3.11=sha256:p", "missing:1=", "a:1=sha256:a", "b:1=sha256:b"}, digests)
 	for _, bad := range []*agentv1.ImageReference{{}, {Image: "a", Runtime: "b"}} {
 		_, err = client.GetImageVersions(t.Context(), &agentv1.GetImageVersionsRequest{Images: []*agentv1.ImageReference{bad}})
 		assert.Equal(t, codes.InvalidArgument, status.Code(err))

@@ -80,6 +80,10 @@ type Settings struct {
 	// PlainHTTP (REGISTRY_PLAIN_HTTP, comma-separated hosts, default none) are the registries spoken to without TLS;
 	// loopback ones always are.
 	PlainHTTP []string
+	// RegistryPoll (REGISTRY_POLL_SECONDS, default 60; 0 for never) is how often a registry elsewhere is asked, for functions with
+	// pull_policy always, whether it has another image under a tag: those that are warm get new containers then. It is asked with HEAD,
+	// with ever longer pauses while it does not answer. One on this machine is asked every IMAGE_POLL_SECONDS.
+	RegistryPoll time.Duration
 	// RegistryConfig (REGISTRY_CONFIG, default none) is a Docker config.json with credentials under "auths".
 	RegistryConfig string
 	// RegistryUser and RegistryPassword (ESB_REGISTRY_USER, ESB_REGISTRY_PASSWORD; default none) are the credentials for
@@ -224,6 +228,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		NetworkPoolSize:         r.number("NETWORK_POOL_SIZE", 2, 0, 256),
 		ImageMaxMB:              r.number("IMAGE_MAX_MB", 10240, 1, 1<<20),
 		Registry:                r.text("ESB_REGISTRY", "127.0.0.1:5010"),
+		RegistryPoll:            time.Duration(r.number("REGISTRY_POLL_SECONDS", 60, 0, 86400)) * time.Second,
 		PlainHTTP:               r.list("REGISTRY_PLAIN_HTTP", ""),
 		RegistryConfig:          r.path("REGISTRY_CONFIG", ""),
 		S3Endpoint:              r.url("S3_ENDPOINT", "http://127.0.0.1:9000"),

@@ -40,6 +40,7 @@ import (
 // fakeAgent answers as its fields say.
 type fakeAgent struct {
 	exits    []*agentv1.WatchContainersResponse
+	asked    []*agentv1.ImageReference
 	versions []*agentv1.ImageVersion
 	agentv1.UnimplementedAgentServiceServer
 	ensured   *agentv1.EnsureContainerRequest
@@ -95,7 +96,8 @@ func (a *fakeAgent) WatchContainers(_ *agentv1.WatchContainersRequest, stream gr
 	return a.err
 }
 
-func (a *fakeAgent) GetImageVersions(_ context.Context, _ *agentv1.GetImageVersionsRequest) (*agentv1.GetImageVersionsResponse, error) {
+func (a *fakeAgent) GetImageVersions(_ context.Context, r *agentv1.GetImageVersionsRequest) (*agentv1.GetImageVersionsResponse, error) {
+	a.asked = r.GetImages()
 	return &agentv1.GetImageVersionsResponse{Versions: a.versions}, a.err
 }
 
@@ -395,11 +397,17 @@ func TestClient_ImageVersions_LeavesOutWhatIsNotThere(t *testing.T) {
 	a := &fakeAgent{versions: []*agentv1.ImageVersion{
 		{Image: &agentv1.ImageReference{Image: "a:1"}, Digest: "sha256:a"}, {Image: &agentv1.ImageReference{Image: "b:1"}},
 		{Image: &agentv1.ImageReference{Runtime: "python3.11"}, Digest: "sha256:p"},
+		{Image: &agentv1.ImageReference{Image: "c:1", AskRegistry: true}, Digest: "sha256:c"},
 	}}
 	c, _ := mustDial(t, a)
-	got, err := c.ImageVersions(t.Context(), []gateway.ImageReference{{Image: "a:1"}, {Image: "b:1"}, {Runtime: "python3.11"}})
+	asked := []gateway.ImageReference{{Image: "a:1"}, {Image: "b:1"}, {Runtime: "python3.11"}, {Image: "c:1", AskRegistry: true}}
+	got, err := c.ImageVersions(t.Context(), asked)
 	require.NoError(t, err)
-	assert.Equal(t, map[gateway.ImageReference]string{{Image: "a:1"}: "sha256:a", {Runtime: "python3.11"}: "sha256:p"}, got)
+	assert.Equal(t, map[gateway.ImageReference]string{{Image: "a:1"}: "sha256:a", {Runtime: "python3.11"}: "sha256:p", {Image: "c:1", AskRegistry: true}: "sha256:c"}, got)
+	require.Len(t, a.asked, len(asked))
+	for i, ref := range a.asked {
+		assert.Equal(t, asked[i].AskRegistry, ref.GetAskRegistry())
+	}
 }
 
 // TestClient_Freeze_AsksTheWorkerWithoutAProxy: the environment's proxy is for the outside, and would keep every function from

@@ -33,7 +33,7 @@ func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, w
 func (c *Client) ImageVersions(ctx context.Context, images []gateway.ImageReference) (map[gateway.ImageReference]string, error) {
 	request := &agentv1.GetImageVersionsRequest{}
 	for _, i := range images {
-		request.Images = append(request.Images, &agentv1.ImageReference{Image: i.Image, Runtime: i.Runtime})
+		request.Images = append(request.Images, &agentv1.ImageReference{Image: i.Image, Runtime: i.Runtime, AskRegistry: i.AskRegistry})
 	}
 	res, err := c.agent.GetImageVersions(ctx, request)
 	if err != nil {
@@ -42,7 +42,8 @@ func (c *Client) ImageVersions(ctx context.Context, images []gateway.ImageRefere
 	versions := make(map[gateway.ImageReference]string, len(images))
 	for _, v := range res.GetVersions() {
 		if v.GetDigest() != "" {
-			versions[gateway.ImageReference{Image: v.GetImage().GetImage(), Runtime: v.GetImage().GetRuntime()}] = v.GetDigest()
+			ref := v.GetImage()
+			versions[gateway.ImageReference{Image: ref.GetImage(), Runtime: ref.GetRuntime(), AskRegistry: ref.GetAskRegistry()}] = v.GetDigest()
 		}
 	}
 	return versions, nil

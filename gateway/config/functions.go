@@ -243,7 +243,7 @@ func (o *object) defaults(def *functionDefaults) {
 		def.logging = v.logging(def.logging)
 	}
 	if v, ok := o.get("pull_policy"); ok {
-		if s, ok := v.oneOf("always", "if_not_present", "never"); ok {
+		if s, ok := v.oneOf(gateway.PullAlways, "if_not_present", "never"); ok {
 			def.pullPolicy = s
 		}
 	}

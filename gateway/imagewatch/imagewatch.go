@@ -50,7 +50,8 @@ type Watcher struct {
 	// mu guards what follows, and puts the calls of apply in order.
 	mu        sync.Mutex
 	functions map[string]*gateway.Function // as they came
-	digests   map[gateway.ImageReference]string
+	// digests are those of images that functions have.
+	digests map[gateway.ImageReference]string
 	// silent says that the agent could not be asked the last time.
 	silent bool
 }
@@ -79,8 +80,10 @@ func (w *Watcher) Close() error {
 func (w *Watcher) Set(functions map[string]*gateway.Function) {
 	w.mu.Lock()
 	w.functions = functions
+	wanted := references(functions)
+	maps.DeleteFunc(w.digests, func(ref gateway.ImageReference, _ string) bool { return !slices.Contains(wanted, ref) })
 	var unknown []gateway.ImageReference
-	for _, ref := range references(functions) {
+	for _, ref := range wanted {
 		if w.digests[ref] == "" {
 			unknown = append(unknown, ref)
 		}
@@ -167,9 +170,10 @@ func (w *Watcher) look(images []gateway.ImageReference, limit time.Duration) (ch
 		return false
 	}
 	w.silent = false
+	wanted := references(w.functions) // others may have been taken out meanwhile
 	for ref, digest := range found {
 		known := w.digests[ref]
-		if digest == "" || digest == known {
+		if digest == "" || digest == known || !slices.Contains(wanted, ref) {
 			continue
 		}
 		w.digests[ref] = digest

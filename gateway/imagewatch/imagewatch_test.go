@@ -148,3 +148,38 @@ func TestWatcher_Off_NeverAsks(t *testing.T) {
 	fn, _ := p.get("a")
 	assert.Equal(t, "ga", fn.Generation)
 }
+
+func TestWatcher_ImageThatNoFunctionHas_IsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		image := gateway.ImageReference{Image: "i:1"}
+		a := &fakeAgent{images: map[gateway.ImageReference]string{image: "sha256:1", {Image: "another's"}: "sha256:x"}}
+		w, p := mustOpen(t, a, 2*time.Second)
+		known := func() int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return len(w.digests)
+		}
+		w.Set(functions())
+		assert.Equal(t, 1, known(), "what nobody asked for is nobody's")
+		a.change(func() { a.images[gateway.ImageReference{Runtime: "python3.11"}] = "sha256:p" })
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 2, known())
+
+		left := functions()
+		delete(left, "a")
+		delete(left, "b")
+		w.Set(left)
+		assert.Equal(t, 1, known())
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 1, known(), "the agent may still tell")
+		// Back, it is asked for anew.
+		a.change(func() { a.images[image] = "sha256:2" })
+		w.Set(functions())
+		fn, _ := p.get("a")
+		assert.Equal(t, "sha256:2", fn.ImageDigest)
+		w.Set(nil)
+		assert.Zero(t, known())
+	})
+}

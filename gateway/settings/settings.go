@@ -140,7 +140,8 @@ type Settings struct {
 	// system did not tell. CODE_POLL_SECONDS; default 10.
 	CodePoll time.Duration
 	// ImagePoll is how often the agent is asked whether it has another image under a function's name: an archive in its folder
-	// that was replaced, or one that a start has pulled. Functions then get new containers. No registry is asked for it.
+	// that was replaced, or one that a start has pulled. Functions then get new containers. For functions with pull_policy always, the
+	// agent also asks a registry on this machine as often, others every REGISTRY_POLL_SECONDS.
 	// IMAGE_POLL_SECONDS; default 2; 0 for never: the next container that starts is the first with the new image then.
 	ImagePoll time.Duration
 	// HeartbeatInterval is how often the pools are compared with the agent's list of containers.

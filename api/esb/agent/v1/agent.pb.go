@@ -1308,9 +1308,11 @@ func (x *WatchContainersResponse) GetExitCode() uint32 {
 // ImageReference names an image as EnsureContainerRequest does: by itself, or by what runs code, a runtime, whose base image it is,
 // or an image in its place.
 type ImageReference struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	Runtime       string                 `protobuf:"bytes,2,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Image   string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Runtime string                 `protobuf:"bytes,2,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// The registry is to be asked in the background whether it has another image under this tag, which a later call tells then.
+	AskRegistry   bool `protobuf:"varint,3,opt,name=ask_registry,json=askRegistry,proto3" json:"ask_registry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1357,6 +1359,13 @@ func (x *ImageReference) GetRuntime() string {
 		return x.Runtime
 	}
 	return ""
+}
+
+func (x *ImageReference) GetAskRegistry() bool {
+	if x != nil {
+		return x.AskRegistry
+	}
+	return false
 }
 
 type GetImageVersionsRequest struct {
@@ -1608,10 +1617,11 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x17WatchContainersResponse\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
 	"\rfunction_name\x18\x02 \x01(\tR\ffunctionName\x12\x1b\n" +
-	"\texit_code\x18\x03 \x01(\rR\bexitCode\"@\n" +
+	"\texit_code\x18\x03 \x01(\rR\bexitCode\"c\n" +
 	"\x0eImageReference\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
-	"\aruntime\x18\x02 \x01(\tR\aruntime\"O\n" +
+	"\aruntime\x18\x02 \x01(\tR\aruntime\x12!\n" +
+	"\fask_registry\x18\x03 \x01(\bR\vaskRegistry\"O\n" +
 	"\x17GetImageVersionsRequest\x124\n" +
 	"\x06images\x18\x01 \x03(\v2\x1c.esb.agent.v1.ImageReferenceR\x06images\"Z\n" +
 	"\fImageVersion\x122\n" +

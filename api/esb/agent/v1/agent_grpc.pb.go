@@ -64,8 +64,8 @@ type AgentServiceClient interface {
 	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
 	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
 	WatchContainers(ctx context.Context, in *WatchContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchContainersResponse], error)
-	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without a
-	// registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
+	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without waiting
+	// for a registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
 	GetImageVersions(ctx context.Context, in *GetImageVersionsRequest, opts ...grpc.CallOption) (*GetImageVersionsResponse, error)
 }
 
@@ -195,8 +195,8 @@ type AgentServiceServer interface {
 	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
 	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
 	WatchContainers(*WatchContainersRequest, grpc.ServerStreamingServer[WatchContainersResponse]) error
-	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without a
-	// registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
+	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without waiting
+	// for a registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
 	GetImageVersions(context.Context, *GetImageVersionsRequest) (*GetImageVersionsResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
