@@ -12,75 +12,29 @@ var errShape = errors.New("unexpected JSON")
 // members calls f for each member of an object, in order and twice for one that is there twice. data is valid JSON. Nothing
 // of it is copied: bodies have up to 16 MB.
 func members(data []byte, f func(name string, value []byte) error) error {
-	s := scanner{data: data}
-	if s.next() != '{' {
-		return errShape
-	}
-	for s.next() != '}' {
-		if s.data[s.at-1] != ',' {
-			s.at--
-		}
-		s.blanks()
-		from := s.at
-		s.value()
-		name, err := text(s.data[from:s.at])
+	return pairs(data, func(quoted, value []byte) error {
+		name, err := text(quoted)
 		if err != nil {
 			return err
 		}
-		s.next() // the colon
-		s.blanks()
-		from = s.at
-		s.value()
-		if err := f(name, s.data[from:s.at]); err != nil {
-			return err
-		}
-	}
-	return nil
+		return f(name, value)
+	})
 }
 
 // pairs calls f for each member of an object, with its name as it is written. data is valid JSON.
 func pairs(data []byte, f func(name, value []byte) error) error {
 	s := scanner{data: data}
-	if s.next() != '{' {
-		return errShape
-	}
-	for s.next() != '}' {
-		if s.data[s.at-1] != ',' {
-			s.at--
-		}
-		s.blanks()
-		from := s.at
-		s.value()
-		name := s.data[from:s.at]
+	return s.each('{', '}', func() error {
+		name := s.part()
 		s.next() // the colon
-		s.blanks()
-		from = s.at
-		s.value()
-		if err := f(name, s.data[from:s.at]); err != nil {
-			return err
-		}
-	}
-	return nil
+		return f(name, s.part())
+	})
 }
 
 // elements calls f for each element of an array. data is valid JSON.
 func elements(data []byte, f func(value []byte) error) error {
 	s := scanner{data: data}
-	if s.next() != '[' {
-		return errShape
-	}
-	for s.next() != ']' {
-		if s.data[s.at-1] != ',' {
-			s.at--
-		}
-		s.blanks()
-		from := s.at
-		s.value()
-		if err := f(s.data[from:s.at]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.each('[', ']', func() error { return f(s.part()) })
 }
 
 // text reads a string. data is valid JSON.
@@ -112,6 +66,30 @@ func (s *scanner) next() byte {
 	}
 	s.at++
 	return s.data[s.at-1]
+}
+
+// each calls f before each part of what stands between two characters; f goes past the part.
+func (s *scanner) each(first, last byte, f func() error) error {
+	if s.next() != first {
+		return errShape
+	}
+	for s.next() != last {
+		if s.data[s.at-1] != ',' {
+			s.at--
+		}
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part returns the next value, or name, and goes past it.
+func (s *scanner) part() []byte {
+	s.blanks()
+	from := s.at
+	s.value()
+	return s.data[from:s.at]
 }
 
 // value goes past a value.
