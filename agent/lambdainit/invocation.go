@@ -3,13 +3,10 @@ package lambdainit
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -235,49 +232,3 @@ func validRequestID(id string) bool {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
-
-// buffers holds the bodies of events and results. Whoever takes a buffer gives it back, and only when nobody else
-// can still read or write it; else it is left to the garbage collector.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-var errBodyTooLarge = errors.New("body too large")
-
-// readBody reads a body of at most limit bytes into a buffer of buffers; length is its declared length or -1.
-func readBody(body io.Reader, length int64, limit int) (*[]byte, error) {
-	if length > int64(limit) {
-		return nil, errBodyTooLarge
-	}
-	buf := buffers.Get().(*[]byte)
-	b := (*buf)[:0]
-	if length >= 0 {
-		if int64(cap(b)) < length {
-			b = make([]byte, length)
-		}
-		b = b[:length]
-		_, err := io.ReadFull(body, b)
-		*buf = b
-		if err != nil {
-			buffers.Put(buf)
-			return nil, err
-		}
-		return buf, nil
-	}
-	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := body.Read(b[len(b):min(cap(b), limit+1)])
-		b = b[:len(b)+n]
-		*buf = b
-		switch {
-		case len(b) > limit:
-			err = errBodyTooLarge
-		case err == nil:
-			continue
-		case errors.Is(err, io.EOF):
-			return buf, nil
-		}
-		buffers.Put(buf)
-		return nil, err
-	}
-}

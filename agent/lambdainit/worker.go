@@ -117,6 +117,7 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 		inv.to, inv.left, inv.stream = w, r.Context().Done(), make(chan *stream, 1)
 	}
 	out := s.invoke(inv)
+	defer giveBack(inv, payload, &out)
 	var tail []byte
 	if out.streamed {
 		// net/http sends the end of the stream when this returns: the lines go first, and nothing is late.
@@ -146,14 +147,22 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 	if late {
 		s.conclude(inv, &out)
 	}
-	if out.buffer != nil {
-		buffers.Put(out.buffer)
-	}
+}
+
+// giveBack ends the use of the event of inv and of its result. Who holds an invocation still, as the function's process that had it
+// last, holds neither.
+func giveBack(inv *invocation, event *[]byte, out *outcome) {
 	select {
 	case <-inv.delivered:
-		buffers.Put(payload)
+		inv.payload = nil
+		buffers.put(event)
 	default: // the runtime may still be reading it
 	}
+	if out.buffer != nil {
+		out.body = nil
+		buffers.put(out.buffer)
+	}
+	buffers.release()
 }
 
 func refuseTooLarge(w http.ResponseWriter) {
