@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -182,4 +183,19 @@ type Runtime interface {
 	// ImageVersions returns the digests of the manifests of images as they are here now, "" for one that is not. Archives
 	// that have changed are taken over first; registries are asked in the background, and what they had is here at a later call.
 	ImageVersions(ctx context.Context, images []ImageReference) ([]string, error)
+}
+
+// Host is a Runtime as the agent runs it: what its logs, its health and its end ask for beside what its callers do. Another way to run
+// containers takes the place of agent/containerd when it is one.
+type Host interface {
+	Runtime
+	// Healthy says whether containers can be made and ended now.
+	Healthy(ctx context.Context) error
+	// Container returns the function of a container and whether lambda-init writes its log, and false for one of which
+	// nothing is left that could write a log line.
+	Container(id string) (function string, supervised, alive bool)
+	// At returns the container that has an address on the function network, false when none has.
+	At(ip netip.Addr) (container, function string, ok bool)
+	// Close ends what the runtime itself runs and waits for it. Containers live on; the next one adopts them.
+	Close() error
 }

@@ -18,6 +18,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/cni"
 	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/containerd"
@@ -340,7 +341,7 @@ func logFigures(s logship.Stats, shares *logshare.Shares) []metrics.Figure {
 	}
 }
 
-func shipperConfig(s settings.Settings, r *containerd.Runtime, shares *logshare.Shares, log *slog.Logger) logship.Config {
+func shipperConfig(s settings.Settings, r agent.Host, shares *logshare.Shares, log *slog.Logger) logship.Config {
 	return logship.Config{
 		Dir: s.LogDir, URL: s.VictoriaLogsURL, User: s.VictoriaLogsUser, Password: string(s.VictoriaLogsPassword), PasswordFile: s.VictoriaLogsPasswordFile,
 		BatchBytes: s.LogShipBatchBytes, Interval: s.LogShipInterval, MaxBytes: int64(s.LogMaxMB) << 20, Shares: shares,
@@ -352,7 +353,7 @@ func shipperConfig(s settings.Settings, r *containerd.Runtime, shares *logshare.
 	}
 }
 
-func insertConfig(s settings.Settings, r *containerd.Runtime, shares *logshare.Shares, log *slog.Logger) loginsert.Config {
+func insertConfig(s settings.Settings, r agent.Host, shares *logshare.Shares, log *slog.Logger) loginsert.Config {
 	store := logship.NewStore(shipperConfig(s, r, shares, log))
 	return loginsert.Config{
 		Addr: s.FunctionLogsAddr, Source: r.At, Send: store.Send, Shares: shares, BytesPerSecond: s.FunctionLogsKBPerSecond << 10, Logger: log,

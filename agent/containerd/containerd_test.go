@@ -1,20 +1,12 @@
 package containerd
 
 import (
-	"archive/tar"
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/stretchr/testify/assert"
@@ -23,29 +15,6 @@ import (
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/cgroup"
 )
-
-func TestNormalize(t *testing.T) {
-	digest := "@sha256:" + strings.Repeat("a", 64)
-	for ref, want := range map[string]string{
-		"echo":                         "127.0.0.1:5010/echo:latest",
-		"echo:1":                       "127.0.0.1:5010/echo:1",
-		"esb/echo:latest":              "127.0.0.1:5010/esb/echo:latest",
-		"docker.io/library/busybox":    "docker.io/library/busybox:latest",
-		"localhost/x":                  "localhost/x:latest",
-		"registry:5000/x:2":            "registry:5000/x:2",
-		"ghcr.io/a/b" + digest:         "ghcr.io/a/b" + digest,
-		"esb/echo" + digest:            "127.0.0.1:5010/esb/echo" + digest,
-		"public.ecr.aws/lambda/x:3.12": "public.ecr.aws/lambda/x:3.12",
-	} {
-		got, err := normalize(ref, "127.0.0.1:5010")
-		require.NoError(t, err, ref)
-		assert.Equal(t, want, got)
-	}
-	for _, bad := range []string{"", "UPPER/x", "a b", "x:", "../x", "x@sha256:1"} {
-		_, err := normalize(bad, "127.0.0.1:5010")
-		assert.Error(t, err, bad)
-	}
-}
 
 func TestContainerID_IsWhatContainerdTakes(t *testing.T) {
 	for function, want := range map[string]string{
@@ -75,18 +44,6 @@ func TestRecord_SurvivesItsLabels(t *testing.T) {
 	labels := want.labels("esb0")
 	delete(labels, labelPort)
 	assert.Equal(t, 8080, recordOf("lambda-f-1", labels).Port)
-}
-
-func TestFail_KeepsAndFindsCodes(t *testing.T) {
-	for code, err := range map[agent.Code]error{
-		agent.CodeExhausted:    fmt.Errorf("attach: %w", agent.Errorf(agent.CodeExhausted, "no address")),
-		agent.CodeCanceled:     fmt.Errorf("x: %w", context.Canceled),
-		agent.CodeDeadline:     fmt.Errorf("x: %w", context.DeadlineExceeded),
-		agent.CodeUnavailable:  fmt.Errorf("x: %w", errdefs.ErrUnavailable),
-		agent.CodePrecondition: errors.New("anything else"),
-	} {
-		assert.Equal(t, code, agent.ErrorCode(fail(agent.CodePrecondition, err)), "%v", err)
-	}
 }
 
 func input(change func(*specInput)) specInput {
@@ -348,101 +305,6 @@ func TestNamesUser(t *testing.T) {
 	for text, want := range map[string]bool{"": false, "root": false, "0": false, "0:0": false, "root:root": false, "app": true, "65534": true, "1000:0": true} {
 		assert.Equal(t, want, namesUser(text), text)
 	}
-}
-
-// mustTar writes a tar file of name and text pairs.
-func mustTar(t *testing.T, file string, files ...string) {
-	t.Helper()
-	f, err := os.Create(file)
-	require.NoError(t, err)
-	w := tar.NewWriter(f)
-	for i := 0; i < len(files); i += 2 {
-		require.NoError(t, w.WriteHeader(&tar.Header{Name: files[i], Mode: 0o644, Size: int64(len(files[i+1]))}))
-		_, err := w.Write([]byte(files[i+1]))
-		require.NoError(t, err)
-	}
-	require.NoError(t, w.Close())
-	require.NoError(t, f.Close())
-}
-
-func TestReadNames(t *testing.T) {
-	const reg = "127.0.0.1:5010"
-	oci := func(name string) string {
-		return `{"manifests":[{"annotations":{"org.opencontainers.image.ref.name":"` + name + `"}}]}`
-	}
-	for name, c := range map[string]struct {
-		files []string
-		want  map[string]string
-		err   string
-	}{
-		"OCI":            {files: []string{"index.json", oci("esb/echo:latest")}, want: map[string]string{"esb/echo:latest": reg + "/esb/echo:latest"}},
-		"docker save":    {files: []string{"manifest.json", `[{"RepoTags":["esb/echo:1"]}]`}, want: map[string]string{"docker.io/esb/echo:1": reg + "/esb/echo:1"}},
-		"docker save 25": {files: []string{"index.json", oci("docker.io/esb/echo:1"), "manifest.json", `[{"RepoTags":["esb/echo:1"]}]`}, want: map[string]string{"docker.io/esb/echo:1": reg + "/esb/echo:1"}},
-		"with host":      {files: []string{"./index.json", oci("ghcr.io/a/b:1")}, want: map[string]string{"ghcr.io/a/b:1": "ghcr.io/a/b:1"}},
-		"bare tag":       {files: []string{"index.json", oci("latest")}, err: "names no image"},
-		"no image":       {files: []string{"a.txt", "x"}, err: "names no image"},
-		"bad JSON":       {files: []string{"index.json", "{"}, err: "index.json"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "a.tar")
-			mustTar(t, file, c.files...)
-			got, err := readNames(file, reg)
-			if c.err != "" {
-				require.ErrorContains(t, err, c.err)
-				return
-			}
-			require.NoError(t, err)
-			assert.Equal(t, c.want, got)
-		})
-	}
-}
-
-func TestArchives_Changed(t *testing.T) {
-	a := newArchives(t.TempDir(), "r.test", slog.New(slog.DiscardHandler))
-	mustTar(t, filepath.Join(a.dir, "a.tar"), "manifest.json", `[{"RepoTags":["a:1"]}]`)
-	mustTar(t, filepath.Join(a.dir, "b.tar"), "manifest.json", `[{"RepoTags":["b:1"]}]`)
-	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "half.tar"), []byte("half"), 0o644))
-	require.NoError(t, os.WriteFile(filepath.Join(a.dir, "readme.txt"), nil, 0o644))
-
-	all, err := a.changed("", 0)
-	assert.ErrorContains(t, err, "half.tar")
-	assert.Len(t, all, 2)
-	one, _ := a.changed("r.test/b:1", 0)
-	require.Len(t, one, 1)
-	a.markDone(one[0])
-	one, _ = a.changed("r.test/b:1", 0)
-	assert.Empty(t, one)
-	mustTar(t, filepath.Join(a.dir, "b.tar"), "manifest.json", `[{"RepoTags":["b:1"]}]`, "more", "x")
-	later := time.Now().Add(time.Hour)
-	require.NoError(t, os.Chtimes(filepath.Join(a.dir, "b.tar"), later, later))
-	one, _ = a.changed("r.test/b:1", 0)
-	assert.Len(t, one, 1)
-
-	none, err := newArchives(filepath.Join(a.dir, "nowhere"), "r.test", a.log).changed("x", 0)
-	assert.NoError(t, err)
-	assert.Empty(t, none)
-}
-
-func TestReadCredentials(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "config.json")
-	write := func(text string) { require.NoError(t, os.WriteFile(file, []byte(text), 0o600)) }
-
-	write(`{"auths":{"r.test:5000":{"auth":"dTpw"},"https://index.docker.io/v1/":{"username":"x","password":"y"},"t.test":{"identitytoken":"tok"}}}`)
-	creds, err := readCredentials(file)
-	require.NoError(t, err)
-	for host, want := range map[string][2]string{"r.test:5000": {"u", "p"}, "registry-1.docker.io": {"x", "y"}, "t.test": {"", "tok"}, "other": {}} {
-		user, password, err := creds.find(host)
-		require.NoError(t, err)
-		assert.Equal(t, want, [2]string{user, password}, host)
-	}
-	for _, bad := range []string{"{", `{"auths":{"r.test":{"auth":"%%"}}}`, `{"auths":{"r.test":{}},"credsStore":"desktop"}`} {
-		write(bad)
-		_, err := readCredentials(file)
-		assert.ErrorContains(t, err, "REGISTRY_CONFIG", bad)
-	}
-	creds, err = readCredentials("")
-	require.NoError(t, err)
-	assert.Empty(t, creds)
 }
 
 func TestValidate(t *testing.T) {

@@ -33,7 +33,9 @@ import (
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/cgroup"
 	"github.com/edge-serverless-box/esb/agent/code"
+	"github.com/edge-serverless-box/esb/agent/errcode"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
+	"github.com/edge-serverless-box/esb/agent/images"
 	"github.com/edge-serverless-box/esb/agent/notify"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 )
@@ -58,7 +60,7 @@ var cannotExecute = regexp.MustCompile(`exec: |exec /|exec format error`)
 type launch struct {
 	r      *Runtime
 	spec   agent.ContainerSpec
-	image  image
+	image  images.Image
 	record record
 	state  *state
 	// netns, userns, groups and rootfs are what earlier steps made for later ones.
@@ -125,9 +127,9 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		// From then on the container's record keeps the code, if there is a container.
 		defer leased.Release()
 	}
-	img, err := r.images.get(ctx, spec.Image, spec.PullPolicy)
+	img, err := r.images.Get(ctx, spec.Image, spec.PullPolicy)
 	if err != nil {
-		err = fail(agent.CodeInternal, err)
+		err = errcode.Of(agent.CodeInternal, err)
 		if spec.Code != nil {
 			err = r.noBase(ctx, *spec.Code, err)
 		}
@@ -135,7 +137,7 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	}
 	fetched := time.Since(begin)
 	if err := r.starts.Acquire(ctx, 1); err != nil {
-		return agent.Container{}, startStage.because(fail(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", err)))
+		return agent.Container{}, startStage.because(errcode.Of(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", err)))
 	}
 	l := r.newLaunch(spec, img, leased)
 	log := r.log.With("request_id", spec.RequestID, "function", spec.FunctionName, "container_id", l.record.ID)
@@ -145,7 +147,7 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		}
 		return agent.Container{}, startStage.because(l.explain(err))
 	}
-	log.InfoContext(ctx, "container started", "image", img.name, "ip", l.record.IP, "standby", spec.Standby,
+	log.InfoContext(ctx, "container started", "image", img.Name, "ip", l.record.IP, "standby", spec.Standby,
 		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds(), slog.Group("steps_ms", l.took...))
 	return l.record.Container, nil
 }
@@ -178,13 +180,13 @@ func validate(spec agent.ContainerSpec) (agent.ContainerSpec, error) {
 	return spec, nil
 }
 
-func (r *Runtime) newLaunch(spec agent.ContainerSpec, img image, leased *code.Lease) *launch {
+func (r *Runtime) newLaunch(spec agent.ContainerSpec, img images.Image, leased *code.Lease) *launch {
 	id := containerID(spec.FunctionName, randomHex(suffixBytes))
 	now := time.Now()
 	rec := record{
 		Container: agent.Container{
 			ID: id, Name: id, FunctionName: spec.FunctionName, Status: agent.StatusRunning, Port: agent.WorkerPort(spec.Interface),
-			Image: img.name, ImageDigest: img.manifest.String(), Generation: spec.Generation, Interface: spec.Interface,
+			Image: img.Name, ImageDigest: img.Manifest.String(), Generation: spec.Generation, Interface: spec.Interface,
 			Standby: spec.Standby, CreatedAt: now, LastUsedAt: now,
 		},
 		memoryMB: spec.MemoryMB,
@@ -429,14 +431,14 @@ func (l *launch) makeGroup(context.Context) (err error) {
 }
 
 func (l *launch) makeSnapshot(ctx context.Context) error {
-	sn := l.r.client.SnapshotService(snapshotter)
+	sn := l.r.client.SnapshotService(images.Snapshotter)
 	labels := map[string]string{labelRoot: time.Now().UTC().Format(time.RFC3339), labelStack: l.r.cfg.Stack}
-	if namesUser(l.image.config.User) {
+	if namesUser(l.image.Config.User) {
 		maps.Copy(labels, mappedRoot(l.record.firstID))
 	}
 	opt := snapshots.WithLabels(labels)
 	prepare := func() error {
-		base, err := l.r.images.prepared(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.config.WorkingDir))
+		base, err := l.r.prepared(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.Config.WorkingDir))
 		if err == nil {
 			l.rootfs, err = sn.Prepare(ctx, l.record.ID, base, opt)
 		}
@@ -454,8 +456,8 @@ func (l *launch) makeSnapshot(ctx context.Context) error {
 		return err
 	}
 	// The image was removed and imported again since it was unpacked.
-	l.r.images.forget(l.image)
-	if _, err := l.r.images.unpack(ctx, l.image.name); err != nil {
+	l.r.images.Forget(l.image)
+	if _, err := l.r.images.Unpack(ctx, l.image.Name); err != nil {
 		return err
 	}
 	return prepare()
@@ -465,7 +467,7 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	r, id := l.r, l.record.ID
 	dir := r.files(id)
 	c := containers.Container{
-		ID: id, Image: l.image.name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: snapshotter, SnapshotKey: id,
+		ID: id, Image: l.image.Name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: images.Snapshotter, SnapshotKey: id,
 		Runtime: containers.RuntimeInfo{Name: runtimeName},
 	}
 	who, err := l.functionUser(ctx, &c)
@@ -481,7 +483,7 @@ func (l *launch) makeContainer(ctx context.Context) error {
 		tmpInMemory = l.tmpSizeMB()
 	}
 	spec, err := buildSpec(ctx, specInput{
-		id: id, spec: l.spec, image: l.image.config, netns: l.netns, userns: l.userns, firstID: l.record.firstID,
+		id: id, spec: l.spec, image: l.image.Config, netns: l.netns, userns: l.userns, firstID: l.record.firstID,
 		user: who, hostname: hostname(id),
 		cgroupsPath: r.groups.Path(id), groups: l.groups, limitSwap: r.groups.LimitsSwap(),
 		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
@@ -630,5 +632,5 @@ func (l *launch) explain(err error) error {
 			err = agent.Errorf(agent.ErrorCode(err), "%w; its last output: %s", err, strings.ToValidUTF8(tail, "?"))
 		}
 	}
-	return fail(agent.CodeInternal, err)
+	return errcode.Of(agent.CodeInternal, err)
 }

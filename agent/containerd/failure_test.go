@@ -29,7 +29,7 @@ func TestStages_GiveReasons(t *testing.T) {
 		{codeStage, agent.Errorf(agent.CodeUnavailable, "x"), agent.ReasonStoreAway},
 		{imageStage, missing, agent.ReasonImageMissing},
 		{imageStage, agent.Errorf(agent.CodeUnavailable, "x"), agent.ReasonRegistryAway},
-		{imageStage, unusable(missing), agent.ReasonImageInvalid},
+		{imageStage, agent.Because(agent.ReasonImageInvalid, missing), agent.ReasonImageInvalid},
 		{startStage, missing, agent.ReasonImageInvalid},
 		{startStage, agent.Errorf(agent.CodeDeadline, "x"), agent.ReasonSlow},
 		{startStage, agent.Errorf(agent.CodeExhausted, "x"), agent.ReasonExhausted},

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/errcode"
 )
 
 // List implements agent.Runtime. Containers that are still starting belong to the call that starts them, and are not
@@ -98,7 +99,7 @@ func (r *Runtime) setFrozen(ctx context.Context, id, verb string, write func(str
 		if errors.Is(err, fs.ErrNotExist) {
 			return missing
 		}
-		return fail(agent.CodeInternal, fmt.Errorf("%s container %s: %w", verb, id, err))
+		return errcode.Of(agent.CodeInternal, fmt.Errorf("%s container %s: %w", verb, id, err))
 	}
 	s.lastUsed = time.Now()
 	r.log.DebugContext(ctx, "container "+verb+"d", "container_id", id, "function", s.record.FunctionName)
@@ -117,7 +118,7 @@ func (r *Runtime) Metrics(ctx context.Context, id string) (agent.Metrics, error)
 	case err == nil:
 		o.process = got.Process
 	case !errdefs.IsNotFound(err):
-		return agent.Metrics{}, fail(agent.CodeInternal, fmt.Errorf("look at the process of container %s: %w", id, err))
+		return agent.Metrics{}, errcode.Of(agent.CodeInternal, fmt.Errorf("look at the process of container %s: %w", id, err))
 	}
 	view, _ := r.view(o)
 	m := agent.Metrics{Container: view}
@@ -127,7 +128,7 @@ func (r *Runtime) Metrics(ctx context.Context, id string) (agent.Metrics, error)
 	stats, err := r.groups.Stats(id)
 	// ENODEV: the group went away while its files were read.
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
-		return agent.Metrics{}, fail(agent.CodeInternal, fmt.Errorf("read the counters of container %s: %w", id, err))
+		return agent.Metrics{}, errcode.Of(agent.CodeInternal, fmt.Errorf("read the counters of container %s: %w", id, err))
 	}
 	m.MemoryBytes, m.MemoryPeakBytes, m.MemoryLimitBytes = stats.MemoryBytes, stats.MemoryPeakBytes, stats.MemoryLimitBytes
 	m.CPUNanoseconds, m.ThrottledPeriods, m.OOMKills, m.PIDs = stats.CPUNanoseconds, stats.ThrottledPeriods, stats.OOMKills, stats.PIDs

@@ -10,15 +10,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
-)
 
-// labelContent keeps a snapshot for as long as there is the content that it names (containerd, "Garbage collection", back
-// references).
-const labelContent = "containerd.io/gc.bref.content"
+	"github.com/edge-serverless-box/esb/agent/images"
+)
 
 // mountPoints are the folders, and mountFiles the files, of a container's root filesystem that something is mounted on. runc
 // makes what an image lacks, but not as the root of a user namespace, to whom the image's folders do not belong.
@@ -28,41 +23,13 @@ var (
 )
 
 // prepared returns the snapshot that containers of an image are made on: the image's own, and in it what there must be to mount
-// on, the working folder, and the user that functions run as. It is made once.
-func (s *imageStore) prepared(ctx context.Context, img image, workingDir string) (string, error) {
+// on, the working folder, and the user that functions run as.
+func (r *Runtime) prepared(ctx context.Context, img images.Image, workingDir string) (string, error) {
 	folders := append(slices.Clone(mountPoints), path.Clean("/"+workingDir))
 	sum := sha256.Sum256([]byte(strings.Join(slices.Concat(folders, mountFiles, []string{defaultAccount}), "\n")))
-	name := img.chain + "-esb-" + hex.EncodeToString(sum[:8])
-	if _, ok := s.ready.Load(name); ok {
-		return name, nil
-	}
-	_, err := s.once(ctx, "prepare "+name, func(ctx context.Context) (any, error) {
-		sn := s.client.SnapshotService(snapshotter)
-		if _, err := sn.Stat(ctx, name); err == nil || !errdefs.IsNotFound(err) {
-			return nil, err
-		}
-		keep := snapshots.WithLabels(map[string]string{labelContent: img.content.String()})
-		key := name + "-" + randomHex(suffixBytes)
-		mounts, err := sn.Prepare(ctx, key, img.chain, keep)
-		if err != nil {
-			return nil, err
-		}
-		err = mount.WithTempMount(ctx, mounts, func(root string) error {
-			return errors.Join(makeMountPoints(root, folders, mountFiles), addAccount(root))
-		})
-		if err == nil {
-			err = sn.Commit(ctx, name, key, keep)
-		}
-		if err != nil {
-			return nil, errors.Join(err, sn.Remove(ctx, key))
-		}
-		return nil, nil
+	return r.images.Derive(ctx, img, "esb-"+hex.EncodeToString(sum[:8]), func(root string) error {
+		return errors.Join(makeMountPoints(root, folders, mountFiles), addAccount(root))
 	})
-	if err != nil {
-		return "", fmt.Errorf("prepare the root filesystem of image %s: %w", img.name, err)
-	}
-	s.ready.Store(name, struct{}{})
-	return name, nil
 }
 
 // makeMountPoints makes what is not there. Links are followed as in the container.

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/errcode"
+	"github.com/edge-serverless-box/esb/agent/images"
 )
 
 // Destroy implements agent.Runtime. It runs to its end also when the caller leaves.
@@ -26,7 +28,7 @@ func (r *Runtime) Destroy(ctx context.Context, id string, grace time.Duration, r
 	}
 	begin := time.Now()
 	if err := r.remove(ctx, rec, grace); err != nil {
-		return fail(agent.CodeInternal, fmt.Errorf("destroy container %s: %w", id, err))
+		return errcode.Of(agent.CodeInternal, fmt.Errorf("destroy container %s: %w", id, err))
 	}
 	r.log.InfoContext(ctx, "container destroyed", "container_id", id, "function", rec.FunctionName, "reason", reason,
 		"duration_ms", time.Since(begin).Milliseconds())
@@ -51,7 +53,7 @@ func (r *Runtime) find(ctx context.Context, id string) (record, error) {
 		return record{}, missing
 	}
 	if err != nil {
-		return record{}, fail(agent.CodeInternal, fmt.Errorf("look up container %s: %w", id, err))
+		return record{}, errcode.Of(agent.CodeInternal, fmt.Errorf("look up container %s: %w", id, err))
 	}
 	if c.Labels[agent.LabelCreatedBy] != agent.CreatedBy || c.Labels[labelStack] != r.cfg.Stack {
 		return record{}, missing
@@ -105,7 +107,7 @@ func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration
 	if err := ignoreNotFound(r.client.ContainerService().Delete(ctx, rec.ID)); err != nil {
 		return fmt.Errorf("remove its record: %w", err)
 	}
-	if err := ignoreNotFound(r.client.SnapshotService(snapshotter).Remove(ctx, rec.ID)); err != nil {
+	if err := ignoreNotFound(r.client.SnapshotService(images.Snapshotter).Remove(ctx, rec.ID)); err != nil {
 		return fmt.Errorf("remove its root filesystem: %w", err)
 	}
 	r.mu.Lock()

@@ -36,7 +36,9 @@ import (
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/cgroup"
 	"github.com/edge-serverless-box/esb/agent/cni"
+	"github.com/edge-serverless-box/esb/agent/errcode"
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
+	"github.com/edge-serverless-box/esb/agent/images"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/notify"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
@@ -128,7 +130,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Runtime implements agent.Runtime. Its methods may be called concurrently.
+// Runtime implements agent.Host. Its methods may be called concurrently.
 type Runtime struct {
 	cfg     Config
 	log     *slog.Logger
@@ -136,7 +138,7 @@ type Runtime struct {
 	network Network
 	groups  *cgroup.Hierarchy
 	logs    *logfiles.Dir
-	images  *imageStore
+	images  *images.Store
 	// starts bounds containers being made at once.
 	starts *semaphore.Weighted
 	// users holds whom images name, by root filesystem and name.
@@ -159,7 +161,7 @@ type Runtime struct {
 	states map[string]*state
 }
 
-var _ agent.Runtime = (*Runtime)(nil)
+var _ agent.Host = (*Runtime)(nil)
 
 // state is what goes with a container while this process knows it: things that no other place can hold.
 type state struct {
@@ -212,15 +214,23 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s (CONTAINERD_ADDRESS): %w", cfg.Address, err)
 	}
-	images, err := newImageStore(ctx, client, cfg)
+	store, err := images.Open(ctx, client, imagesConfig(cfg))
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	return &Runtime{
-		cfg: cfg, log: cfg.Logger, client: client, network: network, groups: groups, logs: logs, images: images,
+		cfg: cfg, log: cfg.Logger, client: client, network: network, groups: groups, logs: logs, images: store,
 		starts: semaphore.NewWeighted(int64(max(cfg.MaxStarts, 1))), life: life, end: end, states: map[string]*state{}, told: map[string]told{},
 	}, nil
+}
+
+func imagesConfig(cfg Config) images.Config {
+	return images.Config{
+		ArchivesDir: cfg.ArchivesDir, Registry: cfg.Registry, PlainHTTP: cfg.PlainHTTP, RegistryPoll: cfg.RegistryPoll, RegistryConfig: cfg.RegistryConfig,
+		RegistryUser: cfg.RegistryUser, RegistryPassword: cfg.RegistryPassword, RegistryPasswordFile: cfg.RegistryPasswordFile,
+		MaxMB: cfg.ImageMaxMB, Logger: cfg.Logger,
+	}
 }
 
 func (r *Runtime) open(ctx context.Context) error {
@@ -236,7 +246,7 @@ func (r *Runtime) open(ctx context.Context) error {
 	}
 	r.background.Go(r.watchExits)
 	r.background.Go(r.upkeep)
-	r.images.prefetch()
+	r.images.Prefetch()
 	return nil
 }
 
@@ -257,10 +267,10 @@ func (r *Runtime) checkFiles() error {
 	return nil
 }
 
-// Close ends what the Runtime itself runs and waits for it. Containers live on; the next Runtime adopts them.
+// Close implements agent.Host.
 func (r *Runtime) Close() error {
 	r.end()
-	r.images.close()
+	r.images.Close()
 	r.background.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -277,7 +287,7 @@ func (r *Runtime) Close() error {
 	return errors.Join(append(errs, r.client.Close())...)
 }
 
-// Healthy says whether containerd answers.
+// Healthy implements agent.Host: it says whether containerd answers.
 func (r *Runtime) Healthy(ctx context.Context) error {
 	ok, err := r.client.IsServing(ctx)
 	if err != nil {
@@ -309,14 +319,14 @@ func (r *Runtime) observe(ctx context.Context, function string) ([]observed, err
 	}
 	found, err := r.client.ContainerService().List(ctx, filter)
 	if err != nil {
-		return nil, fail(agent.CodeInternal, fmt.Errorf("list containers: %w", err))
+		return nil, errcode.Of(agent.CodeInternal, fmt.Errorf("list containers: %w", err))
 	}
 	if len(found) == 0 {
 		return nil, nil
 	}
 	list, err := r.client.TaskService().List(ctx, &tasks.ListTasksRequest{})
 	if err != nil {
-		return nil, fail(agent.CodeInternal, fmt.Errorf("list tasks: %w", errgrpc.ToNative(err)))
+		return nil, errcode.Of(agent.CodeInternal, fmt.Errorf("list tasks: %w", errgrpc.ToNative(err)))
 	}
 	out := make([]observed, 0, len(found))
 	for _, c := range found {
@@ -403,7 +413,7 @@ func (r *Runtime) listenAnew(rec record) (*notify.Socket, error) {
 // removeLeftovers removes snapshots, cgroups and files that belong to no container that this process knows.
 func (r *Runtime) removeLeftovers(ctx context.Context) error {
 	var errs []error
-	sn := r.client.SnapshotService(snapshotter)
+	sn := r.client.SnapshotService(images.Snapshotter)
 	var keys []string
 	err := sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		keys = append(keys, info.Name)
@@ -615,8 +625,7 @@ func (r *Runtime) state(id string) *state {
 	return r.states[id]
 }
 
-// Container returns the function of a container and whether lambda-init writes its log, and false for one of which nothing is
-// left that could write a log line.
+// Container implements agent.Host.
 func (r *Runtime) Container(id string) (function string, supervised, alive bool) {
 	s := r.state(id)
 	if s == nil {
@@ -627,7 +636,7 @@ func (r *Runtime) Container(id string) (function string, supervised, alive bool)
 	return s.record.FunctionName, s.record.Interface == agent.Supervisor, true
 }
 
-// At returns the container that has an address on the function network, false when none has.
+// At implements agent.Host.
 func (r *Runtime) At(ip netip.Addr) (container, function string, ok bool) {
 	text := ip.String()
 	r.mu.Lock()
@@ -676,24 +685,6 @@ func containerID(function string, suffix string) string {
 
 // shortID is the random part of a container's id, for paths that must be short.
 func shortID(id string) string { return id[strings.LastIndexByte(id, '-')+1:] }
-
-// fail gives an error its code: the one that it has, or that follows from what containerd or a context says, else code.
-func fail(code agent.Code, err error) error {
-	var known *agent.Error
-	switch {
-	case errors.As(err, &known):
-		code = known.Code
-	case errors.Is(err, context.Canceled), errdefs.IsCanceled(err):
-		code = agent.CodeCanceled
-	case errors.Is(err, context.DeadlineExceeded), errdefs.IsDeadlineExceeded(err):
-		code = agent.CodeDeadline
-	case errdefs.IsUnavailable(err):
-		code = agent.CodeUnavailable
-	case errdefs.IsResourceExhausted(err), strings.Contains(err.Error(), "no space left on device"), strings.Contains(err.Error(), "cannot allocate memory"):
-		code = agent.CodeExhausted
-	}
-	return agent.Errorf(code, "%w", err)
-}
 
 func ignoreNotFound(err error) error {
 	if errdefs.IsNotFound(err) {

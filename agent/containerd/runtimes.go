@@ -9,6 +9,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/code"
+	"github.com/edge-serverless-box/esb/agent/errcode"
 )
 
 // CodeStore keeps the code of functions whose image has none; *code.Store does.
@@ -65,14 +66,14 @@ func (r *Runtime) lease(ctx context.Context, spec agent.ContainerSpec) (agent.Co
 	}
 	leased, err := r.cfg.Code.Get(ctx, *spec.Code)
 	if err != nil {
-		return spec, nil, fail(agent.CodeInternal, err)
+		return spec, nil, errcode.Of(agent.CodeInternal, err)
 	}
 	spec.Image = codeImage(*spec.Code)
 	if strings.HasPrefix(spec.Code.Runtime, "provided.") {
 		program, err := leased.Bootstrap()
 		if err != nil {
 			leased.Release()
-			return spec, nil, fail(agent.CodeInternal, err)
+			return spec, nil, errcode.Of(agent.CodeInternal, err)
 		}
 		spec.Entrypoint, spec.Command = []string{program}, nil
 	} else {

@@ -51,29 +51,29 @@ func namesUser(text string) bool {
 
 // functionUser returns the user that an image names, by the image's own files: c has its root filesystem.
 func (l *launch) functionUser(ctx context.Context, c *containers.Container) (user, error) {
-	named := l.image.config.User
+	named := l.image.Config.User
 	if !namesUser(named) {
 		return user{uid: defaultUID, gid: defaultGID}, nil
 	}
-	key := l.image.chain + " " + named
+	key := l.image.Chain + " " + named
 	if known, ok := l.r.users.Load(key); ok {
 		return known.(user), nil
 	}
 	ctx = namespaces.WithNamespace(ctx, agent.Namespace)
 	s := &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{}}
 	if err := oci.WithUser(named)(ctx, l.r.client, c, s); err != nil {
-		return user{}, agent.Errorf(agent.CodePrecondition, "image %s: USER %s: %w", l.image.name, named, err)
+		return user{}, agent.Errorf(agent.CodePrecondition, "image %s: USER %s: %w", l.image.Name, named, err)
 	}
 	uid := strconv.FormatUint(uint64(s.Process.User.UID), 10)
 	if err := oci.WithAdditionalGIDs(uid)(ctx, l.r.client, c, s); err != nil {
-		return user{}, agent.Errorf(agent.CodePrecondition, "image %s: groups of USER %s: %w", l.image.name, named, err)
+		return user{}, agent.Errorf(agent.CodePrecondition, "image %s: groups of USER %s: %w", l.image.Name, named, err)
 	}
 	u := user{uid: s.Process.User.UID, gid: s.Process.User.GID, groups: s.Process.User.AdditionalGids}
 	if u.uid == 0 {
 		u = user{uid: defaultUID, gid: defaultGID} // root by another name
 	}
 	if u.uid >= cni.IDs || u.gid >= cni.IDs || slices.ContainsFunc(u.groups, func(g uint32) bool { return g >= cni.IDs }) {
-		return user{}, agent.Errorf(agent.CodePrecondition, "image %s: USER %s: ids must be below %d, got %s", l.image.name, named, cni.IDs, u.setting())
+		return user{}, agent.Errorf(agent.CodePrecondition, "image %s: USER %s: ids must be below %d, got %s", l.image.Name, named, cni.IDs, u.setting())
 	}
 	l.r.users.Store(key, u)
 	return u, nil

@@ -1,4 +1,4 @@
-package containerd
+package images
 
 import (
 	"archive/tar"
@@ -45,7 +45,7 @@ func TestCountEntries_RefusesWhatIsTooLargeUnpacked(t *testing.T) {
 			require.NoError(t, err)
 			defer func() { _ = plain.Close() }()
 
-			left, err := (&imageStore{maxBytes: limit}).countEntries(t.Context(), plain, limit)
+			left, err := (&Store{maxBytes: limit}).countEntries(t.Context(), plain, limit)
 			if c.want < 0 {
 				assert.Equal(t, agent.CodePrecondition, agent.ErrorCode(err))
 				assert.ErrorContains(t, err, "IMAGE_MAX_MB")

@@ -1,4 +1,4 @@
-package containerd
+package images
 
 import (
 	"context"
@@ -29,7 +29,7 @@ const (
 	maxDoublings = 6
 )
 
-// tagSource is where tags point; imageStore is the one of production.
+// tagSource is where tags point; Store is the one of production.
 type tagSource interface {
 	// there returns the digest that a tag has in its registry, here the one that it has on this machine.
 	there(ctx context.Context, name string) (digest.Digest, error)

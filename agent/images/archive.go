@@ -1,7 +1,8 @@
-package containerd
+package images
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
+	core "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -64,7 +65,7 @@ func newArchives(dir, registry string, log *slog.Logger) *archives {
 }
 
 // load takes over what an earlier agent imported.
-func (a *archives) load(imgs []images.Image) {
+func (a *archives) load(imgs []core.Image) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, img := range imgs {
@@ -219,7 +220,7 @@ func readNames(file, registry string) (map[string]string, error) {
 		names[name] = full
 	}
 	if len(names) == 0 {
-		return nil, errors.New("names no image: neither RepoTags in manifest.json nor an annotation " + images.AnnotationImageName +
+		return nil, errors.New("names no image: neither RepoTags in manifest.json nor an annotation " + core.AnnotationImageName +
 			" or " + ocispec.AnnotationRefName + " with a whole name in index.json; save it with its name")
 	}
 	return names, nil
@@ -227,12 +228,12 @@ func readNames(file, registry string) (map[string]string, error) {
 
 // indexName is the name of a manifest in an OCI index.
 func indexName(m ocispec.Descriptor) string {
-	return firstOf(m.Annotations[images.AnnotationImageName], m.Annotations[ocispec.AnnotationRefName])
+	return cmp.Or(m.Annotations[core.AnnotationImageName], m.Annotations[ocispec.AnnotationRefName])
 }
 
 // importArchive reads an archive into containerd's store and sets its names there. client.Import would do, but for the
 // names, which it takes to be docker.io's.
-func (s *imageStore) importArchive(ctx context.Context, file archiveFile) (err error) {
+func (s *Store) importArchive(ctx context.Context, file archiveFile) (err error) {
 	ctx, release, err := s.client.WithLease(ctx)
 	if err != nil {
 		return fmt.Errorf("import %s: %w", file.path, err)
@@ -258,16 +259,16 @@ func (s *imageStore) importArchive(ctx context.Context, file archiveFile) (err e
 		return fmt.Errorf("import %s: its index: %w", file.path, err)
 	}
 	// The labels that this sets keep a manifest's config and layers from containerd's garbage collection.
-	keep := images.SetChildrenLabels(store, images.FilterPlatforms(images.ChildrenHandler(store), s.platform))
+	keep := core.SetChildrenLabels(store, core.FilterPlatforms(core.ChildrenHandler(store), s.platform))
 	for _, m := range idx.Manifests {
 		name, ok := file.names[indexName(m)]
 		if !ok {
 			continue
 		}
-		if err := images.WalkNotEmpty(ctx, keep, m); err != nil {
+		if err := core.WalkNotEmpty(ctx, keep, m); err != nil {
 			return fmt.Errorf("import %s of %s: %w", name, file.path, err)
 		}
-		img := images.Image{Name: name, Target: m, Labels: map[string]string{labelArchive: file.path, labelStamp: file.stamp}}
+		img := core.Image{Name: name, Target: m, Labels: map[string]string{labelArchive: file.path, labelStamp: file.stamp}}
 		if _, err = s.client.ImageService().Update(ctx, img, "target", "labels"); errdefs.IsNotFound(err) {
 			_, err = s.client.ImageService().Create(ctx, img)
 		}

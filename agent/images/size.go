@@ -1,4 +1,4 @@
-package containerd
+package images
 
 import (
 	"archive/tar"
@@ -10,7 +10,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
+	core "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -22,8 +22,8 @@ const entryBytes = 4096
 
 // checkSize refuses an image whose layers take more than maxBytes on disk, before anything of them is unpacked. It has to
 // read them for that, which costs about as much as unpacking them, once: what is compressed does not say how much it is.
-func (s *imageStore) checkSize(ctx context.Context, img containerd.Image) error {
-	manifest, err := images.Manifest(ctx, s.client.ContentStore(), img.Target(), s.platform)
+func (s *Store) checkSize(ctx context.Context, img containerd.Image) error {
+	manifest, err := core.Manifest(ctx, s.client.ContentStore(), img.Target(), s.platform)
 	if err != nil {
 		return fmt.Errorf("read its manifest: %w", err)
 	}
@@ -37,7 +37,7 @@ func (s *imageStore) checkSize(ctx context.Context, img containerd.Image) error 
 }
 
 // countLayer takes what a layer needs on disk off left.
-func (s *imageStore) countLayer(ctx context.Context, layer ocispec.Descriptor, left int64) (_ int64, err error) {
+func (s *Store) countLayer(ctx context.Context, layer ocispec.Descriptor, left int64) (_ int64, err error) {
 	blob, err := s.client.ContentStore().ReaderAt(ctx, layer)
 	if err != nil {
 		return 0, fmt.Errorf("read: %w", err)
@@ -53,7 +53,7 @@ func (s *imageStore) countLayer(ctx context.Context, layer ocispec.Descriptor, l
 
 // countEntries adds up the files of a tar stream. What a header says of a file counts, not what is in the stream: a sparse
 // file is written out.
-func (s *imageStore) countEntries(ctx context.Context, stream io.Reader, left int64) (int64, error) {
+func (s *Store) countEntries(ctx context.Context, stream io.Reader, left int64) (int64, error) {
 	for entries := tar.NewReader(stream); ; {
 		header, err := entries.Next()
 		switch {
@@ -70,12 +70,12 @@ func (s *imageStore) countEntries(ctx context.Context, stream io.Reader, left in
 	}
 }
 
-func (s *imageStore) tooLarge() error {
+func (s *Store) tooLarge() error {
 	return agent.Because(agent.ReasonImageInvalid, agent.Errorf(agent.CodePrecondition, "its layers take more than %d MB unpacked (IMAGE_MAX_MB)", s.maxBytes>>20))
 }
 
 // boundDownload ends a pull whose manifests name more than maxBytes, before that is downloaded.
-func (s *imageStore) boundDownload() images.HandlerFunc {
+func (s *Store) boundDownload() core.HandlerFunc {
 	var total atomic.Int64
 	return func(_ context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		if d.Size < 0 || total.Add(d.Size) > s.maxBytes {

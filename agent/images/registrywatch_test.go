@@ -1,4 +1,4 @@
-package containerd
+package images
 
 import (
 	"context"
@@ -206,7 +206,7 @@ func TestRegistryWatch_AsksARegistryWithHEADAlone(t *testing.T) {
 	client := newRegistryClient()
 	t.Cleanup(client.CloseIdleConnections)
 	tags := newFakeTags()
-	tags.registry = (&imageStore{registries: client, credentials: credentialSource{registry: host, user: "esb", password: "secret"}}).there
+	tags.registry = (&Store{registries: client, credentials: credentialSource{registry: host, user: "esb", password: "secret"}}).there
 	name, mute := host+"/my/app:1", silent.Addr().String()+"/my/app:1"
 	tags.local[name], tags.local[mute] = manifest("first"), manifest("first")
 	w := mustWatch(t, tags, 0)

@@ -1,4 +1,6 @@
-package containerd
+// Package images has the images of function containers on containerd: from archives in a folder and from registries, unpacked,
+// and named as a box at the edge names them. It knows nothing of containers.
+package images
 
 import (
 	"context"
@@ -14,7 +16,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
+	core "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
@@ -25,30 +27,48 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/errcode"
 )
 
 const (
-	// snapshotter holds the unpacked layers.
-	snapshotter = "overlayfs"
+	// Snapshotter holds the unpacked layers.
+	Snapshotter = "overlayfs"
 	// fetchTimeout bounds one import, pull or unpacking, however many requests wait for it.
 	fetchTimeout = 10 * time.Minute
 )
 
-// image is an image that is unpacked: containers can be made of it.
-type image struct {
-	// name is the normalised reference.
-	name string
-	// manifest is the digest of this platform's manifest.
-	manifest digest.Digest
-	// chain is the snapshot that a container's own is made on.
-	chain string
-	// content is the digest of its configuration: what is made of the image is kept for as long as that.
-	content digest.Digest
-	config  ocispec.ImageConfig
+// Image is an image that is unpacked: containers can be made of it.
+type Image struct {
+	// Name is the normalised reference.
+	Name string
+	// Manifest is the digest of this platform's manifest.
+	Manifest digest.Digest
+	// Chain is the snapshot that a container's own is made on.
+	Chain string
+	// Content is the digest of its configuration: what is made of the image is kept for as long as that.
+	Content digest.Digest
+	Config  ocispec.ImageConfig
 }
 
-// imageStore gets images from archives and registries, each once however many ask for it at the same time.
-type imageStore struct {
+// Config of a Store. agent/settings documents those that are settings.
+type Config struct {
+	// ArchivesDir holds image archives.
+	ArchivesDir string
+	// Registry is where references without a host are looked for.
+	Registry       string
+	PlainHTTP      []string
+	RegistryConfig string
+	// RegistryPoll is the pause between two questions to a registry that is not this machine's own; 0 asks none.
+	RegistryPoll time.Duration
+	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
+	RegistryUser, RegistryPassword, RegistryPasswordFile string
+	// MaxMB bounds the layers of one image, unpacked.
+	MaxMB  int
+	Logger *slog.Logger
+}
+
+// Store gets images from archives and registries, each once however many ask for it at the same time.
+type Store struct {
 	client      *containerd.Client
 	archives    *archives
 	registry    string
@@ -61,26 +81,27 @@ type imageStore struct {
 	// maxBytes bounds the layers of one image, unpacked.
 	maxBytes int64
 	log      *slog.Logger
-	// life ends at close; what is in flight is bound to it and counted in running, not to any caller.
+	// life ends at Close; what is in flight is bound to it and counted in running, not to any caller.
 	life    context.Context
 	end     context.CancelFunc
 	running sync.WaitGroup
 	flights singleflight.Group
 	// unpacked holds images by the digest that their name points at. It only saves reading: what it says follows
 	// from the digest.
-	unpacked sync.Map // digest.Digest -> image
-	// ready holds the names of prepared snapshots.
-	ready sync.Map
+	unpacked sync.Map // digest.Digest -> Image
+	// derived holds the names of the snapshots that Derive has made or found.
+	derived sync.Map
 }
 
-func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (*imageStore, error) {
+// Open makes a Store of what containerd has. The client stays the caller's.
+func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, error) {
 	// containerd's library writes lines of its own format to standard error; what matters in them is in its errors.
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard)
 	life, end := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), logrus.NewEntry(quiet)))
-	s := &imageStore{
+	s := &Store{
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
-		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.ImageMaxMB) << 20, log: cfg.Logger, life: life, end: end,
+		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20, log: cfg.Logger, life: life, end: end,
 	}
 	s.registries = newRegistryClient()
 	s.watch = newRegistryWatch(life, &s.running, s, cfg.RegistryPoll, cfg.Logger)
@@ -93,15 +114,15 @@ func newImageStore(ctx context.Context, client *containerd.Client, cfg Config) (
 	return s, nil
 }
 
-// close cancels what is in flight and waits for it.
-func (s *imageStore) close() {
+// Close cancels what is in flight and waits for it.
+func (s *Store) Close() {
 	s.end()
 	s.running.Wait()
 	s.registries.CloseIdleConnections()
 }
 
-// prefetch imports and unpacks in the background what is new among the archives, so that the first request need not.
-func (s *imageStore) prefetch() {
+// Prefetch imports and unpacks in the background what is new among the archives, so that the first request need not.
+func (s *Store) Prefetch() {
 	s.running.Go(func() {
 		files, _ := s.archives.changed("", 0) // an archive that cannot be read is in the log
 		for _, f := range files {
@@ -113,7 +134,7 @@ func (s *imageStore) prefetch() {
 				continue
 			}
 			for _, name := range f.names {
-				if _, err := s.unpack(s.life, name); err != nil {
+				if _, err := s.Unpack(s.life, name); err != nil {
 					s.log.Warn("image cannot be unpacked", "image", name, "error", err)
 				}
 			}
@@ -121,40 +142,40 @@ func (s *imageStore) prefetch() {
 	})
 }
 
-// get returns an unpacked image, imported or pulled as policy says.
-func (s *imageStore) get(ctx context.Context, ref string, policy agent.PullPolicy) (image, error) {
+// Get returns an unpacked image, imported or pulled as policy says.
+func (s *Store) Get(ctx context.Context, ref string, policy agent.PullPolicy) (Image, error) {
 	name, err := normalize(ref, s.registry)
 	if err != nil {
-		return image{}, agent.Errorf(agent.CodeInvalid, "image: %w", err)
+		return Image{}, agent.Errorf(agent.CodeInvalid, "image: %w", err)
 	}
 	if policy == agent.PullAlways {
 		if err := s.pull(ctx, name); err != nil {
-			return image{}, err
+			return Image{}, err
 		}
-		return s.unpack(ctx, name)
+		return s.Unpack(ctx, name)
 	}
 	archiveErr := s.importChanged(ctx, name)
-	img, err := s.unpack(ctx, name)
+	img, err := s.Unpack(ctx, name)
 	switch {
 	case err == nil:
 		// A half-written or broken archive must not stop a function whose image is here.
 		return img, nil
 	case !errdefs.IsNotFound(err):
-		return image{}, err
+		return Image{}, err
 	case policy == agent.PullNever:
-		return image{}, s.missing(name, "pull_policy is never, so no registry was asked", archiveErr)
+		return Image{}, s.missing(name, "pull_policy is never, so no registry was asked", archiveErr)
 	}
 	if err := s.pull(ctx, name); err != nil {
 		if archiveErr != nil {
 			err = agent.Errorf(agent.ErrorCode(err), "%w; and %w", err, archiveErr)
 		}
-		return image{}, err
+		return Image{}, err
 	}
-	return s.unpack(ctx, name)
+	return s.Unpack(ctx, name)
 }
 
 // missing is the error for an image that is nowhere.
-func (s *imageStore) missing(name, why string, cause error) error {
+func (s *Store) missing(name, why string, cause error) error {
 	text := fmt.Sprintf("image %s cannot be had: it is not in containerd, no archive in %s holds it, and %s; "+
 		"push it to %s or put its archive (*.tar) there", name, s.archives.dir, why, registryHost(name))
 	if cause != nil {
@@ -164,7 +185,7 @@ func (s *imageStore) missing(name, why string, cause error) error {
 }
 
 // importChanged imports the new and changed archives that hold name.
-func (s *imageStore) importChanged(ctx context.Context, name string) error {
+func (s *Store) importChanged(ctx context.Context, name string) error {
 	files, err := s.archives.changed(name, 0)
 	errs := []error{err}
 	for _, f := range files {
@@ -176,7 +197,7 @@ func (s *imageStore) importChanged(ctx context.Context, name string) error {
 	return errors.Join(errs...)
 }
 
-func (s *imageStore) importOnce(ctx context.Context, f archiveFile) error {
+func (s *Store) importOnce(ctx context.Context, f archiveFile) error {
 	_, err := s.once(ctx, "import "+f.path+f.stamp, func(ctx context.Context) (any, error) {
 		if s.archives.done(f.path, f.stamp) {
 			return nil, nil // since the caller looked
@@ -187,7 +208,7 @@ func (s *imageStore) importOnce(ctx context.Context, f archiveFile) error {
 }
 
 // pull makes the store's image the one that the registry has now.
-func (s *imageStore) pull(ctx context.Context, name string) error {
+func (s *Store) pull(ctx context.Context, name string) error {
 	_, err := s.once(ctx, "pull "+name, func(ctx context.Context) (any, error) {
 		resolver, err := newResolver(s.registries, s.plainHTTP, s.credentials)
 		if err != nil {
@@ -202,7 +223,7 @@ func (s *imageStore) pull(ctx context.Context, name string) error {
 			return nil, nil
 		}
 		s.log.InfoContext(ctx, "image pull", "image", name, "digest", target.Digest.String())
-		// Unpacked by unpack, which looks at the size first.
+		// Unpacked by Unpack, which looks at the size first.
 		_, err = s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPlatformMatcher(s.platform),
 			containerd.WithImageHandler(s.boundDownload()))
 		if err != nil {
@@ -214,7 +235,7 @@ func (s *imageStore) pull(ctx context.Context, name string) error {
 }
 
 // there returns the digest that a tag has in its registry.
-func (s *imageStore) there(ctx context.Context, name string) (digest.Digest, error) {
+func (s *Store) there(ctx context.Context, name string) (digest.Digest, error) {
 	resolver, err := newResolver(s.registries, s.plainHTTP, s.credentials)
 	if err != nil {
 		return "", err
@@ -224,14 +245,14 @@ func (s *imageStore) there(ctx context.Context, name string) (digest.Digest, err
 }
 
 // here returns the digest that a tag has in containerd.
-func (s *imageStore) here(ctx context.Context, name string) (digest.Digest, error) {
+func (s *Store) here(ctx context.Context, name string) (digest.Digest, error) {
 	record, err := s.client.ImageService().Get(ctx, name)
 	return record.Target.Digest, err
 }
 
 // pullError blames the registry, unless it was containerd that failed or the agent that stops.
-func (s *imageStore) pullError(name string, err error) error {
-	switch err := fail(agent.CodePrecondition, fmt.Errorf("pull image %s: %w", name, err)); agent.ErrorCode(err) {
+func (s *Store) pullError(name string, err error) error {
+	switch err := errcode.Of(agent.CodePrecondition, fmt.Errorf("pull image %s: %w", name, err)); agent.ErrorCode(err) {
 	case agent.CodeUnavailable, agent.CodeCanceled, agent.CodeExhausted:
 		return err
 	}
@@ -241,30 +262,30 @@ func (s *imageStore) pullError(name string, err error) error {
 	return s.missing(name, pullProblem(err), err)
 }
 
-// unpack makes sure that an image of the store is unpacked. The error is errdefs.ErrNotFound when there is none.
-func (s *imageStore) unpack(ctx context.Context, name string) (image, error) {
+// Unpack makes sure that an image of the store is unpacked. The error is errdefs.ErrNotFound when there is none.
+func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 	record, err := s.client.ImageService().Get(ctx, name)
 	if err != nil {
-		return image{}, fmt.Errorf("look up image %s: %w", name, err)
+		return Image{}, fmt.Errorf("look up image %s: %w", name, err)
 	}
 	if img, ok := s.unpacked.Load(record.Target.Digest); ok {
-		known := img.(image)
-		known.name = name
+		known := img.(Image)
+		known.Name = name
 		return known, nil
 	}
 	v, err := s.once(ctx, "unpack "+record.Target.Digest.String(), func(ctx context.Context) (any, error) {
 		img, err := s.unpackRecord(ctx, record)
 		if err != nil {
-			return nil, unusable(fail(agent.CodePrecondition, fmt.Errorf("image %s cannot be used: %w", name, err)))
+			return nil, unusable(errcode.Of(agent.CodePrecondition, fmt.Errorf("image %s cannot be used: %w", name, err)))
 		}
 		s.unpacked.Store(record.Target.Digest, img)
 		return img, nil
 	})
 	if err != nil {
-		return image{}, err
+		return Image{}, err
 	}
-	img := v.(image)
-	img.name = name
+	img := v.(Image)
+	img.Name = name
 	return img, nil
 }
 
@@ -276,53 +297,53 @@ func unusable(err error) error {
 	return agent.Because(agent.ReasonImageInvalid, err)
 }
 
-// forget drops what is known about an unpacked image: its snapshot has gone.
-func (s *imageStore) forget(img image) {
+// Forget drops what is known about an unpacked image: its snapshot has gone.
+func (s *Store) Forget(img Image) {
 	s.unpacked.Range(func(k, v any) bool {
-		if v.(image).manifest == img.manifest {
+		if v.(Image).Manifest == img.Manifest {
 			s.unpacked.Delete(k)
 		}
 		return true
 	})
-	s.ready.Clear()
+	s.derived.Clear()
 }
 
-func (s *imageStore) unpackRecord(ctx context.Context, record images.Image) (image, error) {
+func (s *Store) unpackRecord(ctx context.Context, record core.Image) (Image, error) {
 	img := containerd.NewImageWithPlatform(s.client, record, s.platform)
-	done, err := img.IsUnpacked(ctx, snapshotter)
+	done, err := img.IsUnpacked(ctx, Snapshotter)
 	if err != nil {
-		return image{}, fmt.Errorf("look whether it is unpacked: %w", err)
+		return Image{}, fmt.Errorf("look whether it is unpacked: %w", err)
 	}
 	if !done {
 		if err := s.checkSize(ctx, img); err != nil {
-			return image{}, err
+			return Image{}, err
 		}
 	}
 	// Also what is unpacked: this keeps it from containerd's garbage collection.
-	if err := img.Unpack(ctx, snapshotter); err != nil {
-		return image{}, fmt.Errorf("unpack: %w", err)
+	if err := img.Unpack(ctx, Snapshotter); err != nil {
+		return Image{}, fmt.Errorf("unpack: %w", err)
 	}
 	spec, err := img.Spec(ctx)
 	if err != nil {
-		return image{}, fmt.Errorf("read its configuration: %w", err)
+		return Image{}, fmt.Errorf("read its configuration: %w", err)
 	}
 	content, err := img.Config(ctx)
 	if err != nil {
-		return image{}, fmt.Errorf("find its configuration: %w", err)
+		return Image{}, fmt.Errorf("find its configuration: %w", err)
 	}
 	manifest, err := s.manifestDigest(ctx, record.Target)
 	if err != nil {
-		return image{}, err
+		return Image{}, err
 	}
-	return image{
-		name: record.Name, manifest: manifest, content: content.Digest,
-		chain: identity.ChainID(spec.RootFS.DiffIDs).String(), config: spec.Config,
+	return Image{
+		Name: record.Name, Manifest: manifest, Content: content.Digest,
+		Chain: identity.ChainID(spec.RootFS.DiffIDs).String(), Config: spec.Config,
 	}, nil
 }
 
 // manifestDigest returns the digest of this platform's manifest: the target's own, unless that is an index.
-func (s *imageStore) manifestDigest(ctx context.Context, target ocispec.Descriptor) (digest.Digest, error) {
-	if !images.IsIndexType(target.MediaType) {
+func (s *Store) manifestDigest(ctx context.Context, target ocispec.Descriptor) (digest.Digest, error) {
+	if !core.IsIndexType(target.MediaType) {
 		return target.Digest, nil
 	}
 	raw, err := content.ReadBlob(ctx, s.client.ContentStore(), target)
@@ -354,7 +375,7 @@ func (s *imageStore) manifestDigest(ctx context.Context, target ocispec.Descript
 
 // once runs fn for all callers that ask for key at the same time. fn lives on when a caller leaves, since others may
 // wait for it and its work is wanted by the next.
-func (s *imageStore) once(ctx context.Context, key string, fn func(context.Context) (any, error)) (any, error) {
+func (s *Store) once(ctx context.Context, key string, fn func(context.Context) (any, error)) (any, error) {
 	if s.life.Err() != nil {
 		return nil, agent.Errorf(agent.CodeUnavailable, "the agent is stopping")
 	}
