@@ -38,11 +38,14 @@ func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base)
 	if err != nil {
 		return nil, err
 	}
-	unpacked, versions, err := b.download(ctx, scratch, names)
+	unpacked, versions, err := b.download(ctx, scratch, append(names, "locales"))
 	if err != nil {
 		return nil, err
 	}
 	root := filepath.Join(scratch, "root")
+	if err := addLocale(ctx, unpacked, root); err != nil {
+		return nil, err
+	}
 	library := filepath.Join(root, "usr/lib", version)
 	if err := errors.Join(
 		copyFile(filepath.Join(unpacked, "usr/bin", version), filepath.Join(root, "usr/bin", version)),
@@ -69,6 +72,26 @@ func (b *Builder) buildPython(ctx context.Context, scratch string, parent *Base)
 	return layered(parent, scratch, imagebuild.Config{
 		Labels: map[string]string{"io.esb.packages.python": versions, "io.esb.packages.boto3": sdkVersions},
 	}, sdk)
+}
+
+// pythonLocale is the locale that functions find in LANG.
+const pythonLocale = "en_US.UTF-8"
+
+// addLocale makes pythonLocale of the sources that are unpacked. On AWS, setlocale finds it up to python3.11, on Amazon Linux 2, and
+// programs count on it (aws-lambda-base-images issue 229). The other bases are Amazon Linux 2023's, which has C.UTF-8 alone, as
+// the C library has it by itself.
+func addLocale(ctx context.Context, unpacked, root string) error {
+	language, charset, _ := strings.Cut(pythonLocale, ".")
+	to := filepath.Join(root, "usr/lib/locale", language+".utf8")
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "localedef", "--no-archive", "-i", language, "-f", charset, to)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "I18NPATH="+filepath.Join(unpacked, "usr/share/i18n"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make the locale %s: %w: %s", pythonLocale, err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // pythonPrograms is where the interpreter is.

@@ -241,7 +241,7 @@ func Key(name string) (string, error) {
 		_, _ = inputs.Write([]byte(below))
 		_, _ = inputs.Write(map[string][]byte{Python: pythonClient, NodeJS: nodeClient}[name])
 	case Python + interpreter:
-		for _, input := range [][]byte{slimModels, requestsErrors} {
+		for _, input := range [][]byte{slimModels, requestsErrors, []byte(pythonLocale)} {
 			_, _ = inputs.Write(input)
 		}
 		for _, p := range pinnedBoto3() {

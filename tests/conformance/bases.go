@@ -19,7 +19,9 @@ var baseChecks = map[string]func(*examination){
 		x.values("/base-python", map[string]string{
 			// AWS: uid 993, gid 990.
 			"id": `uid=993.* gid=990.*`, "system": "0", "object": "by boto3", "missing": "NoSuchKey", "boto3": `1\.(2[8-9]|[3-9]\d)\.\d+`,
-			"requests": "None", "services": "True", "standard library": `curses,distutils\.version,lib2to3\.pytree`,
+			"requests": "None", "services": "True",
+			// AWS: as in Amazon Linux 2 (aws-lambda-base-images issue 229).
+			"locale": `en_US\.UTF-8 1,234,567`, "standard library": `curses,distutils\.version,lib2to3\.pytree`,
 		})
 	},
 	"base-node-import": func(x *examination) {

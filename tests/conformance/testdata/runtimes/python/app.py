@@ -3,6 +3,7 @@ import distutils.version
 import importlib.metadata
 import json
 import lib2to3.pytree
+import locale
 import os
 import subprocess
 
@@ -26,6 +27,7 @@ def handler(event, context):
         "boto3": importlib.metadata.version("boto3"),
         "requests": str(importlib.util.find_spec("requests")),
         "services": str(len(boto3.session.Session().get_available_services()) > 300),
+        "locale": locale.setlocale(locale.LC_ALL, "") + " " + locale.format_string("%d", 1234567, grouping=True),
         "standard library": ",".join(m.__name__ for m in (curses, distutils.version, lib2to3.pytree)),
     }
     return {"statusCode": 200, "body": json.dumps({"Values": values})}
