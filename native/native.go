@@ -87,6 +87,8 @@ type Function struct {
 	Starting int `json:"starting"`
 	Standby  int `json:"standby"`
 	Waiting  int `json:"waiting"`
+	// Outdated counts those of an older configuration, which serve until one of the present is ready.
+	Outdated int `json:"outdated"`
 	// Error is why the last start of a container failed, or why none can succeed; empty after one that did.
 	Error string `json:"error,omitempty"`
 }

@@ -258,7 +258,7 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 // Freeze implements pool.Freezer: it asks lambda-init whether the worker has nothing to do, and then the agent to freeze it.
 func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 	if w.Interface != gateway.RIE {
-		state, err := c.workerState(ctx, w)
+		state, err := c.workerState(ctx, w, flushedPath)
 		if err != nil {
 			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, err)
 		}
@@ -273,9 +273,15 @@ func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 	return nil
 }
 
-// workerState is the state that lambda-init tells (docs/lambda-init.md), once its log lines are written.
-func (c *Client) workerState(ctx context.Context, w gateway.Worker) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Addr+"/health?flush=1", nil)
+const (
+	healthPath = "/health"
+	// flushedPath answers once all log lines are written.
+	flushedPath = healthPath + "?flush=1"
+)
+
+// workerState is the state that lambda-init tells at path (docs/lambda-init.md).
+func (c *Client) workerState(ctx context.Context, w gateway.Worker, path string) (string, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Addr+path, nil)
 	if err != nil {
 		return "", err
 	}

@@ -206,6 +206,39 @@ func TestClient_Freeze_AsksTheWorkerFirst(t *testing.T) {
 	require.ErrorContains(t, c.Freeze(ctx, w), "asking worker")
 }
 
+// TestClient_AwaitInit_TellsAFunctionThatCannotServe: a worker without a process that was to have one.
+func TestClient_AwaitInit_TellsAFunctionThatCannotServe(t *testing.T) {
+	c, _ := mustDial(t, &fakeAgent{})
+	for _, x := range []struct {
+		states []string
+		fails  bool
+	}{
+		{[]string{"init", "init", "idle"}, false},
+		{[]string{"idle"}, false},
+		{[]string{"busy"}, false},
+		{[]string{"init", "standby"}, true},
+	} {
+		n := 0
+		worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			assert.Equal(t, "/health", r.URL.String())
+			_, _ = io.WriteString(w, `{"state":"`+x.states[min(n, len(x.states)-1)]+`"}`)
+			n++
+		}))
+		w := gateway.Worker{ID: "c1", Addr: worker.Listener.Addr().String(), Interface: gateway.Supervisor}
+		err := c.AwaitInit(t.Context(), w)
+		if x.fails {
+			require.ErrorContains(t, err, "its init has failed", x.states)
+		} else {
+			require.NoError(t, err, x.states)
+		}
+		assert.Equal(t, len(x.states), n)
+		worker.Close()
+		require.Error(t, c.AwaitInit(t.Context(), w), "it is gone")
+		w.Interface = gateway.RIE
+		require.NoError(t, c.AwaitInit(t.Context(), w), "RIE has no state to tell")
+	}
+}
+
 func TestClient_Errors_AreTheGateways(t *testing.T) {
 	for _, tc := range []struct {
 		code      codes.Code

@@ -157,6 +157,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		MaxConcurrentStarts: s.MaxConcurrentStarts,
 		Freezer:             a.agent,
 		Watcher:             a.agent,
+		Inits:               a.agent,
 		Logger:              a.log,
 	})
 	a.images = imagewatch.Open(imagewatch.Options{Agent: a.agent, Poll: s.ImagePoll, Logger: a.log}, a.pool.Apply)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -202,14 +203,21 @@ func (r *bench) tokenOf(version string) http.Header {
 	return http.Header{"Authorization": {"Bearer " + part([]byte(`{"alg":"RS256","kid":"k"}`)) + "." + part([]byte(`{"iss":"`+r.idp.URL+"/"+version+`"}`)) + "." + part([]byte("signature"))}}
 }
 
-// reload has the gateway read v.
+// reload has the gateway read v, and waits until what it takes over serves: the workers that functions had serve until then.
 func (r *bench) reload(t *testing.T, v version) (int, string) {
 	t.Helper()
 	for name, text := range map[string]string{"FUNCTIONS_CONFIG_PATH": v.functions, "ROUTING_CONFIG_PATH": v.routing, "RESOURCES_CONFIG_PATH": v.resources} {
 		r.write(t, name, text)
 	}
-	return r.ask(t, "POST", "/reload")
+	code, body := r.ask(t, "POST", "/reload")
+	require.Eventually(t, func() bool {
+		_, pools := r.ask(t, "GET", "/pools")
+		return !outdated.MatchString(pools)
+	}, patience, 5*time.Millisecond, "the new workers serve")
+	return code, body
 }
+
+var outdated = regexp.MustCompile(`"outdated": *[1-9]`)
 
 // A start and a reload come to the same, in all that a configuration says.
 func TestApp_StartAndReload_ApplyAllOfAConfiguration(t *testing.T) {

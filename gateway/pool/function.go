@@ -3,7 +3,6 @@ package pool
 import (
 	"container/list"
 	"context"
-	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -17,14 +16,15 @@ import (
 // changes.
 type worker struct {
 	info gateway.Worker
-	// generation is that of the configuration it was started with.
+	// generation is that of the configuration it was started with, and revision the pool's number of that.
 	generation string
+	revision   int
 	// fn is that configuration.
 	fn *gateway.Function
-	// begun is when its start began, and so about when its image was looked up.
-	begun time.Time
-	phase Phase
-	since time.Time
+	// begun is when its start began, and so about when its image was looked up, and ready when that was over.
+	begun, ready time.Time
+	phase        Phase
+	since        time.Time
 	// invoked is true once a request has had it.
 	invoked bool
 	// doomed, when not empty, is why it is destroyed instead of being given back.
@@ -39,22 +39,6 @@ type worker struct {
 	freezing chan struct{}
 	// frozen is true while its processes stand still; unsure, when a freeze has failed and may have worked.
 	frozen, unsure bool
-}
-
-// start is a container on its way: it holds a slot from the decision until the agent has answered.
-type start struct {
-	requestID string
-	// background is true for one that was begun without a request. It queues behind the background semaphore
-	// until a request has come to need it, which closes promoted.
-	background bool
-	promoted   chan struct{}
-
-	// Guarded by the pool's mu.
-	isPromoted bool
-	standby    bool
-	// fn is the configuration it starts, nil until its turn has come.
-	fn    *gateway.Function
-	begun time.Time
 }
 
 // waiter is a request in the queue.
@@ -81,6 +65,11 @@ type functionPool struct {
 	fn      *gateway.Function
 	removed bool
 	closed  bool
+	// revision counts the generations of fn; reached is the newest of which a worker has been ready, or nothing older was left.
+	revision, reached int
+	changedAt         time.Time
+	// renew is true while a function that is warm is to get a worker of the current configuration, whether a request waits or not.
+	renew bool
 	// workers are all containers that hold a slot, by id, those being destroyed included.
 	workers map[string]*worker
 	// idle workers, the most recently used last.
@@ -264,8 +253,8 @@ func (p *functionPool) give(w *worker) {
 		reason = "gateway stops"
 	case p.removed:
 		reason = "function removed"
-	case w.generation != p.fn.Generation:
-		reason = "configuration changed"
+	case w.revision < p.reached, w.revision < p.revision && p.gives(w):
+		reason = reasonChanged
 	case p.active() > p.fn.Scaling.MaxCapacity:
 		reason = "over max_capacity"
 	}
@@ -288,6 +277,7 @@ func (p *functionPool) give(w *worker) {
 	p.idle = append(p.idle, w)
 	p.armPrune()
 	p.armFreeze(w, freezeDelay)
+	p.makeRoom(w.since)
 }
 
 func (p *functionPool) answer(q *waiter, l *Lease, err error) {
@@ -303,279 +293,6 @@ func (p *functionPool) answerAll(err error) {
 	}
 }
 
-// live counts the slots in use.
-func (p *functionPool) live() int { return len(p.workers) + len(p.starts) }
-
-// active counts the slots in use but for those whose container is already being destroyed.
-func (p *functionPool) active() int { return p.live() - p.stopping }
-
-// current is true when s starts, or will start, a worker of the current configuration.
-func (p *functionPool) current(s *start) bool {
-	if s.fn == nil || s.fn.Generation == p.fn.Generation {
-		return true
-	}
-	// Which image it gets is not known yet: the new one, most likely.
-	return s.fn.ImageDigest == "" && s.fn.BaseGeneration != "" && s.fn.BaseGeneration == p.fn.BaseGeneration
-}
-
-func (p *functionPool) usableStarts() int {
-	n := 0
-	for _, s := range p.starts {
-		if p.current(s) {
-			n++
-		}
-	}
-	return n
-}
-
-// returning counts the busy workers that will serve another request when they come back.
-func (p *functionPool) returning() int {
-	n := 0
-	for _, w := range p.workers {
-		if w.phase == PhaseBusy && w.doomed == "" && w.generation == p.fn.Generation {
-			n++
-		}
-	}
-	return n
-}
-
-// fill begins the starts that are wanted and allowed: first for requests that wait, then for min_capacity, then for
-// standby. Callers hold mu.
-func (p *functionPool) fill() {
-	if p.closed || p.removed {
-		return
-	}
-	sc := p.fn.Scaling
-	p.trim()
-	waiting, usable := p.waiters.Len(), 0
-	for _, s := range p.starts {
-		if p.current(s) {
-			if usable++; usable <= waiting {
-				s.promote()
-			}
-		}
-	}
-	now := time.Now()
-	backedOff := now.Before(p.retryAt)
-	for usable < waiting && p.live() < sc.MaxCapacity {
-		if backedOff && (usable > 0 || p.returning() > 0) {
-			break
-		}
-		p.launch(&start{requestID: p.waiters.Back().Value.(*waiter).requestID})
-		p.standbyAt = now.Add(standbyDelay)
-		usable++
-	}
-	if backedOff {
-		p.arm(p.retryAt)
-		return
-	}
-
-	warm, standby := len(p.idle)+p.returning(), len(p.standby)
-	for _, s := range p.starts {
-		switch {
-		case !p.current(s):
-		case s.standby:
-			standby++
-		default:
-			warm++
-		}
-	}
-	for ; warm < sc.MinCapacity && p.live() < sc.MaxCapacity; warm++ {
-		p.launch(&start{background: true})
-	}
-	if warm < sc.MinCapacity && p.stopping == 0 && len(p.standby) > 0 {
-		// min_capacity was raised while standing-by sandboxes held the last slots.
-		n := len(p.standby) - 1
-		p.destroy(p.standby[n], idleGrace, "slot needed for min_capacity")
-		p.standby = slices.Delete(p.standby, n, n+1)
-		return
-	}
-	if standby < sc.Standby && now.Before(p.standbyAt) {
-		p.arm(p.standbyAt)
-		return
-	}
-	for ; standby < sc.Standby && p.live() < sc.MaxCapacity; standby++ {
-		p.launch(&start{background: true, standby: true})
-	}
-}
-
-// trim destroys workers without work that a smaller max_capacity or standby has no place for. Callers hold mu.
-func (p *functionPool) trim() {
-	sc := p.fn.Scaling
-	for len(p.standby) > 0 && (len(p.standby) > sc.Standby || p.active() > sc.MaxCapacity) {
-		p.destroy(p.standby[0], idleGrace, "configuration changed")
-		p.standby = slices.Delete(p.standby, 0, 1)
-	}
-	for len(p.idle) > 0 && p.active() > sc.MaxCapacity {
-		p.destroy(p.idle[0], idleGrace, "over max_capacity")
-		p.idle = slices.Delete(p.idle, 0, 1)
-	}
-}
-
-// promote lets a background start run ahead for a request. One that has not begun starts the function process too.
-func (s *start) promote() {
-	if s.background && !s.isPromoted {
-		s.isPromoted = true
-		if s.fn == nil {
-			s.standby = false
-		}
-		close(s.promoted)
-	}
-}
-
-// launch takes a slot for s and runs it. Callers hold mu.
-func (p *functionPool) launch(s *start) {
-	s.promoted = make(chan struct{})
-	p.starts = append(p.starts, s)
-	p.manager.tasks.Go(func() { p.run(s) })
-}
-
-// run carries s out. Its context is the Manager's, not that of the request that caused it: that one may leave while
-// another still waits for the worker.
-func (p *functionPool) run(s *start) {
-	m := p.manager
-	done := m.ctx.Done()
-	if s.background {
-		select {
-		case m.background <- struct{}{}:
-			defer func() { <-m.background }()
-		case <-s.promoted:
-		case <-done:
-		}
-	}
-	select {
-	case m.starts <- struct{}{}:
-		defer func() { <-m.starts }()
-	case <-done:
-	}
-
-	p.mu.Lock()
-	unwanted := !s.background && p.waiters.Len() == 0
-	if p.closed || p.removed || unwanted {
-		p.dropStart(s)
-		p.fill()
-		p.mu.Unlock()
-		return
-	}
-	s.fn, s.begun = p.fn, time.Now()
-	fn, standby, begun := s.fn, s.standby, s.begun
-	p.mu.Unlock()
-
-	info, err := m.provisioner.Start(m.ctx, fn, standby, s.requestID)
-	outcome := "ok"
-	if err != nil {
-		outcome = "error"
-	}
-	startDuration.WithLabelValues(p.name, outcome).Observe(time.Since(begun).Seconds())
-
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	over := p.early[info.ID]
-	p.dropStart(s)
-	if err != nil {
-		p.startFailed(s, err)
-		return
-	}
-	p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
-	info.Standby = standby
-	w := &worker{info: info, generation: fn.Generation, fn: fn, begun: begun}
-	if p.same(fn, info.ImageDigest) {
-		w.generation = p.fn.Generation
-	}
-	if over {
-		w.doomed = endedByItself
-	}
-	p.workers[info.ID] = w
-	m.log.Info("worker started", "function", p.name, "container_id", info.ID, "request_id", s.requestID,
-		"name", info.Name, "standby", standby, "duration_ms", time.Since(begun).Milliseconds())
-	p.supersede(w)
-	p.give(w)
-	p.fill()
-}
-
-// supersede drains the workers whose image is not that of w, which has just been started: their tag points elsewhere by
-// now, and requests must not get old and new code by turns. Of two starts the one that began later knows better.
-// Callers hold mu.
-func (p *functionPool) supersede(w *worker) {
-	const reason = "image changed"
-	var old []*worker
-	for _, o := range p.workers {
-		switch {
-		case o == w || o.doomed != "" || o.generation != w.generation || o.phase == PhaseStopping || o.info.ImageDigest == w.info.ImageDigest:
-		case !o.begun.Before(w.begun):
-			w.doomed = reason
-		case o.phase == PhaseBusy:
-			o.doomed = reason
-		default:
-			old = append(old, o)
-		}
-	}
-	outdated := func(o *worker) bool { return slices.Contains(old, o) }
-	p.idle = slices.DeleteFunc(p.idle, outdated)
-	p.standby = slices.DeleteFunc(p.standby, outdated)
-	for _, o := range old {
-		p.destroy(o, idleGrace, reason)
-	}
-}
-
-func (p *functionPool) dropStart(s *start) {
-	i := slices.Index(p.starts, s)
-	p.starts = slices.Delete(p.starts, i, i+1)
-	if len(p.starts) == 0 {
-		clear(p.early)
-	}
-}
-
-// startFailed decides what a failed start means for those who wait. A request keeps its place as long as something
-// can still serve it: a busy worker, or another start, which after a permanent failure would fail likewise. When
-// nothing is left all are answered at once. The pool tries again after a pause that grows with each failure in a
-// row; a new request that has nothing else to hope for does not wait for that pause. Callers hold mu.
-func (p *functionPool) startFailed(s *start, cause error) {
-	if p.closed || p.removed || !p.current(s) {
-		p.fill()
-		return
-	}
-	p.failures++
-	p.failure = cause.Error()
-	pause := min(firstBackoff<<min(p.failures-1, 16), lastBackoff)
-	p.retryAt = time.Now().Add(pause)
-
-	err := gateway.Errorf(gateway.CodeUnavailable, "function %s: starting a container: %w", p.name, &StartError{err: cause})
-	err.RetryAfter = max(pause, time.Second)
-	var known *gateway.Error
-	if errors.As(cause, &known) {
-		err.Permanent, err.Reason, err.NotTried = known.Permanent, known.Reason, known.NotTried
-	}
-	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
-		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds())
-	if p.returning() == 0 && (err.Permanent || p.usableStarts() == 0) {
-		p.answerAll(err)
-	}
-	p.fill()
-}
-
-// destroy ends w, which its caller has taken out of idle or standby, in a goroutine of its own. Its slot stays taken
-// until the container is gone. Callers hold mu.
-func (p *functionPool) destroy(w *worker, grace time.Duration, reason string) {
-	w.phase, w.since = PhaseStopping, time.Now()
-	p.stopping++
-	p.disarmFreeze(w)
-	attachment := w.attachment
-	w.attachment = nil
-	destroyed.WithLabelValues(p.name).Inc()
-	p.manager.tasks.Go(func() {
-		if attachment != nil {
-			_ = attachment.Close() // the container ends anyway
-		}
-		p.manager.stop(w.info, grace, reason)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.stopping--
-		delete(p.workers, w.info.ID)
-		p.fill()
-	})
-}
-
 // attach keeps c with w.
 func (p *functionPool) attach(w *worker, c io.Closer) {
 	p.mu.Lock()
@@ -589,99 +306,6 @@ func (p *functionPool) attach(w *worker, c io.Closer) {
 	}
 }
 
-// apply makes fn the configuration.
-func (p *functionPool) apply(fn *gateway.Function) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	changed := p.fn.Generation != fn.Generation
-	p.fn, p.removed = fn, false
-	if changed {
-		p.keepSame()
-		p.destroyOutdated("configuration changed")
-		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
-	}
-	p.fill()
-	p.armPrune()
-}
-
-// same says whether a worker, which was started with the configuration old, is one of the current configuration all the same: all
-// that is new of that is that its image's digest is known, and it is the worker's.
-func (p *functionPool) same(old *gateway.Function, digest string) bool {
-	return old.BaseGeneration != "" && old.BaseGeneration == p.fn.BaseGeneration && digest != "" && digest == p.fn.ImageDigest
-}
-
-// keepSame makes workers those of the configuration that has just become the current one, if they are. Callers hold mu.
-func (p *functionPool) keepSame() {
-	for _, w := range p.workers {
-		if w.generation != p.fn.Generation && p.same(w.fn, w.info.ImageDigest) {
-			w.generation = p.fn.Generation
-		}
-	}
-}
-
-// destroyOutdated destroys the idle and standing-by workers of another configuration. Callers hold mu.
-func (p *functionPool) destroyOutdated(reason string) {
-	outdated := func(w *worker) bool {
-		if w.generation == p.fn.Generation {
-			return false
-		}
-		p.destroy(w, idleGrace, reason)
-		return true
-	}
-	p.idle = slices.DeleteFunc(p.idle, outdated)
-	p.standby = slices.DeleteFunc(p.standby, outdated)
-}
-
-// remove drains the pool of a function that is configured no more; it is true when nothing is left.
-func (p *functionPool) remove() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.removed {
-		p.removed = true
-		p.destroyUnused("function removed")
-		p.answerAll(errRemoved(p.name))
-	}
-	return p.live() == 0
-}
-
-func (p *functionPool) empty() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.removed && p.live() == 0
-}
-
-// close ends lending for good and destroys the workers without work.
-func (p *functionPool) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	p.answerAll(errClosing(p.name))
-	p.destroyUnused("gateway stops")
-	p.disarm()
-}
-
-// evict destroys the workers that are still busy.
-func (p *functionPool) evict() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, w := range p.workers {
-		if w.phase == PhaseBusy {
-			p.busy--
-			p.destroy(w, 0, "gateway stops")
-		}
-	}
-}
-
-// destroyUnused destroys idle and standing-by workers. Callers hold mu.
-func (p *functionPool) destroyUnused(reason string) {
-	for _, w := range slices.Concat(p.idle, p.standby) {
-		p.destroy(w, idleGrace, reason)
-	}
-	clear(p.idle)
-	clear(p.standby)
-	p.idle, p.standby = p.idle[:0], p.standby[:0]
-}
-
 func (p *functionPool) state() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -689,6 +313,10 @@ func (p *functionPool) state() State {
 		Function: p.name, Generation: p.fn.Generation, MaxCapacity: p.fn.Scaling.MaxCapacity,
 		Idle: len(p.idle), Busy: p.busy, Starting: len(p.starts), Standby: len(p.standby), Stopping: p.stopping,
 		Waiting: p.waiters.Len(), Workers: make([]WorkerState, 0, len(p.workers)), Failures: p.failures, Error: p.failure,
+		Outdated: p.outdated(),
+	}
+	if s.Outdated > 0 && s.Error != "" {
+		s.Error = "the configuration before the present one still serves: " + s.Error
 	}
 	for _, w := range p.workers {
 		if w.frozen && w.phase == PhaseIdle {

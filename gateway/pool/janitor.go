@@ -164,7 +164,7 @@ func (p *functionPool) tick() {
 		return
 	}
 	sc, now, n := p.fn.Scaling, time.Now(), 0
-	excess := len(p.idle) + p.returning() - sc.MinCapacity
+	excess := len(p.idle) + p.returning() - p.keeps()
 	for n < min(excess, len(p.idle)) && now.Sub(p.idle[n].since) >= sc.IdleTimeout {
 		p.destroy(p.idle[n], idleGrace, "idle")
 		n++
@@ -176,11 +176,20 @@ func (p *functionPool) tick() {
 	}
 }
 
+// keeps is how many warm workers stay however long they have had nothing to do: while the new configuration cannot start, one of
+// the old one is among them. Callers hold mu.
+func (p *functionPool) keeps() int {
+	if p.reached < p.revision {
+		return max(1, p.fn.Scaling.MinCapacity)
+	}
+	return p.fn.Scaling.MinCapacity
+}
+
 // armPrune has tick called when the worker that was used least recently has been idle for its time, unless
 // min_capacity keeps it. Callers hold mu.
 func (p *functionPool) armPrune() {
 	sc := p.fn.Scaling
-	if len(p.idle) > 0 && len(p.idle)+p.busy > sc.MinCapacity {
+	if len(p.idle) > 0 && len(p.idle)+p.busy > p.keeps() {
 		p.arm(p.idle[0].since.Add(sc.IdleTimeout))
 	}
 }

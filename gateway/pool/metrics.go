@@ -34,9 +34,10 @@ var (
 		Help: "Containers that no pool knew and that the janitor destroyed.",
 	})
 
-	frozenDesc  = prometheus.NewDesc("esb_pool_frozen", "Idle workers of a function that are frozen.", []string{"function"}, nil)
-	workersDesc = prometheus.NewDesc("esb_pool_workers", "Containers of a function by state.", []string{"function", "state"}, nil)
-	waitingDesc = prometheus.NewDesc("esb_pool_waiting", "Requests that wait for a worker of a function.", []string{"function"}, nil)
+	frozenDesc   = prometheus.NewDesc("esb_pool_frozen", "Idle workers of a function that are frozen.", []string{"function"}, nil)
+	workersDesc  = prometheus.NewDesc("esb_pool_workers", "Containers of a function by state.", []string{"function", "state"}, nil)
+	outdatedDesc = prometheus.NewDesc("esb_pool_outdated", "Workers of a function that are of an older configuration and serve until one of the present is ready.", []string{"function"}, nil)
+	waitingDesc  = prometheus.NewDesc("esb_pool_waiting", "Requests that wait for a worker of a function.", []string{"function"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -44,6 +45,7 @@ func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
 	ch <- workersDesc
 	ch <- waitingDesc
 	ch <- frozenDesc
+	ch <- outdatedDesc
 }
 
 // Collect implements prometheus.Collector: the state of every pool at the moment of the scrape.
@@ -57,5 +59,6 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(s.Waiting), s.Function)
 		ch <- prometheus.MustNewConstMetric(frozenDesc, prometheus.GaugeValue, float64(s.Frozen), s.Function)
+		ch <- prometheus.MustNewConstMetric(outdatedDesc, prometheus.GaugeValue, float64(s.Outdated), s.Function)
 	}
 }

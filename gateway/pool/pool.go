@@ -87,6 +87,8 @@ type Options struct {
 	MaxConcurrentStarts int
 	// Watcher tells of workers that end by themselves. Without one the janitor finds them at its next heartbeat.
 	Watcher Watcher
+	// Inits says whether the first worker of a changed function can serve. Without one it counts as able to as soon as it listens.
+	Inits Inits
 	// Freezer freezes the idle workers of functions that ask for it. Without one none is frozen.
 	Freezer Freezer
 	// Logger gets one line an event. Default: slog.Default().
@@ -179,9 +181,9 @@ func Open(p Provisioner, opts Options) *Manager {
 	return m
 }
 
-// Apply makes functions the current configuration. Workers of changed or removed functions are drained: idle ones
-// are destroyed now, busy ones when their request ends. Requests that wait for a changed function wait on, for a
-// worker of the new configuration; those of a removed one are answered at once.
+// Apply makes functions the current configuration. Workers of removed functions are drained: idle ones are destroyed
+// now, busy ones when their request ends. Those of a changed function serve until the first worker of the new configuration is
+// ready, and are drained then; its waiting requests wait on. Those of a removed one are answered at once.
 func (m *Manager) Apply(functions map[string]*gateway.Function) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -215,8 +217,8 @@ func (m *Manager) purge() {
 	m.pools.Store(&pools)
 }
 
-// Acquire lends a worker of fn to the request, for one invocation. It is always one of the configuration that was
-// applied last, even when fn is an older one. The errors:
+// Acquire lends a worker of fn to the request, for one invocation. It is one of the configuration that was applied last, even
+// when fn is an older one, or, until the first of those is ready, of the one before. The errors:
 //
 //   - CodeThrottled: the queue is full, or max_capacity is 0.
 //   - CodeUnavailable: acquire_timeout has passed; or, with a StartError in the chain, no worker could be started
@@ -299,12 +301,14 @@ type State struct {
 	Generation  string `json:"generation"`
 	MaxCapacity int    `json:"max_capacity"`
 	// Idle counts the frozen ones too.
-	Idle     int           `json:"idle"`
-	Frozen   int           `json:"frozen"`
-	Busy     int           `json:"busy"`
-	Starting int           `json:"starting"`
-	Standby  int           `json:"standby"`
-	Stopping int           `json:"stopping"`
+	Idle     int `json:"idle"`
+	Frozen   int `json:"frozen"`
+	Busy     int `json:"busy"`
+	Starting int `json:"starting"`
+	Standby  int `json:"standby"`
+	Stopping int `json:"stopping"`
+	// Outdated counts those of an older configuration, which serve until a worker of the present one is ready.
+	Outdated int           `json:"outdated"`
 	Waiting  int           `json:"waiting"`
 	Workers  []WorkerState `json:"workers"`
 	// Failures counts the starts that failed since the last one that did not, and Error says why the last of them did, or why

@@ -441,10 +441,10 @@ func TestPrintStatus_ShowsServicesAndContainers(t *testing.T) {
 		Containers: []native.Container{{
 			Name: "lambda-x-1", Function: "x", Address: "10.88.0.2:8080", State: "RUNNING", Created: now.Add(-50 * time.Hour), MemoryBytes: 3 << 20,
 		}},
-		Functions:     []native.Function{{Name: "x", Idle: 1}, {Name: "y", Error: "no image\nof that name"}},
+		Functions:     []native.Function{{Name: "x", Idle: 1}, {Name: "y", Error: "no image\nof that name"}, {Name: "z", Idle: 1, Outdated: 1, Error: "its init has failed"}},
 		Configuration: native.Configuration{Refused: true, RefusedAt: now, Problems: []string{"functions.yml:3: boom"}},
 	}, now))
-	for _, want := range []string{"warm", "failing", "no image of that name", "REFUSED: ", "  functions.yml:3: boom\n", "1m30s", "3h00m", "no agent", "https://localhost", "10.88.0.2:8080", "2d02h", "3.0 MiB"} {
+	for _, want := range []string{"warm", "failing", "outdated", "its init has failed", "no image of that name", "REFUSED: ", "  functions.yml:3: boom\n", "1m30s", "3h00m", "no agent", "https://localhost", "10.88.0.2:8080", "2d02h", "3.0 MiB"} {
 		assert.Contains(t, out.String(), want)
 	}
 }

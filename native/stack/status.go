@@ -88,6 +88,8 @@ func (s *Stack) askGateway(ctx context.Context, status *native.Status) error {
 // stateOf is a function's state in a word.
 func stateOf(f native.Function) string {
 	switch {
+	case f.Error != "" && f.Outdated > 0:
+		return "outdated"
 	case f.Error != "":
 		return "failing"
 	case f.Busy > 0:

@@ -114,8 +114,10 @@ func configuration(root, home string) (string, error) {
 			return "", fmt.Errorf("copy the code of %s: %w", name, err)
 		}
 	}
-	if err := os.CopyFS(filepath.Join(config, "slow"), os.DirFS(filepath.Join(root, "tests", "e2e", "testdata", "slow"))); err != nil {
-		return "", fmt.Errorf("copy the code of slow: %w", err)
+	for _, name := range []string{"slow", "changing"} {
+		if err := os.CopyFS(filepath.Join(config, name), os.DirFS(filepath.Join(root, "tests", "e2e", "testdata", name))); err != nil {
+			return "", fmt.Errorf("copy the code of %s: %w", name, err)
+		}
 	}
 	for _, source := range []string{
 		filepath.Join(root, "tests", "e2e", "testdata", "functions.yml"),

@@ -1,0 +1,298 @@
+package pool
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// start is a container on its way: it holds a slot from the decision until the agent has answered.
+type start struct {
+	requestID string
+	// background is true for one that was begun without a request. It queues behind the background semaphore
+	// until a request has come to need it, which closes promoted.
+	background bool
+	promoted   chan struct{}
+
+	// Guarded by the pool's mu.
+	isPromoted bool
+	standby    bool
+	// fn is the configuration it starts, nil until its turn has come, and revision is that one's.
+	fn       *gateway.Function
+	revision int
+	begun    time.Time
+}
+
+// live counts the slots in use.
+func (p *functionPool) live() int { return len(p.workers) + len(p.starts) }
+
+// active counts the slots in use but for those whose container is already being destroyed.
+func (p *functionPool) active() int { return p.live() - p.stopping }
+
+// current is true when s starts, or will start, a worker of the current configuration.
+func (p *functionPool) current(s *start) bool {
+	if s.fn == nil || s.fn.Generation == p.fn.Generation {
+		return true
+	}
+	// Which image it gets is not known yet: the new one, most likely.
+	return s.fn.ImageDigest == "" && s.fn.BaseGeneration != "" && s.fn.BaseGeneration == p.fn.BaseGeneration
+}
+
+func (p *functionPool) usableStarts() int {
+	n := 0
+	for _, s := range p.starts {
+		if p.current(s) {
+			n++
+		}
+	}
+	return n
+}
+
+// returning counts the busy workers that will serve another request when they come back.
+func (p *functionPool) returning() int {
+	n := 0
+	for _, w := range p.workers {
+		if w.phase == PhaseBusy && p.serves(w) {
+			n++
+		}
+	}
+	return n
+}
+
+// fill begins the starts that are wanted and allowed: first for requests that wait, then for min_capacity or in place of workers
+// of an older configuration, then for standby. Callers hold mu.
+func (p *functionPool) fill() {
+	if p.closed || p.removed {
+		return
+	}
+	sc := p.fn.Scaling
+	p.trim()
+	p.endChange()
+	waiting, usable := p.waiters.Len(), 0
+	for _, s := range p.starts {
+		if p.current(s) {
+			if usable++; usable <= waiting {
+				s.promote()
+			}
+		}
+	}
+	now := time.Now()
+	backedOff := now.Before(p.retryAt)
+	for usable < waiting && p.live() < sc.MaxCapacity {
+		if backedOff && (usable > 0 || p.returning() > 0) {
+			break
+		}
+		p.launch(&start{requestID: p.waiters.Back().Value.(*waiter).requestID})
+		p.standbyAt = now.Add(standbyDelay)
+		usable++
+	}
+	if backedOff {
+		p.arm(p.retryAt)
+		return
+	}
+
+	warm, standby := p.ofPresent()
+	wantWarm, wantStandby := sc.MinCapacity, sc.Standby
+	if p.renew {
+		// A sandbox on standby shows nothing about the function.
+		wantWarm, wantStandby = max(1, wantWarm), 0
+	}
+	for ; warm < wantWarm && p.live() < sc.MaxCapacity; warm++ {
+		p.launch(&start{background: true})
+	}
+	if warm < wantWarm && p.stopping == 0 && len(p.standby) > 0 {
+		// min_capacity was raised while standing-by sandboxes held the last slots.
+		n := len(p.standby) - 1
+		p.destroy(p.standby[n], idleGrace, "slot needed for min_capacity")
+		p.standby = slices.Delete(p.standby, n, n+1)
+		return
+	}
+	p.makeRoom(now)
+	if standby < wantStandby && now.Before(p.standbyAt) {
+		p.arm(p.standbyAt)
+		return
+	}
+	for ; standby < wantStandby && p.live() < sc.MaxCapacity; standby++ {
+		p.launch(&start{background: true, standby: true})
+	}
+}
+
+// ofPresent counts the workers of the current configuration that serve, or will, and those on standby.
+func (p *functionPool) ofPresent() (warm, standby int) {
+	for _, w := range p.workers {
+		switch {
+		case w.revision != p.revision || !p.serves(w):
+		case w.phase == PhaseStandby:
+			standby++
+		case w.phase != PhaseStopping:
+			warm++
+		}
+	}
+	for _, s := range p.starts {
+		switch {
+		case !p.current(s):
+		case s.standby:
+			standby++
+		default:
+			warm++
+		}
+	}
+	return warm, standby
+}
+
+// trim destroys workers without work that a smaller max_capacity or standby has no place for. Callers hold mu.
+func (p *functionPool) trim() {
+	sc := p.fn.Scaling
+	for len(p.standby) > 0 && (len(p.standby) > sc.Standby || p.active() > sc.MaxCapacity) {
+		p.destroy(p.standby[0], idleGrace, "configuration changed")
+		p.standby = slices.Delete(p.standby, 0, 1)
+	}
+	for len(p.idle) > 0 && p.active() > sc.MaxCapacity {
+		p.destroy(p.idle[0], idleGrace, "over max_capacity")
+		p.idle = slices.Delete(p.idle, 0, 1)
+	}
+}
+
+// promote lets a background start run ahead for a request. One that has not begun starts the function process too.
+func (s *start) promote() {
+	if s.background && !s.isPromoted {
+		s.isPromoted = true
+		if s.fn == nil {
+			s.standby = false
+		}
+		close(s.promoted)
+	}
+}
+
+// launch takes a slot for s and runs it. Callers hold mu.
+func (p *functionPool) launch(s *start) {
+	s.promoted = make(chan struct{})
+	p.starts = append(p.starts, s)
+	p.manager.tasks.Go(func() { p.run(s) })
+}
+
+// run carries s out. Its context is the Manager's, not that of the request that caused it: that one may leave while
+// another still waits for the worker.
+func (p *functionPool) run(s *start) {
+	m := p.manager
+	fn, giveBack := p.begin(s)
+	if fn == nil {
+		giveBack()
+		return
+	}
+	info, err := m.provisioner.Start(m.ctx, fn, s.standby, s.requestID)
+	giveBack()
+	ready, outcome := time.Now(), "ok"
+	if err != nil {
+		outcome = "error"
+	}
+	startDuration.WithLabelValues(p.name, outcome).Observe(ready.Sub(s.begun).Seconds())
+	var initFailed error
+	if err == nil && !s.standby && p.mustProve(s) {
+		initFailed = m.opts.Inits.AwaitInit(m.ctx, info)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	over := p.early[info.ID]
+	p.dropStart(s)
+	if err != nil {
+		p.startFailed(s, err)
+		return
+	}
+	info.Standby = s.standby
+	w := &worker{info: info, generation: fn.Generation, revision: s.revision, fn: fn, begun: s.begun, ready: ready}
+	if fn.Generation == p.fn.Generation || p.same(fn, info.ImageDigest) {
+		w.generation, w.revision = p.fn.Generation, p.revision
+	}
+	p.workers[info.ID] = w
+	if initFailed != nil && m.ctx.Err() == nil && p.outgoing() {
+		p.destroy(w, 0, "init failed")
+		p.startFailed(s, initFailed)
+		return
+	}
+	if over {
+		w.doomed = endedByItself
+	}
+	if w.revision == p.revision {
+		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
+	}
+	m.log.Info("worker started", "function", p.name, "container_id", info.ID, "request_id", s.requestID,
+		"name", info.Name, "standby", s.standby, "duration_ms", ready.Sub(s.begun).Milliseconds())
+	p.supersede(w)
+	p.succeed(w)
+	p.give(w)
+	p.fill()
+}
+
+// begin waits for the turn of s and fixes what it starts; nil when it is not wanted any more. giveBack ends the turn.
+func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
+	m := p.manager
+	var held []chan struct{}
+	giveBack = func() {
+		for _, semaphore := range held {
+			<-semaphore
+		}
+	}
+	if s.background {
+		select {
+		case m.background <- struct{}{}:
+			held = append(held, m.background)
+		case <-s.promoted:
+		case <-m.ctx.Done():
+		}
+	}
+	select {
+	case m.starts <- struct{}{}:
+		held = append(held, m.starts)
+	case <-m.ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	unwanted := !s.background && p.waiters.Len() == 0
+	if p.closed || p.removed || unwanted {
+		p.dropStart(s)
+		p.fill()
+		return nil, giveBack
+	}
+	s.fn, s.revision, s.begun = p.fn, p.revision, time.Now()
+	return s.fn, giveBack
+}
+
+func (p *functionPool) dropStart(s *start) {
+	i := slices.Index(p.starts, s)
+	p.starts = slices.Delete(p.starts, i, i+1)
+	if len(p.starts) == 0 {
+		clear(p.early)
+	}
+}
+
+// startFailed decides what a failed start means for those who wait. A request keeps its place as long as something
+// can still serve it: a busy worker, or another start, which after a permanent failure would fail likewise. When
+// nothing is left all are answered at once. The pool tries again after a pause that grows with each failure in a
+// row; a new request that has nothing else to hope for does not wait for that pause. Callers hold mu.
+func (p *functionPool) startFailed(s *start, cause error) {
+	if p.closed || p.removed || !p.current(s) {
+		p.fill()
+		return
+	}
+	p.failures++
+	p.failure = cause.Error()
+	pause := min(firstBackoff<<min(p.failures-1, 16), lastBackoff)
+	p.retryAt = time.Now().Add(pause)
+
+	err := gateway.Errorf(gateway.CodeUnavailable, "function %s: starting a container: %w", p.name, &StartError{err: cause})
+	err.RetryAfter = max(pause, time.Second)
+	var known *gateway.Error
+	if errors.As(cause, &known) {
+		err.Permanent, err.Reason, err.NotTried = known.Permanent, known.Reason, known.NotTried
+	}
+	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
+		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds(), "outdated_workers_serve", p.outdated())
+	if p.returning() == 0 && (err.Permanent || p.usableStarts() == 0) {
+		p.answerAll(err)
+	}
+	p.fill()
+}
