@@ -61,12 +61,15 @@ func newBreaker(fn *gateway.Function, opts Options, log *slog.Logger) *breaker {
 	return b
 }
 
-// allow asks for leave to invoke; done must be told how it ended. The error is CodeUnavailable, with the time until
-// the circuit lets a probe through.
-func (b *breaker) allow() (done func(error), err error) {
+// allow asks for leave to invoke; done must be told how it ended, and connected, when it is not nil, when a worker is connected.
+// The error is CodeUnavailable, with the time until the circuit lets a probe through.
+func (b *breaker) allow() (connected func(), done func(error), err error) {
 	done, err = b.cb.Allow()
 	if err == nil {
-		return done, nil
+		if b.cb.State() == gobreaker.StateHalfOpen {
+			connected, done = b.probe(done)
+		}
+		return connected, done, nil
 	}
 	refused := gateway.Errorf(gateway.CodeUnavailable, "function %s: circuit breaker: %w", b.function, err)
 	var known *gateway.Error
@@ -78,7 +81,27 @@ func (b *breaker) allow() (done func(error), err error) {
 	if errors.Is(err, gobreaker.ErrOpenState) {
 		refused.RetryAfter = max(time.Until(time.Unix(0, b.openedAt.Load()).Add(b.openFor)), time.Second)
 	}
-	return nil, refused
+	return nil, nil, refused
+}
+
+// probe is allow's answer for a probe, whose own answer is done. The circuit is about the box: the probe has succeeded when a
+// worker is connected, however long its function runs, and what comes of that counts as any other invocation's.
+func (b *breaker) probe(done func(error)) (connected func(), ended func(error)) {
+	connected = func() {
+		if done != nil {
+			done(nil)
+			done = nil
+		}
+	}
+	return connected, func(err error) {
+		if done == nil {
+			var refused error
+			if done, refused = b.cb.Allow(); refused != nil {
+				return // opened again by others
+			}
+		}
+		done(err)
+	}
 }
 
 // excluded is true for errors that say nothing about the box: throttled requests, clients that left, timeouts, starts

@@ -37,13 +37,13 @@ func TestBreaker_OpensAfterFailuresInARowAndLetsOneProbeThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, fn := &box{startErr: errAgentDown}, function()
 		i := mustNew(t, b, fn)
-		release := make(chan struct{})
-		w := &worker{handle: func(c net.Conn, _ int, _ *http.Request, _ []byte) bool {
-			<-release
-			_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-			return err == nil
-		}}
-		w.pipe(i)
+		connect := make(chan struct{})
+		says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true).pipe(i)
+		dial := i.dial
+		i.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			<-connect
+			return dial(ctx, network, addr)
+		}
 		for range DefaultBreakerFailures {
 			require.ErrorIs(t, refusal(t, i, fn), errAgentDown)
 		}
@@ -67,11 +67,64 @@ func TestBreaker_OpensAfterFailuresInARowAndLetsOneProbeThrough(t *testing.T) {
 		})
 		synctest.Wait()
 		mustRefuse(t, i, fn) // one probe at a time
-		close(release)
+		close(connect)
 		probe.Wait()
 		_, err := i.Invoke(t.Context(), fn, event)
 		require.NoError(t, err, "closed again")
 	})
+}
+
+// TestBreaker_ProbeOfALongFunction_LetsOthersIn: the circuit is about the box, which is well when a worker is connected.
+func TestBreaker_ProbeOfALongFunction_LetsOthersIn(t *testing.T) {
+	for _, c := range []struct {
+		name, answer string
+		code         gateway.Code
+	}{
+		{"it succeeds", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""},
+		{"its connection breaks", "", gateway.CodeTransport},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, fn := &box{startErr: errAgentDown}, function()
+				fn.Timeout = 15 * time.Minute
+				i := mustNew(t, b, fn)
+				var first atomic.Bool
+				w := &worker{handle: func(conn net.Conn, _ int, _ *http.Request, _ []byte) bool {
+					answer := "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+					if first.CompareAndSwap(false, true) {
+						time.Sleep(10 * time.Minute) // a report, say
+						answer = c.answer
+					}
+					_, err := io.WriteString(conn, answer)
+					return err == nil && answer != ""
+				}}
+				w.pipe(i)
+				for range DefaultBreakerFailures {
+					require.ErrorIs(t, refusal(t, i, fn), errAgentDown)
+				}
+				b.fail(nil)
+				time.Sleep(11 * time.Second)
+				probe := make(chan error, 1)
+				go func() {
+					_, err := i.Invoke(context.Background(), fn, event)
+					probe <- err
+				}()
+				synctest.Wait()
+				for range 2 * DefaultBreakerFailures {
+					_, err := i.Invoke(t.Context(), fn, event)
+					require.NoError(t, err)
+				}
+				err := <-probe
+				if c.code == "" {
+					require.NoError(t, err)
+				} else {
+					require.Equal(t, c.code, gateway.ErrorCode(err))
+				}
+				_, err = i.Invoke(t.Context(), fn, event)
+				require.NoError(t, err, "one failure of many does not open it")
+			})
+		})
+	}
 }
 
 func TestBreaker_CountsTransportFailures(t *testing.T) {

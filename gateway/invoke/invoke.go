@@ -127,14 +127,14 @@ func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway
 		}
 	}
 	b := i.breaker(fn)
-	done, err := b.allow()
+	connected, done, err := b.allow()
 	if err != nil {
 		return res, err
 	}
 	// Reported also when this goroutine panics: a probe that never reports keeps the circuit half open for ever.
 	err = errAbandoned
 	defer func() { done(err) }()
-	res, err = i.onWorkers(ctx, fn, inv, to)
+	res, err = i.onWorkers(ctx, fn, inv, to, connected)
 	return res, err
 }
 
@@ -142,14 +142,14 @@ func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway
 var errAbandoned = gateway.Errorf(gateway.CodeInternal, "the invocation was abandoned")
 
 // onWorkers invokes on one worker, and on another one only when it is certain that the first never saw the
-// invocation.
-func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink) (gateway.Result, error) {
+// invocation. connected, when it is not nil, is called when one of them is connected.
+func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink, connected func()) (gateway.Result, error) {
 	for tried := 1; ; tried++ {
 		lease, err := i.pool.Acquire(ctx, fn, inv.RequestID)
 		if err != nil {
 			return gateway.Result{}, err
 		}
-		res, err := i.onWorker(ctx, fn, &inv, lease, to)
+		res, err := i.onWorker(ctx, fn, &inv, lease, to, connected)
 		var unreached *unreachedError
 		if err == nil || !errors.As(err, &unreached) || tried == maxWorkers || ctx.Err() != nil {
 			return res, err
@@ -178,7 +178,7 @@ type run struct {
 
 // onWorker invokes on the worker of lease, and ends the lease: now, or when the function has ended that its caller does not
 // wait for.
-func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv *gateway.Invocation, lease *pool.Lease, to *sink) (res gateway.Result, err error) {
+func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv *gateway.Invocation, lease *pool.Lease, to *sink, connected func()) (res gateway.Result, err error) {
 	r := run{invoker: i, fn: fn, lease: lease, worker: lease.Worker(), requestID: inv.RequestID, fault: "invocation panicked"}
 	goesOn := false
 	defer func() {
@@ -194,6 +194,7 @@ func (i *Invoker) onWorker(ctx context.Context, fn *gateway.Function, inv *gatew
 		r.link = &link{addr: r.worker.Addr, container: r.worker.ID, dial: i.dial}
 		lease.Attach(r.link)
 	}
+	r.link.connected = connected
 	// lambda-init ends invocations itself, and only it knows whether this one has to wait for an init: any can, when
 	// the process has died meanwhile. RIE says nothing at its timeout that is not known here by then.
 	limit := fn.Timeout + initLimit + guardMargin

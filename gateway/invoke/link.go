@@ -52,6 +52,8 @@ type link struct {
 
 	in  *bufio.Reader
 	out []byte
+	// connected, when it is not nil, is called when the connection for the invocation that is to come stands.
+	connected func()
 	// memory is for the result of the invocation that runs.
 	memory room
 
@@ -97,6 +99,9 @@ func (l *link) roundTrip(ctx context.Context, guard time.Time, inv *gateway.Invo
 	conn, err := l.connect(ctx, guard)
 	if err != nil {
 		return reply{}, &unreachedError{err}
+	}
+	if l.connected != nil {
+		l.connected()
 	}
 	l.mu.Lock()
 	l.turn++
