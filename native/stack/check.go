@@ -14,9 +14,10 @@ import (
 	"github.com/edge-serverless-box/esb/native"
 )
 
-// Check reads functions.yml, routing.yml and resources.yml as the gateway would, without touching one that runs. Its error
-// has all that is wrong with them.
+// Check reads functions.yml, routing.yml and resources.yml as the gateway would, without touching one that runs, and names
+// misspelt settings as Up does. Its error has all that is wrong with the files.
 func (s *Stack) Check(ctx context.Context) error {
+	s.sayStrange()
 	gateway := filepath.Join(s.settings.BinDir, native.Gateway)
 	if _, err := os.Stat(gateway); err != nil {
 		return &native.Problem{What: "there is no " + gateway + " yet, which reads the files", Do: "Run `esb build services` first."}

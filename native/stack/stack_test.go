@@ -319,8 +319,10 @@ func TestUp_RefusedConfiguration_SaysSo(t *testing.T) {
 
 func TestCheck_SaysWhatIsWrong_BeforeTheFirstUp(t *testing.T) {
 	b := mustOpen(t)
+	b.environ = append(b.environ, "GATWAY_HTTP_ADDR=:1")
 	require.NoError(t, b.Check(t.Context()))
 	assert.Contains(t, b.out.String(), "functions.yml is right")
+	assert.Contains(t, b.out.String(), "note: GATWAY_HTTP_ADDR is set and is no setting: did you mean GATEWAY_HTTP_ADDR?")
 	assert.NoFileExists(t, b.settings.SecretsFile(), "it makes nothing")
 	b.play("fail")
 	err := b.Check(t.Context())
