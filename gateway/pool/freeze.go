@@ -96,15 +96,22 @@ func (p *functionPool) freezeNow(w *worker) {
 
 // thawFor is thaw for as long as the request has time. When that is over, the worker goes to the next request once it runs.
 func (p *functionPool) thawFor(ctx context.Context, l *Lease) (bool, error) {
-	done := make(chan bool, 1)
-	p.manager.tasks.Go(func() { done <- p.thaw(l) })
+	type outcome struct {
+		thawed bool
+		err    error
+	}
+	done := make(chan outcome, 1)
+	p.manager.tasks.Go(func() {
+		thawed, err := p.thaw(l)
+		done <- outcome{thawed, err}
+	})
 	select {
-	case thawed := <-done:
-		return thawed, nil
+	case o := <-done:
+		return o.thawed, o.err
 	case <-ctx.Done():
 	}
 	p.manager.tasks.Go(func() {
-		if <-done {
+		if (<-done).thawed {
 			l.Release()
 		}
 	})
@@ -112,8 +119,8 @@ func (p *functionPool) thawFor(ctx context.Context, l *Lease) (bool, error) {
 }
 
 // thaw makes the worker of l, which may be frozen, fit for its invocation. It returns false when that cannot be done; the
-// worker is condemned then.
-func (p *functionPool) thaw(l *Lease) bool {
+// worker is condemned then. With an error it was the agent that could not be asked: the worker is idle again, as it was.
+func (p *functionPool) thaw(l *Lease) (bool, error) {
 	w := l.worker
 	began := time.Now()
 	p.mu.Lock()
@@ -125,14 +132,22 @@ func (p *functionPool) thaw(l *Lease) bool {
 	if freezing != nil {
 		<-freezing // within freezeTimeout
 	}
-	if err := p.manager.opts.Freezer.Thaw(ctx, w.info.ID); err != nil {
+	err := p.manager.opts.Freezer.Thaw(ctx, w.info.ID)
+	var known *gateway.Error
+	if errors.As(err, &known) && known.Reason == gateway.ReasonAgentAway {
+		l.giveUp()
+		away := gateway.Errorf(gateway.CodeUnavailable, "function %s: its frozen worker cannot be thawed now: %w", p.name, err)
+		away.Reason, away.RetryAfter = gateway.ReasonAgentAway, time.Second
+		return false, away
+	}
+	if err != nil {
 		p.manager.log.Warn("thawing a worker failed", "function", p.name, "container_id", w.info.ID, "error", err.Error())
 		l.Condemn("cannot be thawed")
-		return false
+		return false, nil
 	}
 	p.mu.Lock()
 	w.frozen, w.unsure = false, false
 	p.mu.Unlock()
 	thawDuration.WithLabelValues(p.name).Observe(time.Since(began).Seconds())
-	return true
+	return true, nil
 }

@@ -244,6 +244,16 @@ func (p *functionPool) takeBack(w *worker, condemned string) {
 	p.give(w)
 }
 
+// putBack gives back w, which was lent and not used.
+func (p *functionPool) putBack(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.phase == PhaseBusy {
+		p.busy--
+		p.give(w)
+	}
+}
+
 // give finds the use for a worker that is free: the oldest waiting request, else the idle or standing-by ones, else,
 // when it may not stay, its end. Callers hold mu.
 func (p *functionPool) give(w *worker) {

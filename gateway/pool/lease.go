@@ -49,6 +49,15 @@ func (l *Lease) Condemn(reason string) {
 	l.end(reason)
 }
 
+// giveUp ends a lease that was not used: the worker is as it was before.
+func (l *Lease) giveUp() {
+	if !l.ended.CompareAndSwap(false, true) {
+		return
+	}
+	l.pool.putBack(l.worker)
+	l.pool.manager.leaseEnded()
+}
+
 func (l *Lease) end(condemned string) {
 	if !l.ended.CompareAndSwap(false, true) {
 		return

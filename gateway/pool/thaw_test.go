@@ -71,3 +71,38 @@ func TestThaw_Fails_TheRequestStillHasOneAcquireTimeout(t *testing.T) {
 		assert.Equal(t, 6*time.Second, time.Since(began))
 	})
 }
+
+// TestThaw_AgentIsAway_TheWorkersStay: that is no fault of theirs, and they serve again when it is back.
+func TestThaw_AgentIsAway_TheWorkersStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := newBox(), freezing("f")
+		fn.Scaling.MaxCapacity = 5
+		away := gateway.Errorf(gateway.CodeUnavailable, "no connection")
+		away.Reason = gateway.ReasonAgentAway
+		freezer := &slowThaw{box: b, takes: time.Second, err: away}
+		m := mustOpen(t, b, pool.Options{Freezer: freezer}, fn)
+		warm(t, m, fn, 5)
+		time.Sleep(time.Second)
+		require.Equal(t, 5, state(m, "f").Frozen)
+		b.setStart(func(context.Context, *gateway.Function, bool) error { return away })
+		for range 3 {
+			began := time.Now()
+			_, err := m.Acquire(t.Context(), fn, "r")
+			var known *gateway.Error
+			require.ErrorAs(t, err, &known)
+			assert.Equal(t, gateway.CodeUnavailable, known.Code)
+			assert.Equal(t, gateway.ReasonAgentAway, known.Reason)
+			assert.Positive(t, known.RetryAfter)
+			assert.Equal(t, time.Second, time.Since(began), "it has asked one worker, not one after the other")
+			var start *pool.StartError
+			assert.NotErrorAs(t, err, &start, "no evidence for the circuit")
+		}
+		s := state(m, "f")
+		assert.Equal(t, []int{5, 5, 0, 0}, []int{s.Idle, s.Frozen, s.Stopping, s.Busy})
+
+		freezer.err = nil
+		starts, stops, _ := b.count()
+		mustAcquire(t, m, fn).Release()
+		assert.Equal(t, []int{5, 0}, []int{starts, stops})
+	})
+}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,7 @@ func TestFreeze_SurvivesItsServices(t *testing.T) {
 	require.Len(t, agent, 1)
 	require.NoError(t, syscall.Kill(agent[0].PID, syscall.SIGKILL))
 	stack.Eventually(t, func() bool { return len(d.processes(t, "agent")) == 0 }, "the agent must be dead")
+	assert.Equal(t, http.StatusServiceUnavailable, d.Post(t, "/echo", d.token, `{"message":"x"}`).Status, "nobody can thaw it")
 	require.NoError(t, d.Up(t.Context()))
 	assert.Equal(t, id, d.waitFrozen(t), "the new agent must see that it is frozen")
 	assert.Equal(t, worker, d.mustEcho(t), "the new agent must thaw it")
