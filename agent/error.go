@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"fmt"
+
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // Code classifies an error for callers; agent/grpcapi maps it to a gRPC status in one place.
@@ -34,7 +36,7 @@ type Error struct {
 	Code    Code
 	Message string
 	// Reason is the kind of cause of a start that failed, "" when this error does not know it (ErrorReason looks further).
-	Reason Reason
+	Reason reason.Reason
 	cause  error
 }
 

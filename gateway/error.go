@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // Code classifies an error; gateway/httpapi maps it to status and body in one place (docs/system-specification.md 9).
@@ -69,7 +71,7 @@ type Error struct {
 	// NotTried marks a start that was not tried, because what it needs is not known yet: no evidence of trouble.
 	NotTried bool
 	// Reason is the kind of cause of a start failure, empty when it is not known.
-	Reason Reason
+	Reason reason.Reason
 	cause  error
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"regexp"
 	"time"
+
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // RuntimeInterface says how a worker is reached (docs/system-specification.md 6).
@@ -141,7 +143,7 @@ type CodeSource struct {
 	// Version is what is there (package codeversion), empty while nobody could find out.
 	Version string
 	// Problem is the kind of reason why Version is empty; empty when nobody has looked yet.
-	Problem Reason `json:"-"`
+	Problem reason.Reason `json:"-"`
 }
 
 // Scaling bounds the pool of one function (docs/system-specification.md 8).

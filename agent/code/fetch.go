@@ -13,6 +13,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/api/codeversion"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // ParseS3 splits "s3://bucket/key", false when location is none.
@@ -36,7 +37,7 @@ func (s *Store) fetch(ctx context.Context, source agent.CodeSource, dir string) 
 		return "", info{}, err
 	}
 	if got != want {
-		return "", info{}, agent.Because(agent.ReasonCodeChanging, agent.Errorf(agent.CodeUnavailable,
+		return "", info{}, agent.Because(reason.CodeChanging, agent.Errorf(agent.CodeUnavailable,
 			"%s: holds another version of the code than was asked for: the gateway takes it up when it has seen it", source.Location))
 	}
 	return want, about, nil
@@ -45,7 +46,7 @@ func (s *Store) fetch(ctx context.Context, source agent.CodeSource, dir string) 
 // fetchObject downloads and unpacks a zip file of S3.
 func (s *Store) fetchObject(ctx context.Context, source agent.CodeSource, bucket, key, dir string) (string, info, error) {
 	if s.cfg.Objects == nil {
-		return "", info{}, agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent has no S3 store: set S3_ENDPOINT", source.Location))
+		return "", info{}, agent.Because(reason.CodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent has no S3 store: set S3_ENDPOINT", source.Location))
 	}
 	zipped := filepath.Join(filepath.Dir(dir), "zip")
 	id, err := spool(zipped, source.Location, func(w io.Writer) error {

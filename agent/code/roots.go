@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // rootOf returns which of the folders that code may lie in a local path is in, and where in it.
@@ -96,9 +97,9 @@ func openFile(root *os.Root, name string) (*os.File, error) {
 // unreadable is the error for a path in a root that cannot be opened.
 func unreadable(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent has no such file or folder: gateway and agent must see code at the same path", path))
+		return agent.Because(reason.CodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent has no such file or folder: gateway and agent must see code at the same path", path))
 	}
-	return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent cannot read it, or a symbolic link leads out of its folder in CODE_ROOTS: %w", path, withoutPath(err)))
+	return agent.Because(reason.CodeMissing, agent.Errorf(agent.CodePrecondition, "%s: the agent cannot read it, or a symbolic link leads out of its folder in CODE_ROOTS: %w", path, withoutPath(err)))
 }
 
 // withoutPath leaves away what names a file.

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // S3 reads objects of an S3 store.
@@ -51,7 +52,7 @@ func (s *S3) Fetch(ctx context.Context, bucket, key, etag string, w io.Writer) e
 }
 
 func changed(etag string) error {
-	return agent.Because(agent.ReasonCodeChanging, agent.Errorf(agent.CodeUnavailable,
+	return agent.Because(reason.CodeChanging, agent.Errorf(agent.CodeUnavailable,
 		"the object is not the version %s any more that was asked for: the gateway takes up the new one when it has seen it", etag))
 }
 
@@ -63,9 +64,9 @@ func (s *S3) explain(err error, etag string) error {
 		case http.StatusPreconditionFailed:
 			return changed(etag)
 		case http.StatusNotFound:
-			return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "there is no such object at %s (S3_ENDPOINT)", s.endpoint))
+			return agent.Because(reason.CodeMissing, agent.Errorf(agent.CodePrecondition, "there is no such object at %s (S3_ENDPOINT)", s.endpoint))
 		case http.StatusForbidden, http.StatusUnauthorized:
-			return agent.Because(agent.ReasonCodeMissing, agent.Errorf(agent.CodePrecondition, "%s refuses the agent's key (S3_ACCESS_KEY, S3_SECRET_KEY): %w", s.endpoint, err))
+			return agent.Because(reason.CodeMissing, agent.Errorf(agent.CodePrecondition, "%s refuses the agent's key (S3_ACCESS_KEY, S3_SECRET_KEY): %w", s.endpoint, err))
 		}
 	}
 	if errors.Is(err, context.Canceled) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/api/codeversion"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // maxLink is the longest target of a symbolic link, maxName the longest name of one file (Linux: PATH_MAX, NAME_MAX).
@@ -203,7 +204,7 @@ func copyFolder(ctx context.Context, from string, folder *os.Root, dir string) (
 	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errChanging):
-		return info{}, agent.Because(agent.ReasonCodeChanging, agent.Errorf(agent.CodeUnavailable, "%s: changes while it is read: %w", from, err))
+		return info{}, agent.Because(reason.CodeChanging, agent.Errorf(agent.CodeUnavailable, "%s: changes while it is read: %w", from, err))
 	case err != nil:
 		return info{}, fmt.Errorf("read the code: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // startsSuffix takes the place of a container's random part in the name of the log that tells of a function's starts that failed:
@@ -24,28 +25,28 @@ type told struct {
 }
 
 // stageReasons say what an error of a stage of a start means where its cause has not said so.
-type stageReasons map[agent.Code]agent.Reason
+type stageReasons map[agent.Code]reason.Reason
 
 var (
-	codeStage = stageReasons{agent.CodePrecondition: agent.ReasonCodeInvalid, agent.CodeUnavailable: agent.ReasonStoreAway}
+	codeStage = stageReasons{agent.CodePrecondition: reason.CodeInvalid, agent.CodeUnavailable: reason.StoreAway}
 	// An image that no registry was asked for, or none has.
-	imageStage = stageReasons{agent.CodePrecondition: agent.ReasonImageMissing, agent.CodeUnavailable: agent.ReasonRegistryAway}
-	startStage = stageReasons{agent.CodePrecondition: agent.ReasonImageInvalid, agent.CodeUnavailable: agent.ReasonAgentAway}
+	imageStage = stageReasons{agent.CodePrecondition: reason.ImageMissing, agent.CodeUnavailable: reason.RegistryAway}
+	startStage = stageReasons{agent.CodePrecondition: reason.ImageInvalid, agent.CodeUnavailable: reason.AgentAway}
 )
 
 // because gives an error of a stage its reason.
 func (s stageReasons) because(err error) error {
 	code := agent.ErrorCode(err)
-	reason := s[code]
+	why := s[code]
 	switch code {
 	case agent.CodeInvalid:
-		reason = agent.ReasonConfiguration
+		why = reason.Configuration
 	case agent.CodeExhausted:
-		reason = agent.ReasonExhausted
+		why = reason.Exhausted
 	case agent.CodeDeadline:
-		reason = agent.ReasonSlow
+		why = reason.Slow
 	}
-	return agent.Because(reason, err)
+	return agent.Because(why, err)
 }
 
 // tell writes why a start failed into the function's own log: whoever owns the function looks there, and the agent's log is not his.

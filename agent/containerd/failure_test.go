@@ -15,6 +15,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 func TestStages_GiveReasons(t *testing.T) {
@@ -22,18 +23,18 @@ func TestStages_GiveReasons(t *testing.T) {
 	for _, c := range []struct {
 		stage stageReasons
 		err   error
-		want  agent.Reason
+		want  reason.Reason
 	}{
-		{codeStage, missing, agent.ReasonCodeInvalid},
-		{codeStage, agent.Because(agent.ReasonCodeMissing, missing), agent.ReasonCodeMissing},
-		{codeStage, agent.Errorf(agent.CodeUnavailable, "x"), agent.ReasonStoreAway},
-		{imageStage, missing, agent.ReasonImageMissing},
-		{imageStage, agent.Errorf(agent.CodeUnavailable, "x"), agent.ReasonRegistryAway},
-		{imageStage, agent.Because(agent.ReasonImageInvalid, missing), agent.ReasonImageInvalid},
-		{startStage, missing, agent.ReasonImageInvalid},
-		{startStage, agent.Errorf(agent.CodeDeadline, "x"), agent.ReasonSlow},
-		{startStage, agent.Errorf(agent.CodeExhausted, "x"), agent.ReasonExhausted},
-		{startStage, agent.Errorf(agent.CodeInvalid, "x"), agent.ReasonConfiguration},
+		{codeStage, missing, reason.CodeInvalid},
+		{codeStage, agent.Because(reason.CodeMissing, missing), reason.CodeMissing},
+		{codeStage, agent.Errorf(agent.CodeUnavailable, "x"), reason.StoreAway},
+		{imageStage, missing, reason.ImageMissing},
+		{imageStage, agent.Errorf(agent.CodeUnavailable, "x"), reason.RegistryAway},
+		{imageStage, agent.Because(reason.ImageInvalid, missing), reason.ImageInvalid},
+		{startStage, missing, reason.ImageInvalid},
+		{startStage, agent.Errorf(agent.CodeDeadline, "x"), reason.Slow},
+		{startStage, agent.Errorf(agent.CodeExhausted, "x"), reason.Exhausted},
+		{startStage, agent.Errorf(agent.CodeInvalid, "x"), reason.Configuration},
 		{startStage, errors.New("a stranger"), ""},
 	} {
 		assert.Equal(t, c.want, agent.ErrorReason(c.stage.because(fmt.Errorf("y: %w", c.err))), "%v", c.err)

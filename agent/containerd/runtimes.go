@@ -10,6 +10,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/errcode"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // CodeStore keeps the code of functions whose image has none; *code.Store does.
@@ -89,7 +90,7 @@ func (r *Runtime) noBase(ctx context.Context, c agent.FunctionCode, cause error)
 	}
 	if c.Base != "" && baseImage(c.Base) == "" {
 		return &agent.Error{
-			Code: agent.CodePrecondition, Reason: agent.ReasonRuntimeInvalid,
+			Code: agent.CodePrecondition, Reason: reason.RuntimeInvalid,
 			Message: fmt.Sprintf("runtime %s: the image %s, which runtimes in functions.yml names for it: %s", c.Runtime, c.Base, cause),
 		}
 	}
@@ -109,7 +110,7 @@ func (r *Runtime) noBase(ctx context.Context, c agent.FunctionCode, cause error)
 	}
 	slices.Sort(have)
 	return &agent.Error{
-		Code: agent.CodePrecondition, Reason: agent.ReasonRuntimeInvalid,
+		Code: agent.CodePrecondition, Reason: reason.RuntimeInvalid,
 		Message: fmt.Sprintf("runtime %s: this box has no base image for it, it has: %s; %s", runtime, strings.Join(slices.Compact(have), ", "), cause),
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // panicError is a panic of a handler.
@@ -124,11 +125,11 @@ func statusOf(err error) *status.Status {
 }
 
 // withReason adds the reason of a start that failed, in gRPC's own form for one (google.rpc.ErrorInfo).
-func withReason(st *status.Status, reason agent.Reason) *status.Status {
-	if reason == "" {
+func withReason(st *status.Status, why reason.Reason) *status.Status {
+	if why == "" {
 		return st
 	}
-	detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: string(reason), Domain: agent.Namespace})
+	detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: string(why), Domain: reason.Domain})
 	if err != nil {
 		return st // the message says it too
 	}

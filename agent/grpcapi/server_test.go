@@ -21,6 +21,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // fakeRuntime answers Ensure and Destroy with functions of the test; nothing else is called.
@@ -139,7 +140,7 @@ func TestEnsure_Failure_TellsItsReason(t *testing.T) {
 		return agent.Container{}, failure
 	}}, Options{})
 	client := agentv1.NewAgentServiceClient(conn)
-	failure = fmt.Errorf("start: %w", agent.Because(agent.ReasonImageMissing, agent.Errorf(agent.CodePrecondition, "image i cannot be had")))
+	failure = fmt.Errorf("start: %w", agent.Because(reason.ImageMissing, agent.Errorf(agent.CodePrecondition, "image i cannot be had")))
 	_, err := client.EnsureContainer(t.Context(), good())
 	st := status.Convert(err)
 	assert.Equal(t, codes.FailedPrecondition, st.Code())

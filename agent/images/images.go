@@ -28,6 +28,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/errcode"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 const (
@@ -257,7 +258,7 @@ func (s *Store) pullError(name string, err error) error {
 		return err
 	}
 	if network := net.Error(nil); errors.As(err, &network) {
-		return agent.Because(agent.ReasonRegistryAway, s.missing(name, pullProblem(err), err))
+		return agent.Because(reason.RegistryAway, s.missing(name, pullProblem(err), err))
 	}
 	return s.missing(name, pullProblem(err), err)
 }
@@ -294,7 +295,7 @@ func unusable(err error) error {
 	if agent.ErrorCode(err) != agent.CodePrecondition {
 		return err
 	}
-	return agent.Because(agent.ReasonImageInvalid, err)
+	return agent.Because(reason.ImageInvalid, err)
 }
 
 // Forget drops what is known about an unpacked image: its snapshot has gone.

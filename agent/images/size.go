@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // entryBytes is what an entry of a layer takes on disk at least, beside its content: an inode and its place in a folder.
@@ -71,7 +72,7 @@ func (s *Store) countEntries(ctx context.Context, stream io.Reader, left int64) 
 }
 
 func (s *Store) tooLarge() error {
-	return agent.Because(agent.ReasonImageInvalid, agent.Errorf(agent.CodePrecondition, "its layers take more than %d MB unpacked (IMAGE_MAX_MB)", s.maxBytes>>20))
+	return agent.Because(reason.ImageInvalid, agent.Errorf(agent.CodePrecondition, "its layers take more than %d MB unpacked (IMAGE_MAX_MB)", s.maxBytes>>20))
 }
 
 // boundDownload ends a pull whose manifests name more than maxBytes, before that is downloaded.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/guard/bearer"
@@ -447,14 +448,11 @@ func (c *Client) awaitConnection(ctx context.Context) error {
 		c.conn.Connect()
 		if !c.conn.WaitForStateChange(ctx, state) {
 			err := gateway.Errorf(gateway.CodeUnavailable, "agent at %s: no connection (%s): is the agent running?", c.addr, state)
-			err.Reason = gateway.ReasonAgentAway
+			err.Reason = reason.AgentAway
 			return err
 		}
 	}
 }
-
-// reasonDomain is whose reasons an ErrorInfo of the agent has.
-const reasonDomain = "esb-runtime"
 
 // toError makes the gateway's error of a gRPC status: the only place that knows both.
 func (c *Client) toError(err error, doing string) error {
@@ -473,23 +471,23 @@ func (c *Client) toError(err error, doing string) error {
 }
 
 // reasonOf is what the agent says of the cause, else what follows from the status.
-func reasonOf(st *status.Status) gateway.Reason {
+func reasonOf(st *status.Status) reason.Reason {
 	for _, detail := range st.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == reasonDomain {
-			if r := gateway.Reason(info.GetReason()); r.Text() != "" {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == reason.Domain {
+			if r := reason.Reason(info.GetReason()); r.Text() != "" {
 				return r
 			}
 		}
 	}
 	switch st.Code() {
 	case codes.InvalidArgument:
-		return gateway.ReasonConfiguration
+		return reason.Configuration
 	case codes.Unavailable:
-		return gateway.ReasonAgentAway
+		return reason.AgentAway
 	case codes.ResourceExhausted:
-		return gateway.ReasonExhausted
+		return reason.Exhausted
 	case codes.DeadlineExceeded:
-		return gateway.ReasonSlow
+		return reason.Slow
 	default:
 		return ""
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/agentclient"
 	"github.com/edge-serverless-box/esb/gateway/pool"
@@ -404,7 +405,7 @@ func TestClient_Start_KnowsTheAgentsReason(t *testing.T) {
 	detailed, err := status.New(codes.FailedPrecondition, "image i cannot be had").WithDetails(
 		&errdetails.ErrorInfo{Reason: "image_missing", Domain: "esb-runtime"})
 	require.NoError(t, err)
-	for want, failure := range map[gateway.Reason]error{gateway.ReasonImageMissing: detailed.Err(), "": status.Error(codes.Internal, "x")} {
+	for want, failure := range map[reason.Reason]error{reason.ImageMissing: detailed.Err(), "": status.Error(codes.Internal, "x")} {
 		c, _ := mustDial(t, &fakeAgent{err: failure})
 		_, err = c.Start(t.Context(), echo, false, "req-1")
 		var known *gateway.Error
@@ -464,17 +465,17 @@ func TestClient_Start_TellsTheKindOfReason(t *testing.T) {
 	const domain = "esb-runtime"
 	for name, c := range map[string]struct {
 		err       error
-		want      gateway.Reason
+		want      reason.Reason
 		permanent bool
 	}{
-		"registry away":    {with(codes.FailedPrecondition, domain, "registry_away"), gateway.ReasonRegistryAway, false},
-		"code changing":    {with(codes.Unavailable, domain, "code_changing"), gateway.ReasonCodeChanging, false},
-		"runtime invalid":  {with(codes.InvalidArgument, domain, "runtime_invalid"), gateway.ReasonRuntimeInvalid, true},
+		"registry away":    {with(codes.FailedPrecondition, domain, "registry_away"), reason.RegistryAway, false},
+		"code changing":    {with(codes.Unavailable, domain, "code_changing"), reason.CodeChanging, false},
+		"runtime invalid":  {with(codes.InvalidArgument, domain, "runtime_invalid"), reason.RuntimeInvalid, true},
 		"nobody's reason":  {with(codes.FailedPrecondition, domain, "weather"), "", true},
-		"another's reason": {with(codes.Unavailable, "other", "image_missing"), gateway.ReasonAgentAway, false},
-		"no room":          {status.Error(codes.ResourceExhausted, "x"), gateway.ReasonExhausted, false},
-		"not in time":      {status.Error(codes.DeadlineExceeded, "x"), gateway.ReasonSlow, false},
-		"bad field":        {status.Error(codes.InvalidArgument, "x"), gateway.ReasonConfiguration, true},
+		"another's reason": {with(codes.Unavailable, "other", "image_missing"), reason.AgentAway, false},
+		"no room":          {status.Error(codes.ResourceExhausted, "x"), reason.Exhausted, false},
+		"not in time":      {status.Error(codes.DeadlineExceeded, "x"), reason.Slow, false},
+		"bad field":        {status.Error(codes.InvalidArgument, "x"), reason.Configuration, true},
 		"internal":         {status.Error(codes.Internal, "x"), "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -487,11 +488,11 @@ func TestClient_Start_TellsTheKindOfReason(t *testing.T) {
 		})
 	}
 	unseen := *echo
-	unseen.Image, unseen.Code = "", &gateway.FunctionCode{Source: gateway.CodeSource{Location: "s3://b/k", Problem: gateway.ReasonCodeMissing}}
+	unseen.Image, unseen.Code = "", &gateway.FunctionCode{Source: gateway.CodeSource{Location: "s3://b/k", Problem: reason.CodeMissing}}
 	client, _ := mustDial(t, &fakeAgent{})
 	_, err := client.Start(t.Context(), &unseen, false, "r")
 	var known *gateway.Error
 	require.ErrorAs(t, err, &known)
-	assert.Equal(t, gateway.ReasonCodeMissing, known.Reason)
+	assert.Equal(t, reason.CodeMissing, known.Reason)
 	assert.True(t, known.Permanent)
 }

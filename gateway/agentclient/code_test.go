@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
@@ -15,14 +16,14 @@ func TestAddCode_UnknownVersion_IsNoEvidence(t *testing.T) {
 	for name, c := range map[string]struct {
 		source    gateway.CodeSource
 		want      string
-		reason    gateway.Reason
+		reason    reason.Reason
 		permanent bool
 	}{
 		"not looked at": {gateway.CodeSource{Location: "/srv/f"}, "function f: its code at /srv/f has not been looked at yet", "", false},
-		"store away": {gateway.CodeSource{Location: "s3://b/k", Problem: gateway.ReasonStoreAway},
-			"function f: its code at s3://b/k cannot be looked at (store_away); `esb status` says why", gateway.ReasonStoreAway, false},
-		"missing": {gateway.CodeSource{Location: "s3://b/k", Problem: gateway.ReasonCodeMissing},
-			"function f: its code at s3://b/k cannot be looked at (code_missing); `esb status` says why", gateway.ReasonCodeMissing, true},
+		"store away": {gateway.CodeSource{Location: "s3://b/k", Problem: reason.StoreAway},
+			"function f: its code at s3://b/k cannot be looked at (store_away); `esb status` says why", reason.StoreAway, false},
+		"missing": {gateway.CodeSource{Location: "s3://b/k", Problem: reason.CodeMissing},
+			"function f: its code at s3://b/k cannot be looked at (code_missing); `esb status` says why", reason.CodeMissing, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			known := gateway.CodeSource{Location: "/srv/known", Version: "sha256:1"}

@@ -21,6 +21,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/edge-serverless-box/esb/api/codeversion"
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
@@ -85,7 +86,7 @@ type source struct {
 	// The Watcher's mu guards these.
 	version string
 	problem string // that was logged last
-	reason  gateway.Reason
+	reason  reason.Reason
 	// named is when a configuration has named it first.
 	named time.Time
 }
@@ -386,7 +387,7 @@ func (w *Watcher) look(ctx context.Context, s *source) bool {
 func (w *Watcher) versionOf(ctx context.Context, s *source) (string, error) {
 	if isObject(s.location) {
 		if w.opts.Objects == nil {
-			return "", &problem{gateway.ReasonConfiguration, errors.New("there is no S3 store: S3_ENDPOINT is off")}
+			return "", &problem{reason.Configuration, errors.New("there is no S3 store: S3_ENDPOINT is off")}
 		}
 		bucket, key, _ := strings.Cut(strings.TrimPrefix(s.location, objectScheme), "/")
 		etag, err := w.opts.Objects.ETag(ctx, bucket, key)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/codewatch"
 )
@@ -228,8 +229,8 @@ func TestWatcher_Check_WaitsForWhatMayCome(t *testing.T) {
 	assert.ErrorContains(t, w.Check(t.Context()), "zip: its code at s3://b/k.zip cannot be looked at: the store is away")
 	assert.Contains(t, w.Problems()["gone"], "its code at "+missing+" cannot be looked at: ")
 	assert.Len(t, w.Problems(), 2)
-	assert.Equal(t, gateway.ReasonCodeMissing, p.get("gone").Code.Source.Problem)
-	assert.Equal(t, gateway.ReasonStoreAway, p.get("zip").Code.Source.Problem)
+	assert.Equal(t, reason.CodeMissing, p.get("gone").Code.Source.Problem)
+	assert.Equal(t, reason.StoreAway, p.get("zip").Code.Source.Problem)
 	assert.Len(t, w.Notes(), 2)
 
 	objects.set("b/k.zip", "1")
@@ -237,7 +238,7 @@ func TestWatcher_Check_WaitsForWhatMayCome(t *testing.T) {
 	eventually(t, func() bool { return w.Check(t.Context()) == nil }, "what is missing is not waited for")
 	assert.Len(t, w.Problems(), 2)
 	assert.Contains(t, w.Problems()["zip"], "gone.zip")
-	eventually(t, func() bool { return p.get("zip").Code.Layers[0].Problem == gateway.ReasonCodeMissing }, "the pool is told so")
+	eventually(t, func() bool { return p.get("zip").Code.Layers[0].Problem == reason.CodeMissing }, "the pool is told so")
 	objects.set("b/gone.zip", "2")
 	write(t, missing+"/app.py", "1")
 	eventually(t, func() bool { return len(w.Problems()) == 0 }, "all is there")

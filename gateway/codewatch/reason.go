@@ -5,12 +5,12 @@ import (
 	"errors"
 	"io/fs"
 
-	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // problem is why code cannot be looked at, with the kind of reason that callers of its functions are told.
 type problem struct {
-	reason gateway.Reason
+	reason reason.Reason
 	err    error
 }
 
@@ -22,17 +22,17 @@ func (p *problem) Unwrap() error { return p.err }
 
 // reasonOf is the kind of reason for an error of a look at location. What is wrong with a local path stays so until somebody
 // changes it.
-func reasonOf(location string, err error) gateway.Reason {
+func reasonOf(location string, err error) reason.Reason {
 	var p *problem
 	switch {
 	case errors.As(err, &p):
 		return p.reason
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return gateway.ReasonCodeMissing
+		return reason.CodeMissing
 	case isObject(location):
-		return gateway.ReasonStoreAway
+		return reason.StoreAway
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return gateway.ReasonStoreAway
+		return reason.StoreAway
 	}
-	return gateway.ReasonCodeInvalid
+	return reason.CodeInvalid
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/codewatch"
 )
@@ -29,15 +30,15 @@ func TestWatcher_CodeThatCannotBeLookedAt_SaysWhatKindOfReason(t *testing.T) {
 		location string
 		objects  codewatch.Objects
 		status   int
-		want     gateway.Reason
+		want     reason.Reason
 	}{
-		"no object":           {"s3://b/k", s3, http.StatusNotFound, gateway.ReasonCodeMissing},
-		"no leave to read it": {"s3://b/k", s3, http.StatusForbidden, gateway.ReasonCodeMissing},
-		"a store that fails":  {"s3://b/k", s3, http.StatusInternalServerError, gateway.ReasonStoreAway},
-		"a store that is off": {"s3://b/k", codewatch.NewS3(closed.URL, "us-east-1", "key", "secret"), 0, gateway.ReasonStoreAway},
-		"no store at all":     {"s3://b/k", nil, 0, gateway.ReasonConfiguration},
-		"no such folder":      {filepath.Join(dir, "nothing"), nil, 0, gateway.ReasonCodeMissing},
-		"neither zip, folder": {filepath.Join(dir, "device"), nil, 0, gateway.ReasonCodeInvalid},
+		"no object":           {"s3://b/k", s3, http.StatusNotFound, reason.CodeMissing},
+		"no leave to read it": {"s3://b/k", s3, http.StatusForbidden, reason.CodeMissing},
+		"a store that fails":  {"s3://b/k", s3, http.StatusInternalServerError, reason.StoreAway},
+		"a store that is off": {"s3://b/k", codewatch.NewS3(closed.URL, "us-east-1", "key", "secret"), 0, reason.StoreAway},
+		"no store at all":     {"s3://b/k", nil, 0, reason.Configuration},
+		"no such folder":      {filepath.Join(dir, "nothing"), nil, 0, reason.CodeMissing},
+		"neither zip, folder": {filepath.Join(dir, "device"), nil, 0, reason.CodeInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status = c.status
@@ -56,9 +57,9 @@ func TestWatcher_ReasonThatChanges_ReachesThePools(t *testing.T) {
 	w, p := mustOpen(t, nil, 50*time.Millisecond)
 	w.Set(map[string]*gateway.Function{"f": {Name: "f", Generation: "g", Code: &gateway.FunctionCode{Source: gateway.CodeSource{Location: path}}}})
 	before := p.get("f")
-	require.Equal(t, gateway.ReasonCodeMissing, before.Code.Source.Problem)
+	require.Equal(t, reason.CodeMissing, before.Code.Source.Problem)
 	require.NoError(t, os.Symlink("/dev/null", path))
-	require.Eventually(t, func() bool { return p.get("f").Code.Source.Problem == gateway.ReasonCodeInvalid }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return p.get("f").Code.Source.Problem == reason.CodeInvalid }, patience, 10*time.Millisecond)
 	assert.Equal(t, before.Generation, p.get("f").Generation, "no worker is drained for it")
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.Mkdir(path, 0o755))

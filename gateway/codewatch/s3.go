@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/api/reason"
 )
 
 // askTimeout bounds one question to the store.
@@ -45,18 +45,18 @@ func (s *S3) ETag(ctx context.Context, bucket, key string) (string, error) {
 		if errors.As(err, &answer) {
 			switch answer.HTTPStatusCode() {
 			case http.StatusNotFound:
-				return "", &problem{gateway.ReasonCodeMissing, fmt.Errorf("there is no such object at %s (S3_ENDPOINT)", s.endpoint)}
+				return "", &problem{reason.CodeMissing, fmt.Errorf("there is no such object at %s (S3_ENDPOINT)", s.endpoint)}
 			case http.StatusForbidden, http.StatusUnauthorized:
-				return "", &problem{gateway.ReasonCodeMissing, fmt.Errorf("%s refuses the gateway's key (S3_ACCESS_KEY, S3_SECRET_KEY)", s.endpoint)}
+				return "", &problem{reason.CodeMissing, fmt.Errorf("%s refuses the gateway's key (S3_ACCESS_KEY, S3_SECRET_KEY)", s.endpoint)}
 			}
 			// Its text has a request id in it, so that each would look like a new problem.
-			return "", &problem{gateway.ReasonStoreAway, fmt.Errorf("%s (S3_ENDPOINT) answered with status %d", s.endpoint, answer.HTTPStatusCode())}
+			return "", &problem{reason.StoreAway, fmt.Errorf("%s (S3_ENDPOINT) answered with status %d", s.endpoint, answer.HTTPStatusCode())}
 		}
-		return "", &problem{gateway.ReasonStoreAway, fmt.Errorf("%s (S3_ENDPOINT) cannot be asked: %w", s.endpoint, errors.Unwrap(err))}
+		return "", &problem{reason.StoreAway, fmt.Errorf("%s (S3_ENDPOINT) cannot be asked: %w", s.endpoint, errors.Unwrap(err))}
 	}
 	etag := strings.Trim(aws.ToString(out.ETag), `"`)
 	if etag == "" {
-		return "", &problem{gateway.ReasonStoreAway, fmt.Errorf("%s (S3_ENDPOINT) tells no ETag", s.endpoint)}
+		return "", &problem{reason.StoreAway, fmt.Errorf("%s (S3_ENDPOINT) tells no ETag", s.endpoint)}
 	}
 	return etag, nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -262,14 +263,14 @@ func TestBreaker_OpenForAPermanentCause_SaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, fn := &box{}, function()
 		missing := gateway.Errorf(gateway.CodeUnavailable, "no image")
-		missing.Reason, missing.Permanent = gateway.ReasonImageMissing, true
+		missing.Reason, missing.Permanent = reason.ImageMissing, true
 		b.fail(missing)
 		i := mustNew(t, b, fn)
 		var known *gateway.Error
 		for range 2 * DefaultBreakerFailures {
 			_, err := i.Invoke(t.Context(), fn, event)
 			require.ErrorAs(t, err, &known)
-			assert.Equal(t, gateway.ReasonImageMissing, known.Reason, "%v", err)
+			assert.Equal(t, reason.ImageMissing, known.Reason, "%v", err)
 			assert.True(t, known.Permanent)
 			time.Sleep(100 * time.Millisecond)
 		}

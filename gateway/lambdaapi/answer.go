@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/sigv4"
 )
@@ -90,31 +91,31 @@ func refusalOf(err error) *refusal {
 
 // unusable is what is told of a function that cannot be started before somebody changes something: one of Invoke's exceptions for
 // that (Lambda API reference, Invoke, "Errors"), with the kind of the reason behind AWS's words.
-func unusable(reason gateway.Reason) *refusal {
+func unusable(why reason.Reason) *refusal {
 	r := &refusal{status: http.StatusConflict, kind: "ResourceConflictException", user: true, capital: true,
 		message: "The operation cannot be performed at this time. The function is currently in the following state: Failed"}
-	switch reason {
-	case gateway.ReasonImageMissing, gateway.ReasonImageInvalid:
+	switch why {
+	case reason.ImageMissing, reason.ImageInvalid:
 		// Recorded for images that AWS could no longer have (CloudSnorkel/cdk-github-runners issue 768,
 		// terraform-aws-modules/terraform-aws-lambda issue 377).
 		r.kind, r.message, r.capital = "CodeArtifactUserFailedException", "ERROR: Lambda cannot initialize the provided container image. Verify the image.", false
-	case gateway.ReasonCodeInvalid:
+	case reason.CodeInvalid:
 		r.status, r.kind, r.message = http.StatusBadGateway, "InvalidZipFileException", "Lambda could not unzip the deployment package."
-	case gateway.ReasonRuntimeInvalid:
+	case reason.RuntimeInvalid:
 		r.status, r.kind, r.message = http.StatusBadGateway, "InvalidRuntimeException", "The runtime or runtime version specified is not supported."
 	default: // AWS has such a function in the state Failed
-		if reason.Text() != "" {
+		if why.Text() != "" {
 			r.message += "."
 		}
 	}
-	r.message = sentences(r.message, reason)
+	r.message = sentences(r.message, why)
 	return r
 }
 
 // sentences is AWS's text with the reason behind it.
-func sentences(text string, reason gateway.Reason) string {
-	if why := reason.Text(); why != "" {
-		return text + " " + why
+func sentences(text string, why reason.Reason) string {
+	if sentence := why.Text(); sentence != "" {
+		return text + " " + sentence
 	}
 	return text
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/sigv4"
@@ -445,7 +446,7 @@ func TestInvoke_Signatures_DecideWhoIsAsking(t *testing.T) {
 func TestInvoke_Errors_BecomeExceptions(t *testing.T) {
 	permanent := gateway.Errorf(gateway.CodeUnavailable, "image x cannot be had from 10.88.0.1")
 	permanent.Permanent = true
-	because := func(reason gateway.Reason) *gateway.Error {
+	because := func(reason reason.Reason) *gateway.Error {
 		e := gateway.Errorf(gateway.CodeUnavailable, "something at 10.88.0.1")
 		e.Reason, e.Permanent = reason, reason.Permanent()
 		return e
@@ -468,13 +469,13 @@ func TestInvoke_Errors_BecomeExceptions(t *testing.T) {
 		"come later":    {later, 429, "TooManyRequestsException", "2", throttled},
 		"unavailable":   {gateway.Errorf(gateway.CodeUnavailable, "agent at 127.0.0.1 is down"), 500, "ServiceException", "", service},
 		"permanent":     {permanent, 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed"}`},
-		"image missing": {because(gateway.ReasonImageMissing), 409, "CodeArtifactUserFailedException", "", `{"Type":"User","message":"ERROR: Lambda cannot initialize the provided container image. Verify the image. The function's image cannot be had: it is missing, or access to it is refused."}`},
-		"image invalid": {because(gateway.ReasonImageInvalid), 409, "CodeArtifactUserFailedException", "", `{"Type":"User","message":"ERROR: Lambda cannot initialize the provided container image. Verify the image. The function's image is not valid, or its entrypoint cannot run."}`},
-		"runtime":       {because(gateway.ReasonRuntimeInvalid), 502, "InvalidRuntimeException", "", `{"Type":"User","Message":"The runtime or runtime version specified is not supported. The function's runtime is not available."}`},
-		"code missing":  {because(gateway.ReasonCodeMissing), 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed. The function's code, or one of its layers, is missing, or access to it is refused."}`},
-		"code invalid":  {because(gateway.ReasonCodeInvalid), 502, "InvalidZipFileException", "", `{"Type":"User","Message":"Lambda could not unzip the deployment package. The function's code, or one of its layers, could not be unzipped, is too large, or holds what is not allowed."}`},
-		"configuration": {because(gateway.ReasonConfiguration), 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed. The function's configuration is not valid."}`},
-		"store away":    {because(gateway.ReasonStoreAway), 500, "ServiceException", "", `{"Type":"Service","Message":"An error occurred and the request cannot be processed. The store of the function's code cannot be reached."}`},
+		"image missing": {because(reason.ImageMissing), 409, "CodeArtifactUserFailedException", "", `{"Type":"User","message":"ERROR: Lambda cannot initialize the provided container image. Verify the image. The function's image cannot be had: it is missing, or access to it is refused."}`},
+		"image invalid": {because(reason.ImageInvalid), 409, "CodeArtifactUserFailedException", "", `{"Type":"User","message":"ERROR: Lambda cannot initialize the provided container image. Verify the image. The function's image is not valid, or its entrypoint cannot run."}`},
+		"runtime":       {because(reason.RuntimeInvalid), 502, "InvalidRuntimeException", "", `{"Type":"User","Message":"The runtime or runtime version specified is not supported. The function's runtime is not available."}`},
+		"code missing":  {because(reason.CodeMissing), 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed. The function's code, or one of its layers, is missing, or access to it is refused."}`},
+		"code invalid":  {because(reason.CodeInvalid), 502, "InvalidZipFileException", "", `{"Type":"User","Message":"Lambda could not unzip the deployment package. The function's code, or one of its layers, could not be unzipped, is too large, or holds what is not allowed."}`},
+		"configuration": {because(reason.Configuration), 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed. The function's configuration is not valid."}`},
+		"store away":    {because(reason.StoreAway), 500, "ServiceException", "", `{"Type":"Service","Message":"An error occurred and the request cannot be processed. The store of the function's code cannot be reached."}`},
 		"transport":     {gateway.Errorf(gateway.CodeTransport, "worker at 10.88.0.7 broke off"), 500, "ServiceException", "", service},
 		"stranger":      {errors.New("secret internals"), 500, "ServiceException", "", service},
 		"too large":     {gateway.Errorf(gateway.CodeTooLarge, "x"), 413, "RequestTooLargeException", "", `{"Type":"User","message":"The request payload exceeded the Invoke request body JSON input quota."}`},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
@@ -134,10 +135,10 @@ func (p *functionPool) thaw(l *Lease) (bool, error) {
 	}
 	err := p.manager.opts.Freezer.Thaw(ctx, w.info.ID)
 	var known *gateway.Error
-	if errors.As(err, &known) && known.Reason == gateway.ReasonAgentAway {
+	if errors.As(err, &known) && known.Reason == reason.AgentAway {
 		l.giveUp()
 		away := gateway.Errorf(gateway.CodeUnavailable, "function %s: its frozen worker cannot be thawed now: %w", p.name, err)
-		away.Reason, away.RetryAfter = gateway.ReasonAgentAway, time.Second
+		away.Reason, away.RetryAfter = reason.AgentAway, time.Second
 		return false, away
 	}
 	if err != nil {

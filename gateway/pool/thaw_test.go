@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 )
@@ -78,7 +79,7 @@ func TestThaw_AgentIsAway_TheWorkersStay(t *testing.T) {
 		b, fn := newBox(), freezing("f")
 		fn.Scaling.MaxCapacity = 5
 		away := gateway.Errorf(gateway.CodeUnavailable, "no connection")
-		away.Reason = gateway.ReasonAgentAway
+		away.Reason = reason.AgentAway
 		freezer := &slowThaw{box: b, takes: time.Second, err: away}
 		m := mustOpen(t, b, pool.Options{Freezer: freezer}, fn)
 		warm(t, m, fn, 5)
@@ -91,7 +92,7 @@ func TestThaw_AgentIsAway_TheWorkersStay(t *testing.T) {
 			var known *gateway.Error
 			require.ErrorAs(t, err, &known)
 			assert.Equal(t, gateway.CodeUnavailable, known.Code)
-			assert.Equal(t, gateway.ReasonAgentAway, known.Reason)
+			assert.Equal(t, reason.AgentAway, known.Reason)
 			assert.Positive(t, known.RetryAfter)
 			assert.Equal(t, time.Second, time.Since(began), "it has asked one worker, not one after the other")
 			var start *pool.StartError
