@@ -4,7 +4,6 @@ package clients
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"testing"
 
@@ -15,41 +14,10 @@ import (
 var box *stack.Stack
 
 func TestMain(m *testing.M) {
-	code, err := runWithBox(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func runWithBox(m *testing.M) (code int, err error) {
-	if os.Getuid() != 0 {
-		return 1, fmt.Errorf("these tests start containers: run them as root")
-	}
-	home, err := os.MkdirTemp("", "esb-clients-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() {
-		if code == 0 && err == nil {
-			_ = os.RemoveAll(home)
-		} else {
-			fmt.Fprintln(os.Stderr, "the state of the box is kept in", home)
-		}
-	}()
-	if box, err = stack.Prepare(home, stack.Options{}); err != nil {
-		return 1, err
-	}
-	defer func() {
-		if downErr := box.Down(); downErr != nil && err == nil {
-			err = downErr
-		}
-	}()
-	if err := box.Up(context.Background()); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	os.Exit(stack.RunTests("clients", func(_, home string) (_ *stack.Stack, err error) {
+		box, err = stack.Prepare(home, stack.Options{})
+		return box, err
+	}, func(context.Context) (int, error) { return m.Run(), nil }))
 }
 
 // environment is what a client is told of the box, as its user would.

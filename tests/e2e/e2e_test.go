@@ -32,44 +32,27 @@ var token string
 var routingFile string
 
 func TestMain(m *testing.M) {
-	code, err := runWithBox(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(stack.RunTests("e2e", prepare, func(ctx context.Context) (_ int, err error) {
+		if token, err = box.Token(ctx); err != nil {
+			return 1, err
+		}
+		return m.Run(), nil
+	}))
 }
 
-func runWithBox(m *testing.M) (code int, err error) {
-	if os.Getuid() != 0 {
-		return 1, fmt.Errorf("the end-to-end tests start containers: run them as root")
-	}
+// prepare makes the box of the tests.
+func prepare(root, home string) (*stack.Stack, error) {
 	way, err := stack.ChosenWay()
 	if err != nil {
-		return 1, err
+		return nil, err
 	}
-	root, err := stack.RepositoryRoot()
-	if err != nil {
-		return 1, err
-	}
-	home, err := os.MkdirTemp("", "esb-e2e-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() {
-		if code == 0 && err == nil {
-			_ = os.RemoveAll(home)
-		} else {
-			fmt.Fprintln(os.Stderr, "the state of the box is kept in", home)
-		}
-	}()
 	images, err := rieImages(root, home)
 	if err != nil {
-		return 1, err
+		return nil, err
 	}
 	config, err := configuration(root, home)
 	if err != nil {
-		return 1, err
+		return nil, err
 	}
 	routingFile = filepath.Join(config, "routing.yml")
 	box, err = stack.Prepare(home, stack.Options{
@@ -82,27 +65,15 @@ func runWithBox(m *testing.M) (code int, err error) {
 		Env: []string{"GATEWAY_STREAM_LIMIT_MB=2048"},
 	})
 	if err != nil {
-		return 1, err
+		return nil, err
 	}
-	ctx := context.Background()
-	defer func() {
-		if downErr := box.Down(); downErr != nil && err == nil {
-			err = downErr
-		}
-	}()
 	if way == stack.Native {
 		// A box that was off for years: see schedules_test.go.
 		if err := os.WriteFile(filepath.Join(box.Home, "schedules.json"), []byte(missedNewYears), 0o600); err != nil {
-			return 1, err
+			return nil, err
 		}
 	}
-	if err := box.Up(ctx); err != nil {
-		return 1, err
-	}
-	if token, err = box.Token(ctx); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	return box, nil
 }
 
 // configuration makes the folder that a user of the box has: the three files, and code that functions.yml names.

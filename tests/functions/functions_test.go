@@ -29,56 +29,19 @@ import (
 var box *stack.Stack
 
 func TestMain(m *testing.M) {
-	code, err := runWithBox(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func runWithBox(m *testing.M) (code int, err error) {
-	if os.Getuid() != 0 {
-		return 1, fmt.Errorf("these tests start containers: run them as root")
-	}
-	root, err := stack.RepositoryRoot()
-	if err != nil {
-		return 1, err
-	}
-	home, err := os.MkdirTemp("", "esb-functions-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() {
-		if code == 0 && err == nil {
-			_ = os.RemoveAll(home)
-		} else {
-			fmt.Fprintln(os.Stderr, "the state of the box is kept in", home)
+	os.Exit(stack.RunTests("functions", func(root, home string) (_ *stack.Stack, err error) {
+		w := &workshop{root: root, home: home, config: filepath.Join(home, "config"), cache: packages.NewCache(root)}
+		if err := w.prepare(context.Background()); err != nil {
+			return nil, fmt.Errorf("make the functions of the tests: %w", err)
 		}
-	}()
-	ctx := context.Background()
-	w := &workshop{root: root, home: home, config: filepath.Join(home, "config"), cache: packages.NewCache(root)}
-	if err := w.prepare(ctx); err != nil {
-		return 1, fmt.Errorf("make the functions of the tests: %w", err)
-	}
-	box, err = stack.Prepare(home, stack.Options{
-		FunctionsConfig: filepath.Join(w.config, "functions.yml"),
-		RoutingConfig:   filepath.Join(w.config, "routing.yml"),
-		ResourcesConfig: filepath.Join(w.config, "resources.yml"),
-		Images:          w.images,
-	})
-	if err != nil {
-		return 1, err
-	}
-	defer func() {
-		if downErr := box.Down(); downErr != nil && err == nil {
-			err = downErr
-		}
-	}()
-	if err := box.Up(ctx); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+		box, err = stack.Prepare(home, stack.Options{
+			FunctionsConfig: filepath.Join(w.config, "functions.yml"),
+			RoutingConfig:   filepath.Join(w.config, "routing.yml"),
+			ResourcesConfig: filepath.Join(w.config, "resources.yml"),
+			Images:          w.images,
+		})
+		return box, err
+	}, func(context.Context) (int, error) { return m.Run(), nil }))
 }
 
 // request sends one to the box over HTTP; redirects are not followed.

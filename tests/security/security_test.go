@@ -27,68 +27,47 @@ func TestMain(m *testing.M) {
 	if deed := os.Getenv(asUser); deed != "" {
 		os.Exit(doDeed(deed))
 	}
-	code, err := runWithBox(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(runTests(m))
 }
 
-func runWithBox(m *testing.M) (code int, err error) {
-	if os.Getuid() != 0 {
-		return 1, fmt.Errorf("the security tests start containers: run them as root")
-	}
+func runTests(m *testing.M) int {
 	remove, err := shareProgram()
 	if remove != nil {
 		defer remove()
 	}
 	if err != nil {
-		return 1, err
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	root, err := stack.RepositoryRoot()
-	if err != nil {
-		return 1, err
-	}
-	home, err := os.MkdirTemp("", "esb-security-")
-	if err != nil {
-		return 1, err
-	}
+	return stack.RunTests("security", prepare, func(context.Context) (int, error) {
+		code := m.Run()
+		root, err := stack.RepositoryRoot()
+		if err != nil {
+			return 1, err
+		}
+		text := tried.table()
+		fmt.Println(text)
+		return code, os.WriteFile(filepath.Join(root, ".esb", "security.txt"), []byte(text), 0o644)
+	})
+}
+
+// prepare makes the box of the tests.
+func prepare(root, home string) (_ *stack.Stack, err error) {
 	// A local user must be kept out by the box, not by the test's folder.
 	if err := os.Chmod(home, 0o755); err != nil {
-		return 1, err
+		return nil, err
 	}
-	defer func() {
-		if code == 0 && err == nil {
-			_ = os.RemoveAll(home)
-		} else {
-			fmt.Fprintln(os.Stderr, "the state of the box is kept in", home)
-		}
-	}()
 	config := filepath.Join(home, "config")
 	if err := os.CopyFS(config, os.DirFS(filepath.Join(root, "tests", "security", "testdata"))); err != nil {
-		return 1, err
+		return nil, err
 	}
-	if box, err = stack.Prepare(home, stack.Options{
+	box, err = stack.Prepare(home, stack.Options{
 		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   filepath.Join(config, "routing.yml"),
 		ResourcesConfig: filepath.Join(config, "resources.yml"),
 		Env:             []string{fmt.Sprintf("GATEWAY_BUFFER_MB=%d", budgetBytes>>20), "FUNCTION_EGRESS_DENY=198.18.44.0/24"},
-	}); err != nil {
-		return 1, err
-	}
-	defer func() {
-		if downErr := box.Down(); downErr != nil && err == nil {
-			err = downErr
-		}
-	}()
-	if err := box.Up(context.Background()); err != nil {
-		return 1, err
-	}
-	code = m.Run()
-	text := tried.table()
-	fmt.Println(text)
-	return code, os.WriteFile(filepath.Join(root, ".esb", "security.txt"), []byte(text), 0o644)
+	})
+	return box, err
 }
 
 // inside runs Python in the hostile function: testdata/shell/app.py says what is at hand there. It returns what the code
