@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/netstate"
 )
 
 // aliasPrefix starts the alias by which a bridge of ours is known.
@@ -121,12 +123,12 @@ func (cfg Config) setUp(bridge *netlink.Bridge) error {
 
 // dropOutdated removes a bridge of ours that has another subnet's address and no function on it; nil means removed.
 func (cfg Config) dropOutdated(bridge *netlink.Bridge) (*netlink.Bridge, error) {
-	addrs, err := addressesOf(bridge)
+	addrs, err := netstate.Addresses(bridge)
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of bridge %s: %w", cfg.Bridge, err)
 	}
 	for _, addr := range addrs {
-		have := prefixOf(addr.IPNet)
+		have := netstate.Prefix(addr.IPNet)
 		if have == netip.PrefixFrom(cfg.gateway(), cfg.Subnet.Bits()) {
 			continue
 		}
@@ -147,66 +149,22 @@ func (cfg Config) dropOutdated(bridge *netlink.Bridge) (*netlink.Bridge, error) 
 
 // checkOverlap finds an address or route of another interface that the subnet would take away.
 func (cfg Config) checkOverlap() error {
-	links, err := dump(netlink.LinkList)
-	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+	found, err := netstate.Conflicts(cfg.Subnet, cfg.Bridge)
+	if err != nil || len(found) == 0 {
+		return err
 	}
-	names := make(map[int]string, len(links))
-	for _, link := range links {
-		names[link.Attrs().Index] = link.Attrs().Name
-	}
-	addrs, err := addressesOf(nil)
-	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
-	}
-	for _, addr := range addrs {
-		name, have := names[addr.LinkIndex], prefixOf(addr.IPNet)
-		if name != cfg.Bridge && overlaps(have, cfg.Subnet) {
-			return &conflictError{fmt.Sprintf("the function subnet %s overlaps %s on interface %s: set ESB_SUBNET to a free network (and ESB_BRIDGE to a name of its own when another stack runs)", cfg.Subnet, have, name)}
-		}
-	}
-	routes, err := mainRoutes()
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	for _, route := range routes {
-		name := names[route.LinkIndex]
-		if route.Dst == nil || name == cfg.Bridge {
-			continue
-		}
-		if name == "" {
-			name = "none"
-		}
-		if have := prefixOf(route.Dst); overlaps(have, cfg.Subnet) {
-			return &conflictError{fmt.Sprintf("the function subnet %s overlaps the route to %s through interface %s: set ESB_SUBNET to a free network", cfg.Subnet, have, name)}
-		}
-	}
-	return nil
-}
-
-// overlaps leaves out default routes, also those that a VPN writes as two halves.
-func overlaps(have, subnet netip.Prefix) bool {
-	return have.IsValid() && have.Bits() > 1 && have.Overlaps(subnet)
-}
-
-func prefixOf(n *net.IPNet) netip.Prefix {
-	addr, ok := netip.AddrFromSlice(n.IP)
-	if !ok {
-		return netip.Prefix{}
-	}
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(addr.Unmap(), bits)
+	return &conflictError{fmt.Sprintf("the function subnet %s overlaps %s: set ESB_SUBNET to a free network (and ESB_BRIDGE to a name of its own when another stack runs)", cfg.Subnet, found[0])}
 }
 
 // defaultMTU is the MTU of the interface that the default route uses, 1500 when there is none.
 func defaultMTU() int {
 	const ethernet = 1500
-	routes, err := mainRoutes()
+	routes, err := netstate.Routes()
 	if err != nil {
 		return ethernet
 	}
 	for _, route := range routes {
-		if route.Dst != nil && prefixOf(route.Dst).Bits() != 0 {
+		if to := netstate.Prefix(route.Dst); to.IsValid() && to.Bits() != 0 {
 			continue
 		}
 		if link, err := netlink.LinkByIndex(route.LinkIndex); err == nil && link.Attrs().MTU >= minMTU {
@@ -218,9 +176,9 @@ func defaultMTU() int {
 
 // bridgePortsOf lists the interfaces that are plugged into the bridge.
 func bridgePortsOf(bridge netlink.Link) ([]netlink.Link, error) {
-	links, err := dump(netlink.LinkList)
+	links, err := netstate.Links()
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return nil, err
 	}
 	var ports []netlink.Link
 	for _, link := range links {
@@ -229,31 +187,6 @@ func bridgePortsOf(bridge netlink.Link) ([]netlink.Link, error) {
 		}
 	}
 	return ports, nil
-}
-
-// addressesOf lists the IPv4 addresses of an interface, of all interfaces when link is nil.
-func addressesOf(link netlink.Link) ([]netlink.Addr, error) {
-	return dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
-}
-
-// mainRoutes lists the IPv4 routes of the main table.
-func mainRoutes() ([]netlink.Route, error) {
-	return dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	})
-}
-
-// dump repeats a listing that the kernel reports as incomplete, because something changed in the middle of it.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	const attempts = 10
-	var items []T
-	var err error
-	for range attempts {
-		if items, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return items, err
 }
 
 // removeLink deletes an interface; one that is gone is no error.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/nftables"
+	"github.com/edge-serverless-box/esb/guard/netstate"
 )
 
 const (
@@ -561,7 +562,7 @@ func mustObserve(t *testing.T, cfg Config) []string {
 			seen = append(seen, line)
 		}
 	}
-	links, err := dump(netlink.LinkList)
+	links, err := netstate.Links()
 	require.NoError(t, err)
 	master := -1
 	for _, l := range links {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -116,7 +117,8 @@ func (s *Server) Shutdown(ctx context.Context) error { return s.listeners.Shutdo
 // Close gives the address of a Server back that does not serve.
 func (s *Server) Close() error { return s.listeners.Close() }
 
-// dependencyState is one line of /readyz.
+// dependencyState is one line of /readyz. Status is "ok", "down", or "full": down for want of disk space, which no start of a
+// program brings back.
 type dependencyState struct {
 	Status string `json:"status"`
 	Error  string `json:"error,omitempty"`
@@ -206,6 +208,9 @@ func ready(ctx context.Context, dependencies []Dependency) (int, map[string]depe
 		if errs[i] != nil {
 			status = http.StatusServiceUnavailable
 			state = dependencyState{Status: "down", Error: errs[i].Error()}
+			if errors.Is(errs[i], syscall.ENOSPC) {
+				state.Status = "full"
+			}
 		}
 		if d.Notes != nil {
 			state.Notes = d.Notes()

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,6 +154,18 @@ func TestReadyz_Notes_DoNotMakeItUnready(t *testing.T) {
 	got := b.ask(http.MethodGet, "/readyz")
 	assert.Equal(t, 200, got.status)
 	assert.JSONEq(t, `{"status":"ok","dependencies":{"resources":{"status":"ok","notes":["table t: differs"]}}}`, got.body)
+}
+
+func TestReadyz_DiskIsFull_IsToldFromAnyOtherTrouble(t *testing.T) {
+	b := mustOpen(t, func(o *adminapi.Options) {
+		o.Dependencies = []adminapi.Dependency{
+			{Name: "async", Check: func(context.Context) error { return fmt.Errorf("the disk has 3 MB left: %w", syscall.ENOSPC) }},
+			{Name: "s3", Check: func(context.Context) error { return errors.New("no answer") }},
+		}
+	})
+	got := b.ask(http.MethodGet, "/readyz")
+	assert.Equal(t, 503, got.status)
+	assert.JSONEq(t, `{"status":"unavailable","dependencies":{"async":{"status":"full","error":"the disk has 3 MB left: no space left on device"},"s3":{"status":"down","error":"no answer"}}}`, got.body)
 }
 
 func TestServer_ConnectionsHeld_OperatorGetsIn(t *testing.T) {

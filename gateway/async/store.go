@@ -307,10 +307,13 @@ func (s *store) check(ctx context.Context) error {
 		return fmt.Errorf("no connection to NATS: %s", strings.ToLower(s.conn.Status().String()))
 	}
 	if srv := s.server.Load(); srv != nil {
-		if !srv.JetStreamEnabled() {
-			return errors.New("JetStream has closed down, as it does on a full disk: see the log")
+		if err := s.space(); err != nil {
+			return err
 		}
-		return s.space()
+		if !srv.JetStreamEnabled() {
+			return errors.New("JetStream has closed down: see the log")
+		}
+		return nil
 	}
 	if _, err := s.js.AccountInfo(ctx); err != nil {
 		return fmt.Errorf("ask JetStream: %w", err)
@@ -318,7 +321,7 @@ func (s *store) check(ctx context.Context) error {
 	return nil
 }
 
-// space is an error when the disk of the embedded server is almost full.
+// space is an error, unix.ENOSPC, when the disk of the embedded server is almost full.
 func (s *store) space() error {
 	if s.server.Load() == nil {
 		return nil
@@ -328,7 +331,7 @@ func (s *store) space() error {
 		return fmt.Errorf("ask for the free space of %s: %w", s.opts.Dir, err)
 	}
 	if free := fs.Bavail * uint64(fs.Bsize); free < minFree {
-		return fmt.Errorf("the disk of %s has only %d MB left: no events are taken below %d MB", s.opts.Dir, free>>20, minFree>>20)
+		return fmt.Errorf("the disk of %s has only %d MB left: no events are taken below %d MB: %w", s.opts.Dir, free>>20, minFree>>20, unix.ENOSPC)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ const root = 0
 type Options struct {
 	// Home is where the stack keeps its state; it may not exist yet.
 	Home string
-	// FreeBytes that the file system of Home must have.
+	// FreeBytes that the file system of Home must have, 0 for any.
 	FreeBytes uint64
 	// Listeners that the stack is going to open.
 	Listeners []Listener
@@ -43,7 +43,7 @@ func Run(o Options) error {
 			Do:   "Run it as root (sudo -E env \"PATH=$PATH\" go tool task up): containers, networks and firewall rules need it.",
 		}
 	}
-	errs := []error{checkDisk(o.Home, o.FreeBytes)}
+	errs := []error{Disk(o.Home, o.FreeBytes)}
 	errs = append(errs, checkKernel()...)
 	errs = append(errs, checkCgroups("/proc/self/mountinfo", "/sys/fs/cgroup")...)
 	errs = append(errs, checkNetwork(o.Network)...)
@@ -51,8 +51,9 @@ func Run(o Options) error {
 	return errors.Join(errs...)
 }
 
-// checkDisk measures the file system of dir or of its nearest parent that exists.
-func checkDisk(dir string, need uint64) error {
+// Disk measures the file system of dir or of its nearest parent that exists; that it has less than need bytes free is a
+// *native.Problem.
+func Disk(dir string, need uint64) error {
 	existing := dir
 	for {
 		if _, err := os.Stat(existing); err == nil || existing == filepath.Dir(existing) {

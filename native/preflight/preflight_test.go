@@ -45,25 +45,14 @@ func TestCheckCgroups_V2_ReadsTheUnifiedTree(t *testing.T) {
 	assert.ErrorContains(t, errs[0], "memory, pids")
 }
 
-func TestConflicts_OtherLinksWithTheSubnet_AreNamedOnce(t *testing.T) {
-	n := Network{Subnet: netip.MustParsePrefix("10.88.0.0/16"), Bridge: "esb0"}
-	errs := conflicts(n, []inUse{
-		{"lo", netip.MustParsePrefix("127.0.0.0/8")},
-		{"eth0", netip.MustParsePrefix("0.0.0.0/0")},
-		{"esb0", netip.MustParsePrefix("10.88.0.0/16")},
-		{"eth0", netip.MustParsePrefix("10.89.0.0/16")},
-		{"vpn0", netip.MustParsePrefix("10.0.0.0/8")},
-		{"vpn0", netip.MustParsePrefix("10.88.3.0/24")},
-	})
+func TestCheckNetwork_AddressesOfThisMachine_AreNamedWithTheSetting(t *testing.T) {
+	errs := checkNetwork(Network{Subnet: netip.MustParsePrefix("127.0.0.0/16"), Bridge: "none"})
 	require.Len(t, errs, 1)
-	assert.ErrorContains(t, errs[0], "vpn0")
+	assert.ErrorContains(t, errs[0], "127.0.0.1/8 on interface lo")
 	assert.ErrorContains(t, errs[0], "ESB_SUBNET")
-}
-
-func TestPrefix_ReadsMaskAndAddress(t *testing.T) {
-	p, ok := prefix(net.IPv4(10, 88, 3, 4), net.CIDRMask(20, 32))
-	require.True(t, ok)
-	assert.Equal(t, "10.88.0.0/20", p.String())
+	errs = checkNetwork(Network{Subnet: netip.MustParsePrefix("10.88.0.0/16"), Bridge: "lo"})
+	require.Len(t, errs, 1)
+	assert.ErrorContains(t, errs[0], "ESB_BRIDGE")
 }
 
 func TestCheckListeners_PortInUse_NamesProcessAndSetting(t *testing.T) {
@@ -96,10 +85,10 @@ func TestListening_FindsListenersOnly(t *testing.T) {
 	assert.Empty(t, listening(table, 80))
 }
 
-func TestCheckDisk_TooLittle_SaysHowMuch(t *testing.T) {
+func TestDisk_TooLittle_SaysHowMuch(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "made", "yet")
-	assert.NoError(t, checkDisk(dir, 1))
-	assert.ErrorContains(t, checkDisk(dir, 1<<60), "ESB_HOME")
+	assert.NoError(t, Disk(dir, 1))
+	assert.ErrorContains(t, Disk(dir, 1<<60), "ESB_HOME")
 }
 
 func TestRun_ReportsAllProblemsAtOnce(t *testing.T) {

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,13 +18,53 @@ import (
 	"github.com/edge-serverless-box/esb/native/settings"
 )
 
-// gatewayReady asks the gateway whether it is ready; the error says why it is not.
+// fullError says that the gateway lacks disk space, and nothing else.
+type fullError struct{ reasons []string }
+
+func (e *fullError) Error() string { return strings.Join(e.reasons, "; ") }
+
+// gatewayReady asks the gateway whether it is ready; the error says why it is not. A *fullError is one that a start of the
+// gateway would not mend.
 func (s *Stack) gatewayReady(ctx context.Context) error {
 	req, err := s.adminRequest(ctx, http.MethodGet, "/readyz")
 	if err != nil {
 		return err
 	}
-	return answersOK(req, "the gateway")
+	status, body, err := answerOf(req, "the gateway")
+	if err != nil {
+		return err
+	}
+	if status == http.StatusOK {
+		return nil
+	}
+	if full := lacksSpace(body); full != nil {
+		return full
+	}
+	return notOK(req, status, body)
+}
+
+// lacksSpace reads an answer of /readyz; nil means that something else than disk space is missing too.
+func lacksSpace(body []byte) error {
+	var answer struct {
+		Dependencies map[string]struct{ Status, Error string }
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil
+	}
+	var full fullError
+	for _, name := range slices.Sorted(maps.Keys(answer.Dependencies)) {
+		switch d := answer.Dependencies[name]; d.Status {
+		case "ok":
+		case "full":
+			full.reasons = append(full.reasons, d.Error)
+		default:
+			return nil
+		}
+	}
+	if len(full.reasons) == 0 {
+		return nil
+	}
+	return &full
 }
 
 // Admin asks the gateway's admin listener as the operator, and prints the answer. A status from 400 is an error. The token

@@ -28,6 +28,9 @@ import (
 const (
 	// recoverLimit is how long a running service that is not ready is left to recover before it is restarted.
 	recoverLimit = 10 * time.Second
+	// maxAnswer is how much of an answer about readiness is read, maxShown how much of it an error shows, in bytes.
+	maxAnswer = 1 << 20
+	maxShown  = 4 << 10
 	// readyPoll is how often a starting service is asked whether it is ready.
 	readyPoll = 100 * time.Millisecond
 	// askTimeout bounds one question to a service, reloadTimeout a reload, which looks at new code.
@@ -176,20 +179,28 @@ func httpReady(ctx context.Context, who, url string) error {
 
 // answersOK sends a request; the error says what was answered instead of 200.
 func answersOK(req *http.Request, who string) error {
+	status, body, err := answerOf(req, who)
+	if err != nil || status == http.StatusOK {
+		return err
+	}
+	return notOK(req, status, body)
+}
+
+func answerOf(req *http.Request, who string) (status int, body []byte, err error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask %s whether it is ready: %w", who, err)
+		return 0, nil, fmt.Errorf("ask %s whether it is ready: %w", who, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", req.URL, err)
+	if body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return 0, nil, fmt.Errorf("read %s: %w", req.URL, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %d: %s", req.URL, resp.StatusCode, strings.TrimSpace(string(body)))
-	}
-	return nil
+	return resp.StatusCode, body, nil
+}
+
+func notOK(req *http.Request, status int, body []byte) error {
+	return fmt.Errorf("%s answered %d: %s", req.URL, status, strings.TrimSpace(string(body[:min(len(body), maxShown)])))
 }
 
 // scope says how to recognise what this stack has made.

@@ -31,8 +31,9 @@ const (
 	logLimit = 20 << 20
 	// tailSize is how much of a failing service's log is shown.
 	tailSize = 4 << 10
-	// diskBuilt and diskFresh are the bytes that must be free: for containers and logs, and for the Go build cache and
-	// images on top (measured: 3.5 GB of cache).
+	// diskBuilt is how many bytes a box should have free for containers and logs; one that is built starts with less, as it
+	// works with less. diskFresh is what must be free before the first build: for the Go build cache and images on top
+	// (measured: 3.5 GB of cache).
 	diskBuilt = 512 << 20
 	diskFresh = 6 << 30
 )
@@ -131,9 +132,11 @@ func (s *Stack) sameNetwork() error {
 
 func (s *Stack) preflight() error {
 	now := s.settings
-	o := preflight.Options{Home: now.Home, FreeBytes: diskBuilt, Network: preflight.Network{Subnet: now.Subnet, Bridge: now.Bridge}}
+	o := preflight.Options{Home: now.Home, Network: preflight.Network{Subnet: now.Subnet, Bridge: now.Bridge}}
 	if _, err := os.Stat(filepath.Join(now.BinDir, native.Agent)); err != nil {
 		o.FreeBytes = diskFresh
+	} else if problem := preflight.Disk(now.Home, diskBuilt); problem != nil {
+		s.console.Printf("==> warning: %v", problem)
 	}
 	for _, service := range allServices {
 		r, alive, err := s.running(service)
@@ -335,6 +338,18 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 	return started, err
 }
 
+// serves is ready, for `up`: a gateway that has nothing but too little disk space serves what it can, and another one would
+// do no more. `status` goes on calling it unhealthy.
+func (s *Stack) serves(ctx context.Context, service string) error {
+	err := s.ready(ctx, service)
+	var full *fullError
+	if errors.As(err, &full) {
+		s.console.Printf("==> warning: %v", full)
+		return nil
+	}
+	return err
+}
+
 // recovers waits for a running service that is not ready: what it lacks may be a service that has just been started
 // again, and a restart would cost the containers that it serves with.
 func (s *Stack) recovers(ctx context.Context, service string) error {
@@ -343,7 +358,7 @@ func (s *Stack) recovers(ctx context.Context, service string) error {
 	ticker := time.NewTicker(readyPoll)
 	defer ticker.Stop()
 	for {
-		reason := s.ready(waiting, service)
+		reason := s.serves(waiting, service)
 		if reason == nil {
 			return nil
 		}
@@ -362,7 +377,7 @@ func (s *Stack) await(ctx context.Context, service string, child *process.Child)
 	ticker := time.NewTicker(readyPoll)
 	defer ticker.Stop()
 	for {
-		reason := s.ready(waiting, service)
+		reason := s.serves(waiting, service)
 		if reason == nil {
 			return nil
 		}
