@@ -48,7 +48,7 @@ func lacksSpace(body []byte) error {
 	var answer struct {
 		Dependencies map[string]struct{ Status, Error string }
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
+	if json.Unmarshal(body, &answer) != nil {
 		return nil
 	}
 	var full fullError
