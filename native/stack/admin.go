@@ -44,7 +44,7 @@ func (s *Stack) gatewayReady(ctx context.Context) error {
 }
 
 // lacksSpace reads an answer of /readyz; nil means that something else than disk space is missing too.
-func lacksSpace(body []byte) error {
+func lacksSpace(body []byte) *fullError {
 	var answer struct {
 		Dependencies map[string]struct{ Status, Error string }
 	}
