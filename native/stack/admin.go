@@ -48,8 +48,8 @@ func lacksSpace(body []byte) *fullError {
 	var answer struct {
 		Dependencies map[string]struct{ Status, Error string }
 	}
-	if json.Unmarshal(body, &answer) != nil {
-		return nil
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil //nolint:nilerr // nothing is known of it
 	}
 	var full fullError
 	for _, name := range slices.Sorted(maps.Keys(answer.Dependencies)) {
