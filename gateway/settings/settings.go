@@ -164,7 +164,7 @@ type Settings struct {
 	StreamLimitMB int
 	// InvocationOutlivesClient says that a function runs to its end when its client leaves, or its route's timeout passes, as on
 	// AWS: its answer is dropped, and its container is busy until then, for at most the function's own timeout. With false the
-	// invocation ends there, and its container with it. Asynchronous events run to their end in any case.
+	// invocation ends there: its processes when the time is over, its container when the client leaves. Asynchronous events run to their end in any case.
 	// INVOCATION_OUTLIVES_CLIENT, true or false; default true.
 	InvocationOutlivesClient bool
 	// ShutdownGrace is how long a stop waits for the requests in flight, and for functions that outlive their clients.
