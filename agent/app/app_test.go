@@ -711,7 +711,7 @@ func TestAgent(t *testing.T) {
 			require.NoError(t, err)
 			return got.GetVersions()[0].GetDigest()
 		}
-		require.Equal(t, second.GetImageDigest(), version(true))
+		require.Equal(t, second.GetImageDigest(), version(false))
 		push("third")
 		require.Equal(t, second.GetImageDigest(), version(false))
 		require.Eventually(t, func() bool { v := version(true); return v != "" && v != second.GetImageDigest() }, patience, 50*time.Millisecond)

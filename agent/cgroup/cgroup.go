@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -364,6 +365,9 @@ func write(file, value string) error {
 		return err
 	}
 	_, err = f.WriteString(value)
+	if errors.Is(err, syscall.ENODEV) {
+		err = fs.ErrNotExist // the group went between opening and writing
+	}
 	return errors.Join(err, f.Close())
 }
 

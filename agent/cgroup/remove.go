@@ -16,7 +16,8 @@ import (
 // killRetry is the pause between two looks at processes that were killed: on v1 nothing tells when the last one has ended.
 const killRetry = 2 * time.Millisecond
 
-// Kill ends every process of a container and returns when none is left. The error is fs.ErrNotExist when its group is gone.
+// Kill ends every process of a container and returns when none is left. The error is fs.ErrNotExist when its group is gone, or
+// has no process that this one can see.
 //
 // A killed process takes itself down in its group's CPU time: hundreds of them under a small quota need longer than anybody
 // waits, and process 1, with whose end the kernel ends the others, does not get to run beside them. On v1 a frozen one does
@@ -24,8 +25,11 @@ const killRetry = 2 * time.Millisecond
 func (h *Hierarchy) Kill(ctx context.Context, id string) error {
 	dir := h.dir("pids", id)
 	left, err := pids(dir)
-	if err != nil || len(left) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(left) == 0 {
+		return fmt.Errorf("kill the processes of %s: cgroup %s has none: %w", id, dir, fs.ErrNotExist)
 	}
 	steps := []error{h.Thaw(id), h.LiftQuota(id), write(filepath.Join(dir, "pids.max"), "0")}
 	if h.unified {

@@ -199,7 +199,7 @@ func (r *Runtime) killTask(ctx context.Context, id string, grace time.Duration) 
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		// Somebody has taken its group away, so the kernel is asked by another way.
+		// Somebody has taken its group away, or its processes are of a pid namespace that this one does not see into.
 		if err := r.signal(ctx, id, syscall.SIGKILL); err != nil {
 			return err
 		}

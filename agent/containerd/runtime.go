@@ -262,17 +262,17 @@ func (r *Runtime) Close() error {
 	r.images.Close()
 	r.background.Wait()
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	states := r.states
+	r.states = map[string]*state{}
+	r.mu.Unlock()
 	var errs []error
-	for _, s := range r.states {
-		if s.socket != nil {
-			errs = append(errs, s.socket.Close())
-		}
+	for _, s := range states {
+		// Without the lock: this waits for the handler of the socket's last message, which asks for the container's state.
+		errs = append(errs, s.closeSocket())
 		s.mu.Lock()
 		errs = append(errs, s.disk.Close())
 		s.mu.Unlock()
 	}
-	clear(r.states)
 	return errors.Join(append(errs, r.client.Close())...)
 }
 

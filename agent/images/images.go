@@ -117,7 +117,7 @@ func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, e
 
 // Close cancels what is in flight and waits for it.
 func (s *Store) Close() {
-	s.end()
+	s.watch.stop(s.end)
 	s.running.Wait()
 	s.registries.CloseIdleConnections()
 }

@@ -117,6 +117,13 @@ func (w *registryWatch) look(names []string) {
 	}
 }
 
+// stop ends the watch by end: nothing is begun afterwards.
+func (w *registryWatch) stop(end func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	end()
+}
+
 // ask asks for all images of one registry, and says whether it answers.
 func (w *registryWatch) ask(h *watchedRegistry, names []string) (answers bool) {
 	for _, name := range names {

@@ -18,7 +18,7 @@ import (
 // reader of standard output that takes nothing; the gateway waits for an answer meanwhile, and gives the container up when
 // processes are left: what has a small part of a CPU, and many processes, must have the time to end.
 const (
-	killLimit  = 2 * time.Second
+	killLimit  = 4 * time.Second
 	drainLimit = 500 * time.Millisecond
 	// lastWords is what an exited process's requests to the Runtime API get to be read to their end.
 	lastWords = 200 * time.Millisecond

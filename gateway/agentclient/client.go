@@ -268,6 +268,9 @@ func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 			return pool.ErrWorking
 		}
 	}
+	if !c.connected(ctx) {
+		return gateway.Errorf(gateway.CodeUnavailable, "agent at %s: freezing container %s: %w", c.addr, w.ID, pool.ErrNotAsked)
+	}
 	if _, err := c.agent.PauseContainer(ctx, &agentv1.PauseContainerRequest{ContainerId: w.ID}); err != nil {
 		return c.toError(err, "freezing container "+w.ID)
 	}
@@ -450,6 +453,23 @@ func (c *Client) awaitConnection(ctx context.Context) error {
 			err := gateway.Errorf(gateway.CodeUnavailable, "agent at %s: no connection (%s): is the agent running?", c.addr, state)
 			err.Reason = reason.AgentAway
 			return err
+		}
+	}
+}
+
+// connected says whether there is a connection, and waits for one only while it is being made.
+func (c *Client) connected(ctx context.Context) bool {
+	for {
+		switch state := c.conn.GetState(); state {
+		case connectivity.Ready:
+			return true
+		case connectivity.Idle, connectivity.Connecting:
+			c.conn.Connect()
+			if !c.conn.WaitForStateChange(ctx, state) {
+				return false
+			}
+		default:
+			return false
 		}
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/gateway/app"
@@ -46,6 +47,7 @@ type fakeAgent struct {
 
 	mu      sync.Mutex
 	workers map[string]*httptest.Server
+	infos   map[string]*agentv1.ContainerInfo
 	images  []string
 }
 
@@ -62,6 +64,7 @@ func (a *fakeAgent) EnsureContainer(_ context.Context, r *agentv1.EnsureContaine
 		a.worker.ServeHTTP(w, req)
 	}))
 	a.workers[id] = s
+	a.infos[id] = &agentv1.ContainerInfo{ContainerId: id, FunctionName: r.GetFunctionName(), Status: agentv1.ContainerStatus_RUNNING, CreatedAt: timestamppb.Now()}
 	addr := s.Listener.Addr().(*net.TCPAddr)
 	return &agentv1.WorkerInfo{Id: id, Name: "lambda-f-" + id, IpAddress: addr.IP.String(), Port: uint32(addr.Port)}, nil
 }
@@ -83,7 +86,7 @@ func (a *fakeAgent) ListContainers(context.Context, *agentv1.ListContainersReque
 	defer a.mu.Unlock()
 	list := &agentv1.ListContainersResponse{}
 	for id := range a.workers {
-		list.Containers = append(list.Containers, &agentv1.ContainerInfo{ContainerId: id, FunctionName: "f", Status: agentv1.ContainerStatus_RUNNING})
+		list.Containers = append(list.Containers, a.infos[id])
 	}
 	return list, nil
 }
@@ -97,7 +100,7 @@ func (a *fakeAgent) alive() int {
 // mustAgent serves a fakeAgent and returns it with its address.
 func mustAgent(t *testing.T, worker http.Handler) (*fakeAgent, string) {
 	t.Helper()
-	a := &fakeAgent{worker: worker, workers: map[string]*httptest.Server{}}
+	a := &fakeAgent{worker: worker, workers: map[string]*httptest.Server{}, infos: map[string]*agentv1.ContainerInfo{}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := grpc.NewServer()

@@ -95,6 +95,9 @@ func (b *breaker) probe(done func(error)) (connected func(), ended func(error)) 
 	}
 	return connected, func(err error) {
 		if done == nil {
+			if b.cb.State() != gobreaker.StateClosed {
+				return // opened again by others, whose own probe closes it
+			}
 			var refused error
 			if done, refused = b.cb.Allow(); refused != nil {
 				return // opened again by others

@@ -28,8 +28,8 @@ const (
 	// initLimit is how long a function may take to initialize (AWS: 10 s), which is not counted in its timeout.
 	initLimit = 10 * time.Second
 	// guardMargin is how much later than lambda-init the gateway ends an invocation that ran past its timeout: lambda-init
-	// answers when the sandbox is reset, for which extensions have 2 s, processes 2 s to end, and their last lines half a second.
-	guardMargin = 5 * time.Second
+	// answers when the sandbox is reset, for which extensions have 2 s, processes 4 s to end, and their last lines half a second.
+	guardMargin = 7 * time.Second
 	// dialTimeout bounds a connection to a worker, which listens already.
 	dialTimeout = 3 * time.Second
 	// maxWorkers is how many workers an invocation tries when those it got cannot even be reached.

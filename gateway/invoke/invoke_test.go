@@ -211,7 +211,7 @@ func TestInvoke_NoAnswer_EndsInTimeAndCondemnsTheWorker(t *testing.T) {
 		code  gateway.Code
 		tied  bool
 	}{
-		"guard":               {after: 18 * time.Second}, // 3 s timeout, 10 s init, 5 s margin
+		"guard":               {after: 20 * time.Second}, // 3 s timeout, 10 s init, 7 s margin
 		"guard of a cold rie": {kind: gateway.RIE, after: 13 * time.Second},
 		"route timeout":       {route: time.Second, after: time.Second, code: gateway.CodeIntegrationTimeout, tied: true},
 		"client leaves":       {leave: time.Second, after: time.Second, code: gateway.CodeCanceled, tied: true},

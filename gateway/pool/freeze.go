@@ -13,14 +13,18 @@ import (
 // again; agentclient is the one of production.
 type Freezer interface {
 	// Freeze stops every process of a worker. It returns ErrWorking, and leaves the worker as it is, while its init is
-	// going on or extensions still work on the last invocation.
+	// going on or extensions still work on the last invocation; likewise ErrNotAsked, while the agent is away.
 	Freeze(ctx context.Context, w gateway.Worker) error
 	// Thaw lets them run again; a worker that is not frozen is no error.
 	Thaw(ctx context.Context, workerID string) error
 }
 
-// ErrWorking says that a worker that could be lent is still at work and must not be frozen.
-var ErrWorking = errors.New("the worker is still at work")
+var (
+	// ErrWorking says that a worker that could be lent is still at work and must not be frozen.
+	ErrWorking = errors.New("the worker is still at work")
+	// ErrNotAsked says that nobody was there who could have frozen the worker.
+	ErrNotAsked = errors.New("the agent cannot be asked")
+)
 
 const (
 	// freezeDelay is how long a worker is idle before it is frozen: a busy function's workers are never frozen between
@@ -74,7 +78,8 @@ func (p *functionPool) freezeNow(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// A call that failed may have done its work all the same: whoever gets the worker thaws it.
-	w.frozen = !errors.Is(err, ErrWorking)
+	untouched := errors.Is(err, ErrWorking) || errors.Is(err, ErrNotAsked)
+	w.frozen = !untouched
 	w.freezing = nil
 	close(done)
 	if err == nil {
@@ -88,8 +93,7 @@ func (p *functionPool) freezeNow(w *worker) {
 	w.freezeTries++
 	if !errors.Is(err, ErrWorking) {
 		pause = freezeBackoff
-		w.frozen = false
-		w.unsure = true
+		w.frozen, w.unsure = false, !untouched
 		p.manager.log.Warn("freezing a worker failed; trying again", "function", p.name, "container_id", w.info.ID, "error", err.Error())
 	}
 	p.armFreeze(w, pause)
@@ -132,6 +136,12 @@ func (p *functionPool) thaw(l *Lease) (bool, error) {
 	defer cancel()
 	if freezing != nil {
 		<-freezing // within freezeTimeout
+		p.mu.Lock()
+		runs := !w.frozen && !w.unsure
+		p.mu.Unlock()
+		if runs {
+			return true, nil
+		}
 	}
 	err := p.manager.opts.Freezer.Thaw(ctx, w.info.ID)
 	var known *gateway.Error

@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -132,6 +133,23 @@ func TestFreeze_AgentFails_WorkerIsThawedAllTheSame(t *testing.T) {
 	l := mustAcquireOne(t, m, fn)
 	_, thaws := b.isFrozen(l.Worker().ID)
 	assert.Equal(t, 1, thaws, "the call may have done its work before its answer was lost")
+	l.Release()
+}
+
+// A worker that nobody could freeze runs, and serves without being thawed: the agent is away, and could not thaw it.
+func TestFreeze_AgentIsAway_WorkerThatRunsServes(t *testing.T) {
+	b, fn := newBox(), freezing("f")
+	asked := make(chan struct{}, 10)
+	b.onFreeze = func(context.Context, string) error {
+		asked <- struct{}{}
+		return fmt.Errorf("agent at 127.0.0.1:1: %w", pool.ErrNotAsked)
+	}
+	m := mustOpen(t, b, pool.Options{Freezer: b}, fn)
+	mustAcquireOne(t, m, fn).Release()
+	<-asked
+	l := mustAcquireOne(t, m, fn)
+	_, thaws := b.isFrozen(l.Worker().ID)
+	assert.Zero(t, thaws)
 	l.Release()
 }
 

@@ -47,12 +47,17 @@ func (p *functionPool) apply(fn *gateway.Function) {
 			present = present || w.revision == p.revision && w.phase != PhaseStandby && p.serves(w)
 		}
 		switch {
-		case present, wasRemoved:
+		case present:
 			p.reach(p.revision)
 			p.renew = false
 		case len(p.idle)+p.returning() > 0:
 			p.renew = true
 		}
+	}
+	if wasRemoved {
+		// What was taken away comes back as what is new, whichever generation it had then.
+		p.reach(p.revision)
+		p.renew = false
 	}
 	p.fill()
 	p.armPrune()

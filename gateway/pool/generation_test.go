@@ -335,6 +335,30 @@ func TestChange_RemovedFunction_ServesNoMore(t *testing.T) {
 	})
 }
 
+// TestChange_RemovedAndAddedAgain_IsNew: also when it comes back with the generation that it was removed with, whose worker could
+// not be started then.
+func TestChange_RemovedAndAddedAgain_IsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MaxCapacity: 3, Queue: 10})
+		m := mustOpen(t, b, pool.Options{}, fn)
+		warm(t, m, fn, 1)
+		busy := mustAcquire(t, m, fn)
+		b.setStart(func(context.Context, *gateway.Function, bool) error { return errors.New("no such image") })
+		next := changed(fn, "g2")
+		apply(m, next)
+		time.Sleep(time.Second)
+		apply(m)
+		apply(m, next)
+		b.setStart(nil)
+		busy.Release()
+		assert.Equal(t, "g2", served(t, m, next))
+		time.Sleep(time.Second)
+		assert.Zero(t, state(m, "f").Outdated)
+		assert.Equal(t, "configuration changed", b.reason(busy.Worker().ID))
+	})
+}
+
 // TestChange_EachSecond_NoRequestFails, with starts that take less than the time between two changes, and more.
 func TestChange_EachSecond_NoRequestFails(t *testing.T) {
 	for _, maxCapacity := range []int{1, 2, 4, 20} {

@@ -35,7 +35,7 @@ func (h *handler) special(r *http.Request, query url.Values, host string) (serve
 	case r.Method == http.MethodGet && query.Has("attributes"):
 		attributes := r.Header[headerAttributes]
 		return nil, len(attributes) > 1 || len(attributes) == 1 && strings.Contains(attributes[0], " ") || h.wantsParts(r)
-	case h.lists(r, query):
+	case h.lists(r, key, query):
 		return nil, true
 	}
 	return nil, false

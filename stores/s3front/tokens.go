@@ -56,15 +56,17 @@ func (t tokens) open(token string) (string, bool) {
 	return key, hmac.Equal([]byte(t.seal(key)), []byte(token))
 }
 
-// lists says whether a request asks for a list that has continuation tokens.
-func (h *handler) lists(r *http.Request, query url.Values) bool {
-	return h.opts.Ignorant && r.Method == http.MethodGet && query.Get("list-type") == "2"
+// lists says whether a request asks for a list that has continuation tokens: key is the object that it names, and what reads
+// one may have any query.
+func (h *handler) lists(r *http.Request, key string, query url.Values) bool {
+	return h.opts.Ignorant && r.Method == http.MethodGet && key == "" && query.Get("list-type") == "2"
 }
 
 // readToken replaces the token of a request by the key that it stands for. Signature and rights have been looked at.
 func (h *handler) readToken(r *http.Request, c *checked) error {
 	query, _ := url.ParseQuery(r.URL.RawQuery) // it was parsed to check the signature
-	if c.listed = h.lists(r, query); !c.listed || !query.Has(continuationToken) {
+	_, key := split(r.URL, "")                 // the bucket is in the path by now
+	if c.listed = h.lists(r, key, query); !c.listed || !query.Has(continuationToken) {
 		return nil
 	}
 	c.token = query.Get(continuationToken)

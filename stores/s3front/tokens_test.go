@@ -63,6 +63,18 @@ func TestS3_ContinuationToken_StandsForAKeyOfTheStore(t *testing.T) {
 	}
 }
 
+// What reads an object may have any query: the object comes as it is, whatever is written in it.
+func TestS3_ContinuationToken_OfAnObject_IsItsText(t *testing.T) {
+	endpoint, backend, keys := mustOpenWith(t, s3front.Options{Logger: log, Ignorant: true})
+	backend.answer = list("<NextContinuationToken>key</NextContinuationToken>")
+	for _, who := range []sigv4.Credentials{keys.Of("f"), storeKey} {
+		status, text := mustDo(t, http.DefaultClient, http.MethodGet, linkV2(who, http.MethodGet, endpoint, "/bkt/key", "list-type=2&continuation-token=x", ""), "")
+		require.Equal(t, http.StatusOK, status, text)
+		assert.Equal(t, backend.answer, text)
+		assert.Contains(t, backend.last(t).uri, "continuation-token=x")
+	}
+}
+
 func TestS3_ContinuationToken_MadeUp_IsRefused(t *testing.T) {
 	endpoint, backend, keys := mustOpenWith(t, s3front.Options{Logger: log, Ignorant: true})
 	backend.answer = list("<NextContinuationToken>key</NextContinuationToken>")

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -121,6 +122,7 @@ func TestChange_FunctionUnderLoad_NoRequestFails(t *testing.T) {
 				return
 			}
 			most = max(most, len(list.GetContainers()))
+			time.Sleep(10 * time.Millisecond) // the machine has other things to do
 		}
 	}()
 	load := callChanging(t, clients)

@@ -304,7 +304,11 @@ func TestInvoke_WithResponseStream_NeedsNoMemory(t *testing.T) {
 	const size, room = 256 << 20, 32 << 20
 	read := func(bytes int) int {
 		t.Helper()
-		out, err := operator().InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
+		// A connection of its own: one that another stream's end had a hand on was once closed under this one, by the client.
+		client := sdk(box.HTTPURL, stack.AccessKey, stack.SecretKey, "", func(o *lambda.Options) {
+			o.HTTPClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		})
+		out, err := client.InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
 			FunctionName: aws.String("stream-big"), Payload: fmt.Appendf(nil, `{"queryStringParameters":{"prelude":"no","bytes":"%d"}}`, bytes),
 		})
 		require.NoError(t, err)

@@ -22,7 +22,7 @@ import (
 )
 
 const functionsYML = `functions:
-  echo:  {image: "esb/lambda-echo:latest", timeout: 10}
+  echo:  {image: "esb/lambda-echo:latest", timeout: 10, scaling: {max_capacity: 1}} # who answers tells whether the worker was kept
   chaos: {image: "esb/lambda-chaos:latest", timeout: CHAOS_TIMEOUT}
   other: {image: "esb/lambda-chaos:latest", timeout: 10}
   after: {image: "esb/lambda-chaos:latest", timeout: 10}
