@@ -40,8 +40,8 @@ func mustSmallDisk(t *testing.T, size int64) string {
 	return filepath.Join(mount, "box")
 }
 
-// fill writes a file until the disk of dir has nothing left.
-func fill(t *testing.T, dir string) (name string) {
+// fill writes a file until the disk of dir has no more than left bytes.
+func fill(t *testing.T, dir string, left int64) (name string) {
 	t.Helper()
 	name = filepath.Join(dir, "filler")
 	f, err := os.Create(name)
@@ -56,10 +56,12 @@ func fill(t *testing.T, dir string) (name string) {
 		}
 		offset += step
 	}
+	require.NoError(t, f.Truncate(max(offset-left, 0)))
 	return name
 }
 
-// A power cut on a disk that is full is followed by a start on that disk.
+// A power cut on a disk that is full is followed by a start on that disk. What is left is far below what events (64 MB), a new
+// container and a warning need, and enough for the few KB that NATS writes when it opens.
 func TestUp_FullDisk_StartsWithAWarning(t *testing.T) {
 	home := mustSmallDisk(t, 6<<30)
 	require.NoError(t, os.Mkdir(home, 0o700))
@@ -69,7 +71,7 @@ func TestUp_FullDisk_StartsWithAWarning(t *testing.T) {
 	require.NoError(t, box.Up(t.Context()))
 	invokeSome(t, box)
 	killAll(t, box)
-	filler := fill(t, home)
+	filler := fill(t, home, 24<<20)
 
 	out, err := box.Esb(t.Context(), "up")
 	require.NoError(t, err, out)
