@@ -122,7 +122,7 @@ func TestImage_RebuiltUnderItsTag_ReachesWarmFunctions(t *testing.T) {
 // what it was when a container started.
 func TestImage_PushedAnewToTheBoxsRegistry_ReachesWarmFunctions(t *testing.T) {
 	if box.Way != stack.Native {
-		t.Skip("the registry's password is in a volume of Docker's")
+		t.Skip("the file is in a volume of Docker's: the registry's password")
 	}
 	const order, second = `{"statusCode":200,"body":"two"}`, "two"
 	image := box.Registry + "/my/pushed:1"
