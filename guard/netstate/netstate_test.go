@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -49,21 +48,18 @@ func TestConflicts_OtherInterfacesWithTheAddresses_AreNamedOnce(t *testing.T) {
 	}
 }
 
-// inNetworkNamespace gives the test a network of its own: its thread ends with it.
-func inNetworkNamespace(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	runtime.LockOSThread()
-	require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
-}
-
 // OpenVPN's redirect-gateway writes the two halves.
 func TestConflicts_FullTunnelVPN_LeavesTheNetworkFree(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gets a network namespace of its own")
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		inNetworkNamespace(t)
+		runtime.LockOSThread() // the thread ends with the goroutine, and its network with it
+		if !assert.NoError(t, unix.Unshare(unix.CLONE_NEWNET)) {
+			return
+		}
 		tunnel := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "tun9"}}
 		if !assert.NoError(t, netlink.LinkAdd(tunnel)) || !assert.NoError(t, netlink.LinkSetUp(tunnel)) {
 			return
