@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/containerd/containerd/v2/pkg/sys"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 // pinNamespaces makes a user namespace, whose ids from 0 on are those of the machine from first on, and a network namespace
@@ -21,7 +22,7 @@ func pinNamespaces(netns, userns string, first uint32) error {
 	for try := 1; ; try++ {
 		err := pinOnce(netns, userns, first)
 		// The process that holds the namespaces until they are mounted dies with the thread that has started it (PR_SET_PDEATHSIG).
-		// That one goes back to Go's runtime at once, and another goroutine may end it (inThread, network plugins).
+		// That one goes back to Go's runtime at once, and another goroutine may end it (ownthread, network plugins).
 		gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
 		if !gone || try == pinTries {
 			return err
@@ -55,22 +56,12 @@ func pinOnce(netns, userns string, first uint32) error {
 	if err != nil {
 		err = fmt.Errorf("make a user and a network namespace (the kernel needs CONFIG_USER_NS, and user.max_user_namespaces above 0): %w", err)
 	} else {
-		err = inThread(func() error { return prepareNetns(netns) })
+		err = ownthread.Do(func() error { return prepareNetns(netns) })
 	}
 	if err != nil {
 		return errors.Join(err, unpin(netns), unpin(userns))
 	}
 	return nil
-}
-
-// inThread runs fn on a thread of its own, which ends with it: one that has changed its namespace serves nobody else.
-func inThread(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // Never unlocked.
-		done <- fn()
-	}()
-	return <-done
 }
 
 // prepareNetns moves the calling thread into a network namespace and sets that up.

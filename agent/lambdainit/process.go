@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 // killRetry is how often a kill is repeated while processes are left: one that forked during a round has a
@@ -136,17 +137,15 @@ func (p *processes) forkExec(path string, argv []string, attr *syscall.ProcAttr)
 	if p.user == nil {
 		return syscall.ForkExec(path, argv, attr)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // Never unlocked.
+	err = ownthread.Do(func() error {
 		for c := range uintptr(unix.CAP_LAST_CAP + 1) {
 			// Those that are not in the set cannot be dropped by a process that has not CAP_SETPCAP: they are dropped already.
 			_ = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		}
+		var err error
 		pid, err = syscall.ForkExec(path, argv, attr)
-	}()
-	<-done
+		return err
+	})
 	return pid, err
 }
 

@@ -8,11 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 const (
@@ -288,7 +289,7 @@ func moveInto(pid, mount int, target string) error {
 		return err
 	}
 	defer func() { _ = namespace.Close() }()
-	return onThreadOfItsOwn(func() error {
+	return ownthread.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare: %w", err)
 		}
@@ -298,21 +299,4 @@ func moveInto(pid, mount int, target string) error {
 		// A link at the target is followed as in there: the thread's root is the container's.
 		return os.NewSyscallError("move_mount", unix.MoveMount(mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS))
 	})
-}
-
-// onThreadOfItsOwn runs fn on a thread that ends afterwards, with all that fn has made of it. The process's first thread
-// cannot end: it would stay in another namespace, and keep that alive.
-func onThreadOfItsOwn(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- fn() // never unlocked: the thread ends with the goroutine
-			return
-		}
-		defer runtime.UnlockOSThread()
-		// While this goroutine has the first thread, no other one gets it.
-		done <- onThreadOfItsOwn(fn)
-	}()
-	return <-done
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 const patience = 30 * time.Second
@@ -229,7 +230,7 @@ func TestOnThreadOfItsOwn_IsNeverTheFirst(t *testing.T) {
 	var all sync.WaitGroup
 	for range 200 {
 		all.Go(func() {
-			assert.NoError(t, onThreadOfItsOwn(func() error {
+			assert.NoError(t, ownthread.Do(func() error {
 				assert.NotEqual(t, unix.Getpid(), unix.Gettid())
 				return nil
 			}))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 	"github.com/edge-serverless-box/esb/native"
 )
 
@@ -22,7 +22,7 @@ func checkKernel() []error {
 		checkOverlay("/proc/filesystems"), checkSeccomp("/proc/sys/kernel/seccomp/actions_avail"),
 		checkUserNamespaces("/proc/sys/user/max_user_namespaces"),
 	}
-	return append(errs, checkNamespace())
+	return append(errs, ownthread.Do(tryNamespace))
 }
 
 func checkOverlay(filesystems string) error {
@@ -73,18 +73,7 @@ func checkUserNamespaces(limit string) error {
 	return nil
 }
 
-// checkNamespace makes what a function container's network is made of, in a network namespace that ends with the
-// thread that made it.
-func checkNamespace() error {
-	result := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread, and with it the namespace, ends with this goroutine.
-		runtime.LockOSThread()
-		result <- tryNamespace()
-	}()
-	return <-result
-}
-
+// tryNamespace makes what a function container's network is made of, in namespaces of the calling thread.
 func tryNamespace() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
 		return &native.Problem{

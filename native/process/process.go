@@ -10,11 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 // poll is how often the end of a process that is not our child is looked for.
@@ -81,17 +82,13 @@ func start(cmd *exec.Cmd, confined bool) error {
 	if !confined {
 		return cmd.Start()
 	}
-	started := make(chan error, 1)
-	go func() {
-		// The bit is the thread's, and its children's. The thread ends with this goroutine because it is never unlocked.
-		runtime.LockOSThread()
+	// The bit is the thread's, and its children's.
+	return ownthread.Do(func() error {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			started <- fmt.Errorf("give up new privileges: %w", err)
-			return
+			return fmt.Errorf("give up new privileges: %w", err)
 		}
-		started <- cmd.Start()
-	}()
-	return <-started
+		return cmd.Start()
+	})
 }
 
 // Start starts a process in a session of its own and writes its pid file. When the pid file cannot be written, the
