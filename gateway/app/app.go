@@ -155,6 +155,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		HeartbeatInterval:   s.HeartbeatInterval,
 		OrphanGrace:         s.OrphanGracePeriod,
 		MaxConcurrentStarts: s.MaxConcurrentStarts,
+		MaxWaiting:          maxWaiting(s, memory),
 		Freezer:             a.agent,
 		Watcher:             a.agent,
 		Inits:               a.agent,
@@ -193,6 +194,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Auth:         a.auth,
 		Events:       events,
 		Invoker:      a.invoker,
+		Admission:    a.pool,
 		Lambda:       a.lambda,
 		Containers:   a.agent.Containers,
 		Registry:     registry,
@@ -237,6 +239,14 @@ func bufferBytes(s settings.Settings, memory memlimit.Limit) int64 {
 		return int64(s.BufferMB) << 20
 	}
 	return memory.Budget(0.4, 1<<30)
+}
+
+// maxWaiting is how many requests may wait for workers.
+func maxWaiting(s settings.Settings, memory memlimit.Limit) int {
+	if s.MaxWaiting > 0 {
+		return s.MaxWaiting
+	}
+	return max(1, int(min(pool.DefaultMaxWaiting, memory.Bytes>>18)))
 }
 
 // connections are the bounds of clients' connections.

@@ -17,10 +17,17 @@ type Authorizers interface {
 	Authorize(ctx context.Context, r *event.Request) (*gateway.Caller, error)
 }
 
+// Admission says at once whether a request can be served or may wait; pool.Manager is the one of production.
+type Admission interface {
+	// Admit refuses a request of fn that could not even wait for a worker, with CodeThrottled.
+	Admit(fn *gateway.Function) error
+}
+
 // apiMethods are those of API Gateway.
 var apiMethods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, http.MethodOptions}
 
-// admit lets a matched request in, or says why not: first by rate, so that authorizers are held back too, then by who calls.
+// admit lets a matched request in, or says why not: first by rate, so that authorizers are held back too, then by how many wait
+// already, which costs next to nothing, then by who calls.
 func (f *front) admit(x *exchange, parameters map[string]string) (*gateway.Caller, error) {
 	if t := x.route.Throttle; t != nil {
 		if err := x.routing.Limits.Allow(t, x.start); err != nil {
@@ -29,6 +36,11 @@ func (f *front) admit(x *exchange, parameters map[string]string) (*gateway.Calle
 	}
 	if t := x.routing.Throttle; t != nil {
 		if err := x.routing.Limits.Allow(t, x.start); err != nil {
+			return nil, err
+		}
+	}
+	if f.admission != nil {
+		if err := f.admission.Admit(x.route.Function); err != nil {
 			return nil, err
 		}
 	}

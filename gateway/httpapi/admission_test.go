@@ -1,9 +1,12 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -266,4 +269,43 @@ func TestServer_Use_AmidARequest_LeavesItItsConfiguration(t *testing.T) {
 	assert.Contains(t, seen, `"apiKeyId":"old"`)
 	assert.Contains(t, seen, `"stage":"stage-590"`)
 	assert.Equal(t, 591, b.do("GET", "/b", nil, nil).status)
+}
+
+type admitFunc func(fn *gateway.Function) error
+
+func (f admitFunc) Admit(fn *gateway.Function) error { return f(fn) }
+
+func TestServer_WhatCannotBeServed_IsRefusedBeforeAnyWork(t *testing.T) {
+	full := true
+	b := mustOpen(t, returning(`{"statusCode":200}`), func(o *httpapi.Options) {
+		o.Admission = admitFunc(func(fn *gateway.Function) error {
+			if full {
+				return gateway.Errorf(gateway.CodeThrottled, "function %s: no place", fn.Name)
+			}
+			return nil
+		})
+	})
+	b.authorizers = authorizeFunc(func(context.Context, *event.Request) (*gateway.Caller, error) {
+		assert.False(t, full, "an authorizer is asked in vain")
+		return &gateway.Caller{}, nil
+	})
+	b.guard(gateway.Access{}, gateway.Route{Path: "/open", Auth: gateway.AuthNone}, gateway.Route{Path: "/asked", Auth: gateway.AuthFunction})
+	c, err := net.Dial("tcp", b.Addrs("http")[0].String())
+	require.NoError(t, err)
+	defer c.Close()
+	// The answer comes although the body never does.
+	_, err = io.WriteString(c, "POST /open HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+	require.NoError(t, err)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+	got, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	body, err := io.ReadAll(got.Body)
+	require.NoError(t, err)
+	assert.Equal(t, 429, got.StatusCode)
+	assert.Equal(t, `{"message":"Too Many Requests"}`, string(body))
+	assert.Equal(t, 429, b.do("GET", "/asked", nil, nil).status)
+	assert.Equal(t, 404, b.do("GET", "/nowhere", nil, nil).status)
+	full = false
+	assert.Equal(t, 200, b.do("GET", "/open", nil, nil).status)
+	assert.Equal(t, 200, b.do("GET", "/asked", nil, nil).status)
 }

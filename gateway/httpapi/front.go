@@ -52,10 +52,12 @@ type front struct {
 	routing atomic.Pointer[Routing]
 	events  *event.Builder
 	invoker Invoker
-	system  *echo.Echo
-	lambda  *lambdaapi.API
-	login   string
-	account string
+	// admission may be nil.
+	admission Admission
+	system    *echo.Echo
+	lambda    *lambdaapi.API
+	login     string
+	account   string
 	// plain is what holds before there are routes, and for the gateway's own endpoints at all times.
 	plain   *Routing
 	metrics *metrics
@@ -96,15 +98,16 @@ type buffers struct {
 
 func newFront(o Options) *front {
 	f := &front{
-		events:  o.Events,
-		invoker: o.Invoker,
-		system:  newSystem(o),
-		lambda:  o.Lambda,
-		login:   o.LoginPath,
-		log:     o.Logger,
-		access:  o.AccessLogger,
-		buffers: sync.Pool{New: func() any { return new(buffers) }},
-		memory:  o.Memory,
+		events:    o.Events,
+		invoker:   o.Invoker,
+		admission: o.Admission,
+		system:    newSystem(o),
+		lambda:    o.Lambda,
+		login:     o.LoginPath,
+		log:       o.Logger,
+		access:    o.AccessLogger,
+		buffers:   sync.Pool{New: func() any { return new(buffers) }},
+		memory:    o.Memory,
 
 		streamIdle: cmp.Or(o.StreamIdle, streamIdle),
 	}

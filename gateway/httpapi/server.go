@@ -58,6 +58,8 @@ type Options struct {
 	Auth    *auth.Authenticator
 	Events  *event.Builder
 	Invoker Invoker
+	// Admission refuses requests for which no worker can even be waited for, before anything is done for them; nil refuses none.
+	Admission Admission
 	// StreamIdle ends a stream in which nothing moves. Default: 5 minutes (AWS).
 	StreamIdle time.Duration
 	// Lambda answers the paths of Lambda's API; nil for none.

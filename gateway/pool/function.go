@@ -161,21 +161,15 @@ func (p *functionPool) take(ctx context.Context, requestID string, waited time.D
 		p.wait.Observe(0)
 		return l, nil
 	}
+	if err := p.queueFull(); err != nil {
+		p.mu.Unlock()
+		return nil, err
+	}
 	sc := p.fn.Scaling
-	if sc.MaxCapacity <= 0 {
-		p.mu.Unlock()
-		return nil, gateway.Errorf(gateway.CodeThrottled, "function %s has max_capacity 0: every request is refused", p.name)
-	}
-	// A request that a start or a free slot answers for is not in the queue that the setting bounds.
-	slots := p.usableStarts() + max(0, sc.MaxCapacity-p.live())
-	if p.waiters.Len()-slots >= sc.Queue {
-		p.mu.Unlock()
-		return nil, gateway.Errorf(gateway.CodeThrottled, "function %s: all %d workers are busy and %d requests wait already", p.name, sc.MaxCapacity, sc.Queue)
-	}
 	q := &waiter{requestID: requestID, answered: make(chan struct{})}
-	q.element = p.waiters.PushBack(q)
-	p.fill()
-	p.mu.Unlock()
+	if err := p.queue(q); err != nil {
+		return nil, err
+	}
 
 	began := time.Now()
 	defer func() { p.wait.Observe(time.Since(began).Seconds()) }()
@@ -202,8 +196,7 @@ func (p *functionPool) leave(q *waiter, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if q.element != nil {
-		p.waiters.Remove(q.element)
-		q.element = nil
+		p.unqueue(q)
 		return err
 	}
 	if q.lease == nil {
@@ -291,8 +284,7 @@ func (p *functionPool) give(w *worker) {
 }
 
 func (p *functionPool) answer(q *waiter, l *Lease, err error) {
-	p.waiters.Remove(q.element)
-	q.element = nil
+	p.unqueue(q)
 	q.lease, q.err = l, err
 	close(q.answered)
 }

@@ -20,6 +20,10 @@ var (
 		Name: "esb_containers_destroyed_total",
 		Help: "Containers whose destruction began.",
 	}, []string{"function"})
+	pushedOut = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_waiting_pushed_out_total",
+		Help: "Requests that waited for a worker and were refused for those of functions with fewer that wait.",
+	}, []string{"function"})
 	freezes = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "esb_worker_freezes_total",
 		Help: "Idle workers that were frozen.",

@@ -85,6 +85,8 @@ type Options struct {
 	// MaxConcurrentStarts bounds the starts that run at the same time, over all functions; starts that no
 	// request waits for use at most half of it. Default: twice the cores.
 	MaxConcurrentStarts int
+	// MaxWaiting bounds the requests that wait for a worker, over all functions (GATEWAY_MAX_WAITING).
+	MaxWaiting int
 	// Watcher tells of workers that end by themselves. Without one the janitor finds them at its next heartbeat.
 	Watcher Watcher
 	// Inits says whether the first worker of a changed function can serve. Without one it counts as able to as soon as it listens.
@@ -130,6 +132,8 @@ type Manager struct {
 	background chan struct{}
 	stops      chan struct{}
 
+	room *room
+
 	// closing is closed when every pool has stopped lending; drained when, after that, no lease is out.
 	closing   chan struct{}
 	drained   chan struct{}
@@ -157,6 +161,9 @@ func Open(p Provisioner, opts Options) *Manager {
 	if opts.MaxConcurrentStarts <= 0 {
 		opts.MaxConcurrentStarts = 2 * runtime.NumCPU()
 	}
+	if opts.MaxWaiting <= 0 {
+		opts.MaxWaiting = DefaultMaxWaiting
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
@@ -168,6 +175,7 @@ func Open(p Provisioner, opts Options) *Manager {
 		background:  make(chan struct{}, max(1, opts.MaxConcurrentStarts/2)),
 		stops:       make(chan struct{}, opts.MaxConcurrentStarts),
 		look:        make(chan struct{}, 1),
+		room:        newRoom(opts.MaxWaiting),
 		closing:     make(chan struct{}),
 		drained:     make(chan struct{}),
 	}
@@ -220,7 +228,8 @@ func (m *Manager) purge() {
 // Acquire lends a worker of fn to the request, for one invocation. It is one of the configuration that was applied last, even
 // when fn is an older one, or, until the first of those is ready, of the one before. The errors:
 //
-//   - CodeThrottled: the queue is full, or max_capacity is 0.
+//   - CodeThrottled: the queue is full, or max_capacity is 0; or as many requests wait as may over all functions, and those of
+//     this one have their share.
 //   - CodeUnavailable: acquire_timeout has passed; or, with a StartError in the chain, no worker could be started
 //     and none is left that could serve the request; or the function was removed; or the gateway is stopping.
 //   - CodeIntegrationTimeout, CodeCanceled: ctx has ended, by its deadline or otherwise.

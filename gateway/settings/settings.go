@@ -58,6 +58,11 @@ type Settings struct {
 	// means 40 % of the memory that the gateway may use (GOMEMLIMIT, else 80 % of its control group's limit or half of the
 	// machine's memory), at most 1024.
 	BufferMB int
+	// MaxWaiting bounds the requests that wait for a worker, of all functions together. Where it is reached, functions have equal
+	// shares: one that has fewer waiting gets the place of one that has more, whose request that came last is told 429, as is each
+	// further one. The queue of each function (scaling.queue) holds besides. GATEWAY_MAX_WAITING; default 0, which means 1000, or one for
+	// each 256 KB of the memory that the gateway may use if that is less.
+	MaxWaiting int
 
 	// AgentAddr is the agent's gRPC address, "host:port". AGENT_GRPC_ADDR; default "127.0.0.1:50051".
 	AgentAddr string
@@ -293,6 +298,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		MaxConnectionsPerAddress: l.integer("GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", 0, 0, 1<<20),
 		MaxFunctionConnections:   l.integer("GATEWAY_MAX_FUNCTION_CONNECTIONS", 0, 0, 1<<20),
 		BufferMB:                 l.integer("GATEWAY_BUFFER_MB", 0, 0, 1<<20),
+		MaxWaiting:               l.integer("GATEWAY_MAX_WAITING", 0, 0, 1<<20),
 
 		AgentTLS: AgentTLS{
 			CertFile: l.text("AGENT_TLS_CERT", ""),
