@@ -38,6 +38,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/images"
 	"github.com/edge-serverless-box/esb/agent/notify"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
+	"github.com/edge-serverless-box/esb/guard/turns"
 )
 
 const (
@@ -69,6 +70,8 @@ type launch struct {
 	groups []cgroup.Folder
 	rootfs []mount.Mount
 	pid    uint32
+	// turn is its place among the starts.
+	turn *turns.Turn
 	// disk waits for what becomes /tmp; nil where that is memory.
 	disk func() (*tmpdisk.Disk, error)
 	// code is nil for a function whose image has its code.
@@ -136,10 +139,15 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		return agent.Container{}, imageStage.because(err)
 	}
 	fetched := time.Since(begin)
-	if err := r.starts.Acquire(ctx, 1); err != nil {
-		return agent.Container{}, startStage.because(errcode.Of(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", err)))
+	turn := r.starts.Join(spec.FunctionName, !spec.Standby)
+	defer turn.Done()
+	select {
+	case <-turn.Granted():
+	case <-ctx.Done():
+		return agent.Container{}, startStage.because(errcode.Of(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", ctx.Err())))
 	}
 	l := r.newLaunch(spec, img, leased)
+	l.turn = turn
 	log := r.log.With("request_id", spec.RequestID, "function", spec.FunctionName, "container_id", l.record.ID)
 	if err := l.run(ctx); err != nil {
 		if undo := r.remove(ctx, l.record, 0); undo != nil {
@@ -217,7 +225,7 @@ func (l *launch) run(ctx context.Context) error {
 	err := l.steps(ctx, func() {
 		watching.Go(func() { l.exit <- l.r.waitExit(watch, l.record.ID) })
 	})
-	l.r.starts.Release(1)
+	l.turn.Done()
 	if err != nil {
 		return err
 	}

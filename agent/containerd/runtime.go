@@ -20,7 +20,6 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/errdefs"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/edge-serverless-box/esb/agent"
@@ -31,6 +30,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/notify"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
+	"github.com/edge-serverless-box/esb/guard/turns"
 )
 
 const (
@@ -129,7 +129,7 @@ type Runtime struct {
 	logs    *logfiles.Dir
 	images  *images.Store
 	// starts bounds containers being made at once.
-	starts *semaphore.Weighted
+	starts *turns.Turns
 	// users holds whom images name, by root filesystem and name.
 	users sync.Map // string -> user
 	// removals lets two that remove the same container share the work.
@@ -210,7 +210,7 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	return &Runtime{
 		cfg: cfg, log: cfg.Logger, client: client, network: network, groups: groups, logs: logs, images: store,
-		starts: semaphore.NewWeighted(int64(max(cfg.MaxStarts, 1))), life: life, end: end, states: map[string]*state{}, told: map[string]told{},
+		starts: turns.New(cfg.MaxStarts, 0), life: life, end: end, states: map[string]*state{}, told: map[string]told{},
 	}, nil
 }
 

@@ -1,8 +1,11 @@
 package pool
 
 import (
+	"context"
 	"slices"
 	"time"
+
+	"github.com/edge-serverless-box/esb/gateway"
 )
 
 // destroy ends w, which its caller has taken out of idle or standby, in a goroutine of its own. Its slot stays taken
@@ -14,17 +17,70 @@ func (p *functionPool) destroy(w *worker, grace time.Duration, reason string) {
 	attachment := w.attachment
 	w.attachment = nil
 	destroyed.WithLabelValues(p.name).Inc()
+	// Who has to go at once has a request, or its next one, that waits for the slot.
+	urgent := grace == 0 || p.waiters.Len() > 0
 	p.manager.tasks.Go(func() {
 		if attachment != nil {
 			_ = attachment.Close() // the container ends anyway
 		}
-		p.manager.stop(w.info, grace, reason)
+		p.manager.stop(w.info, grace, reason, urgent, func() { p.undying(w) })
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.stopping--
 		delete(p.workers, w.info.ID)
 		p.fill()
 	})
+}
+
+// undying marks w, which cannot be destroyed.
+func (p *functionPool) undying(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.undying = true
+}
+
+// stop destroys a container, and tries again, when that fails, until it is gone: as long as it may live, no other one has its
+// slot. stuck is called when that takes longer than stopLimit. While the gateway closes there is one attempt.
+func (m *Manager) stop(w gateway.Worker, grace time.Duration, reason string, urgent bool, stuck func()) {
+	began := time.Now()
+	for pause := firstBackoff; ; pause = min(2*pause, stopPause) {
+		err := m.stopOnce(w.Function, w.ID, grace, reason, urgent)
+		if err == nil {
+			m.log.Info("container destroyed", "function", w.Function, "container_id", w.ID, "name", w.Name, "reason", reason)
+			return
+		}
+		m.log.Warn("destroying a container failed", "function", w.Function, "container_id", w.ID, "reason", reason, "error", err.Error())
+		if stuck != nil && time.Since(began) >= stopLimit {
+			m.log.Error("container cannot be destroyed: its slot of max_capacity stays taken, and it is tried again", "function", w.Function,
+				"container_id", w.ID, "name", w.Name, "reason", reason)
+			stuck()
+			stuck = nil
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+			continue
+		case <-m.closing:
+			timer.Stop()
+		}
+		m.log.Error("container left to the janitor", "function", w.Function, "container_id", w.ID, "name", w.Name, "reason", reason)
+		m.stranded.Add(1)
+		return
+	}
+}
+
+// stopOnce is one attempt, in its turn.
+func (m *Manager) stopOnce(function, id string, grace time.Duration, reason string, urgent bool) error {
+	turn := m.stops.Join(function, urgent)
+	defer turn.Done()
+	select {
+	case <-turn.Granted():
+	case <-m.stopCtx.Done():
+		return m.stopCtx.Err()
+	}
+	ctx, cancel := context.WithTimeout(m.stopCtx, grace+stopTimeout)
+	defer cancel()
+	return m.provisioner.Stop(ctx, id, grace, reason)
 }
 
 // remove drains the pool of a function that is configured no more; it is true when nothing is left.

@@ -3,6 +3,7 @@ package pool
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -30,6 +31,8 @@ type worker struct {
 	// doomed, when not empty, is why it is destroyed instead of being given back.
 	doomed     string
 	attachment io.Closer
+	// undying is true when its destruction has failed for stopLimit.
+	undying bool
 
 	// freeze calls freezeNow; nil when that is not to come.
 	freeze *time.Timer
@@ -320,11 +323,18 @@ func (p *functionPool) state() State {
 	if s.Outdated > 0 && s.Error != "" {
 		s.Error = "the configuration before the present one still serves: " + s.Error
 	}
+	undying := 0
 	for _, w := range p.workers {
+		if w.undying {
+			undying++
+		}
 		if w.frozen && w.phase == PhaseIdle {
 			s.Frozen++
 		}
 		s.Workers = append(s.Workers, WorkerState{ID: w.info.ID, Name: w.info.Name, Addr: w.info.Addr, State: w.phase, Frozen: w.frozen, Since: w.since})
+	}
+	if undying > 0 && s.Error == "" {
+		s.Error = fmt.Sprintf("%d containers cannot be destroyed: their slots of max_capacity stay taken", undying)
 	}
 	slices.SortFunc(s.Workers, func(a, b WorkerState) int { return a.Since.Compare(b.Since) })
 	return s

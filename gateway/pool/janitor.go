@@ -1,12 +1,9 @@
 package pool
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/edge-serverless-box/esb/gateway"
 )
 
 // janitor compares the pools with the agent's list at the beginning and then every HeartbeatInterval.
@@ -68,7 +65,7 @@ func (m *Manager) reconcile() {
 			continue
 		}
 		sweep.Go(func() {
-			if err := m.stopOnce(o.ID, idleGrace, "orphan"); err != nil {
+			if err := m.stopOnce(o.Function, o.ID, idleGrace, "orphan", false); err != nil {
 				m.log.Warn("destroying an orphan failed; trying again at the next heartbeat",
 					"function", o.Function, "container_id", o.ID, "name", o.Name, "error", err.Error())
 				return
@@ -111,48 +108,6 @@ func (p *functionPool) doom(w *worker, reason string) {
 	p.manager.log.Warn("worker lost", "function", p.name, "container_id", w.info.ID, "reason", reason)
 	p.destroy(w, 0, reason)
 	p.fill()
-}
-
-// stop destroys a container, and tries again, when that fails, for as long as stopLimit. While the gateway closes
-// there is one attempt.
-func (m *Manager) stop(w gateway.Worker, grace time.Duration, reason string) {
-	began := time.Now()
-	for pause := firstBackoff; ; pause = min(2*pause, lastBackoff) {
-		err := m.stopOnce(w.ID, grace, reason)
-		if err == nil {
-			m.log.Info("container destroyed", "function", w.Function, "container_id", w.ID, "name", w.Name, "reason", reason)
-			return
-		}
-		m.log.Warn("destroying a container failed", "function", w.Function, "container_id", w.ID, "reason", reason, "error", err.Error())
-		if time.Since(began)+pause < stopLimit {
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-				continue
-			case <-m.closing:
-				timer.Stop()
-			}
-		}
-		m.log.Error("container left to the janitor", "function", w.Function, "container_id", w.ID, "name", w.Name, "reason", reason)
-		select {
-		case <-m.closing:
-			m.stranded.Add(1)
-		default:
-		}
-		return
-	}
-}
-
-func (m *Manager) stopOnce(id string, grace time.Duration, reason string) error {
-	select {
-	case m.stops <- struct{}{}:
-		defer func() { <-m.stops }()
-	case <-m.stopCtx.Done():
-		return m.stopCtx.Err()
-	}
-	ctx, cancel := context.WithTimeout(m.stopCtx, grace+stopTimeout)
-	defer cancel()
-	return m.provisioner.Stop(ctx, id, grace, reason)
 }
 
 // tick does what is due: idle workers whose time has passed are destroyed, failed starts are tried again.

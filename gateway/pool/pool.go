@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/guard/turns"
 )
 
 // Provisioner makes and ends containers; agentclient is the one of production.
@@ -62,11 +63,15 @@ const (
 	idleGrace = 3 * time.Second
 	// stopTimeout bounds one attempt to destroy a container, grace not counted.
 	stopTimeout = 30 * time.Second
-	// stopLimit is how long the destruction of one container is tried again before its slot is given up and the
-	// container left to the janitor, which finds it as an orphan.
+	// stopLimit is how long the destruction of one container is tried before that is an error to look at. It is tried on, every
+	// stopPause, and the container keeps its slot: it may still work.
 	stopLimit = 2 * time.Minute
+	stopPause = 5 * time.Second
 	// closeLimit bounds the destruction of all containers when the gateway stops.
 	closeLimit = 30 * time.Second
+	// turnPatience is how long a start, or an end, keeps others from theirs. What takes longer waits for a registry or for the end of a
+	// grace, and goes on beside the others.
+	turnPatience = time.Second
 	// standbyDelay is how long a start for standby keeps out of the way of the cold start that made it necessary,
 	// whose function process needs the same CPU.
 	standbyDelay = 500 * time.Millisecond
@@ -82,8 +87,9 @@ type Options struct {
 	// OrphanGrace is the age at which a container that no pool knows is destroyed
 	// (ORPHAN_GRACE_PERIOD_SECONDS).
 	OrphanGrace time.Duration
-	// MaxConcurrentStarts bounds the starts that run at the same time, over all functions; starts that no
-	// request waits for use at most half of it. Default: twice the cores.
+	// MaxConcurrentStarts bounds the starts that run at the same time, over all functions, and the ends; starts that no
+	// request waits for use at most half of it. A function never has all of it, and one that takes longer than a second does not
+	// count any more (package turns). Default: twice the cores.
 	MaxConcurrentStarts int
 	// MaxWaiting bounds the requests that wait for a worker, over all functions (GATEWAY_MAX_WAITING).
 	MaxWaiting int
@@ -127,10 +133,10 @@ type Manager struct {
 	// look is of one: the janitor is to look now.
 	look chan struct{}
 
-	// starts, background and stops are semaphores. A start that no request waits for takes background first.
-	starts     chan struct{}
-	background chan struct{}
-	stops      chan struct{}
+	// A start that no request waits for takes a turn of background first.
+	starts     *turns.Turns
+	background *turns.Turns
+	stops      *turns.Turns
 
 	room *room
 
@@ -171,9 +177,9 @@ func Open(p Provisioner, opts Options) *Manager {
 		provisioner: p,
 		opts:        opts,
 		log:         opts.Logger,
-		starts:      make(chan struct{}, opts.MaxConcurrentStarts),
-		background:  make(chan struct{}, max(1, opts.MaxConcurrentStarts/2)),
-		stops:       make(chan struct{}, opts.MaxConcurrentStarts),
+		starts:      turns.New(opts.MaxConcurrentStarts, turnPatience),
+		background:  turns.New(opts.MaxConcurrentStarts/2, turnPatience),
+		stops:       turns.New(opts.MaxConcurrentStarts, turnPatience),
 		look:        make(chan struct{}, 1),
 		room:        newRoom(opts.MaxWaiting),
 		closing:     make(chan struct{}),

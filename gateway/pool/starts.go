@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/guard/turns"
 )
 
 // start is a container on its way: it holds a slot from the decision until the agent has answered.
@@ -87,6 +88,9 @@ func (p *functionPool) fill() {
 		p.launch(&start{requestID: p.waiters.Back().Value.(*waiter).requestID})
 		p.standbyAt = now.Add(standbyDelay)
 		usable++
+	}
+	if usable < waiting && p.stopping > 0 {
+		p.manager.stops.Hurry(p.name) // a slot is waited for
 	}
 	if backedOff {
 		p.arm(p.retryAt)
@@ -230,23 +234,26 @@ func (p *functionPool) run(s *start) {
 // begin waits for the turn of s and fixes what it starts; nil when it is not wanted any more. giveBack ends the turn.
 func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
 	m := p.manager
-	var held []chan struct{}
+	var held []*turns.Turn
 	giveBack = func() {
-		for _, semaphore := range held {
-			<-semaphore
+		for _, t := range held {
+			t.Done()
 		}
 	}
 	if s.background {
+		t := m.background.Join(p.name, false)
+		held = append(held, t)
 		select {
-		case m.background <- struct{}{}:
-			held = append(held, m.background)
+		case <-t.Granted():
 		case <-s.promoted:
+			t.Done()
 		case <-m.ctx.Done():
 		}
 	}
+	t := m.starts.Join(p.name, !s.background)
+	held = append(held, t)
 	select {
-	case m.starts <- struct{}{}:
-		held = append(held, m.starts)
+	case <-t.Granted():
 	case <-m.ctx.Done():
 	}
 	p.mu.Lock()
