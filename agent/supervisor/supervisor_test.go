@@ -210,23 +210,3 @@ func TestRemove_RunningContainersNeedIt_KeepsTheirState(t *testing.T) {
 	assert.NoDirExists(t, filepath.Join(p.state, "empty"))
 	assert.DirExists(t, p.shims)
 }
-
-func TestLogFile_Full_KeepsOneFormerFileAndTheTail(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	l, err := openLog(path, 10, 6)
-	require.NoError(t, err)
-	for _, line := range []string{"one-67\n", "two-67\n", "three-9\n"} {
-		n, err := l.Write([]byte(line))
-		require.NoError(t, err)
-		assert.Len(t, line, n)
-	}
-	assert.Equal(t, "ree-9\n", l.tail())
-	require.NoError(t, l.Close())
-
-	now, err := os.ReadFile(path)
-	require.NoError(t, err)
-	former, err := os.ReadFile(path + ".1")
-	require.NoError(t, err)
-	assert.Equal(t, "three-9\n", string(now))
-	assert.Equal(t, "two-67\n", string(former))
-}

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/edge-serverless-box/esb/native/process"
+	"github.com/edge-serverless-box/esb/guard/logfile"
 )
 
 const (
@@ -156,7 +156,7 @@ func (v *viewer) begin(file string) ([]entry, error) {
 	var rest string
 	// Lines are of any length: back until there are enough of them.
 	for size := int64(v.options.Lines+1) * lineSize; ; size *= 4 {
-		lines := strings.SplitAfter(process.Tail(file, 0, size), "\n")
+		lines := strings.SplitAfter(logfile.Tail(file, 0, size), "\n")
 		rest, found = lines[len(lines)-1], found[:0]
 		if rest != "" && !v.options.Follow {
 			lines = append(lines[:len(lines)-1], rest, "")

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edge-serverless-box/esb/guard/logfile"
 	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
@@ -160,7 +161,7 @@ func (c *Child) Exited() error {
 }
 
 // LogTail returns at most n bytes from the end of what the process has written since its start.
-func (c *Child) LogTail(n int64) string { return Tail(c.log, c.logStart, n) }
+func (c *Child) LogTail(n int64) string { return logfile.Tail(c.log, c.logStart, n) }
 
 // Identify makes the record of a running process, without fingerprint and wall-clock time.
 func Identify(pid int) (Record, error) {

@@ -178,25 +178,6 @@ func TestParseStat_CommandWithBracketsAndBlanks(t *testing.T) {
 	}
 }
 
-func TestTail_BeginsAtALine(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "log")
-	require.NoError(t, os.WriteFile(file, []byte("old\none\ntwo\nthree"), 0o644))
-	assert.Equal(t, "two\nthree", Tail(file, 0, 10))
-	assert.Equal(t, "one\ntwo\nthree", Tail(file, 4, 100), "nothing from before the start")
-	assert.Equal(t, "", Tail(file+"x", 0, 10))
-}
-
-func TestRotate_OnlyALargeLogIsMoved(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "log")
-	require.NoError(t, Rotate(file, 3))
-	require.NoError(t, os.WriteFile(file, []byte("four"), 0o644))
-	require.NoError(t, Rotate(file, 4))
-	assert.FileExists(t, file)
-	require.NoError(t, Rotate(file, 3))
-	assert.NoFileExists(t, file)
-	assert.FileExists(t, file+".1")
-}
-
 func TestAll_ListsThisProcess(t *testing.T) {
 	exe, err := os.Executable()
 	require.NoError(t, err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
+	"github.com/edge-serverless-box/esb/guard/logfile"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/apt"
@@ -316,7 +317,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		if err := s.settle(service, user); err != nil {
 			return err
 		}
-		if err := process.Rotate(s.settings.LogFile(service), logLimit); err != nil {
+		if err := logfile.Rotate(s.settings.LogFile(service), logLimit); err != nil {
 			return err
 		}
 		dir := s.settings.Root

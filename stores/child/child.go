@@ -11,30 +11,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/logfile"
+	"github.com/edge-serverless-box/esb/guard/supervise"
 	"github.com/edge-serverless-box/esb/stores/confine"
 )
 
 const (
-	// startTimeout bounds one start until it serves; opening a large store on a slow disk takes its time.
-	startTimeout = 60 * time.Second
-	// stopTimeout is how long a process has to end after SIGTERM before it is killed.
-	stopTimeout = 15 * time.Second
-	// Bounds of the wait before a restart; it doubles each time, and starts anew once the process was up for steadyAfter.
-	minBackoff  = 100 * time.Millisecond
-	maxBackoff  = 10 * time.Second
-	steadyAfter = time.Minute
-	// firstProbe and probeEvery are the pauses between questions whether the process serves, while it starts and afterwards;
-	// after maxFailures wrong answers in a row, each of which may take probeTimeout, it is taken to hang.
-	firstProbe   = 20 * time.Millisecond
-	probeEvery   = 5 * time.Second
-	probeTimeout = 10 * time.Second
-	maxFailures  = 4
 	// maxLogSize is the size of the log file, in bytes, when it is moved to <name>.1: the log takes at most twice this.
 	maxLogSize = 8 << 20
 	// logTailSize is how much of the log an error shows, in bytes.
@@ -63,7 +49,7 @@ type Config struct {
 	Confined bool
 	// Probe asks the process whether it serves; dial connects to its first port.
 	Probe func(ctx context.Context, dial func(context.Context) (net.Conn, error)) error
-	// Logger is where starts, exits and restarts are reported.
+	// Logger is where starts, ends and restarts are reported.
 	Logger *slog.Logger
 }
 
@@ -72,17 +58,16 @@ type dial func(ctx context.Context, addr string) (net.Conn, error)
 
 // Child is a running process with its watcher.
 type Child struct {
-	cfg    Config
-	output *logFile
-	// cancel asks the watcher to stop the process; done is closed when it has.
-	cancel context.CancelFunc
-	done   chan struct{}
+	cfg     Config
+	output  *logfile.File
+	watcher *supervise.Supervisor
 
 	// mu guards everything below: what is known of the present process.
 	mu    sync.Mutex
 	addrs []string
 	dial  dial
-	pid   int
+	// closeDial gives the way to it up.
+	closeDial func()
 	// serves is closed while the process serves; it is replaced when it has ended.
 	serves chan struct{}
 }
@@ -98,31 +83,22 @@ func Start(ctx context.Context, cfg Config) (*Child, error) {
 			return nil, fmt.Errorf("make a folder of %s: %w", cfg.Name, err)
 		}
 	}
-	output, err := openLog(cfg.Log, maxLogSize, logTailSize)
+	output, err := logfile.Open(cfg.Log, maxLogSize, logTailSize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", cfg.Name, err)
 	}
-	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Child{cfg: cfg, output: output, cancel: cancel, done: make(chan struct{}), serves: make(chan struct{})}
-	first := make(chan error, 1)
-	go c.watch(background, first)
-	select {
-	case err = <-first:
-	case <-ctx.Done():
-		err = fmt.Errorf("start %s: %w", cfg.Name, ctx.Err())
-	}
-	if err != nil {
+	c := &Child{cfg: cfg, output: output, serves: make(chan struct{})}
+	c.watcher = supervise.Start(supervise.Config{
+		Name: cfg.Name, Start: c.start, Probe: c.probe, Serves: c.open, Ended: c.shut, Log: output, Logger: cfg.Logger.With("store", cfg.Name),
+	})
+	if err := c.watcher.First(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
 // PID is the present process, 0 when there is none.
-func (c *Child) PID() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.pid
-}
+func (c *Child) PID() int { return c.watcher.State().PID }
 
 // Dial connects to the i-th port. While the process is being restarted, it waits, for as long as ctx allows.
 func (c *Child) Dial(ctx context.Context, i int) (net.Conn, error) {
@@ -155,193 +131,82 @@ func (c *Child) Dial(ctx context.Context, i int) (net.Conn, error) {
 
 // Close stops the process and waits until it has ended. It may be called twice.
 func (c *Child) Close() error {
-	c.cancel()
-	<-c.done
+	c.watcher.Close()
 	return c.output.Close()
 }
 
-// watch runs the process until ctx ends. The outcome of the first start goes to first.
-func (c *Child) watch(ctx context.Context, first chan<- error) {
-	defer close(c.done)
-	// The kernel sends Pdeathsig when the thread that started the child ends, so that thread stays (golang/go#27505).
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-
-	log := c.cfg.Logger
-	wait := minBackoff
-	for {
-		started := time.Now()
-		err := c.runOnce(ctx, func(pid int) {
-			if first != nil {
-				first <- nil
-				first = nil
-			}
-			log.Info("store serves", "store", c.cfg.Name, "pid", pid, "start_ms", time.Since(started).Milliseconds())
-		})
-		if first != nil {
-			first <- err
-			return
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if time.Since(started) > steadyAfter {
-			wait = minBackoff
-		}
-		log.Error("store has ended and is restarted", "store", c.cfg.Name, "error", err, "restart_in_ms", wait.Milliseconds())
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, maxBackoff)
-	}
-}
-
-// runOnce starts the process and returns when it has ended: by itself, because it did not serve, or because ctx ended.
-func (c *Child) runOnce(ctx context.Context, serves func(pid int)) error {
+// start starts the process on other ports than the one before.
+func (c *Child) start(ctx context.Context) (supervise.Process, error) {
 	addrs, err := freeAddrs(c.cfg.Ports)
 	if err != nil {
-		return fmt.Errorf("find a port for %s: %w", c.cfg.Name, err)
+		return nil, fmt.Errorf("find a port: %w", err)
 	}
 	held, err := lockData(ctx, c.cfg.Dir)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", c.cfg.Name, err)
+		return nil, err
 	}
-	run, end := context.WithCancel(ctx)
-	defer end()
-	cmd := exec.CommandContext(run, c.cfg.Binary, c.cfg.Args(addrs)...)
+	cmd := exec.Command(c.cfg.Binary, c.cfg.Args(addrs)...)
 	cmd.Env = c.cfg.Env
 	cmd.Dir = c.cfg.Dir
 	cmd.Stdout, cmd.Stderr = c.output, c.output
 	// The lock lives as long as the process, whatever becomes of this one.
 	cmd.ExtraFiles = []*os.File{held}
-	// When run ends: TERM, and KILL after WaitDelay.
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = stopTimeout
-	// A group of its own, so that Ctrl-C in a terminal reaches this program alone. TERM when this program is killed.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	c.output.mark()
-	dial, closeDial, err := c.startProcess(cmd)
+	cmd.SysProcAttr = supervise.Attributes()
+	process, dial, closeDial, err := c.startProcess(cmd)
 	_ = held.Close()
 	if err != nil {
-		return fmt.Errorf("start %s: %w", c.cfg.Name, err)
+		return nil, err
 	}
-	defer closeDial()
-	pid := cmd.Process.Pid
 	c.mu.Lock()
-	c.addrs, c.dial, c.pid = addrs, dial, pid
-	c.mu.Unlock()
-	first := func(ctx context.Context) (net.Conn, error) { return dial(ctx, addrs[0]) }
+	defer c.mu.Unlock()
+	c.addrs, c.dial, c.closeDial = addrs, dial, closeDial
+	return process, nil
+}
 
-	probed := make(chan error, 1)
-	go func() {
-		err := c.attend(run, first, func() { serves(pid) })
-		if err != nil {
-			// It would not heed SIGTERM either, and its data survives a kill.
-			_ = cmd.Process.Kill()
-		}
-		probed <- err
-	}()
-	// The error says no more than the state that is reported below.
-	_ = cmd.Wait()
-	end()
-	probeErr := <-probed
+// open lets those in who wait for the process, shut has them wait for the next one.
+func (c *Child) open() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.serves)
+}
+
+func (c *Child) shut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	select {
 	case <-c.serves:
 		c.serves = make(chan struct{})
 	default:
 	}
-	c.pid = 0
-	c.mu.Unlock()
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case probeErr != nil:
-		return fmt.Errorf("%s was killed: %w; the end of %s:\n%s", c.cfg.Name, probeErr, c.cfg.Log, c.output.tail())
-	}
-	return fmt.Errorf("%s ended: %s; the end of %s:\n%s", c.cfg.Name, cmd.ProcessState, c.cfg.Log, c.output.tail())
+	c.closeDial()
 }
 
-// attend waits until the process serves, says so, and goes on asking until it does not any more, which is an error, or
-// ctx ends.
-func (c *Child) attend(ctx context.Context, first func(context.Context) (net.Conn, error), serves func()) error {
-	if err := c.awaitServing(ctx, first); err != nil || ctx.Err() != nil {
-		return err
-	}
+func (c *Child) probe(ctx context.Context) error {
 	c.mu.Lock()
-	close(c.serves)
+	dial, addr := c.dial, c.addrs[0]
 	c.mu.Unlock()
-	serves()
-	ticker := time.NewTicker(probeEvery)
-	defer ticker.Stop()
-	for failures := 0; ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		err := c.probe(ctx, first)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			failures = 0
-		default:
-			failures++
-			c.cfg.Logger.Warn("store does not answer as it should", "store", c.cfg.Name, "error", err, "failures", failures)
-			if failures == maxFailures {
-				return fmt.Errorf("it hangs: %w", err)
-			}
-		}
-	}
-}
-
-func (c *Child) awaitServing(ctx context.Context, first func(context.Context) (net.Conn, error)) error {
-	starting, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	ticker := time.NewTicker(firstProbe)
-	defer ticker.Stop()
-	for {
-		err := c.probe(starting, first)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-starting.Done():
-			return fmt.Errorf("it did not serve within %s: %w", startTimeout, err)
-		case <-ticker.C:
-		}
-	}
-}
-
-func (c *Child) probe(ctx context.Context, first func(context.Context) (net.Conn, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	return c.cfg.Probe(ctx, first)
+	return c.cfg.Probe(ctx, func(ctx context.Context) (net.Conn, error) { return dial(ctx, addr) })
 }
 
 // startProcess starts the process, confined where it shall be, and returns how it is reached until closeDial.
-func (c *Child) startProcess(cmd *exec.Cmd) (reach dial, closeDial func(), err error) {
+func (c *Child) startProcess(cmd *exec.Cmd) (process supervise.Process, reach dial, closeDial func(), err error) {
 	if !c.cfg.Confined {
 		reach = func(ctx context.Context, addr string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		}
-		return reach, func() {}, cmd.Start()
+		process, err = supervise.Run(cmd)
+		return process, reach, func() {}, err
 	}
 	dialer, started, err := confine.Command(cmd)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	err = cmd.Start()
+	process, err = supervise.Run(cmd)
 	started()
 	if err != nil {
-		return nil, nil, errors.Join(err, dialer.Close())
+		return nil, nil, nil, errors.Join(err, dialer.Close())
 	}
-	return dialer.Dial, func() { _ = dialer.Close() }, nil
+	return process, dialer.Dial, func() { _ = dialer.Close() }, nil
 }
 
 // freeAddrs finds loopback ports that nobody listens on, here; a confined process has all to itself. One that is taken before the process has it lets the process

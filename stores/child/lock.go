@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/supervise"
 )
 
 const (
 	// lockTimeout is how long a former process may take to end: one whose supervisor was killed stops by itself.
-	lockTimeout = stopTimeout + 5*time.Second
+	lockTimeout = supervise.DefaultStopTimeout + 5*time.Second
 	lockPoll    = 50 * time.Millisecond
 )
 

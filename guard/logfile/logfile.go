@@ -1,4 +1,5 @@
-package supervisor
+// Package logfile is a log of bounded size for what a child process writes.
+package logfile
 
 import (
 	"fmt"
@@ -6,9 +7,9 @@ import (
 	"sync"
 )
 
-// logFile is a log of bounded size: a full file becomes <path>.1, in place of the one before. It never fails its
-// writer, because containerd must not stop for a full disk.
-type logFile struct {
+// File is a log of bounded size: a full file becomes <path>.1, in place of the one before. It never fails its
+// writer, because a service must not stop for a full disk.
+type File struct {
 	path string
 	max  int64
 	keep int
@@ -17,19 +18,19 @@ type logFile struct {
 	mu   sync.Mutex
 	file *os.File // nil when it could not be opened; the next write tries again
 	size int64
-	last []byte // the end of what was written since mark
+	last []byte // the end of what was written since Mark
 }
 
-// openLog opens path for appending; max is its size limit and keep the length of tail, both in bytes.
-func openLog(path string, max int64, keep int) (*logFile, error) {
-	l := &logFile{path: path, max: max, keep: keep}
+// Open opens path for appending; max is its size limit and keep the length of Tail, both in bytes.
+func Open(path string, max int64, keep int) (*File, error) {
+	l := &File{path: path, max: max, keep: keep}
 	if err := l.open(); err != nil {
-		return nil, fmt.Errorf("open containerd's log: %w", err)
+		return nil, fmt.Errorf("open the log: %w", err)
 	}
 	return l, nil
 }
 
-func (l *logFile) open() error {
+func (l *File) open() error {
 	file, err := os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -43,8 +44,11 @@ func (l *logFile) open() error {
 	return nil
 }
 
+// Path of the file.
+func (l *File) Path() string { return l.path }
+
 // Write implements io.Writer.
-func (l *logFile) Write(p []byte) (int, error) {
+func (l *File) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last = append(l.last, p...)
@@ -64,22 +68,22 @@ func (l *logFile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// mark forgets the tail: another process begins.
-func (l *logFile) mark() {
+// Mark forgets the tail: another process begins.
+func (l *File) Mark() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last = nil
 }
 
-// tail returns the end of what was written since mark.
-func (l *logFile) tail() string {
+// Tail returns the end of what was written since Mark.
+func (l *File) Tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.last)
 }
 
-// Close closes the file.
-func (l *logFile) Close() error {
+// Close closes the file. It may be called twice.
+func (l *File) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
@@ -88,7 +92,7 @@ func (l *logFile) Close() error {
 	err := l.file.Close()
 	l.file = nil
 	if err != nil {
-		return fmt.Errorf("close containerd's log: %w", err)
+		return fmt.Errorf("close the log: %w", err)
 	}
 	return nil
 }
