@@ -25,6 +25,7 @@ type initError struct {
 func (s *Supervisor) initAtOnce() {
 	defer func() { <-s.turn }()
 	_, failed := s.init(s.cfg.InitLimit, phaseInit)
+	s.tooLong.Store(failed != nil && failed.timedOut)
 	s.initialising.Store(false)
 	if failed == nil {
 		return

@@ -397,6 +397,12 @@ func TestInit_OverItsLimit_IsRepeatedUnderTheFunctionsTimeout(t *testing.T) {
 	b.waitLine("platform.fault", "Phase: init\tStatus: timeout")
 }
 
+// TestInit_EagerOverItsLimit_IsToldFromAFailure: the gateway gives up a new version for one, and not for the other.
+func TestInit_EagerOverItsLimit_IsToldFromAFailure(t *testing.T) {
+	b := mustOpenBox(t, withStart("init-hang"), withEnv("ESB_INIT_LIMIT_MS=200", "ESB_INIT_STANDBY=0"))
+	require.Eventually(t, func() bool { return b.health() == `{"state":"standby","init":"timeout"}` }, patience, 5*time.Millisecond)
+}
+
 func TestInit_NeverEnds_TimesOut(t *testing.T) {
 	b := mustOpenBox(t, withStart("init-hang"), withEnv("ESB_INIT_LIMIT_MS=200"))
 	r := b.invoke("req-1", order{Do: "echo"}, deadlineIn(700*time.Millisecond))

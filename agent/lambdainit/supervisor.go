@@ -38,6 +38,8 @@ type Supervisor struct {
 	busy atomic.Bool
 	// initialising is true while the init at start goes on.
 	initialising atomic.Bool
+	// tooLong says that the init at start took longer than it may: that is no failure.
+	tooLong atomic.Bool
 	// spoilt says that a process of an earlier life could not be killed: nothing is started beside it, and the sandbox serves
 	// no more.
 	spoilt atomic.Bool

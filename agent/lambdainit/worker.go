@@ -45,7 +45,11 @@ func (s *Supervisor) serveWorker(w http.ResponseWriter, r *http.Request) {
 		if s.spoilt.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_, _ = io.WriteString(w, `{"state":"`+s.state()+"\"}\n")
+		state := s.state()
+		if state == "standby" && s.tooLong.Load() {
+			state += `","init":"timeout`
+		}
+		_, _ = io.WriteString(w, `{"state":"`+state+"\"}\n")
 	case r.URL.Path == invokePath || r.URL.Path == "/health":
 		w.Header().Set("Allow", map[string]string{invokePath: http.MethodPost, "/health": http.MethodGet}[r.URL.Path])
 		writeError(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "Method not allowed")

@@ -259,12 +259,12 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 // Freeze implements pool.Freezer: it asks lambda-init whether the worker has nothing to do, and then the agent to freeze it.
 func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 	if w.Interface != gateway.RIE {
-		state, err := c.workerState(ctx, w, flushedPath)
+		is, err := c.workerState(ctx, w, flushedPath)
 		if err != nil {
 			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, err)
 		}
 		// On standby no process runs: it ended by itself, and nothing could start one but a request.
-		if state != "idle" && state != "standby" {
+		if is.State != "idle" && is.State != "standby" {
 			return pool.ErrWorking
 		}
 	}
@@ -283,28 +283,34 @@ const (
 	flushedPath = healthPath + "?flush=1"
 )
 
-// workerState is the state that lambda-init tells at path (docs/lambda-init.md).
-func (c *Client) workerState(ctx context.Context, w gateway.Worker, path string) (string, error) {
+// health is what lambda-init says of itself (docs/lambda-init.md).
+type health struct {
+	State string `json:"state"`
+	Init  string `json:"init"`
+}
+
+// initTimedOut is Init of one whose init at start was over its limit.
+const initTimedOut = "timeout"
+
+// workerState is what lambda-init says at path.
+func (c *Client) workerState(ctx context.Context, w gateway.Worker, path string) (is health, _ error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Addr+path, nil)
 	if err != nil {
-		return "", err
+		return is, err
 	}
 	r.Header.Set("X-Esb-Container-Id", w.ID)
 	res, err := c.workers.RoundTrip(r)
 	if err != nil {
-		return "", err
+		return is, err
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode == http.StatusMisdirectedRequest {
-		return "", errors.New("it is gone, and its address is another container's")
+		return is, errors.New("it is gone, and its address is another container's")
 	}
-	var health struct {
-		State string `json:"state"`
+	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<10)).Decode(&is); err != nil {
+		return is, fmt.Errorf("status %d: %w", res.StatusCode, err)
 	}
-	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<10)).Decode(&health); err != nil {
-		return "", fmt.Errorf("status %d: %w", res.StatusCode, err)
-	}
-	return health.State, nil
+	return is, nil
 }
 
 // Thaw implements pool.Freezer.

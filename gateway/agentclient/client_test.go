@@ -218,6 +218,7 @@ func TestClient_AwaitInit_TellsAFunctionThatCannotServe(t *testing.T) {
 		{[]string{"idle"}, false},
 		{[]string{"busy"}, false},
 		{[]string{"init", "standby"}, true},
+		{[]string{"init", `standby","init":"timeout`}, false},
 	} {
 		n := 0
 		worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

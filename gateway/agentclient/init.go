@@ -12,10 +12,7 @@ import (
 var _ pool.Inits = (*Client)(nil)
 
 const (
-	// initLimit is a little less than what lambda-init gives an init (10 s, as AWS): one that took longer is no failure, it is done again
-	// with the first request.
-	initLimit = 9 * time.Second
-	// initTimeout is how long a worker is asked: an init that is not over then has not failed either.
+	// initTimeout is how long a worker is asked, longer than lambda-init gives an init: one that is not over then has not failed either.
 	initTimeout = 15 * time.Second
 	// A worker is asked again after firstInitPause, doubled each time up to lastInitPause.
 	firstInitPause, lastInitPause = 5 * time.Millisecond, 100 * time.Millisecond
@@ -29,19 +26,20 @@ func (c *Client) AwaitInit(ctx context.Context, w gateway.Worker) error {
 	if w.Interface == gateway.RIE {
 		return nil
 	}
-	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
 	for pause := firstInitPause; ; pause = min(2*pause, lastInitPause) {
-		state, err := c.workerState(ctx, w, healthPath)
+		is, err := c.workerState(ctx, w, healthPath)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return nil
 		case err != nil:
 			return gateway.Errorf(gateway.CodeUnavailable, "worker %s at %s does not say how its init went: %w", w.Name, w.Addr, err)
-		case state == "standby" && time.Since(began) < initLimit:
+		case is.State == "standby" && is.Init == initTimedOut:
+			return nil // it is done again with the first request, as on AWS
+		case is.State == "standby":
 			return gateway.Errorf(gateway.CodeUnavailable, "worker %s: %w", w.Name, errInit)
-		case state != "init":
+		case is.State != "init":
 			return nil
 		}
 		timer := time.NewTimer(pause)
