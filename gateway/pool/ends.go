@@ -88,7 +88,7 @@ func (p *functionPool) remove() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.removed {
-		p.removed, p.renew = true, false
+		p.removed, p.target = true, 0
 		p.destroyUnused("function removed")
 		p.answerAll(errRemoved(p.name))
 	}

@@ -69,10 +69,11 @@ type functionPool struct {
 	removed bool
 	closed  bool
 	// revision counts the generations of fn; reached is the newest of which a worker has been ready, or nothing older was left.
-	revision, reached int
-	changedAt         time.Time
-	// renew is true while a function that is warm is to get a worker of the current configuration, whether a request waits or not.
-	renew bool
+	revision, reached    int
+	changedAt, reachedAt time.Time
+	// target is, while a function that was warm changes, how many workers of the current configuration it is to get, whether requests
+	// wait or not: as many as were in use.
+	target int
 	// workers are all containers that hold a slot, by id, those being destroyed included.
 	workers map[string]*worker
 	// idle workers, the most recently used last.
@@ -147,8 +148,9 @@ func (p *functionPool) take(ctx context.Context, requestID string, waited time.D
 		return nil, errRemoved(p.name)
 	}
 	if n := len(p.idle); n > 0 {
-		w := p.idle[n-1]
-		p.idle = slices.Delete(p.idle, n-1, n)
+		n = p.best()
+		w := p.idle[n]
+		p.idle = slices.Delete(p.idle, n, n+1)
 		l := p.lend(w)
 		p.mu.Unlock()
 		p.wait.Observe(0)
@@ -191,6 +193,18 @@ func (p *functionPool) take(ctx context.Context, requestID string, waited time.D
 		p.mu.Unlock()
 		return nil, p.leave(q, err)
 	}
+}
+
+// best is the index of the idle worker that is lent next: the most recently used one of the newest configuration. Callers hold mu,
+// and there is one.
+func (p *functionPool) best() int {
+	n := len(p.idle) - 1
+	for i := n - 1; i >= 0 && p.idle[n].revision < p.revision; i-- {
+		if p.idle[i].revision > p.idle[n].revision {
+			n = i
+		}
+	}
+	return n
 }
 
 // leave takes q, whose request goes away with err, out of the queue. A worker that q was given in the same moment
@@ -259,7 +273,7 @@ func (p *functionPool) give(w *worker) {
 		reason = "gateway stops"
 	case p.removed:
 		reason = "function removed"
-	case w.revision < p.reached, w.revision < p.revision && p.gives(w):
+	case w.revision < p.reached && p.excess() > 0, w.revision < p.revision && p.gives(w):
 		reason = reasonChanged
 	case p.active() > p.fn.Scaling.MaxCapacity:
 		reason = "over max_capacity"

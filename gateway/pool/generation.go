@@ -10,9 +10,12 @@ import (
 
 // A function whose configuration, code or image has changed is served by the workers that it has until the first worker of the
 // new generation is ready: those of a new one that cannot start serve on. Each change is a revision of the pool's; the pool has
-// reached the newest one of which a worker was ready, and what is older than that is not lent any more. All of it is within
-// max_capacity: when nothing else gives the new worker a slot, one of the old ones is given up for it. With a max_capacity of 1
-// that is the only one, and requests wait in the queue meanwhile.
+// reached the newest one of which a worker was ready.
+//
+// From then on the older ones are replaced by turns: as many new ones as were in use lately (target) come, and with each of them an
+// old one leaves, so that the function can do as much at any moment as it could before. All of it is within max_capacity: when
+// nothing else gives a new worker a slot, one of the old ones is given up for it, and the next one when it is ready. With a
+// max_capacity of 1 that is the only one, and requests wait in the queue meanwhile.
 
 // Inits says how the init of a worker went; agentclient is the one of production.
 type Inits interface {
@@ -25,6 +28,10 @@ const (
 	// changeLimit is how long after a change the slot of a start of an older configuration is waited for, before an idle worker is
 	// given up for the new one.
 	changeLimit = 30 * time.Second
+	// lately is how long a worker without work counts as one that is in use.
+	lately = 10 * time.Second
+	// rollLimit is how long after the first new worker the old ones leave, whether there are as many new ones or not.
+	rollLimit = time.Minute
 	// mostService bounds earned.
 	mostService = 10 * time.Second
 )
@@ -42,22 +49,17 @@ func (p *functionPool) apply(fn *gateway.Function) {
 		p.changedAt = time.Now()
 		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
 		p.keepSame()
-		present := false
-		for _, w := range p.workers {
-			present = present || w.revision == p.revision && w.phase != PhaseStandby && p.serves(w)
+		if len(p.idle)+p.returning() > 0 {
+			p.target = max(p.target, p.inUse(p.changedAt), 1)
 		}
-		switch {
-		case present:
+		if p.ready() > 0 {
 			p.reach(p.revision)
-			p.renew = false
-		case len(p.idle)+p.returning() > 0:
-			p.renew = true
 		}
 	}
 	if wasRemoved {
 		// What was taken away comes back as what is new, whichever generation it had then.
+		p.target = 0
 		p.reach(p.revision)
-		p.renew = false
 	}
 	p.fill()
 	p.armPrune()
@@ -81,7 +83,42 @@ func (p *functionPool) keepSame() {
 
 // serves is true when w is, or will be, lent to requests.
 func (p *functionPool) serves(w *worker) bool {
-	return w.phase != PhaseStopping && w.doomed == "" && w.revision >= p.reached
+	return w.phase != PhaseStopping && w.doomed == "" && (w.revision >= p.reached || p.target > 0)
+}
+
+// inUse counts the workers that serve and have had a request lately.
+func (p *functionPool) inUse(now time.Time) int {
+	n := 0
+	for _, w := range p.workers {
+		if p.serves(w) && (w.phase == PhaseBusy || w.phase == PhaseIdle && now.Sub(w.since) < lately) {
+			n++
+		}
+	}
+	return n
+}
+
+// ready counts the warm workers of the current configuration.
+func (p *functionPool) ready() int {
+	n := 0
+	for _, w := range p.workers {
+		if w.revision == p.revision && p.serves(w) && !p.onStandby(w) {
+			n++
+		}
+	}
+	return n
+}
+
+// onStandby is true when the function's process of w is left to the first request.
+func (p *functionPool) onStandby(w *worker) bool {
+	return w.info.Standby && !w.invoked && w.phase != PhaseBusy
+}
+
+// renewed is how many workers of the current configuration a change is to bring: the first one alone shows that it can serve.
+func (p *functionPool) renewed() int {
+	if p.reached < p.revision {
+		return min(p.target, 1)
+	}
+	return p.target
 }
 
 // outdated counts the workers of an older configuration that serve.
@@ -104,10 +141,21 @@ func (p *functionPool) outdatedStarts() bool {
 	return slices.ContainsFunc(p.starts, func(s *start) bool { return !p.current(s) && s.revision >= p.reached })
 }
 
-// endChange ends a change with nothing left to change. Callers hold mu.
-func (p *functionPool) endChange() {
+// endChange ends a change with nothing left to change, and the replacement of old workers that is over, or takes too long.
+// Callers hold mu.
+func (p *functionPool) endChange(now time.Time) {
 	if p.reached < p.revision && !p.outgoing() {
-		p.reached = p.revision
+		p.reached, p.reachedAt = p.revision, now
+	}
+	p.target = max(0, min(p.target, p.fn.Scaling.MaxCapacity))
+	if p.target == 0 || p.reached < p.revision {
+		return
+	}
+	if limit := p.reachedAt.Add(rollLimit); p.ready() >= p.target || !now.Before(limit) {
+		p.target = 0
+		p.retire()
+	} else {
+		p.arm(limit)
 	}
 }
 
@@ -118,40 +166,74 @@ func (p *functionPool) mustProve(s *start) bool {
 	return p.manager.opts.Inits != nil && s.revision > p.reached && p.outgoing()
 }
 
-// succeed has w, which is ready, take the place of all that is older. Callers hold mu.
+// succeed has w, which is ready, take the place of one that is older. Callers hold mu.
 func (p *functionPool) succeed(w *worker) {
-	if w.doomed != "" || w.info.Standby && p.renew {
+	if w.doomed != "" || w.info.Standby && p.target > 0 {
+		return
+	}
+	if w.revision < p.reached {
+		w.doomed = reasonChanged
 		return
 	}
 	p.reach(w.revision)
-	// One of an older configuration will do for as long as nothing newer is ready.
-	p.renew = w.revision < p.revision && p.serves(w)
+	if w.revision < p.revision {
+		// One of an older configuration will do for as long as nothing newer is ready.
+		p.target = max(p.target, 1)
+	}
 }
 
-// reach destroys workers without work that are older than revision, which is the one that serves from now on. Callers hold mu.
+// reach makes revision the one that serves from now on, of which a worker is ready. Callers hold mu.
 func (p *functionPool) reach(revision int) {
-	if revision <= p.reached {
-		return
+	now := time.Now()
+	if revision > p.reached {
+		p.reached, p.reachedAt = revision, now
 	}
-	p.reached = revision
-	outdated := func(w *worker) bool {
-		if w.revision >= revision {
+	p.endChange(now)
+	p.retire()
+}
+
+// retire destroys workers without work that are older than the revision that serves, and more than are needed beside the new ones.
+// A start of such goes on: who cancels one does not know when its container is gone. Callers hold mu.
+func (p *functionPool) retire() {
+	p.standby = slices.DeleteFunc(p.standby, func(w *worker) bool {
+		if w.revision >= p.reached {
 			return false
 		}
 		p.destroy(w, idleGrace, reasonChanged)
 		return true
+	})
+	excess := p.excess()
+	p.idle = slices.DeleteFunc(p.idle, func(w *worker) bool {
+		if w.revision >= p.reached || excess == 0 {
+			return false
+		}
+		excess--
+		p.destroy(w, idleGrace, reasonChanged)
+		return true
+	})
+}
+
+// excess is how many warm workers there are beyond those that were in use before a change. Callers hold mu.
+func (p *functionPool) excess() int {
+	n := 0
+	for _, w := range p.workers {
+		if w.phase != PhaseStopping && w.doomed == "" && !p.onStandby(w) {
+			n++
+		}
 	}
-	p.idle = slices.DeleteFunc(p.idle, outdated)
-	p.standby = slices.DeleteFunc(p.standby, outdated)
+	return max(0, n-p.target)
 }
 
 // needsRoom is true when a worker of the current configuration is to come, none is on its way, and max_capacity leaves no slot for
 // one. Callers hold mu.
 func (p *functionPool) needsRoom(now time.Time) bool {
-	if p.reached == p.revision {
+	if p.target == 0 && p.reached == p.revision {
 		return false
 	}
-	if p.stopping > 0 || p.live() < p.fn.Scaling.MaxCapacity || p.fn.Scaling.MaxCapacity <= 0 || now.Before(p.retryAt) || p.usableStarts() > 0 {
+	if p.stopping > 0 || p.live() < p.fn.Scaling.MaxCapacity || p.fn.Scaling.MaxCapacity <= 0 || now.Before(p.retryAt) {
+		return false
+	}
+	if p.usableStarts() > 0 || p.ready() >= max(1, p.renewed()) {
 		return false
 	}
 	if limit := p.changedAt.Add(changeLimit); p.outdatedStarts() && now.Before(limit) {

@@ -119,9 +119,15 @@ func (p *functionPool) queueFull() error {
 	if sc.MaxCapacity <= 0 {
 		return gateway.Errorf(gateway.CodeThrottled, "function %s has max_capacity 0: every request is refused", p.name)
 	}
-	// A request that a start or a free slot answers for is not in the queue that the setting bounds.
-	slots := p.usableStarts() + max(0, sc.MaxCapacity-p.live())
-	if p.waiters.Len()-slots >= sc.Queue {
+	// A request that a start or a free slot answers for, or will when something has ended there, is not in the queue that the setting
+	// bounds.
+	slots := sc.MaxCapacity
+	for _, w := range p.workers {
+		if w.phase != PhaseStopping || w.undying {
+			slots--
+		}
+	}
+	if p.waiters.Len()-max(0, slots) >= sc.Queue {
 		return gateway.Errorf(gateway.CodeThrottled, "function %s: all %d workers are busy and %d requests wait already", p.name, sc.MaxCapacity, sc.Queue)
 	}
 	return nil

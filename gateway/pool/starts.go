@@ -68,9 +68,9 @@ func (p *functionPool) fill() {
 	if p.closed || p.removed {
 		return
 	}
-	sc := p.fn.Scaling
+	sc, now := p.fn.Scaling, time.Now()
 	p.trim()
-	p.endChange()
+	p.endChange(now)
 	waiting, usable := p.waiters.Len(), 0
 	for _, s := range p.starts {
 		if p.current(s) {
@@ -79,10 +79,9 @@ func (p *functionPool) fill() {
 			}
 		}
 	}
-	now := time.Now()
 	backedOff := now.Before(p.retryAt)
 	for usable < waiting && p.live() < sc.MaxCapacity {
-		if backedOff && (usable > 0 || p.returning() > 0) {
+		if backedOff && (usable > 0 || p.returning() > 0 || p.outdatedStarts()) {
 			break
 		}
 		p.launch(&start{requestID: p.waiters.Back().Value.(*waiter).requestID})
@@ -98,10 +97,10 @@ func (p *functionPool) fill() {
 	}
 
 	warm, standby := p.ofPresent()
-	wantWarm, wantStandby := sc.MinCapacity, sc.Standby
-	if p.renew {
-		// A sandbox on standby shows nothing about the function.
-		wantWarm, wantStandby = max(1, wantWarm), 0
+	wantWarm, wantStandby := max(sc.MinCapacity, p.renewed()), sc.Standby
+	if p.target > 0 {
+		// A sandbox on standby shows nothing about the function, and takes no old worker's place.
+		wantStandby = 0
 	}
 	for ; warm < wantWarm && p.live() < sc.MaxCapacity; warm++ {
 		p.launch(&start{background: true})
@@ -277,7 +276,7 @@ func (p *functionPool) dropStart(s *start) {
 }
 
 // startFailed decides what a failed start means for those who wait. A request keeps its place as long as something
-// can still serve it: a busy worker, or another start, which after a permanent failure would fail likewise. When
+// can still serve it: a busy worker, a start of an older configuration, or another start, which after a permanent failure would fail likewise. When
 // nothing is left all are answered at once. The pool tries again after a pause that grows with each failure in a
 // row; a new request that has nothing else to hope for does not wait for that pause. Callers hold mu.
 func (p *functionPool) startFailed(s *start, cause error) {
@@ -298,7 +297,7 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	}
 	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
 		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds(), "outdated_workers_serve", p.outdated())
-	if p.returning() == 0 && (err.Permanent || p.usableStarts() == 0) {
+	if p.returning() == 0 && !p.outdatedStarts() && (err.Permanent || p.usableStarts() == 0) {
 		p.answerAll(err)
 	}
 	p.fill()
