@@ -32,6 +32,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/supervisor"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"github.com/edge-serverless-box/esb/guard/memlimit"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
@@ -91,6 +92,11 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 	}
 	closers.add("close the store of function code", store.Close)
 	config := runtimeConfig(s, address, dns, log)
+	machine, err := memlimit.Whole()
+	if err != nil {
+		return err
+	}
+	config.Machine, config.MemoryBudget = machine.Bytes, s.MemoryBudget.Of(machine.Bytes)
 	config.Code, config.ShimSockets = store, shimSockets
 	if s.TmpOnDisk {
 		disks, err := tmpdisk.Open(ctx, tmpdisk.Config{Dir: filepath.Join(s.Home, "tmp"), SizeMB: s.TmpSizeMB, ReserveMB: s.TmpReserveMB, Logger: log})

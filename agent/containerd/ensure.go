@@ -148,13 +148,18 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	}
 	l := r.newLaunch(spec, img, leased)
 	l.turn = turn
+	if err := r.memory.Reserve(l.record.ID, int64(spec.MemoryMB)<<20); err != nil {
+		return agent.Container{}, startStage.because(errcode.Of(agent.CodeInternal, err))
+	}
 	log := r.log.With("request_id", spec.RequestID, "function", spec.FunctionName, "container_id", l.record.ID)
 	if err := l.run(ctx); err != nil {
+		r.memory.Release(l.record.ID)
 		if undo := r.remove(ctx, l.record, 0); undo != nil {
 			log.ErrorContext(ctx, "failed start cannot be undone yet", "error", undo)
 		}
 		return agent.Container{}, startStage.because(l.explain(err))
 	}
+	r.memory.Started(l.record.ID)
 	log.InfoContext(ctx, "container started", "image", img.Name, "ip", l.record.IP, "standby", spec.Standby,
 		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds(), slog.Group("steps_ms", l.took...))
 	return l.record.Container, nil

@@ -73,6 +73,9 @@ func (r *Runtime) remove(ctx context.Context, rec record, grace time.Duration) e
 			s.unfinished = true
 			s.mu.Unlock()
 		}
+		if err == nil {
+			r.memory.Release(rec.ID)
+		}
 		return nil, err
 	})
 	return err

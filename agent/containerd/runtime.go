@@ -28,6 +28,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/hostfiles"
 	"github.com/edge-serverless-box/esb/agent/images"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
+	"github.com/edge-serverless-box/esb/agent/membudget"
 	"github.com/edge-serverless-box/esb/agent/notify"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 	"github.com/edge-serverless-box/esb/guard/turns"
@@ -103,8 +104,11 @@ type Config struct {
 	Disks Disks
 	// CPUWeight is what all containers together count against everything else on the machine, which has 100 each.
 	CPUWeight int
-	PIDsLimit int
-	NoFile    int
+	// MemoryBudget is how many bytes all containers together may hold; 0 is no bound. Machine is what this machine, or the agent's
+	// own container, has.
+	MemoryBudget, Machine int64
+	PIDsLimit             int
+	NoFile                int
 	// LogRate is how many bytes of log a container may write a second.
 	LogRate      int
 	ReadyTimeout time.Duration
@@ -130,6 +134,8 @@ type Runtime struct {
 	images  *images.Store
 	// starts bounds containers being made at once.
 	starts *turns.Turns
+	// memory is what containers may hold.
+	memory *membudget.Budget
 	// users holds whom images name, by root filesystem and name.
 	users sync.Map // string -> user
 	// removals lets two that remove the same container share the work.
@@ -208,9 +214,13 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 		return nil, errors.Join(err, client.Close())
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	memory := membudget.New(membudget.Config{
+		Limit: cfg.MemoryBudget, Used: groups.MemoryUsed, Machine: cfg.Machine,
+		Available: func() (int64, error) { return membudget.Available("/proc/meminfo") },
+	})
 	return &Runtime{
 		cfg: cfg, log: cfg.Logger, client: client, network: network, groups: groups, logs: logs, images: store,
-		starts: turns.New(cfg.MaxStarts, 0), life: life, end: end, states: map[string]*state{}, told: map[string]told{},
+		starts: turns.New(cfg.MaxStarts, 0), memory: memory, life: life, end: end, states: map[string]*state{}, told: map[string]told{},
 	}, nil
 }
 

@@ -136,6 +136,12 @@ type Settings struct {
 	// on the machine come first too. Raise it where functions have to hold their own against those. Functions lose nothing while
 	// there is enough for all. In a container it counts within the agent's container.
 	CPUWeight int
+	// MemoryBudget (FUNCTION_MEMORY_BUDGET, default 80%; a percentage of the machine's memory, or of the agent's container's if that has a
+	// limit, a number of megabytes, or off) is what all functions together may hold. What counts is what their containers really hold, the
+	// cache of files left out, not their memory_size: those may add up to much more than there is. A container is only started when 64 MB
+	// of it, or its memory_size if that is less, are left, and 2 % of the machine besides; where they are not, idle workers of any
+	// function are ended first, and a start that finds no memory even so is refused.
+	MemoryBudget MemoryShare
 	// PIDsLimit (FUNCTION_PIDS_LIMIT, default 1024 as AWS's) bounds the processes and threads of a container.
 	PIDsLimit int
 	// NoFile (FUNCTION_NOFILE, default 1024 as AWS's) bounds the open files of a process.
@@ -239,6 +245,7 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		TmpSizeMB:               r.number("FUNCTION_TMP_SIZE_MB", 512, 1, 10240),
 		TmpOnDisk:               r.text("FUNCTION_TMP", "disk") == "disk",
 		TmpReserveMB:            r.number("FUNCTION_TMP_RESERVE_MB", 256, 0, 1<<30),
+		MemoryBudget:            r.memory("FUNCTION_MEMORY_BUDGET", "80%"),
 		CPUWeight:               r.number("FUNCTION_CPU_WEIGHT", 12, 1, 10000),
 		PIDsLimit:               r.number("FUNCTION_PIDS_LIMIT", 1024, 16, 1<<22),
 		NoFile:                  r.number("FUNCTION_NOFILE", 1024, 64, 1<<20),

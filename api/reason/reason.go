@@ -35,8 +35,10 @@ const (
 	StoreAway Reason = "store_away"
 	// CodeChanging: the code changes just now.
 	CodeChanging Reason = "code_changing"
-	// Exhausted: the box has no memory, address or process left for another container.
+	// Exhausted: the box has no address, process or disk left for another container.
 	Exhausted Reason = "exhausted"
+	// NoMemory: the box has no memory for another container. Ending containers without work makes room.
+	NoMemory Reason = "no_memory"
 	// Slow: the container was not ready in time.
 	Slow Reason = "slow"
 )
@@ -75,6 +77,8 @@ func (r Reason) Text() string {
 		return "The function's code is being changed."
 	case Exhausted:
 		return "There is no memory, address or process left for another execution environment."
+	case NoMemory:
+		return "There is no memory left for another execution environment."
 	case Slow:
 		return "The execution environment was not ready in time."
 	}

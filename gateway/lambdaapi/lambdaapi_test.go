@@ -476,6 +476,7 @@ func TestInvoke_Errors_BecomeExceptions(t *testing.T) {
 		"code invalid":  {because(reason.CodeInvalid), 502, "InvalidZipFileException", "", `{"Type":"User","Message":"Lambda could not unzip the deployment package. The function's code, or one of its layers, could not be unzipped, is too large, or holds what is not allowed."}`},
 		"configuration": {because(reason.Configuration), 409, "ResourceConflictException", "", `{"Type":"User","Message":"The operation cannot be performed at this time. The function is currently in the following state: Failed. The function's configuration is not valid."}`},
 		"store away":    {because(reason.StoreAway), 500, "ServiceException", "", `{"Type":"Service","Message":"An error occurred and the request cannot be processed. The store of the function's code cannot be reached."}`},
+		"no memory":     {because(reason.NoMemory), 500, "ServiceException", "", `{"Type":"Service","Message":"An error occurred and the request cannot be processed. There is no memory left for another execution environment."}`},
 		"transport":     {gateway.Errorf(gateway.CodeTransport, "worker at 10.88.0.7 broke off"), 500, "ServiceException", "", service},
 		"stranger":      {errors.New("secret internals"), 500, "ServiceException", "", service},
 		"too large":     {gateway.Errorf(gateway.CodeTooLarge, "x"), 413, "RequestTooLargeException", "", `{"Type":"User","message":"The request payload exceeded the Invoke request body JSON input quota."}`},

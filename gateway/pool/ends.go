@@ -11,14 +11,18 @@ import (
 // destroy ends w, which its caller has taken out of idle or standby, in a goroutine of its own. Its slot stays taken
 // until the container is gone. Callers hold mu.
 func (p *functionPool) destroy(w *worker, grace time.Duration, reason string) {
+	// Who has to go at once has a request, or its next one, that waits for the slot.
+	p.end(w, grace, reason, grace == 0 || p.waiters.Len() > 0)
+}
+
+// end is destroy, before other ends if it is urgent. Callers hold mu.
+func (p *functionPool) end(w *worker, grace time.Duration, reason string, urgent bool) {
 	w.phase, w.since = PhaseStopping, time.Now()
 	p.stopping++
 	p.disarmFreeze(w)
 	attachment := w.attachment
 	w.attachment = nil
 	destroyed.WithLabelValues(p.name).Inc()
-	// Who has to go at once has a request, or its next one, that waits for the slot.
-	urgent := grace == 0 || p.waiters.Len() > 0
 	p.manager.tasks.Go(func() {
 		if attachment != nil {
 			_ = attachment.Close() // the container ends anyway
@@ -28,6 +32,9 @@ func (p *functionPool) destroy(w *worker, grace time.Duration, reason string) {
 		defer p.mu.Unlock()
 		p.stopping--
 		delete(p.workers, w.info.ID)
+		if w.gone != nil {
+			close(w.gone)
+		}
 		p.fill()
 	})
 }

@@ -33,6 +33,8 @@ type worker struct {
 	attachment io.Closer
 	// undying is true when its destruction has failed for stopLimit.
 	undying bool
+	// gone is closed when it has been destroyed; nil when nobody waits for that.
+	gone chan struct{}
 
 	// freeze calls freezeNow; nil when that is not to come.
 	freeze *time.Timer

@@ -20,6 +20,10 @@ var (
 		Name: "esb_containers_destroyed_total",
 		Help: "Containers whose destruction began.",
 	}, []string{"function"})
+	evicted = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_workers_evicted_total",
+		Help: "Idle workers of a function that were ended because another start needed their memory.",
+	}, []string{"function"})
 	pushedOut = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "esb_waiting_pushed_out_total",
 		Help: "Requests that waited for a worker and were refused for those of functions with fewer that wait.",

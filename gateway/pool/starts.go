@@ -185,7 +185,7 @@ func (p *functionPool) run(s *start) {
 		giveBack()
 		return
 	}
-	info, err := m.provisioner.Start(m.ctx, fn, s.standby, s.requestID)
+	info, err := p.startContainer(s, fn)
 	giveBack()
 	ready, outcome := time.Now(), "ok"
 	if err != nil {
@@ -293,7 +293,8 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	err.RetryAfter = max(pause, time.Second)
 	var known *gateway.Error
 	if errors.As(cause, &known) {
-		err.Permanent, err.Reason, err.NotTried = known.Permanent, known.Reason, known.NotTried
+		// What the box has no memory for says nothing about the function.
+		err.Permanent, err.Reason, err.NotTried = known.Permanent, known.Reason, known.NotTried || noMemory(cause)
 	}
 	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
 		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds(), "outdated_workers_serve", p.outdated())

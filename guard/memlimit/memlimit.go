@@ -48,18 +48,24 @@ func Apply(getenv func(string) string) (Limit, error) {
 	return l, nil
 }
 
+// Whole returns all the memory that this process and its children may use: the machine's, or the least limit of its control groups.
+func Whole() (Limit, error) { return least("/", 1, 1) }
+
 // Budget is the share of the limit for bytes that are held for others, between 16 MB and most.
 func (l Limit) Budget(share float64, most int64) int64 {
 	return max(16<<20, min(int64(float64(l.Bytes)*share), most))
 }
 
-// find looks below root, which is "/" but for tests.
-func find(root string) (Limit, error) {
+// find looks below root, which is "/" but for tests, for what a process uses for itself.
+func find(root string) (Limit, error) { return least(root, machineShare, groupShare) }
+
+// least is the least of the shares of the machine's memory and of the limits of the process's control groups.
+func least(root string, ofMachine, ofGroup float64) (Limit, error) {
 	machine, err := machineMemory(filepath.Join(root, "proc/meminfo"))
 	if err != nil {
 		return Limit{}, err
 	}
-	least := Limit{Bytes: int64(float64(machine) * machineShare), Source: "/proc/meminfo"}
+	least := Limit{Bytes: int64(float64(machine) * ofMachine), Source: "/proc/meminfo"}
 	mounts, err := groupMounts(filepath.Join(root, "proc/self/mountinfo"))
 	if err != nil {
 		return Limit{}, err
@@ -86,7 +92,7 @@ func find(root string) (Limit, error) {
 				if !ok || n >= machine {
 					continue
 				}
-				if n = int64(float64(n) * groupShare); n < least.Bytes {
+				if n = int64(float64(n) * ofGroup); n < least.Bytes {
 					least = Limit{Bytes: n, Source: file}
 				}
 			}

@@ -1,0 +1,84 @@
+package membudget_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/membudget"
+	"github.com/edge-serverless-box/esb/api/reason"
+)
+
+const mb = 1 << 20
+
+func TestBudget_CountsWhatIsHeldAndWhatStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		used, available := int64(0), int64(10000*mb)
+		b := membudget.New(membudget.Config{
+			Limit: 200 * mb, Machine: 1000 * mb,
+			Used:      func() (int64, error) { return used, nil },
+			Available: func() (int64, error) { return available, nil },
+		})
+		require.NoError(t, b.Reserve("first", 10240*mb), "a limit is a promise, not what is held")
+		require.NoError(t, b.Reserve("second", 128*mb))
+		require.NoError(t, b.Reserve("third", 128*mb))
+		err := b.Reserve("fourth", 128*mb)
+		assert.Equal(t, agent.CodeExhausted, agent.ErrorCode(err))
+		assert.Equal(t, reason.NoMemory, agent.ErrorReason(err))
+		require.ErrorContains(t, err, "FUNCTION_MEMORY_BUDGET")
+		b.Release("first")
+		b.Started("second")
+		b.Started("third")
+		b.Started("nobody")
+		used = 20 * mb // of both
+		require.Error(t, b.Reserve("fourth", 128*mb), "their functions are only being initialised")
+		b.Release("third")
+		require.NoError(t, b.Reserve("fourth", 128*mb), "one is gone")
+		b.Release("fourth")
+		b.Started("second")
+		time.Sleep(3 * time.Second)
+		used = 130 * mb
+		require.NoError(t, b.Reserve("fourth", 128*mb), "what it holds is what counts by now")
+		b.Release("fourth")
+		used = 150 * mb
+		require.Error(t, b.Reserve("fourth", 128*mb))
+		require.NoError(t, b.Reserve("small", 32*mb), "one that cannot take more than there is")
+		b.Release("small")
+		used, available = 0, 80*mb
+		require.ErrorContains(t, b.Reserve("fourth", 128*mb), "the machine has 80 MB left", "whatever functions may have")
+	})
+}
+
+func TestBudget_None_HasRoomForAll(t *testing.T) {
+	b := membudget.New(membudget.Config{})
+	require.NoError(t, b.Reserve("a", 1<<40))
+	b.Started("a")
+	b.Release("a")
+}
+
+func TestBudget_WhatCannotBeRead_IsNoRefusal(t *testing.T) {
+	broken := errors.New("broken")
+	b := membudget.New(membudget.Config{Limit: mb, Used: func() (int64, error) { return 0, broken }})
+	err := b.Reserve("a", mb)
+	require.ErrorIs(t, err, broken)
+	assert.Empty(t, agent.ErrorReason(err))
+}
+
+func TestAvailable(t *testing.T) {
+	n, err := membudget.Available("/proc/meminfo")
+	require.NoError(t, err)
+	assert.Positive(t, n)
+	file := filepath.Join(t.TempDir(), "meminfo")
+	require.NoError(t, os.WriteFile(file, []byte("MemTotal:  20 kB\n"), 0o600))
+	_, err = membudget.Available(file)
+	require.ErrorContains(t, err, "MemAvailable")
+	_, err = membudget.Available(file + "-not")
+	require.Error(t, err)
+}

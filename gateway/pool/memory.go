@@ -1,0 +1,109 @@
+package pool
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/edge-serverless-box/esb/api/reason"
+	"github.com/edge-serverless-box/esb/gateway"
+)
+
+// candidate is an idle worker that may be given up for another function's.
+type candidate struct {
+	pool   *functionPool
+	worker *worker
+	// kept says that its function is to have it, by min_capacity for example.
+	kept bool
+	// idle is how often it could have been started in the time that nobody has needed it.
+	idle float64
+}
+
+// startContainer starts a container of fn. While the box has no memory for it, idle workers of any function are given up: first those that no
+// min_capacity keeps, and of them the ones that nobody has needed for longest, measured by how long another start of them would take.
+func (p *functionPool) startContainer(s *start, fn *gateway.Function) (gateway.Worker, error) {
+	m := p.manager
+	for n := 1; ; n *= 2 {
+		info, err := m.provisioner.Start(m.ctx, fn, s.standby, s.requestID)
+		if err == nil || !noMemory(err) || !m.makeMemory(p, s, n) {
+			return info, err
+		}
+	}
+}
+
+func noMemory(err error) bool {
+	var known *gateway.Error
+	return errors.As(err, &known) && known.Reason == reason.NoMemory
+}
+
+// makeMemory gives up to n idle workers up for s, and returns when they are gone; false says that there was none, or that nobody
+// waits for s any more.
+func (m *Manager) makeMemory(p *functionPool, s *start, n int) bool {
+	p.mu.Lock()
+	wanted := !s.background || s.isPromoted
+	over := p.closed || p.removed || wanted && p.waiters.Len() == 0
+	p.mu.Unlock()
+	if over {
+		return false
+	}
+	var gone []<-chan struct{}
+	for _, c := range m.candidates() {
+		if len(gone) == n || c.kept && !wanted {
+			break
+		}
+		if ended := c.pool.giveUp(c.worker, "its memory is needed for function "+p.name); ended != nil {
+			gone = append(gone, ended)
+		}
+	}
+	for _, ended := range gone {
+		select {
+		case <-ended:
+		case <-m.ctx.Done():
+			return false
+		}
+	}
+	return len(gone) > 0
+}
+
+// candidates are all idle workers, those first that are worth least.
+func (m *Manager) candidates() []candidate {
+	var all []candidate
+	now := time.Now()
+	for _, p := range *m.pools.Load() {
+		p.mu.Lock()
+		excess := len(p.idle) + p.returning() - p.keeps()
+		for i, w := range p.idle {
+			cost := max(w.ready.Sub(w.begun), time.Millisecond)
+			all = append(all, candidate{pool: p, worker: w, kept: i >= excess, idle: float64(now.Sub(w.since)) / float64(cost)})
+		}
+		p.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b candidate) int {
+		if a.kept != b.kept {
+			if a.kept {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(b.idle, a.idle)
+	})
+	return all
+}
+
+// giveUp destroys w if it is still idle. What it returns is closed when its container is gone; nil when it was not idle.
+func (p *functionPool) giveUp(w *worker, reason string) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.idle, w)
+	if i < 0 {
+		return nil
+	}
+	p.idle = slices.Delete(p.idle, i, i+1)
+	w.gone = make(chan struct{})
+	evicted.WithLabelValues(p.name).Inc()
+	// Its end is waited for, like that of one whose slot is.
+	p.end(w, idleGrace, reason, true)
+	p.fill()
+	return w.gone
+}
