@@ -93,6 +93,8 @@ type State struct {
 	PID int
 	// Serving: it has begun to serve, and has not ended since.
 	Serving bool
+	// Failing: the last start did not come to serve. A process that has ended, and is about to be started again, is none.
+	Failing bool
 	// Since is when it began to serve, or when it ceased to.
 	Since time.Time
 	// Restarts counts the ends that nobody asked for.
@@ -200,7 +202,7 @@ func (s *Supervisor) watch(ctx context.Context) {
 		if served > s.cfg.SteadyAfter {
 			wait = s.cfg.MinBackoff
 		}
-		s.set(func(state *State) { state.Err = err; state.Restarts++ })
+		s.set(func(state *State) { state.Err, state.Failing = err, served == 0; state.Restarts++ })
 		s.cfg.Logger.Error(s.cfg.Name+" has ended and is started again", "error", err, "restart_in_ms", wait.Milliseconds())
 		timer := time.NewTimer(wait)
 		select {
@@ -230,7 +232,7 @@ func (s *Supervisor) runOnce(ctx context.Context, first func()) (served time.Dur
 	var attending sync.WaitGroup
 	attending.Go(func() {
 		if err := s.attend(run, func() {
-			s.set(func(state *State) { state.Serving, state.Since = true, time.Now() })
+			s.set(func(state *State) { state.Serving, state.Failing, state.Since = true, false, time.Now() })
 			s.cfg.Serves()
 			s.cfg.Logger.Info(s.cfg.Name+" serves", "pid", p.PID(), "start_ms", time.Since(began).Milliseconds())
 			first()

@@ -111,6 +111,7 @@ func TestSupervisor_EndsAgainAndAgain_PausesGrowUntilItIsSteady(t *testing.T) {
 		}
 		state := s.State()
 		assert.True(t, state.Serving)
+		assert.False(t, state.Failing)
 		assert.Equal(t, 9, state.Restarts)
 		require.ErrorContains(t, state.Err, "x ended: exit status 7")
 		time.Sleep(DefaultSteadyAfter + time.Millisecond)
@@ -133,6 +134,7 @@ func TestSupervisor_CannotBeStarted_IsTriedWithGrowingPauses(t *testing.T) {
 		assert.Equal(t, []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, 10000 * ms}, stage.pauses()[:8])
 		assert.Equal(t, DefaultMaxBackoff, stage.pauses()[8])
 		assert.NotZero(t, s.State().Restarts)
+		assert.True(t, s.State().Failing)
 		assert.False(t, s.State().Serving)
 	})
 }

@@ -18,12 +18,16 @@ import (
 	"github.com/edge-serverless-box/esb/native/settings"
 )
 
-// fullError says that the gateway lacks disk space, and nothing else.
-type fullError struct{ reasons []string }
+// lackError says that the gateway lacks disk space or stores, and nothing else.
+type lackError struct {
+	reasons []string
+	// stores: not disk space alone.
+	stores bool
+}
 
-func (e *fullError) Error() string { return strings.Join(e.reasons, "; ") }
+func (e *lackError) Error() string { return strings.Join(e.reasons, "; ") }
 
-// gatewayReady asks the gateway whether it is ready; the error says why it is not. A *fullError is one that a start of the
+// gatewayReady asks the gateway whether it is ready; the error says why it is not. A *lackError is one that a start of the
 // gateway would not mend.
 func (s *Stack) gatewayReady(ctx context.Context) error {
 	req, err := s.adminRequest(ctx, http.MethodGet, "/readyz")
@@ -37,34 +41,38 @@ func (s *Stack) gatewayReady(ctx context.Context) error {
 	if status == http.StatusOK {
 		return nil
 	}
-	if full := lacksSpace(body); full != nil {
-		return full
+	if lacks := lacksOf(body); lacks != nil {
+		return lacks
 	}
 	return notOK(req, status, body)
 }
 
-// lacksSpace reads an answer of /readyz; nil means that something else than disk space is missing too.
-func lacksSpace(body []byte) *fullError {
+// lacksOf reads an answer of /readyz; nil means that something else than disk space and stores is missing too.
+func lacksOf(body []byte) *lackError {
 	var answer struct {
 		Dependencies map[string]struct{ Status, Error string }
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return nil //nolint:nilerr // nothing is known of it
 	}
-	var full fullError
+	var lacks lackError
 	for _, name := range slices.Sorted(maps.Keys(answer.Dependencies)) {
 		switch d := answer.Dependencies[name]; d.Status {
 		case "ok":
 		case "full":
-			full.reasons = append(full.reasons, d.Error)
+			lacks.reasons = append(lacks.reasons, d.Error)
 		default:
-			return nil
+			// resources are the tables and buckets that are still to be made.
+			if !slices.Contains([]string{"dynamodb", "s3", "resources"}, name) {
+				return nil
+			}
+			lacks.reasons, lacks.stores = append(lacks.reasons, name+": "+d.Error), true
 		}
 	}
-	if len(full.reasons) == 0 {
+	if len(lacks.reasons) == 0 {
 		return nil
 	}
-	return &full
+	return &lacks
 }
 
 // Admin asks the gateway's admin listener as the operator, and prints the answer. A status from 400 is an error. The token

@@ -64,6 +64,9 @@ type Stack struct {
 	runtimes string
 	// gatewayFresh is true when start has started the gateway.
 	gatewayFresh bool
+	// missingSince is since when some of the stores say that they cannot be started, wanting is true when `up` goes on without them.
+	missingSince time.Time
+	wanting      bool
 	// said are lines that need not be printed again.
 	said    []string
 	console *console.Console
@@ -159,31 +162,9 @@ func (s *Stack) ready(ctx context.Context, service string) error {
 		return client.Ready(ctx)
 	}
 	if service == native.Stores {
-		for _, store := range s.settings.Stores() {
-			if err := httpReady(ctx, "the store "+store.Name, store.Health); err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.storesReady(ctx)
 	}
 	return s.gatewayReady(ctx)
-}
-
-func httpReady(ctx context.Context, who, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return fmt.Errorf("ask %s: %w", url, err)
-	}
-	return answersOK(req, who)
-}
-
-// answersOK sends a request; the error says what was answered instead of 200.
-func answersOK(req *http.Request, who string) error {
-	status, body, err := answerOf(req, who)
-	if err != nil || status == http.StatusOK {
-		return err
-	}
-	return notOK(req, status, body)
 }
 
 func answerOf(req *http.Request, who string) (status int, body []byte, err error) {

@@ -339,14 +339,26 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 	return started, err
 }
 
-// serves is ready, for `up`: a gateway that has nothing but too little disk space serves what it can, and another one would
-// do no more. `status` goes on calling it unhealthy.
+// serves is ready, for `up`: a gateway that has nothing but too little disk space, or lacks a store whose data are damaged, serves
+// what it can, and another one would do no more; and so do the other stores. `status` goes on calling them unhealthy.
 func (s *Stack) serves(ctx context.Context, service string) error {
 	err := s.ready(ctx, service)
-	var full *fullError
-	if errors.As(err, &full) {
-		s.console.Printf("==> warning: %v", full)
+	var lacks *lackError
+	var missing *missingError
+	switch {
+	case errors.As(err, &lacks) && (!lacks.stores || s.wanting):
+		s.console.Printf("==> warning: %v", lacks)
 		return nil
+	case errors.As(err, &missing) && missing.refused:
+		if s.missingSince.IsZero() {
+			s.missingSince = time.Now()
+		}
+		if s.wanting = time.Since(s.missingSince) >= patience; s.wanting {
+			s.console.Printf("==> warning: %v", missing)
+			return nil
+		}
+	case service == native.Stores:
+		s.missingSince = time.Time{}
 	}
 	return err
 }

@@ -50,7 +50,8 @@ import (
 const logsPasswordVariable = "ESB_STORE_PASSWORD"
 
 // Run starts the stores which that have an address, serves until ctx ends, and stops them again in the opposite order.
-// ready, when not nil, is called with the process of each store once all of them serve. When one cannot be started, none is.
+// ready, when not nil, is called with the process of each store once all of them serve, or could not be started. One that cannot
+// be started is tried again, and does not keep the others from serving; Run fails when that is all of them.
 func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []stores.Store, ready func(pids func() map[stores.Store]int)) (err error) {
 	which = slices.DeleteFunc(slices.Clone(which), func(store stores.Store) bool { return len(s.Addrs(store)) == 0 })
 	if len(which) == 0 {
@@ -86,10 +87,9 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 			return err
 		}
 	}
-	if err := startAll(ctx, running); err != nil {
+	if err := startAll(ctx, running, log); err != nil {
 		return err
 	}
-	log.Info("stores are ready", "stores", fmt.Sprint(which))
 	if ready != nil {
 		ready(func() map[stores.Store]int {
 			pids := map[stores.Store]int{}
@@ -104,14 +104,43 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 	return nil
 }
 
-func startAll(ctx context.Context, running []*store) error {
-	errs := make([]error, len(running))
+// startAll starts the stores and waits for them. What keeps a process from serving is most often its data, so it is no error but
+// for all of them; what cannot be mended while this program runs is one.
+func startAll(ctx context.Context, running []*store, log *slog.Logger) error {
+	errs, ails := make([]error, len(running)), make([]error, len(running))
 	var starting sync.WaitGroup
 	for i, r := range running {
-		starting.Go(func() { errs[i] = r.start(ctx) })
+		starting.Go(func() {
+			if errs[i] = r.start(); errs[i] == nil {
+				ails[i] = r.process.First(ctx)
+			}
+		})
 	}
 	starting.Wait()
-	return errors.Join(errs...)
+	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+		return err
+	}
+	var serving []stores.Store
+	for i, r := range running {
+		if ails[i] == nil {
+			serving = append(serving, r.name)
+			continue
+		}
+		log.Error("a store cannot be started and is tried again: restore its data from a backup, or move them away and it begins anew",
+			"store", r.name, "data", r.data(), "log", r.output(), "error", ails[i])
+	}
+	if len(serving) == 0 {
+		return errors.Join(ails...)
+	}
+	log.Info("stores are ready", "stores", fmt.Sprint(serving))
+	return nil
+}
+
+// data is the folder of the store's data, output the log of its process.
+func (r *store) data() string { return filepath.Join(r.settings.DataDir, string(r.name)) }
+
+func (r *store) output() string {
+	return filepath.Join(r.settings.LogDir, "store-"+string(r.name)+".log")
 }
 
 // store is one store of a run.
@@ -171,13 +200,13 @@ func (r *store) owns(listeners []net.Listener) {
 	}
 }
 
-// start starts the process, and serves the listeners once it does.
-func (r *store) start(ctx context.Context) error {
+// start begins to start the process, and serves the listeners.
+func (r *store) start() error {
 	cfg, err := r.config()
 	if err != nil {
 		return err
 	}
-	if r.process, err = child.Start(ctx, cfg); err != nil {
+	if r.process, err = child.Start(cfg); err != nil {
 		return err
 	}
 	r.closers = append(r.closers, r.process.Close)
@@ -261,10 +290,10 @@ func (r *store) serveDynamoDB(dial func(context.Context) (net.Conn, error)) {
 // config says how the store's process is run.
 func (r *store) config() (child.Config, error) {
 	s := r.settings
-	dir, health := filepath.Join(s.DataDir, string(r.name)), r.name.HealthPath()
+	dir, health := r.data(), r.name.HealthPath()
 	cfg := child.Config{
 		Name: string(r.name), Ports: 1, Dir: dir, Env: environment(), Logger: r.log,
-		Log:      filepath.Join(s.LogDir, "store-"+string(r.name)+".log"),
+		Log:      r.output(),
 		Confined: r.confined,
 		Probe: func(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
 			transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}

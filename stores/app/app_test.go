@@ -365,6 +365,33 @@ func TestStores_TimeToLive_DeletesExpiredItemsOnly(t *testing.T) {
 	assert.ElementsMatch(t, []string{"kept", "in an hour", "no time but a text", "long ago, so no time"}, ids())
 }
 
+// A store's damaged file is that store's affair, and mended while the others serve.
+func TestStores_DataOfOneIsDamaged_TheOthersServe(t *testing.T) {
+	b := mustOpen(t)
+	digest := b.write(t)
+	require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, b.cmd.Wait())
+	file := filepath.Join(b.settings.DataDir, "db", "dynamodb.sqlite")
+	whole, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, bytes.Repeat([]byte("noise"), 20_000), 0o600))
+
+	b.start(t)
+	log, err := os.ReadFile(filepath.Join(b.settings.Home, "stores.log"))
+	require.NoError(t, err)
+	assert.Contains(t, string(log), filepath.Dir(file))
+	assert.Contains(t, string(log), "not a valid SQLite database")
+	object, err := b.s3.GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String("things"), Key: aws.String("a/b")})
+	require.NoError(t, err)
+	require.NoError(t, object.Body.Close())
+	assert.Contains(t, b.query(t), "a line")
+	require.ErrorContains(t, Health(t.Context(), b.settings, stores.All()), "db: ")
+
+	require.NoError(t, os.WriteFile(file, whole, 0o600))
+	require.Eventually(t, func() bool { return Health(t.Context(), b.settings, stores.All()) == nil }, limit, 50*time.Millisecond)
+	b.check(t, digest)
+}
+
 func TestRun_PortIsTaken_StartsNothingAndNamesTheSetting(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

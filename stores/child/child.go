@@ -72,9 +72,9 @@ type Child struct {
 	serves chan struct{}
 }
 
-// Start starts the process and returns when it serves. It is restarted when it exits or hangs, until Close. When Start
-// fails, nothing runs. ctx bounds Start alone.
-func Start(ctx context.Context, cfg Config) (*Child, error) {
+// Start begins to start the process, and restarts it when it exits or hangs, or could not be started, until Close. When Start
+// fails, nothing can ever run.
+func Start(cfg Config) (*Child, error) {
 	if _, err := exec.LookPath(cfg.Binary); err != nil {
 		return nil, fmt.Errorf("%s needs %s (ESB_BIN_DIR): %w", cfg.Name, cfg.Binary, err)
 	}
@@ -91,21 +91,26 @@ func Start(ctx context.Context, cfg Config) (*Child, error) {
 	c.watcher = supervise.Start(supervise.Config{
 		Name: cfg.Name, Start: c.start, Probe: c.probe, Serves: c.open, Ended: c.shut, Log: output, Logger: cfg.Logger.With("store", cfg.Name),
 	})
-	if err := c.watcher.First(ctx); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
 	return c, nil
 }
+
+// First waits until the process serves for the first time; the error says why it could not be started. It is tried again
+// then all the same.
+func (c *Child) First(ctx context.Context) error { return c.watcher.First(ctx) }
 
 // PID is the present process, 0 when there is none.
 func (c *Child) PID() int { return c.watcher.State().PID }
 
-// Dial connects to the i-th port. While the process is being restarted, it waits, for as long as ctx allows.
+// Dial connects to the i-th port. While the process is being restarted, it waits, for as long as ctx allows. It does not wait
+// for one that could not be started.
 func (c *Child) Dial(ctx context.Context, i int) (net.Conn, error) {
 	for {
 		c.mu.Lock()
 		serves := c.serves
 		c.mu.Unlock()
+		if c.watcher.State().Failing {
+			return nil, fmt.Errorf("connect to %s: it cannot be started", c.cfg.Name)
+		}
 		select {
 		case <-serves:
 		case <-ctx.Done():
