@@ -64,6 +64,8 @@ const (
 	Unhealthy State = "unhealthy"
 	// Down: it has no process.
 	Down State = "down"
+	// NotAvailable: it is a native store that is not made for this machine's processor. The box does without it.
+	NotAvailable State = "not available"
 )
 
 // Service is one service as observed.
@@ -121,7 +123,7 @@ type Container struct {
 
 // Status is the whole stack as observed.
 type Status struct {
-	// State is Healthy when all services are, Down when none has a process, else Unhealthy.
+	// State is Healthy when all services are that are available, Down when none has a process, else Unhealthy.
 	State      State       `json:"state"`
 	Home       string      `json:"home"`
 	URLs       []string    `json:"urls"`
@@ -134,7 +136,7 @@ type Status struct {
 
 // Overall folds the states of services into one.
 func Overall(services []Service) State {
-	healthy, down := 0, 0
+	all, healthy, down := 0, 0, 0
 	for _, s := range services {
 		switch s.State {
 		case Healthy:
@@ -142,12 +144,15 @@ func Overall(services []Service) State {
 		case Down:
 			down++
 		case Unhealthy:
+		case NotAvailable:
+			continue
 		}
+		all++
 	}
 	switch {
-	case len(services) > 0 && healthy == len(services):
+	case all > 0 && healthy == all:
 		return Healthy
-	case down == len(services):
+	case down == all:
 		return Down
 	}
 	return Unhealthy

@@ -115,3 +115,15 @@ func TestDockerfile_CompilesWithTheReleaseOfGoWork(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(text), "ARG GO_IMAGE=golang:"+strings.TrimPrefix(toolchain, "go")+"-")
 }
+
+func TestTargets_StoreThatAnArchitectureLacks_IsNotBuilt(t *testing.T) {
+	names := func(arch string) (names []string) {
+		for _, target := range targetsFor(GroupStores, arch) {
+			names = append(names, target.Name)
+		}
+		return names
+	}
+	assert.Contains(t, names("amd64"), "dynoxide")
+	assert.NotContains(t, names("arm64"), "dynoxide")
+	assert.Subset(t, names("amd64"), names("arm64"))
+}

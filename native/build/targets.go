@@ -4,6 +4,7 @@ import (
 	"runtime"
 
 	"github.com/edge-serverless-box/esb/functions/runtimes/npm"
+	"github.com/edge-serverless-box/esb/native/settings"
 )
 
 // Groups of targets, by what needs them.
@@ -27,8 +28,10 @@ const (
 // ToolGroups are the groups that are built into the folder of the project's tools, not of the stack's binaries.
 var ToolGroups = []string{GroupGenerate, GroupLint, GroupTest, GroupVulncheck}
 
-// Targets returns the targets of a group, nil for a name that is no group.
-func Targets(group string) []Target {
+// Targets returns the targets of a group for a machine of this one's architecture, nil for a name that is no group.
+func Targets(group string) []Target { return targetsFor(group, runtime.GOARCH) }
+
+func targetsFor(group, arch string) []Target {
 	switch group {
 	case GroupRuntime:
 		return []Target{
@@ -82,8 +85,7 @@ func Targets(group string) []Target {
 			wrapped("versitygw", "stores/versitygw"),
 			wrapped("registry", "stores/registry"),
 		}
-		// There is none for other machines; `stores` says so.
-		if runtime.GOARCH == "amd64" {
+		if arch == settings.DynoxideArch {
 			targets = append(targets, Target{
 				Name: "dynoxide", Module: "stores", Outputs: []string{"dynoxide"},
 				NPM: &npm.Package{

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,6 +96,8 @@ type Settings struct {
 	// Defaults: on; ports 9000 and 8001 of 127.0.0.1 and of the box's own address on the function network; 127.0.0.1:9001,
 	// 127.0.0.1:9428 and 127.0.0.1:5010.
 	S3Addrs, S3UIAddrs, DynamoDBAddrs, LogsAddrs, RegistryAddrs []string
+	// NotAvailable are the native stores that would be on, were they made for this machine's processor. They are off.
+	NotAvailable []Missing
 	// S3Endpoint (S3_ENDPOINT), DynamoDBEndpoint (DYNAMODB_ENDPOINT) and LogsURL (VICTORIALOGS_URL) are where the services
 	// find the stores, a URL or "off". Defaults: the native stores; "off" where there is none. Registry (ESB_REGISTRY) is
 	// host:port of the registry of images without a host in their names. Default: the native one.
@@ -162,7 +165,12 @@ func isFile(path string) bool {
 
 // Load reads the settings of the stack; getenv is usually os.Getenv. The error names every bad variable.
 func Load(getenv func(string) string, root string) (Settings, error) {
-	l := loader{getenv: getenv}
+	return load(getenv, root, runtime.GOARCH)
+}
+
+// load reads the settings of a stack on a machine of an architecture, as Go calls it.
+func load(getenv func(string) string, root, arch string) (Settings, error) {
+	l := loader{getenv: getenv, arch: arch}
 	s := Settings{Root: root}
 	s.Home = l.path("ESB_HOME", filepath.Join(root, ".esb"))
 	s.LogDir = l.path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
@@ -448,7 +456,9 @@ func (l *loader) secrets(s *Settings, names ...string) (own bool) {
 // loader collects the errors of all variables, so that one run shows them all.
 type loader struct {
 	getenv func(string) string
-	errs   []error
+	// arch is the machine's architecture.
+	arch string
+	errs []error
 }
 
 func (l *loader) bad(name, value, want string) {

@@ -18,6 +18,17 @@ type Store struct {
 	Health string
 }
 
+// Missing is a native store that does not exist for this machine.
+type Missing struct {
+	// Name of the store, as `stores` calls it.
+	Name string
+	// Why says what is missing and what to do about it.
+	Why string
+}
+
+// DynoxideArch is the only architecture that there is a dynoxide for, the program of the native DynamoDB API.
+const DynoxideArch = "amd64"
+
 // Stores are the native stores that are switched on.
 func (s Settings) Stores() []Store {
 	var on []Store
@@ -57,14 +68,26 @@ func (l *loader) stores(s *Settings) {
 		if l.text(store.endpointSetting, "") != "" {
 			store.addr = Off
 		}
+		lacking := store.addrSetting == "DYNAMODB_ADDR" && l.arch != DynoxideArch
+		if lacking {
+			store.addr = Off
+		}
 		*store.addrs = l.addrs(store.addrSetting, store.addr)
 		if wanted == Off {
+			*store.addrs = nil
+		}
+		if lacking && len(*store.addrs) > 0 {
+			l.bad(store.addrSetting, join(*store.addrs), "off on this machine ("+l.arch+"): dynoxide is made for "+DynoxideArch+" only")
 			*store.addrs = nil
 		}
 		if len(*store.addrs) > 0 {
 			store.none = store.scheme + Reachable((*store.addrs)[0])
 		}
 		*store.endpoint = l.text(store.endpointSetting, store.none)
+		if lacking && wanted == "on" && *store.endpoint == Off {
+			s.NotAvailable = append(s.NotAvailable, Missing{Name: "db", Why: fmt.Sprintf(
+				"the native DynamoDB API, dynoxide, is made for %s only, and this machine is %s: set DYNAMODB_ENDPOINT to one elsewhere", DynoxideArch, l.arch)})
+		}
 	}
 	user, file, logs := "", "", uint16(logsPort)
 	if len(s.LogsAddrs) > 0 {

@@ -439,6 +439,7 @@ func TestPrintStatus_ShowsServicesAndContainers(t *testing.T) {
 		Services: []native.Service{
 			{Name: "agent", State: native.Healthy, PID: 12, Since: now.Add(-90 * time.Second)},
 			{Name: "gateway", State: native.Unhealthy, PID: 13, Since: now.Add(-3 * time.Hour), Reason: "no agent"},
+			{Name: "db", State: native.NotAvailable, Reason: "made for amd64 only"},
 		},
 		Containers: []native.Container{{
 			Name: "lambda-x-1", Function: "x", Address: "10.88.0.2:8080", State: "RUNNING", Created: now.Add(-50 * time.Hour), MemoryBytes: 3 << 20,
@@ -446,7 +447,7 @@ func TestPrintStatus_ShowsServicesAndContainers(t *testing.T) {
 		Functions:     []native.Function{{Name: "x", Idle: 1}, {Name: "y", Error: "no image\nof that name"}, {Name: "z", Idle: 1, Outdated: 1, Error: "its init has failed"}},
 		Configuration: native.Configuration{Refused: true, RefusedAt: now, Problems: []string{"functions.yml:3: boom"}},
 	}, now))
-	for _, want := range []string{"warm", "failing", "outdated", "its init has failed", "no image of that name", "REFUSED: ", "  functions.yml:3: boom\n", "1m30s", "3h00m", "no agent", "https://localhost", "10.88.0.2:8080", "2d02h", "3.0 MiB"} {
+	for _, want := range []string{"warm", "failing", "outdated", "its init has failed", "no image of that name", "REFUSED: ", "  functions.yml:3: boom\n", "1m30s", "3h00m", "no agent", "https://localhost", "10.88.0.2:8080", "2d02h", "3.0 MiB", "not available", "made for amd64 only"} {
 		assert.Contains(t, out.String(), want)
 	}
 }

@@ -37,6 +37,9 @@ func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 			gateway = service.State
 		}
 	}
+	for _, store := range s.settings.NotAvailable {
+		status.Services = append(status.Services, native.Service{Name: store.Name, State: native.NotAvailable, Reason: store.Why})
+	}
 	status.State = native.Overall(status.Services)
 	if gateway != native.Down {
 		// An unhealthy one may answer: it says here what it lacks.

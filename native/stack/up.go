@@ -83,10 +83,13 @@ func (s *Stack) served(ctx context.Context) error {
 	return s.reload(ctx)
 }
 
-// sayStrange names variables that were meant as settings and are none.
+// sayStrange names variables that were meant as settings and are none, and the stores that this machine cannot have.
 func (s *Stack) sayStrange() {
 	for _, text := range settingnames.Strange(s.environ) {
 		s.console.Printf("==> note: %s", text)
+	}
+	for _, store := range s.settings.NotAvailable {
+		s.console.Printf("==> note: there is no store %s: %s", store.Name, store.Why)
 	}
 }
 
