@@ -97,6 +97,8 @@ type ContainerSpec struct {
 	WorkingDirectory string
 	// RequestID is the request that caused the start, for log lines.
 	RequestID string
+	// Owner is whose the container is; empty for nobody's.
+	Owner string
 }
 
 // FunctionCode is a function's code apart from its image; the image is then the base image of its runtime.
@@ -132,6 +134,7 @@ type Container struct {
 	Standby      bool
 	CreatedAt    time.Time
 	LastUsedAt   time.Time
+	Owner        string
 }
 
 // Metrics is one reading of a container's cgroup.

@@ -200,7 +200,7 @@ func (r *Runtime) newLaunch(spec agent.ContainerSpec, img images.Image, leased *
 		Container: agent.Container{
 			ID: id, Name: id, FunctionName: spec.FunctionName, Status: agent.StatusRunning, Port: agent.WorkerPort(spec.Interface),
 			Image: img.Name, ImageDigest: img.Manifest.String(), Generation: spec.Generation, Interface: spec.Interface,
-			Standby: spec.Standby, CreatedAt: now, LastUsedAt: now,
+			Standby: spec.Standby, CreatedAt: now, LastUsedAt: now, Owner: spec.Owner,
 		},
 		memoryMB: spec.MemoryMB,
 	}

@@ -23,6 +23,7 @@ const (
 	labelStandby    = "esb_standby"
 	labelMemory     = "esb_memory_mb"
 	labelCreated    = "esb_created_at"
+	labelOwner      = "esb_owner"
 	labelCode       = "esb_code" // trees of the code store that are mounted, separated by commas
 )
 
@@ -53,6 +54,7 @@ func (r record) labels(stack string) map[string]string {
 		labelStandby:         strconv.FormatBool(r.Standby),
 		labelMemory:          strconv.Itoa(r.memoryMB),
 		labelCreated:         r.CreatedAt.UTC().Format(time.RFC3339Nano),
+		labelOwner:           r.Owner,
 		labelCode:            strings.Join(r.code, ","),
 	}
 }
@@ -76,7 +78,7 @@ func recordOf(id string, labels map[string]string) record {
 			ID: id, Name: id, FunctionName: labels[agent.LabelFunction], Status: agent.StatusUnknown,
 			IP: labels[labelIP], Port: port, Image: labels[labelImage], ImageDigest: labels[labelDigest],
 			Generation: labels[labelGeneration], Interface: agent.RuntimeInterface(labels[labelInterface]), Standby: standby,
-			CreatedAt: created, LastUsedAt: created,
+			CreatedAt: created, LastUsedAt: created, Owner: labels[labelOwner],
 		},
 		attachment: labels[labelAttachment],
 		memoryMB:   memory,

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
+
+// purgeGrace is what functions have to end when their box does: their extensions have 2 s (AWS: "Shutdown phase"), lambda-init a
+// moment more.
+const purgeGrace = 3 * time.Second
 
 // Purge removes all containers of the stack with everything that belongs to them but their network, which goes as a
 // whole. Images and logs stay. No Runtime of the stack may be open.
@@ -24,7 +29,7 @@ func Purge(ctx context.Context, cfg Config) (err error) {
 	group.SetLimit(parallelRemovals)
 	for _, o := range found {
 		group.Go(func() error {
-			if err := r.remove(groupCtx, o.record, 0); err != nil {
+			if err := r.remove(groupCtx, o.record, purgeGrace); err != nil {
 				return fmt.Errorf("remove container %s: %w", o.ID, err)
 			}
 			return nil

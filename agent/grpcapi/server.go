@@ -82,7 +82,7 @@ func New(runtime agent.Runtime, opts Options) *Server {
 		options = append(options, grpc.Creds(plainUnix{opts.TLS}))
 	}
 	s.server = grpc.NewServer(options...)
-	agentv1.RegisterAgentServiceServer(s.server, &service{runtime: runtime, stopping: s.stopping})
+	agentv1.RegisterAgentServiceServer(s.server, &service{runtime: runtime, stopping: s.stopping, owners: newOwners(), launches: newLaunches()})
 	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)

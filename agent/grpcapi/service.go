@@ -2,6 +2,8 @@ package grpcapi
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -38,6 +40,8 @@ type service struct {
 	runtime agent.Runtime
 	// stopping is closed when the server stops: calls that have no end of their own end then.
 	stopping <-chan struct{}
+	owners   *owners
+	launches *launches
 }
 
 // EnsureContainer implements esb.agent.v1.
@@ -46,7 +50,15 @@ func (s *service) EnsureContainer(ctx context.Context, r *agentv1.EnsureContaine
 	if err != nil {
 		return nil, err
 	}
+	s.owners.heard(spec.Owner)
+	ended := s.launches.begin(ctx)
+	defer ended()
 	c, err := s.runtime.Ensure(ctx, spec)
+	if err == nil && ctx.Err() != nil {
+		// Nobody would learn of it.
+		err = errors.Join(fmt.Errorf("the caller left while container %s started: %w", c.ID, ctx.Err()),
+			s.runtime.Destroy(context.WithoutCancel(ctx), c.ID, 0, "its caller left"))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +71,7 @@ func specOf(r *agentv1.EnsureContainerRequest) (agent.ContainerSpec, error) {
 		FunctionName: r.GetFunctionName(), Image: r.GetImage(), Env: r.GetEnv(), MemoryMB: int(r.GetMemorySizeMb()),
 		Timeout: time.Duration(r.GetTimeoutSeconds()) * time.Second, Generation: r.GetGeneration(),
 		EphemeralStorageMB: int(r.GetEphemeralStorageMb()), Standby: r.GetStandby(), Entrypoint: r.GetEntrypoint(),
-		Command: r.GetCommand(), WorkingDirectory: r.GetWorkingDirectory(), RequestID: r.GetRequestId(),
+		Command: r.GetCommand(), WorkingDirectory: r.GetWorkingDirectory(), RequestID: r.GetRequestId(), Owner: r.GetOwner(),
 	}
 	if spec.MemoryMB == 0 {
 		spec.MemoryMB = 128 // AWS's default
@@ -116,6 +128,8 @@ func specOf(r *agentv1.EnsureContainerRequest) (agent.ContainerSpec, error) {
 		return invalid("ephemeral_storage_mb", "must be 0 or %d to %d, got %d", minStorageMB, maxStorageMB, spec.EphemeralStorageMB)
 	case spec.Standby && spec.Interface != agent.Supervisor:
 		return invalid("standby", "only containers with runtime_interface supervisor can stand by")
+	case len(spec.Owner) > maxID:
+		return invalid("owner", "must have at most %d characters, got %d", maxID, len(spec.Owner))
 	case len(spec.Generation) > maxID:
 		return invalid("generation", "must have at most %d characters, got %d", maxID, len(spec.Generation))
 	}
@@ -142,6 +156,11 @@ func (s *service) ListContainers(ctx context.Context, r *agentv1.ListContainersR
 	if name := r.GetFunctionName(); name != "" && !functionName.MatchString(name) {
 		return nil, agent.Errorf(agent.CodeInvalid, "function_name: must be 1 to 64 letters, digits, hyphens or underscores, got %q", name)
 	}
+	if n := len(r.GetOwner()); n > maxID {
+		return nil, agent.Errorf(agent.CodeInvalid, "owner: must have at most %d characters, got %d", maxID, n)
+	}
+	s.owners.heard(r.GetOwner())
+	s.launches.settle(ctx)
 	found, err := s.runtime.List(ctx, r.GetFunctionName())
 	if err != nil {
 		return nil, err
@@ -152,6 +171,7 @@ func (s *service) ListContainers(ctx context.Context, r *agentv1.ListContainersR
 			ContainerId: c.ID, ContainerName: c.Name, FunctionName: c.FunctionName, Status: statusPB(c.Status),
 			LastUsedAt: timestamppb.New(c.LastUsedAt), CreatedAt: timestamppb.New(c.CreatedAt), IpAddress: c.IP, Port: uint32(c.Port),
 			Generation: c.Generation, ImageDigest: c.ImageDigest, Image: c.Image, RuntimeInterface: interfacePB(c.Interface), Standby: c.Standby,
+			Owner: c.Owner, OwnerSilentSeconds: s.owners.silent(c.Owner),
 		})
 	}
 	return out, nil

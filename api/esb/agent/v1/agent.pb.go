@@ -234,7 +234,10 @@ type EnsureContainerRequest struct {
 	// Handler of code, as AWS's runtimes understand it; may be empty for provided runtimes.
 	Handler string `protobuf:"bytes,18,opt,name=handler,proto3" json:"handler,omitempty"`
 	// What runs the code in place of the agent's base image for runtime: the name of another runtime, or an image reference.
-	RuntimeBase   string `protobuf:"bytes,19,opt,name=runtime_base,json=runtimeBase,proto3" json:"runtime_base,omitempty"`
+	RuntimeBase string `protobuf:"bytes,19,opt,name=runtime_base,json=runtimeBase,proto3" json:"runtime_base,omitempty"`
+	// Whose the container is: an opaque name that the caller keeps over its restarts, so that it knows its containers again. Kept as a
+	// label and returned by ListContainers. Empty for nobody's.
+	Owner         string `protobuf:"bytes,20,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +401,13 @@ func (x *EnsureContainerRequest) GetHandler() string {
 func (x *EnsureContainerRequest) GetRuntimeBase() string {
 	if x != nil {
 		return x.RuntimeBase
+	}
+	return ""
+}
+
+func (x *EnsureContainerRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
 	}
 	return ""
 }
@@ -639,7 +649,9 @@ func (*DestroyContainerResponse) Descriptor() ([]byte, []int) {
 type ListContainersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this function's containers, when not empty.
-	FunctionName  string `protobuf:"bytes,1,opt,name=function_name,json=functionName,proto3" json:"function_name,omitempty"`
+	FunctionName string `protobuf:"bytes,1,opt,name=function_name,json=functionName,proto3" json:"function_name,omitempty"`
+	// The caller's name as an owner, when it is one: the call says that it lives.
+	Owner         string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -681,6 +693,13 @@ func (x *ListContainersRequest) GetFunctionName() string {
 	return ""
 }
 
+func (x *ListContainersRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 // ContainerInfo is one container as observed.
 type ContainerInfo struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -698,9 +717,13 @@ type ContainerInfo struct {
 	Image            string                 `protobuf:"bytes,11,opt,name=image,proto3" json:"image,omitempty"`
 	RuntimeInterface RuntimeInterface       `protobuf:"varint,12,opt,name=runtime_interface,json=runtimeInterface,proto3,enum=esb.agent.v1.RuntimeInterface" json:"runtime_interface,omitempty"`
 	// The sandbox was started to stand by; its function process starts with the first request.
-	Standby       bool `protobuf:"varint,13,opt,name=standby,proto3" json:"standby,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Standby bool `protobuf:"varint,13,opt,name=standby,proto3" json:"standby,omitempty"`
+	// EnsureContainerRequest.owner.
+	Owner string `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
+	// For how long the owner has made no call in which it names itself; counted from the agent's start when it has made none yet.
+	OwnerSilentSeconds uint32 `protobuf:"varint,15,opt,name=owner_silent_seconds,json=ownerSilentSeconds,proto3" json:"owner_silent_seconds,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ContainerInfo) Reset() {
@@ -822,6 +845,20 @@ func (x *ContainerInfo) GetStandby() bool {
 		return x.Standby
 	}
 	return false
+}
+
+func (x *ContainerInfo) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ContainerInfo) GetOwnerSilentSeconds() uint32 {
+	if x != nil {
+		return x.OwnerSilentSeconds
+	}
+	return 0
 }
 
 type ListContainersResponse struct {
@@ -1515,7 +1552,7 @@ var File_esb_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x06\n" +
+	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x06\n" +
 	"\x16EnsureContainerRequest\x12#\n" +
 	"\rfunction_name\x18\x01 \x01(\tR\ffunctionName\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12?\n" +
@@ -1542,7 +1579,8 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x06layers\x18\x10 \x03(\v2\x18.esb.agent.v1.CodeSourceR\x06layers\x12\x18\n" +
 	"\aruntime\x18\x11 \x01(\tR\aruntime\x12\x18\n" +
 	"\ahandler\x18\x12 \x01(\tR\ahandler\x12!\n" +
-	"\fruntime_base\x18\x13 \x01(\tR\vruntimeBase\x1a6\n" +
+	"\fruntime_base\x18\x13 \x01(\tR\vruntimeBase\x12\x14\n" +
+	"\x05owner\x18\x14 \x01(\tR\x05owner\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"B\n" +
@@ -1562,9 +1600,10 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
 	"\rgrace_seconds\x18\x02 \x01(\rR\fgraceSeconds\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x1a\n" +
-	"\x18DestroyContainerResponse\"<\n" +
+	"\x18DestroyContainerResponse\"R\n" +
 	"\x15ListContainersRequest\x12#\n" +
-	"\rfunction_name\x18\x01 \x01(\tR\ffunctionName\"\xa1\x04\n" +
+	"\rfunction_name\x18\x01 \x01(\tR\ffunctionName\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\"\xe9\x04\n" +
 	"\rContainerInfo\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
 	"\rfunction_name\x18\x02 \x01(\tR\ffunctionName\x125\n" +
@@ -1584,7 +1623,9 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	" \x01(\tR\vimageDigest\x12\x14\n" +
 	"\x05image\x18\v \x01(\tR\x05image\x12K\n" +
 	"\x11runtime_interface\x18\f \x01(\x0e2\x1e.esb.agent.v1.RuntimeInterfaceR\x10runtimeInterface\x12\x18\n" +
-	"\astandby\x18\r \x01(\bR\astandby\"U\n" +
+	"\astandby\x18\r \x01(\bR\astandby\x12\x14\n" +
+	"\x05owner\x18\x0e \x01(\tR\x05owner\x120\n" +
+	"\x14owner_silent_seconds\x18\x0f \x01(\rR\x12ownerSilentSeconds\"U\n" +
 	"\x16ListContainersResponse\x12;\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x1b.esb.agent.v1.ContainerInfoR\n" +

@@ -52,7 +52,8 @@ type AgentServiceClient interface {
 	EnsureContainer(ctx context.Context, in *EnsureContainerRequest, opts ...grpc.CallOption) (*WorkerInfo, error)
 	// DestroyContainer ends a container and removes all that belongs to it. A paused container is thawed first.
 	DestroyContainer(ctx context.Context, in *DestroyContainerRequest, opts ...grpc.CallOption) (*DestroyContainerResponse, error)
-	// ListContainers lists the containers made by this agent, as containerd reports them now.
+	// ListContainers lists the containers made by this agent, as containerd reports them now. Those that are being made are not among
+	// them, and it waits for the end of those whose caller has left: what it does not list does not come, but by calls that go on.
 	ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (*ListContainersResponse, error)
 	// PauseContainer freezes every process of a container. Pausing a paused container is not an error.
 	PauseContainer(ctx context.Context, in *PauseContainerRequest, opts ...grpc.CallOption) (*PauseContainerResponse, error)
@@ -183,7 +184,8 @@ type AgentServiceServer interface {
 	EnsureContainer(context.Context, *EnsureContainerRequest) (*WorkerInfo, error)
 	// DestroyContainer ends a container and removes all that belongs to it. A paused container is thawed first.
 	DestroyContainer(context.Context, *DestroyContainerRequest) (*DestroyContainerResponse, error)
-	// ListContainers lists the containers made by this agent, as containerd reports them now.
+	// ListContainers lists the containers made by this agent, as containerd reports them now. Those that are being made are not among
+	// them, and it waits for the end of those whose caller has left: what it does not list does not come, but by calls that go on.
 	ListContainers(context.Context, *ListContainersRequest) (*ListContainersResponse, error)
 	// PauseContainer freezes every process of a container. Pausing a paused container is not an error.
 	PauseContainer(context.Context, *PauseContainerRequest) (*PauseContainerResponse, error)
