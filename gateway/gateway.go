@@ -5,8 +5,11 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/edge-serverless-box/esb/api/reason"
@@ -66,6 +69,20 @@ type Function struct {
 	// BaseGeneration is Generation without it.
 	ImageDigest    string
 	BaseGeneration string
+}
+
+// GenerationWith is the generation of a function whose image's digest is known; base is that of the same function without it.
+func GenerationWith(base, digest string) string {
+	sum := sha256.Sum256([]byte(base + "\x00" + digest))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Startable is false while the version of the function's code is not known: no container can be made of it then.
+func (f *Function) Startable() bool {
+	if f.Code == nil {
+		return true
+	}
+	return f.Code.Source.Version != "" && !slices.ContainsFunc(f.Code.Layers, func(l CodeSource) bool { return l.Version == "" })
 }
 
 // Logging is how a function's log is written (AWS: LoggingConfig). The zero value is text, with everything in it.

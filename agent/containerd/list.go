@@ -44,6 +44,9 @@ func (r *Runtime) view(o observed) (agent.Container, bool) {
 			return c, false
 		}
 		c.LastUsedAt = s.lastUsed
+		if s.dying {
+			c.Status = agent.StatusStopped // soon
+		}
 	}
 	return c, true
 }

@@ -62,6 +62,8 @@ type Client struct {
 	workers *http.Transport
 	// env is what containers get over their function's environment; nil for nothing.
 	env func(function string) map[string]string
+	// owner is whose the containers are.
+	owner string
 }
 
 var (
@@ -75,6 +77,7 @@ type options struct {
 	token  bearer.File
 	dialer func(context.Context, string) (net.Conn, error)
 	env    func(function string) map[string]string
+	owner  string
 }
 
 // Option changes how Dial connects.
@@ -170,7 +173,7 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("agent at %s: %w", addr, err)
 	}
 	return &Client{addr: addr, conn: conn, agent: agentv1.NewAgentServiceClient(conn), health: healthv1.NewHealthClient(conn),
-		workers: &http.Transport{DisableKeepAlives: true}, env: o.env}, nil
+		workers: &http.Transport{DisableKeepAlives: true}, env: o.env, owner: o.owner}, nil
 }
 
 // Close ends the connection; calls that run fail.
@@ -224,7 +227,8 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 		TimeoutSeconds:     uint32(math.Ceil(fn.Timeout.Seconds())),
 		RuntimeInterface:   runtimeInterface(fn.Interface),
 		PullPolicy:         pullPolicy(fn.PullPolicy),
-		Generation:         fn.Generation,
+		Generation:         c.generation(fn.Name, fn.Generation),
+		Owner:              c.owner,
 		EphemeralStorageMb: uint32(fn.EphemeralStorageMB),
 		Standby:            standby,
 		Entrypoint:         fn.Entrypoint,
@@ -287,6 +291,8 @@ const (
 type health struct {
 	State string `json:"state"`
 	Init  string `json:"init"`
+	// status is that of the answer.
+	status int
 }
 
 // initTimedOut is Init of one whose init at start was over its limit.
@@ -304,6 +310,7 @@ func (c *Client) workerState(ctx context.Context, w gateway.Worker, path string)
 		return is, err
 	}
 	defer func() { _ = res.Body.Close() }()
+	is.status = res.StatusCode
 	if res.StatusCode == http.StatusMisdirectedRequest {
 		return is, errors.New("it is gone, and its address is another container's")
 	}
@@ -368,19 +375,13 @@ func (c *Client) Stop(ctx context.Context, workerID string, grace time.Duration,
 func (c *Client) List(ctx context.Context) ([]pool.Observed, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	res, err := c.agent.ListContainers(ctx, &agentv1.ListContainersRequest{})
+	res, err := c.agent.ListContainers(ctx, &agentv1.ListContainersRequest{Owner: c.owner})
 	if err != nil {
 		return nil, c.toError(err, "listing containers")
 	}
 	list := make([]pool.Observed, 0, len(res.GetContainers()))
 	for _, i := range res.GetContainers() {
-		list = append(list, pool.Observed{
-			ID:        i.GetContainerId(),
-			Name:      i.GetContainerName(),
-			Function:  i.GetFunctionName(),
-			CreatedAt: i.GetCreatedAt().AsTime(),
-			Stopped:   i.GetStatus() == agentv1.ContainerStatus_STOPPED,
-		})
+		list = append(list, c.observed(i))
 	}
 	return list, nil
 }

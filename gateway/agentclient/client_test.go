@@ -51,6 +51,7 @@ type fakeAgent struct {
 	err       error
 	deadline  time.Duration
 	paused    []string
+	owner     string
 }
 
 func (a *fakeAgent) seen(ctx context.Context) {
@@ -71,8 +72,9 @@ func (a *fakeAgent) DestroyContainer(ctx context.Context, r *agentv1.DestroyCont
 	return &agentv1.DestroyContainerResponse{}, a.err
 }
 
-func (a *fakeAgent) ListContainers(ctx context.Context, _ *agentv1.ListContainersRequest) (*agentv1.ListContainersResponse, error) {
+func (a *fakeAgent) ListContainers(ctx context.Context, r *agentv1.ListContainersRequest) (*agentv1.ListContainersResponse, error) {
 	a.seen(ctx)
+	a.owner = r.GetOwner()
 	return &agentv1.ListContainersResponse{Containers: a.list}, a.err
 }
 
@@ -290,15 +292,21 @@ func TestClient_Stop_OfAContainerThatIsGoneIsNoError(t *testing.T) {
 
 func TestClient_List_ReturnsWhatIsObserved(t *testing.T) {
 	made := time.Date(2026, 11, 22, 7, 0, 0, 0, time.UTC)
-	c, _ := mustDial(t, &fakeAgent{list: []*agentv1.ContainerInfo{
-		{ContainerId: "a", ContainerName: "lambda-f-a", FunctionName: "f", Status: agentv1.ContainerStatus_STOPPED, CreatedAt: timestamppb.New(made)},
-		{ContainerId: "b", FunctionName: "f", Status: agentv1.ContainerStatus_RUNNING, CreatedAt: timestamppb.New(made)},
-	}})
+	a := &fakeAgent{list: []*agentv1.ContainerInfo{
+		{ContainerId: "a", ContainerName: "lambda-f-a", FunctionName: "f", Status: agentv1.ContainerStatus_STOPPED, CreatedAt: timestamppb.New(made),
+			IpAddress: "10.88.0.2", Port: 27182, Generation: "g", ImageDigest: "sha256:1", Owner: "me", OwnerSilentSeconds: 3,
+			RuntimeInterface: agentv1.RuntimeInterface_RUNTIME_INTERFACE_SUPERVISOR, Standby: true},
+		{ContainerId: "b", FunctionName: "f", Status: agentv1.ContainerStatus_PAUSED, CreatedAt: timestamppb.New(made), IpAddress: "10.88.0.3", Port: 8080,
+			RuntimeInterface: agentv1.RuntimeInterface_RUNTIME_INTERFACE_RIE},
+	}}
+	c, _ := mustDial(t, a, agentclient.WithOwner("me"))
 	list, err := c.List(t.Context())
 	require.NoError(t, err)
+	assert.Equal(t, "me", a.owner, "the call is a sign of life")
 	assert.Equal(t, []pool.Observed{
-		{ID: "a", Name: "lambda-f-a", Function: "f", CreatedAt: made, Stopped: true},
-		{ID: "b", Function: "f", CreatedAt: made},
+		{ID: "a", Name: "lambda-f-a", Function: "f", CreatedAt: made, Stopped: true, Owner: "me", OwnerSilent: 3 * time.Second,
+			Addr: "10.88.0.2:27182", Generation: "g", ImageDigest: "sha256:1", Interface: gateway.Supervisor, Standby: true},
+		{ID: "b", Function: "f", CreatedAt: made, Frozen: true, Addr: "10.88.0.3:8080", Interface: gateway.RIE},
 	}, list)
 }
 

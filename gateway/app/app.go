@@ -37,6 +37,7 @@ import (
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/guard/memlimit"
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
@@ -148,7 +149,12 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if a.keys, err = functionkeys.Open(s.FunctionKeysFile); err != nil {
 		return nil, fmt.Errorf("FUNCTION_KEYS_FILE: %w", err)
 	}
-	if a.agent, err = dialAgent(s, a.keys); err != nil {
+	// Whoever has the state of this gateway has its containers.
+	owner, err := secretfile.Open(filepath.Join(s.Home, "owner"))
+	if err != nil {
+		return nil, fmt.Errorf("whose the containers are: %w", err)
+	}
+	if a.agent, err = dialAgent(s, a.keys, owner); err != nil {
 		return nil, err
 	}
 	a.pool = pool.Open(a.agent, pool.Options{
@@ -159,6 +165,8 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Freezer:             a.agent,
 		Watcher:             a.agent,
 		Inits:               a.agent,
+		Owner:               owner,
+		Examiner:            a.agent,
 		Logger:              a.log,
 	})
 	a.images = imagewatch.Open(imagewatch.Options{Agent: a.agent, Poll: s.ImagePoll, Logger: a.log}, a.pool.Apply)
@@ -309,8 +317,8 @@ func openQueue(ctx context.Context, s settings.Settings, invoker *invoke.Invoker
 	return q, nil
 }
 
-func dialAgent(s settings.Settings, keys *functionkeys.Keys) (*agentclient.Client, error) {
-	var options []agentclient.Option
+func dialAgent(s settings.Settings, keys *functionkeys.Keys, owner string) (*agentclient.Client, error) {
+	options := []agentclient.Option{agentclient.WithOwner(owner)}
 	if s.FunctionKeys {
 		options = append(options, agentclient.WithEnvironment(func(function string) map[string]string {
 			key := keys.Of(function)
@@ -347,8 +355,8 @@ func (a *App) Addrs(scheme string) []net.Addr {
 }
 
 // Close stops the gateway: no more requests are accepted and no more events begin, those in flight have
-// SHUTDOWN_GRACE_SECONDS together, then events go back to the queue and the pools destroy their workers. It returns when
-// everything has ended.
+// SHUTDOWN_GRACE_SECONDS together, then events go back to the queue. It returns when everything has ended but the workers, which the next gateway of
+// this state adopts.
 func (a *App) Close(ctx context.Context) error {
 	a.stopping.Store(true)
 	a.log.Info("gateway stops", "grace_s", a.settings.ShutdownGrace.Seconds())

@@ -4,8 +4,6 @@ package imagewatch
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"log/slog"
 	"maps"
 	"slices"
@@ -122,8 +120,7 @@ func withDigest(fn *gateway.Function, digest string) *gateway.Function {
 	copied := *fn
 	copied.BaseGeneration, copied.ImageDigest = fn.Generation, digest
 	if digest != "" {
-		sum := sha256.Sum256([]byte(fn.Generation + "\x00" + digest))
-		copied.Generation = hex.EncodeToString(sum[:16])
+		copied.Generation = gateway.GenerationWith(fn.Generation, digest)
 	}
 	return &copied
 }

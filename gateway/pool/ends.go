@@ -97,6 +97,7 @@ func (p *functionPool) remove() bool {
 	if !p.removed {
 		p.removed, p.target = true, 0
 		p.destroyUnused("function removed")
+		p.disarm() // it may be forgotten before that is due
 		p.answerAll(errRemoved(p.name))
 	}
 	return p.live() == 0
@@ -108,13 +109,15 @@ func (p *functionPool) empty() bool {
 	return p.removed && p.live() == 0
 }
 
-// close ends lending for good and destroys the workers without work.
+// close ends lending for good and destroys the workers without work, unless they are to be adopted.
 func (p *functionPool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
 	p.answerAll(errClosing(p.name))
-	p.destroyUnused("gateway stops")
+	if !p.manager.adopts() {
+		p.destroyUnused("gateway stops")
+	}
 	p.disarm()
 }
 

@@ -40,6 +40,11 @@ type box struct {
 	onThaw   func() error
 	// digest is what every image has now.
 	digest string
+	// owner has the containers that are made.
+	owner string
+	// conditions are those of workers that are not idle; examine runs without mu.
+	conditions map[string]pool.Condition
+	examine    func(id string) error
 	// parallel and parallelPeak count the starts that run at the same time.
 	parallel, parallelPeak int
 }
@@ -73,7 +78,8 @@ func (b *box) Start(ctx context.Context, fn *gateway.Function, standby bool, _ s
 	}
 	b.seq++
 	id := fmt.Sprintf("%s-%d", fn.Name, b.seq)
-	b.containers[id] = pool.Observed{ID: id, Name: "lambda-" + id, Function: fn.Name, CreatedAt: time.Now()}
+	b.containers[id] = pool.Observed{ID: id, Name: "lambda-" + id, Function: fn.Name, CreatedAt: time.Now(), Owner: b.owner,
+		Addr: "10.88.0.2:8080", Generation: fn.Generation, ImageDigest: b.digest, Interface: fn.Interface, Standby: standby}
 	b.standby[id] = standby
 	return gateway.Worker{ID: id, Name: "lambda-" + id, Addr: "10.88.0.2:8080", Function: fn.Name, Generation: fn.Generation, ImageDigest: b.digest, Standby: standby}, nil
 }
@@ -147,9 +153,37 @@ func (b *box) List(context.Context) ([]pool.Observed, error) {
 	}
 	var list []pool.Observed
 	for _, o := range b.containers {
+		o.Frozen = b.frozen[o.ID]
 		list = append(list, o)
 	}
 	return list, nil
+}
+
+// Examine finds a worker idle, unless conditions says otherwise.
+func (b *box) Examine(_ context.Context, w gateway.Worker) (pool.Condition, error) {
+	b.mu.Lock()
+	hook := b.examine
+	b.mu.Unlock()
+	if hook != nil {
+		if err := hook(w.ID); err != nil {
+			return 0, err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if condition, ok := b.conditions[w.ID]; ok {
+		return condition, nil
+	}
+	return pool.ConditionIdle, nil
+}
+
+func (b *box) setCondition(id string, c pool.Condition) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conditions == nil {
+		b.conditions = map[string]pool.Condition{}
+	}
+	b.conditions[id] = c
 }
 
 func (b *box) pushImage(digest string) {

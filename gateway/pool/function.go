@@ -35,6 +35,8 @@ type worker struct {
 	undying bool
 	// gone is closed when it has been destroyed; nil when nobody waits for that.
 	gone chan struct{}
+	// held is true while it is busy with what nobody of this gateway waits for: it was adopted.
+	held bool
 
 	// freeze calls freezeNow; nil when that is not to come.
 	freeze *time.Timer
@@ -86,6 +88,9 @@ type functionPool struct {
 	starts   []*start
 	// early are workers that have ended before the agent's answer to their start came.
 	early map[string]bool
+	// adopted is true when the workers of before are known; asking counts those that have not said yet whether they are free.
+	adopted bool
+	asking  int
 	// waiters is the queue of *waiter, the oldest in front.
 	waiters *list.List
 	// failures counts failed starts in a row. Until retryAt, starts are made only for requests that have nothing
@@ -109,6 +114,7 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 		fn:      fn,
 		workers: make(map[string]*worker),
 		early:   make(map[string]bool),
+		adopted: !m.adopts(),
 		waiters: list.New(),
 	}
 }
@@ -271,6 +277,9 @@ func (p *functionPool) putBack(w *worker) {
 func (p *functionPool) give(w *worker) {
 	reason := w.doomed
 	switch {
+	case p.closed && p.manager.adopts() && reason == "":
+		w.phase, w.since = PhaseIdle, time.Now()
+		return
 	case p.closed:
 		reason = "gateway stops"
 	case p.removed:

@@ -75,7 +75,7 @@ func (p *functionPool) same(old *gateway.Function, digest string) bool {
 // back. Callers hold mu.
 func (p *functionPool) keepSame() {
 	for _, w := range p.workers {
-		if w.generation == p.fn.Generation || p.same(w.fn, w.info.ImageDigest) {
+		if p.isCurrent(w) || p.same(w.fn, w.info.ImageDigest) {
 			w.generation, w.revision = p.fn.Generation, p.revision
 		}
 	}
@@ -228,6 +228,9 @@ func (p *functionPool) excess() int {
 // one. Callers hold mu.
 func (p *functionPool) needsRoom(now time.Time) bool {
 	if p.target == 0 && p.reached == p.revision {
+		return false
+	}
+	if p.unsettled() || !p.fn.Startable() {
 		return false
 	}
 	if p.stopping > 0 || p.live() < p.fn.Scaling.MaxCapacity || p.fn.Scaling.MaxCapacity <= 0 || now.Before(p.retryAt) {

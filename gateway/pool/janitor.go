@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
-// janitor compares the pools with the agent's list at the beginning and then every HeartbeatInterval.
+// janitor compares the pools with the agent's list when there is a configuration and then every HeartbeatInterval.
 func (m *Manager) janitor() {
+	select {
+	case <-m.configured: // nobody is judged before it is known what is to be there
+	case <-m.ctx.Done():
+		return
+	}
 	ticker := time.NewTicker(m.opts.HeartbeatInterval)
 	defer ticker.Stop()
 	for {
@@ -59,12 +64,12 @@ func (m *Manager) reconcile() {
 
 	var sweep sync.WaitGroup
 	defer sweep.Wait()
-	pools := *m.pools.Load()
 	for _, o := range list {
-		if time.Since(o.CreatedAt) < m.opts.OrphanGrace || known[o.ID] || pools[o.Function].mayKnow(o) {
+		if known[o.ID] || !m.claim(o) {
 			continue
 		}
 		sweep.Go(func() {
+			defer m.unclaim(o)
 			if err := m.stopOnce(o.Function, o.ID, idleGrace, "orphan", false); err != nil {
 				m.log.Warn("destroying an orphan failed; trying again at the next heartbeat",
 					"function", o.Function, "container_id", o.ID, "name", o.Name, "error", err.Error())
@@ -76,6 +81,33 @@ func (m *Manager) reconcile() {
 	}
 }
 
+// claim is true when o is nobody's and to be destroyed; unclaim ends that.
+func (m *Manager) claim(o Observed) bool {
+	m.claims.Lock()
+	defer m.claims.Unlock()
+	p := (*m.pools.Load())[o.Function]
+	switch {
+	case m.claimed[o.ID], p.mayKnow(o):
+		return false
+	case o.Owner != "" && o.Owner != m.opts.Owner:
+		if o.OwnerSilent < ownerLease {
+			return false
+		}
+	case o.Owner != "" && p == nil:
+		// Left by a gateway of this owner that had another configuration.
+	case time.Since(o.CreatedAt) < m.opts.OrphanGrace:
+		return false
+	}
+	m.claimed[o.ID] = true
+	return true
+}
+
+func (m *Manager) unclaim(o Observed) {
+	m.claims.Lock()
+	defer m.claims.Unlock()
+	delete(m.claimed, o.ID)
+}
+
 // mayKnow is true when o is one of the pool's, or may be what a running start has made.
 func (p *functionPool) mayKnow(o Observed) bool {
 	if p == nil {
@@ -83,7 +115,7 @@ func (p *functionPool) mayKnow(o Observed) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.workers[o.ID] != nil || slices.ContainsFunc(p.starts, func(s *start) bool {
+	return !p.adopted || p.workers[o.ID] != nil || slices.ContainsFunc(p.starts, func(s *start) bool {
 		return s.fn != nil && !o.CreatedAt.Before(s.begun)
 	})
 }
@@ -99,6 +131,10 @@ func (p *functionPool) doom(w *worker, reason string) {
 	case PhaseStandby:
 		p.standby = slices.DeleteFunc(p.standby, func(o *worker) bool { return o == w })
 	case PhaseBusy:
+		if w.held {
+			p.release(w)
+			break
+		}
 		w.doomed = reason
 		p.cutLater(w)
 		return

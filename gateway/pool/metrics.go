@@ -42,6 +42,11 @@ var (
 		Help: "Containers that no pool knew and that the janitor destroyed.",
 	})
 
+	adopted = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_workers_adopted_total",
+		Help: "Workers of an earlier gateway process that were taken over.",
+	}, []string{"function"})
+
 	frozenDesc   = prometheus.NewDesc("esb_pool_frozen", "Idle workers of a function that are frozen.", []string{"function"}, nil)
 	workersDesc  = prometheus.NewDesc("esb_pool_workers", "Containers of a function by state.", []string{"function", "state"}, nil)
 	outdatedDesc = prometheus.NewDesc("esb_pool_outdated", "Workers of a function that are of an older configuration and serve until one of the present is ready.", []string{"function"}, nil)

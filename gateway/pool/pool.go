@@ -47,8 +47,19 @@ type Observed struct {
 	Name      string
 	Function  string
 	CreatedAt time.Time
-	// Stopped is true when its process 1 has ended.
+	// Stopped is true when its process 1 has ended, or is being ended.
 	Stopped bool
+	// Frozen is true when its processes stand still.
+	Frozen bool
+	// Owner is whose it is, "" for nobody's, and OwnerSilent for how long the agent has not heard that one.
+	Owner       string
+	OwnerSilent time.Duration
+	// What follows is as Start was told, or has answered.
+	Addr        string
+	Generation  string
+	ImageDigest string
+	Interface   gateway.RuntimeInterface
+	Standby     bool
 }
 
 // Defaults of Options.
@@ -97,6 +108,10 @@ type Options struct {
 	Watcher Watcher
 	// Inits says whether the first worker of a changed function can serve. Without one it counts as able to as soon as it listens.
 	Inits Inits
+	// Owner is who the Provisioner says has the containers that it makes. With one, workers are left when the Manager is closed, and
+	// those that are left are adopted; Examiner is needed then. Without one they end with the Manager.
+	Owner    string
+	Examiner Examiner
 	// Freezer freezes the idle workers of functions that ask for it. Without one none is frozen.
 	Freezer Freezer
 	// Logger gets one line an event. Default: slog.Default().
@@ -130,8 +145,16 @@ type Manager struct {
 	// tasks counts every goroutine and timer of the Manager and its pools.
 	tasks sync.WaitGroup
 
-	// look is of one: the janitor is to look now.
-	look chan struct{}
+	// look is of one: the janitor is to look now. adopt is of one: there are pools that have not adopted yet.
+	look, adopt chan struct{}
+	// configured is closed by the first Apply.
+	configured     chan struct{}
+	configuredOnce sync.Once
+
+	// claims makes the decision what becomes of a container that no pool knows one at a time; claimed are those that the janitor
+	// destroys. Order: claims before a functionPool's mu.
+	claims  sync.Mutex
+	claimed map[string]bool
 
 	// A start that no request waits for takes a turn of background first.
 	starts     *turns.Turns
@@ -182,6 +205,9 @@ func Open(p Provisioner, opts Options) *Manager {
 		stops:       turns.New(opts.MaxConcurrentStarts, turnPatience),
 		look:        make(chan struct{}, 1),
 		room:        newRoom(opts.MaxWaiting),
+		adopt:       make(chan struct{}, 1),
+		configured:  make(chan struct{}),
+		claimed:     make(map[string]bool),
 		closing:     make(chan struct{}),
 		drained:     make(chan struct{}),
 	}
@@ -189,6 +215,9 @@ func Open(p Provisioner, opts Options) *Manager {
 	m.stopCtx, m.cancelStops = context.WithCancel(context.Background())
 	m.pools.Store(&map[string]*functionPool{})
 	m.tasks.Go(m.janitor)
+	if m.adopts() {
+		m.tasks.Go(m.adoptions)
+	}
 	if opts.Watcher != nil {
 		m.tasks.Go(m.watch)
 	}
@@ -220,6 +249,8 @@ func (m *Manager) Apply(functions map[string]*gateway.Function) {
 		}
 	}
 	m.pools.Store(&pools)
+	m.configuredOnce.Do(func() { close(m.configured) })
+	m.wantAdoption()
 }
 
 // purge forgets removed functions whose last container is gone.
@@ -248,8 +279,9 @@ func (m *Manager) Acquire(ctx context.Context, fn *gateway.Function, requestID s
 }
 
 // Close ends the Manager: waiting requests are refused, requests in flight have until ctx ends to give their workers
-// back, then every container is destroyed, for which there are 30 s. It returns when everything the Manager started
-// has ended, and an error when containers are left over. Only the first call does anything.
+// back, then every container is destroyed, for which there are 30 s, or, with an Owner, left for the next Manager. It returns when
+// everything the Manager started has ended, and an error when containers are left over that were to be destroyed. Only the first
+// call does anything.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if m.closed {
@@ -273,8 +305,15 @@ func (m *Manager) Close(ctx context.Context) error {
 	select {
 	case <-m.drained:
 	case <-ctx.Done():
+		if !m.adopts() {
+			for _, p := range pools {
+				p.evict()
+			}
+		}
+	}
+	if m.adopts() {
 		for _, p := range pools {
-			p.evict()
+			p.leaveWorkers()
 		}
 	}
 	timer := time.AfterFunc(closeLimit, m.cancelStops)

@@ -71,6 +71,9 @@ func (p *functionPool) fill() {
 	sc, now := p.fn.Scaling, time.Now()
 	p.trim()
 	p.endChange(now)
+	if p.unsettled() {
+		return
+	}
 	waiting, usable := p.waiters.Len(), 0
 	for _, s := range p.starts {
 		if p.current(s) {
@@ -258,7 +261,7 @@ func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	unwanted := !s.background && p.waiters.Len() == 0
-	if p.closed || p.removed || unwanted {
+	if p.closed || p.removed || unwanted || p.unsettled() {
 		p.dropStart(s)
 		p.fill()
 		return nil, giveBack
