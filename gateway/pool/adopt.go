@@ -318,6 +318,11 @@ func (p *functionPool) leaveWorkers() {
 	var attachments []interface{ Close() error }
 	for _, w := range p.workers {
 		p.disarmFreeze(w)
+		if w.phase == PhaseBusy {
+			// Whoever has it still gives it back to nobody: what becomes of it is the next one's to find out.
+			p.release(w)
+			w.phase = PhaseIdle
+		}
 		if w.attachment != nil && w.phase != PhaseStopping {
 			attachments = append(attachments, w.attachment)
 			w.attachment = nil
