@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,6 +24,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/nftables"
 	"github.com/edge-serverless-box/esb/guard/netstate"
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 const (
@@ -83,9 +83,7 @@ func mustAttach(t *testing.T, n *Network) Attachment {
 // in runs f on a thread inside a network namespace. Sockets that f makes stay in it.
 func in(t *testing.T, path string, f func() error) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // Never unlocked: the thread is spent.
+	require.NoError(t, ownthread.Do(func() error {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			err = unix.Setns(fd, unix.CLONE_NEWNET)
@@ -94,9 +92,8 @@ func in(t *testing.T, path string, f func() error) {
 		if err == nil {
 			err = f()
 		}
-		done <- err
-	}()
-	require.NoError(t, <-done)
+		return err
+	}))
 }
 
 // mustServe answers each connection at address, inside the namespace (the test's own when it is empty), with the
@@ -308,23 +305,18 @@ func TestFirewall_LocalUsers_DoNotReachFunctions(t *testing.T) {
 	a := mustAttach(t, n)
 	worker := mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.SupervisorPort).String())
 	assertReaches(t, "", worker)
-	as := func(user int) (err error) {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			runtime.LockOSThread() // Never unlocked: the thread is spent.
+	as := func(user int) error {
+		return ownthread.Do(func() error {
 			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); errno != 0 {
-				err = errno
-				return
+				return errno
 			}
-			var conn net.Conn
-			if conn, err = net.DialTimeout("tcp4", worker.String(), limit); err == nil {
+			conn, err := net.DialTimeout("tcp4", worker.String(), limit)
+			if err == nil {
 				_, err = io.ReadAll(conn)
 				_ = conn.Close()
 			}
-		}()
-		<-done
-		return err
+			return err
+		})
 	}
 	assert.NoError(t, as(friend))
 	assert.ErrorIs(t, as(stranger), unix.ECONNREFUSED)

@@ -436,7 +436,7 @@ func TestStore_Object_IsFetchedOnceAndSurvivesARestart(t *testing.T) {
 		_, err := s.Get(leaving, agent.FunctionCode{Source: source})
 		left <- err
 	}()
-	require.Eventually(t, func() bool { return objects.asked.Load() == 1 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return objects.asked.Load() == 1 }, time.Minute, time.Millisecond)
 	leave()
 	assert.ErrorIs(t, <-left, context.Canceled)
 	var group sync.WaitGroup
@@ -468,7 +468,7 @@ func TestStore_Object_IsFetchedOnceAndSurvivesARestart(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(lost, synced)))
 	_ = mustOpen(t, dir, 1<<20, nil)
 	assert.DirExists(t, lost, "this boot's")
-	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(lost, synced)); return err == nil }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(lost, synced)); return err == nil }, time.Minute, time.Millisecond)
 	require.NoError(t, os.Remove(filepath.Join(lost, synced)))
 	mustWrite(t, filepath.Join(lost, "info.json"), []byte(`{"boot":"earlier"}`))
 	_ = mustOpen(t, dir, 1<<20, nil)
@@ -533,7 +533,7 @@ func TestStore_Closed_RefusesAndEndsWhatRuns(t *testing.T) {
 		_, err := s.Get(t.Context(), agent.FunctionCode{Source: source})
 		done <- err
 	}()
-	require.Eventually(t, func() bool { return objects.asked.Load() == 1 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return objects.asked.Load() == 1 }, time.Minute, time.Millisecond)
 	require.NoError(t, s.Close())
 	assert.ErrorIs(t, <-done, context.Canceled)
 	_, err := s.Get(t.Context(), agent.FunctionCode{Source: source})

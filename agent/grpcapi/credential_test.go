@@ -125,7 +125,7 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("ESB_TEST_DIAL"); path != "" {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			_, err = conn.Read(make([]byte, 1))
 		}
 		if err != nil {

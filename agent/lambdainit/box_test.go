@@ -22,7 +22,10 @@ import (
 )
 
 // patience is how long a test waits for something that must happen.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
+
+// soon is the deadline of an invocation that is to run into it. A busy machine has to get as far as that within it.
+const soon = 2 * time.Second
 
 // The test binary is started again as lambda-init ("@init") and as the function ("@function"): lambda-init waits
 // for every child of its process, so it needs one of its own.
@@ -167,7 +170,10 @@ func mustOpenBox(t testing.TB, options ...boxOption) *box {
 
 	var readers sync.WaitGroup
 	if !set.stuck {
-		readers.Go(func() { b.readLog(logR) })
+		// One only reads: to lambda-init, a reader that is busy with the lines is one that is stuck.
+		lines := make(chan string, 1<<17)
+		readers.Go(func() { readLines(logR, lines) })
+		readers.Go(func() { b.keep(lines) })
 	}
 	readers.Go(func() {
 		buf := make([]byte, 256)
@@ -207,13 +213,20 @@ func mustOpenBox(t testing.TB, options ...boxOption) *box {
 	return b
 }
 
-func (b *box) readLog(r io.Reader) {
-	reader := bufio.NewReader(r)
-	for {
+func readLines(r io.Reader, lines chan<- string) {
+	defer close(lines)
+	for reader := bufio.NewReader(r); ; {
 		text, err := reader.ReadString('\n')
 		if err != nil {
 			return
 		}
+		lines <- text
+	}
+}
+
+// keep takes the lines of the log until its end.
+func (b *box) keep(lines <-chan string) {
+	for text := range lines {
 		var l line
 		if err := json.Unmarshal([]byte(text), &l); err != nil {
 			b.t.Errorf("log line is not JSON: %v: %.200q", err, text)

@@ -136,7 +136,7 @@ func reader(body []byte, chunked bool) interface{ Read([]byte) (int, error) } {
 
 func TestInvoke_SecondAtOnce_Gets409(t *testing.T) {
 	b := mustOpenBox(t)
-	first := b.invokeAsync("first", order{Do: "hang"}, deadlineIn(2*time.Second))
+	first := b.invokeAsync("first", order{Do: "hang"}, deadlineIn(2*soon))
 	b.waitLine("function", "hanging")
 	assert.Equal(t, `{"state":"busy"}`, b.health())
 	second := b.invoke("second", order{Do: "echo"})
@@ -266,7 +266,7 @@ func TestReset_Descendants_DoNotSurvive(t *testing.T) {
 		pids = append(pids, pid)
 	}
 	require.Len(t, pids, 3)
-	b.invoke("req-2", order{Do: "hang"}, deadlineIn(300*time.Millisecond))
+	b.invoke("req-2", order{Do: "hang"}, deadlineIn(soon))
 	waitGone(t, append(pids, first.PID)...)
 }
 
@@ -318,7 +318,7 @@ func TestProcess1_PIDNamespace_ResetAndStop(t *testing.T) {
 	}
 	b := mustOpenBox(t, withPIDSpace())
 	b.invoke("req-1", order{Do: "family"}).reply(t)
-	r := b.invoke("req-2", order{Do: "hang"}, deadlineIn(300*time.Millisecond))
+	r := b.invoke("req-2", order{Do: "hang"}, deadlineIn(soon))
 	assert.Contains(t, r.Body, "Sandbox.Timedout")
 	assert.Equal(t, 1, b.invoke("req-3", order{Do: "echo"}).reply(t).Count)
 	require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
@@ -405,7 +405,7 @@ func TestInit_EagerOverItsLimit_IsToldFromAFailure(t *testing.T) {
 
 func TestInit_NeverEnds_TimesOut(t *testing.T) {
 	b := mustOpenBox(t, withStart("init-hang"), withEnv("ESB_INIT_LIMIT_MS=200"))
-	r := b.invoke("req-1", order{Do: "echo"}, deadlineIn(700*time.Millisecond))
+	r := b.invoke("req-1", order{Do: "echo"}, deadlineIn(soon))
 	assert.Contains(t, r.Body, "Sandbox.Timedout")
 	assert.Equal(t, "timeout", r.Header.Get("X-Esb-Sandbox-Reset"))
 	b.waitLine("platform.fault", "Phase: invoke\tStatus: timeout")
@@ -646,7 +646,7 @@ func TestStop_SIGTERM_EndsTheFunctionAndExits0(t *testing.T) {
 			began := time.Now()
 			require.NoError(t, b.cmd.Process.Signal(syscall.SIGTERM))
 			<-b.ended
-			assert.Less(t, time.Since(began), 5*time.Second, "2 s, and room for a busy machine")
+			assert.Less(t, time.Since(began), patience/2, "2 s, and room for a busy machine")
 			assert.Equal(t, 0, b.cmd.ProcessState.ExitCode())
 			waitGone(t, pid)
 		})

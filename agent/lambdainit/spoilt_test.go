@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,33 +13,34 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 // mustHold has pid stay, as one in an uninterruptible wait does, whatever kills it: a process that another than its parent traces is
 // not gone for its parent until the tracer has seen its end (ptrace(2)). The end of the test lets it go.
 func mustHold(t *testing.T, pid int) {
 	t.Helper()
-	held, letGo, gone := make(chan error), make(chan struct{}), make(chan struct{})
+	held, letGo, gone := make(chan error, 1), make(chan struct{}), make(chan error)
 	go func() {
-		defer close(gone)
-		runtime.LockOSThread() // the tracer is a thread, which ends here
-		_, _, errno := syscall.RawSyscall6(syscall.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0, 0, 0)
-		if errno != 0 {
-			held <- errno
-			return
-		}
-		held <- nil
-		<-letGo
-		for {
-			if _, err := syscall.Wait4(pid, nil, unix.WALL, nil); !errors.Is(err, syscall.EINTR) {
-				return
+		gone <- ownthread.Do(func() error { // the tracer is a thread
+			if _, _, errno := syscall.RawSyscall6(syscall.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0, 0, 0); errno != 0 {
+				held <- errno
+				return nil
 			}
-		}
+			held <- nil
+			<-letGo
+			for {
+				if _, err := syscall.Wait4(pid, nil, unix.WALL, nil); !errors.Is(err, syscall.EINTR) {
+					return err
+				}
+			}
+		})
 	}()
 	require.NoError(t, <-held, "trace the function's process")
 	t.Cleanup(func() {
 		close(letGo)
-		<-gone
+		require.NoError(t, <-gone)
 	})
 }
 
@@ -62,7 +62,7 @@ func TestReset_AProcessStays_TheContainerServesNoMore(t *testing.T) {
 		deadline time.Duration
 		reset    string
 	}{
-		"timeout": {order{Do: "hang"}, 2 * time.Second, "timeout"},
+		"timeout": {order{Do: "hang"}, soon, "timeout"},
 		"exit":    {order{Do: "exit", N: 1}, patience, "exit"},
 	} {
 		t.Run(name, func(t *testing.T) {

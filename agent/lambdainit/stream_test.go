@@ -110,7 +110,7 @@ func TestStream_Failures_StandInTheTrailers(t *testing.T) {
 		"trailers over the limit": {then: "fail", n: 6000, errorType: "Runtime.TruncatedResponse", body: "suspiciously long trailer", count: 2},
 		"process exits":           {then: "exit", errorType: "Runtime.ExitError", body: "exit status 7", reset: "exit", count: 1},
 		"runtime breaks off":      {then: "break", errorType: "Runtime.TruncatedResponse", body: "broke off", count: 2},
-		"timeout":                 {then: "never", deadline: 1500 * time.Millisecond, errorType: "Sandbox.Timedout", body: "Task timed out", reset: "timeout", count: 1},
+		"timeout":                 {then: "never", deadline: soon, errorType: "Sandbox.Timedout", body: "Task timed out", reset: "timeout", count: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := mustOpenBox(t)
@@ -162,7 +162,7 @@ func TestStream_CallerLeaves_EndsTheProcess(t *testing.T) {
 func TestStream_CallerTakesNothing_TimeoutStillEndsIt(t *testing.T) {
 	b := mustOpenBox(t)
 	pid := b.invoke("req-0", order{Do: "echo"}).reply(t).PID
-	resp := b.openStream(t.Context(), "req-1", order{Do: "pieces", Then: "bytes", N: 1 << 30}, deadlineIn(time.Second))
+	resp := b.openStream(t.Context(), "req-1", order{Do: "pieces", Then: "bytes", N: 1 << 30}, deadlineIn(soon))
 	waitGone(t, pid)
 	b.waitLine("platform.fault", "Task timed out")
 	n, err := io.Copy(io.Discard, resp.Body)

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -14,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 // mustNetns returns connections to the packet filter of a network namespace of the test's own.
@@ -22,19 +23,14 @@ func mustNetns(t *testing.T) func() *nftables.Conn {
 	if os.Geteuid() != 0 {
 		t.Skip("a network namespace needs root")
 	}
-	fds, errs := make(chan int, 1), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // Never unlocked: the thread is spent.
+	var fd int
+	require.NoError(t, ownthread.Do(func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
-		fd := -1
 		if err == nil {
-			fd, err = unix.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		}
-		fds <- fd
-		errs <- err
-	}()
-	fd := <-fds
-	require.NoError(t, <-errs)
+		return err
+	}))
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	return func() *nftables.Conn {
 		conn, err := nftables.New(nftables.WithNetNSFd(fd))

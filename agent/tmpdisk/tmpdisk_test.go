@@ -22,7 +22,7 @@ import (
 	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 func mustPool(t *testing.T, cfg Config) *Pool {
 	t.Helper()

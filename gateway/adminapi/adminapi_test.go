@@ -25,7 +25,7 @@ import (
 )
 
 // patience is for what must happen, however slow the machine.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // box is a Server on a free port and its operator.
 type box struct {

@@ -36,7 +36,7 @@ import (
 )
 
 // patience is for what must happen, however slow the machine.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // imageHeader tells the handler of all containers which image it is.
 const imageHeader = "X-Test-Image"

@@ -48,7 +48,9 @@ func (r *running) ask(t *testing.T, method, path string) (int, string) {
 
 func (r *running) write(t *testing.T, name, content string) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(r.env[name], []byte(content), 0o600))
+	// Whole at once: a machine that is busy may read a file that is still empty.
+	require.NoError(t, os.WriteFile(r.env[name]+".new", []byte(content), 0o600))
+	require.NoError(t, os.Rename(r.env[name]+".new", r.env[name]))
 }
 
 const oneRoute = "routes:\n  - {path: /f, method: POST, function: f, auth: none}\n"

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is for what must happen, however slow the machine.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // fakeInvoker runs functions of the test and counts by request id.
 type fakeInvoker struct {

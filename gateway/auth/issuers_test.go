@@ -30,7 +30,7 @@ import (
 )
 
 // patience is for what must happen, however slow the machine.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // rsaKey is made once: it takes a while.
 var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {

@@ -21,7 +21,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/event"
 )
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 type invokeFunc func(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error)
 

@@ -20,7 +20,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/codewatch"
 )
 
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // fakeObjects is an S3 store that can be away.
 type fakeObjects struct {
@@ -165,7 +165,11 @@ func TestWatcher_SameContentTouched_KeepsTheGeneration(t *testing.T) {
 	w, p := mustOpen(t, objects, 50*time.Millisecond)
 	w.Set(functions(dir, "s3://b/k.zip"))
 	first := p.get("zip").Code.Source.Version
-	write(t, filepath.Join(dir, "app.py"), "1")
+	// In place: between the two steps of os.WriteFile the file is empty, and may be looked at.
+	file, err := os.OpenFile(filepath.Join(dir, "app.py"), os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteString("1")
+	require.NoError(t, errors.Join(err, file.Close()))
 	// The layer's change shows that the code has been looked at since.
 	objects.set("b/k.zip", "2")
 	eventually(t, func() bool { return p.get("zip").Code.Layers[0].Version == "etag:2" }, "the layer's new version")

@@ -72,7 +72,9 @@ func mustWatch(t *testing.T, apply func(*config.Config) error) *watched {
 
 func (w *watched) write(t *testing.T, path, content string) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+	// Whole at once: a machine that is busy may read a file that is still empty.
+	require.NoError(t, os.WriteFile(path+".part", []byte(content), 0o600))
+	require.NoError(t, os.Rename(path+".part", path))
 }
 
 func (w *watched) next(t *testing.T) *config.Config {
@@ -80,7 +82,7 @@ func (w *watched) next(t *testing.T) *config.Config {
 	select {
 	case c := <-w.applied:
 		return c
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		require.FailNow(t, "no configuration was applied", "log: %s", w.log.String())
 		return nil
 	}
@@ -110,7 +112,7 @@ func TestWatcher_InvalidFile_IsLoggedAndTheNextValidOneApplied(t *testing.T) {
 	w.write(t, w.functions, "functions: {a: {image: a, timeout: 0}}\n")
 	assert.Eventually(t, func() bool {
 		return bytes.Contains([]byte(w.log.String()), []byte("functions.yml:1: functions.a.timeout: must be 1 to 900 seconds, got 0"))
-	}, 30*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	w.write(t, w.functions, "functions: {a: {image: a, timeout: 9}}\n")
 	assert.Equal(t, 9*time.Second, w.next(t).Functions["a"].Timeout)
 	assert.Empty(t, w.applied, "the invalid configuration must not have been applied")
@@ -152,7 +154,7 @@ func TestWatcher_Refused_UntilTheFilesAreRight(t *testing.T) {
 		assert.Len(t, w.Notes(), 1+len(w.Refused().Problems))
 		// As it was before, found by watching alone.
 		w.write(t, w.functions, string(good))
-		assert.Eventually(t, func() bool { return w.Refused() == nil }, 30*time.Second, 10*time.Millisecond, name)
+		assert.Eventually(t, func() bool { return w.Refused() == nil }, time.Minute, 10*time.Millisecond, name)
 	}
 }
 

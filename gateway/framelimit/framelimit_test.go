@@ -20,7 +20,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/framelimit"
 )
 
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 func serve(t testing.TB, h http.HandlerFunc) (*httptest.Server, *atomic.Int32) {
 	t.Helper()

@@ -87,9 +87,8 @@ func TestServer_BudgetUsedUp_RefusesBodiesAndServesTheRest(t *testing.T) {
 	b := mustOpen(t, returning(`{"statusCode":200,"body":"ok"}`), func(o *httpapi.Options) { o.Memory = memory })
 	for range 50 {
 		conn, _ := b.half("/open", 10<<20)
-		// 65 KB of 6 MB have come: the buffer has its second step.
-		_, err := conn.Write(make([]byte, 65<<10))
-		require.NoError(t, err)
+		// 65 KB of 6 MB have come: the buffer has its second step. Of those that are refused the connection may be closed by now.
+		_, _ = conn.Write(make([]byte, 65<<10))
 	}
 	require.Eventually(t, func() bool { return memory.Refused() > 0 }, patience, time.Millisecond)
 	assert.LessOrEqual(t, memory.Used(), memory.Limit()/2, "one address gets half")

@@ -37,7 +37,7 @@ const (
 	loginPath = "/user/auth/ver1.0"
 	rightBody = `{"AuthParameters":{"USERNAME":"user","PASSWORD":"pass"}}`
 	// patience is for what must happen, however slow the machine.
-	patience = 20 * time.Second
+	patience = 60 * time.Second
 )
 
 type invokeFunc func(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error)
@@ -140,7 +140,7 @@ func mustOpen(t testing.TB, invoker httpapi.Invoker, change ...func(*httpapi.Opt
 		gateway.Route{Path: "/jwt", Auth: gateway.AuthJWT, Methods: []string{"POST"}},
 		gateway.Route{Path: "/key", Auth: gateway.AuthAPIKey},
 		gateway.Route{Path: "/stream", Auth: gateway.AuthNone, Stream: true},
-		gateway.Route{Path: "/stream/fast", Auth: gateway.AuthNone, Stream: true, Timeout: 200 * time.Millisecond},
+		gateway.Route{Path: "/stream/fast", Auth: gateway.AuthNone, Stream: true, Timeout: time.Second},
 		gateway.Route{Path: "/v2", Auth: gateway.AuthNone, Payload: gateway.PayloadV2},
 	), &gateway.API{}, response.Default())
 	s.Serve()

@@ -226,7 +226,7 @@ func TestStream_Times(t *testing.T) {
 			}
 		}
 	})
-	short := func(o *httpapi.Options) { o.StreamIdle = 200 * time.Millisecond }
+	short := func(o *httpapi.Options) { o.StreamIdle = time.Second }
 	for name, tc := range map[string]struct {
 		path   string
 		f      streamFunc

@@ -41,11 +41,11 @@ func TestInvoke_ExtensionsWork_KeepTheWorker(t *testing.T) {
 		_, busy := state()
 		assert.Equal(t, 1, busy, "its extensions are at work")
 		rest <- ends
-		require.Eventually(t, func() bool { idle, busy := state(); return busy == 0 && (idle == 1) == ends }, 10*time.Second, time.Millisecond, "round %d", n)
+		require.Eventually(t, func() bool { idle, busy := state(); return busy == 0 && (idle == 1) == ends }, time.Minute, time.Millisecond, "round %d", n)
 	}
 	dials, _ := w.seen()
 	assert.Equal(t, 1, dials, "it is asked on its own connection")
-	require.Eventually(t, func() bool { _, stopped := b.seen(); return len(stopped) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, stopped := b.seen(); return len(stopped) == 1 }, time.Minute, time.Millisecond)
 	_, stopped := b.seen()
 	assert.Equal(t, []string{"w1: extensions did not end their work"}, stopped)
 }

@@ -330,7 +330,7 @@ func TestInvoke_AddressIsAnotherContainers_AnotherWorkerServes(t *testing.T) {
 			res, err := i.Invoke(t.Context(), fn, gateway.Invocation{RequestID: "r", Payload: bytes.Repeat([]byte(" "), size)})
 			require.NoError(t, err)
 			assert.Equal(t, strconv.Itoa(size), string(res.Payload))
-			require.Eventually(t, func() bool { _, stopped := b.seen(); return len(stopped) == 1 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { _, stopped := b.seen(); return len(stopped) == 1 }, time.Minute, time.Millisecond)
 			_, stopped := b.seen()
 			assert.Contains(t, stopped[0], "w1: ")
 			assert.Contains(t, stopped[0], "another container's")

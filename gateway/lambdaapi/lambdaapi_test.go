@@ -582,7 +582,7 @@ func TestInvokeWithResponseStream(t *testing.T) {
 
 // TestServe_SlowFunction_OutlivesTheServersLimit: a server that ends every answer after a moment does not end these.
 func TestServe_SlowFunction_OutlivesTheServersLimit(t *testing.T) {
-	const limit = 2 * time.Second // a TLS handshake has to end within it
+	const limit = 4 * time.Second // a TLS handshake has to end within it
 	api := lambdaapi.New(lambdaapi.Options{Invoker: slow(limit + limit/2), AccessKeys: map[string]string{accessKey: secretKey}, Region: "us-east-1", Account: account})
 	api.SetFunctions(map[string]*gateway.Function{"echo": {Name: "echo"}})
 	for name, start := range map[string]func(*httptest.Server){

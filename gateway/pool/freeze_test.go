@@ -29,7 +29,7 @@ func mustAcquireOne(t *testing.T, m *pool.Manager, fn *gateway.Function) *pool.L
 
 func waitFrozen(t *testing.T, m *pool.Manager, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return m.Snapshot()[0].Frozen == n }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return m.Snapshot()[0].Frozen == n }, time.Minute, time.Millisecond)
 }
 
 func TestFreeze_IdleWorker_StandsStillUntilItIsLent(t *testing.T) {
@@ -87,7 +87,7 @@ func TestFreeze_RequestComesMeanwhile_WaitsAndThaws(t *testing.T) {
 		assert.NoError(t, err)
 		got <- l
 	}()
-	require.Eventually(t, func() bool { return m.Snapshot()[0].Busy == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return m.Snapshot()[0].Busy == 1 }, time.Minute, time.Millisecond)
 	select {
 	case <-got:
 		require.Fail(t, "lent while it was being frozen")
@@ -177,7 +177,7 @@ func TestFreeze_SwitchedOff_FrozenWorkerGoes(t *testing.T) {
 	off := *fn
 	off.Freeze, off.Generation = false, "g2" // package config digests it
 	apply(m, &off)
-	require.Eventually(t, func() bool { _, stops, _ := b.count(); return stops == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, stops, _ := b.count(); return stops == 1 }, time.Minute, time.Millisecond)
 }
 
 func TestFreeze_Close_DoesNotHang(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 )
 
 // patience is for what must happen, however slow the machine.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // tables is a DynamoDB store as far as the provisioner uses one. It keeps what CreateTable was given and answers with it,
 // which is how a description looks too.

@@ -1,14 +1,16 @@
 package netstate
 
 import (
+	"errors"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 )
 
 func TestConflicts_OtherInterfacesWithTheAddresses_AreNamedOnce(t *testing.T) {
@@ -53,16 +55,13 @@ func TestConflicts_FullTunnelVPN_LeavesTheNetworkFree(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root gets a network namespace of its own")
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // the thread ends with the goroutine, and its network with it
-		if !assert.NoError(t, unix.Unshare(unix.CLONE_NEWNET)) {
-			return
+	assert.NoError(t, ownthread.Do(func() error { // the thread ends, and its network with it
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
 		}
 		tunnel := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "tun9"}}
-		if !assert.NoError(t, netlink.LinkAdd(tunnel)) || !assert.NoError(t, netlink.LinkSetUp(tunnel)) {
-			return
+		if err := errors.Join(netlink.LinkAdd(tunnel), netlink.LinkSetUp(tunnel)); err != nil {
+			return err
 		}
 		for _, half := range []string{"0.0.0.0/1", "128.0.0.0/1"} {
 			dst, err := netlink.ParseIPNet(half)
@@ -78,6 +77,6 @@ func TestConflicts_FullTunnelVPN_LeavesTheNetworkFree(t *testing.T) {
 		found, err = Conflicts(netip.MustParsePrefix("10.88.0.0/16"), "esb0")
 		assert.NoError(t, err)
 		assert.Equal(t, []Use{{Interface: "tun9", Prefix: netip.MustParsePrefix("10.88.3.0/24"), Route: true}}, found)
-	}()
-	<-done
+		return nil
+	}))
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/edge-serverless-box/esb/guard/upload"
 )
 
-const patience = 10 * time.Second
+const patience = 60 * time.Second
 
 var refuse = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusUnauthorized)
@@ -159,15 +159,15 @@ func TestHandler_LongWorkAfterTheBody_IsNotCut(t *testing.T) {
 }
 
 func TestHandler_LongUpload_KeepsToItsRate(t *testing.T) {
-	// 200 ms, and a second more for each MB: the first MB is there at once, the second comes in pieces that take 600 ms.
-	s := serve(t, upload.Limits{Within: 200 * time.Millisecond, BytesPerSecond: 1 << 20}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	// 1 s, and 8 s more for each MB: the first MB is there at once, the second comes in pieces that take 1.5 s.
+	s := serve(t, upload.Limits{Within: time.Second, BytesPerSecond: 128 << 10}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		_, _ = fmt.Fprint(w, n, err)
 	}))
 	r, w := io.Pipe()
 	go func() {
 		_, _ = w.Write(make([]byte, 1<<20))
-		tick := time.NewTicker(60 * time.Millisecond)
+		tick := time.NewTicker(150 * time.Millisecond)
 		defer tick.Stop()
 		for range 10 {
 			<-tick.C

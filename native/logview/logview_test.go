@@ -74,7 +74,7 @@ func TestShow_Follow_PrintsGrowthNewFilesAndReplacedOnes(t *testing.T) {
 	go func() { done <- Show(ctx, &out, Options{Dir: dir, Lines: 10, Follow: true}) }()
 	wait := func(want string) {
 		t.Helper()
-		require.Eventually(t, func() bool { return strings.Contains(out.String(), want) }, 30*time.Second, 10*time.Millisecond, want)
+		require.Eventually(t, func() bool { return strings.Contains(out.String(), want) }, time.Minute, 10*time.Millisecond, want)
 	}
 	wait("agent | first\n")
 	mustAppend(t, agent, " line\n")

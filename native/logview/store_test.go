@@ -73,7 +73,7 @@ func TestSearch_Follow_GoesOnWithoutRepeating(t *testing.T) {
 	var out screen
 	done := make(chan error, 1)
 	go func() { done <- store.Search(ctx, &out, "", Options{Lines: 5, Names: []string{"f"}, Follow: true}) }()
-	require.Eventually(t, func() bool { return strings.HasSuffix(out.String(), "2026-01-02 03:04:07.000 ERROR lambda-f-2  new\n") }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.HasSuffix(out.String(), "2026-01-02 03:04:07.000 ERROR lambda-f-2  new\n") }, time.Minute, 10*time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	assert.Equal(t, 1, strings.Count(out.String(), "two"))

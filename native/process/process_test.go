@@ -17,7 +17,7 @@ import (
 )
 
 // limit bounds every wait of these tests.
-const limit = 30 * time.Second
+const limit = 60 * time.Second
 
 func mustStart(t *testing.T, script string) *Child {
 	t.Helper()

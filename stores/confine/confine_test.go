@@ -20,7 +20,7 @@ import (
 	"github.com/edge-serverless-box/esb/stores/confine"
 )
 
-const limit = 30 * time.Second
+const limit = 60 * time.Second
 
 // TestMain plays the copies of the program, and a server that is to be confined.
 func TestMain(m *testing.M) {

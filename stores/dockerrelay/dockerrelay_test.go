@@ -109,7 +109,7 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 			var err error
 			got, err = ask(c.addr, c.service)
 			return err == nil
-		}, 10*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 		assert.Contains(t, got, c.want)
 	}
 	stop()
@@ -122,7 +122,7 @@ func TestRun_FunctionsReachTheStoresWithTheirOwnKeys(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := ask("127.88.0.1:"+ports["s3"], "s3")
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	_, err = ask("127.88.0.2:"+ports["s3"], "s3")
 	require.Error(t, err)
 	stop()

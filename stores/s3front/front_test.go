@@ -327,7 +327,7 @@ func TestS3_BadChunks_AreRefused_AndTheStoreNeverHasAll(t *testing.T) {
 			assert.Equal(t, http.StatusForbidden, res.StatusCode)
 			assert.Contains(t, string(answer), "<Code>SignatureDoesNotMatch</Code>")
 			// The store sees the end of the connection before the end of the body.
-			require.Eventually(t, func() bool { return backend.count() > before }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return backend.count() > before }, time.Minute, time.Millisecond)
 			require.Error(t, backend.last(t).bodyErr)
 		}
 	}

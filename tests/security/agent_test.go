@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +26,7 @@ import (
 	"github.com/edge-serverless-box/esb/api/codeversion"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"github.com/edge-serverless-box/esb/guard/ownthread"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -135,24 +135,18 @@ func mustOutsider(t *testing.T, addresses ...string) *outsider {
 // serve answers HTTP at an address of the machine with a secret, and returns its port.
 func (o *outsider) serve(t *testing.T, address string) string {
 	t.Helper()
-	listening := make(chan net.Listener, 1)
-	failed := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // Never unlocked: the thread is spent.
+	var l net.Listener
+	require.NoError(t, ownthread.Do(func() error {
 		fd, err := unix.Open(o.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			err = unix.Setns(fd, unix.CLONE_NEWNET)
 			_ = unix.Close(fd)
 		}
-		var l net.Listener
 		if err == nil {
 			l, err = net.Listen("tcp4", address+":0")
 		}
-		failed <- err
-		listening <- l
-	}()
-	require.NoError(t, <-failed)
-	l := <-listening
+		return err
+	}))
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "KEYS") }))
 	_ = server.Listener.Close()
 	server.Listener = l
