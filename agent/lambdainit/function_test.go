@@ -328,6 +328,10 @@ func (f *function) pieces(id string, o order) {
 		case "break":
 			_ = pw.CloseWithError(io.ErrClosedPipe)
 			return
+		case "break and exit": // as the kernel ends a process: its connections first
+			_ = pw.CloseWithError(io.ErrClosedPipe)
+			time.Sleep(500 * time.Millisecond)
+			os.Exit(7)
 		case "fail":
 			req.Trailer.Set("Lambda-Runtime-Function-Error-Type", "Stream.Broken")
 			req.Trailer.Set("Lambda-Runtime-Function-Error-Body",
@@ -347,6 +351,9 @@ func (f *function) pieces(id string, o order) {
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		fmt.Println("stream:", err)
+		if o.Then == "break and exit" {
+			select {}
+		}
 		return
 	}
 	defer func() { _ = resp.Body.Close() }()

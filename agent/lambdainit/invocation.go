@@ -67,6 +67,8 @@ type invocation struct {
 	done chan answer
 	// delivered is closed when nobody reads payload any more.
 	delivered chan struct{}
+	// overtaken is closed when the runtime, which has answered, asks for the next invocation.
+	overtaken chan struct{}
 }
 
 // answer is what the function's runtime posted.

@@ -66,7 +66,9 @@ func (i *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (i *instance) next(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	switch i.state {
-	case stateInit, stateReady, stateAnswered:
+	case stateInit, stateReady:
+	case stateAnswered:
+		close(i.current.overtaken)
 	default:
 		state := i.state
 		i.mu.Unlock()

@@ -28,6 +28,9 @@ const (
 	maxTrailerError = 8 << 10
 	// cutLimit is what the gateway gets to take the last piece of a stream whose function was ended.
 	cutLimit = 500 * time.Millisecond
+	// brokenLimit is how long a runtime that broke a stream off is given to end or to ask for the next invocation: the kernel closes
+	// a process's connections some time before it tells of the process's end.
+	brokenLimit = 2 * time.Second
 )
 
 // stream is an answer that is passed on while it arrives: read from the runtime by the goroutine that serves its
@@ -134,7 +137,7 @@ func (s *Supervisor) passOn(i *instance, inv *invocation, st *stream, out outcom
 			switch {
 			case a.left:
 				return s.callerLeft(i, inv, out)
-			case a.broken && wait(i.exited, lastWords):
+			case a.broken && diedOf(i, inv):
 				return s.crashed(i, inv, out)
 			}
 			out.answer, out.ended = a, time.Now()
@@ -155,6 +158,19 @@ func (s *Supervisor) passOn(i *instance, inv *invocation, st *stream, out outcom
 			return out
 		}
 	}
+}
+
+// diedOf says whether the runtime broke the stream of inv off because its process has ended.
+func diedOf(i *instance, inv *invocation) bool {
+	limit := time.NewTimer(brokenLimit)
+	defer limit.Stop()
+	select {
+	case <-i.exited:
+		return true
+	case <-inv.overtaken:
+	case <-limit.C:
+	}
+	return false
 }
 
 // breakOff ends a stream whose function is gone: a gateway that takes nothing does not hold it up.

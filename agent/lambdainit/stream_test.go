@@ -109,6 +109,7 @@ func TestStream_Failures_StandInTheTrailers(t *testing.T) {
 		// net/http reads trailers of 4 KB at most.
 		"trailers over the limit": {then: "fail", n: 6000, errorType: "Runtime.TruncatedResponse", body: "suspiciously long trailer", count: 2},
 		"process exits":           {then: "exit", errorType: "Runtime.ExitError", body: "exit status 7", reset: "exit", count: 1},
+		"process exits slowly":    {then: "break and exit", errorType: "Runtime.ExitError", body: "exit status 7", reset: "exit", count: 1},
 		"runtime breaks off":      {then: "break", errorType: "Runtime.TruncatedResponse", body: "broke off", count: 2},
 		"timeout":                 {then: "never", deadline: soon, errorType: "Sandbox.Timedout", body: "Task timed out", reset: "timeout", count: 1},
 	} {

@@ -186,6 +186,7 @@ func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
 		budget:     s.cfg.Timeout,
 		done:       make(chan answer, 1),
 		delivered:  make(chan struct{}),
+		overtaken:  make(chan struct{}),
 	}
 	if inv.id = r.Header.Get("X-Amzn-Requestid"); inv.id == "" {
 		inv.id = newRequestID()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -26,27 +27,29 @@ func (p *pace) waits(function string) int {
 }
 
 func TestPace_SmallEvent_WaitsForOneOfAnother(t *testing.T) {
-	p := newPace(1000, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var let atomic.Int64
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer cancel()
-	for range 50 {
-		all.Go(func() {
-			if p.wait(ctx, "big", 100, 0) == nil {
-				let.Add(1)
-			}
-		})
-	}
-	eventually(t, "the line", func() bool { return p.waits("big")+int(let.Load()) == 50 && p.waits("big") > 40 })
-	for range 5 {
-		before := p.waits("big")
-		require.NoError(t, p.wait(t.Context(), "small", 2, 0))
-		assert.LessOrEqual(t, before-p.waits("big"), 2, "at most the one that was to go in, and perhaps one since")
-	}
-	assert.Positive(t, p.waits("big"))
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(1000, 100)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var let atomic.Int64
+		var all sync.WaitGroup
+		defer all.Wait()
+		defer cancel()
+		for range 50 {
+			all.Go(func() {
+				if p.wait(ctx, "big", 100, 0) == nil {
+					let.Add(1)
+				}
+			})
+		}
+		eventually(t, "the line", func() bool { return p.waits("big")+int(let.Load()) == 50 && p.waits("big") > 40 })
+		for range 5 {
+			before := p.waits("big")
+			require.NoError(t, p.wait(t.Context(), "small", 2, 0))
+			assert.LessOrEqual(t, before-p.waits("big"), 2, "at most the one that was to go in, and perhaps one since")
+		}
+		assert.Positive(t, p.waits("big"))
+	})
 }
 
 func TestPace_TwoWithLargeEvents_ShareAlike_WhoeverCameFirst(t *testing.T) {
