@@ -21,12 +21,12 @@ import (
 // not gone for its parent until the tracer has seen its end (ptrace(2)). The end of the test lets it go.
 func mustHold(t *testing.T, pid int) {
 	t.Helper()
-	held, letGo, gone := make(chan error, 1), make(chan struct{}), make(chan error)
+	held, letGo, gone := make(chan error, 1), make(chan struct{}), make(chan error, 1)
 	go func() {
 		gone <- ownthread.Do(func() error { // the tracer is a thread
 			if _, _, errno := syscall.RawSyscall6(syscall.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0, 0, 0); errno != 0 {
 				held <- errno
-				return nil
+				return errno
 			}
 			held <- nil
 			<-letGo
