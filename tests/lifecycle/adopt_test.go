@@ -61,7 +61,7 @@ func TestAdoption(t *testing.T) {
 	go func() {
 		defer close(sleeping)
 		// Its gateway dies meanwhile.
-		_, _ = d.Do(t.Context(), http.MethodPost, d.HTTPURL+"/chaos", d.token, []byte(`{"action":"sleep","ms":4000}`))
+		_, _ = d.Do(t.Context(), http.MethodPost, d.HTTPURL+"/chaos", d.token, []byte(`{"action":"sleep","ms":8000}`))
 	}()
 	stack.Eventually(t, func() bool { return d.pool(t, "chaos").Busy == 1 }, "the request must have reached its worker")
 	gateway := d.processes(t, "gateway")
