@@ -46,7 +46,8 @@ func TestManager_ASilentRegistry_HurtsItsOwnFunctionAlone(t *testing.T) {
 				began := time.Now()
 				l, err := m.Acquire(t.Context(), good, "r")
 				require.NoError(t, err)
-				assert.LessOrEqual(t, time.Since(began), 1300*time.Millisecond)
+				// Four have their turns at once, and keep them for a second: of nine functions the last waits for two others.
+				assert.LessOrEqual(t, time.Since(began), time.Duration(stuck/4)*time.Second+300*time.Millisecond)
 				l.Release()
 			})
 		})
