@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// readSize is how much of one file goes into a batch before the others have their turn.
+	// readSize is how much of one owner's lines goes into a batch before the others have their turn.
 	readSize = 256 << 10
 	// maxLine is the longest line, in bytes; longer ones are cut. lambda-init's are up to 256 KiB before they are JSON.
 	maxLine = 2 << 20
@@ -95,8 +95,9 @@ type Shipper struct {
 	store *Store // nil: nothing is shipped
 
 	files map[fileID]*file
-	// turn is the name of the file that the last batch ended with.
-	turn string
+	// turn is whose lines the last batch ended with, and turns the file of each owner that has had his last.
+	turn  string
+	turns map[string]string
 	// batch is what is being sent, until its offsets are on disk.
 	batch   *batch
 	sending bool
@@ -157,7 +158,7 @@ func newShipper(cfg Config) (*Shipper, error) {
 		return nil, fmt.Errorf("make the log folder (ESB_LOG_DIR): %w", err)
 	}
 	s := &Shipper{
-		cfg: cfg, log: cfg.Logger, files: map[fileID]*file{}, sent: make(chan error, 1), troubles: map[string]time.Time{},
+		cfg: cfg, log: cfg.Logger, files: map[fileID]*file{}, turns: map[string]string{}, sent: make(chan error, 1), troubles: map[string]time.Time{},
 		keep: writeOffsets, stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if cfg.URL != "" {
@@ -330,38 +331,6 @@ func (s *Shipper) drain(cancel context.CancelFunc) {
 	if s.store != nil {
 		s.store.Close()
 	}
-}
-
-// gather makes a batch of what there is, nil when there is nothing. Each file has its turn.
-func (s *Shipper) gather() *batch {
-	files := make([]*file, 0, len(s.files))
-	for _, f := range s.files {
-		if f.size > f.Offset && f.missing == 0 {
-			files = append(files, f)
-		}
-	}
-	slices.SortFunc(files, func(a, b *file) int { return strings.Compare(a.Name, b.Name) })
-	if i := slices.IndexFunc(files, func(f *file) bool { return f.Name > s.turn }); i > 0 {
-		files = slices.Concat(files[i:], files[:i])
-	}
-	b := &batch{to: map[*file]cursor{}}
-	for len(files) > 0 && !b.full {
-		files = slices.DeleteFunc(files, func(f *file) bool {
-			if b.full {
-				return false
-			}
-			more, err := s.take(f, b)
-			if err != nil {
-				s.trouble("a log file cannot be read", err)
-			}
-			s.turn = f.Name
-			return err != nil || !more
-		})
-	}
-	if b.lines == 0 && !b.skipped {
-		return nil
-	}
-	return b
 }
 
 // trouble logs what goes wrong, once and then now and again.

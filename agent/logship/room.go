@@ -65,7 +65,8 @@ func (s *Shipper) keepBound() {
 }
 
 // makeRoom keeps the files of functions within MaxBytes. What has been shipped goes first, oldest first, from half the
-// bound on. What has not is touched when the bound itself is reached: lines are lost then, and counted.
+// bound on. What has not is touched when the bound itself is reached: lines are lost then, and counted. Lines that are nowhere else
+// are taken from the functions that have most of them, so that one that writes without end does not cost another's.
 func (s *Shipper) makeRoom() {
 	var files []*file
 	var used int64
@@ -86,17 +87,27 @@ func (s *Shipper) makeRoom() {
 			ended++
 		}
 	}
+	// Without a store no file is anywhere else.
+	due := map[string]int64{}
+	if s.store == nil {
+		due = dues(files, used-shippedBound)
+	}
+	mayGo := func(f *file) bool { return s.store != nil || due[f.owner()] > 0 }
 	for _, f := range files {
-		if (used <= shippedBound && ended <= keepFiles) || f.alive || f.Offset < f.size && s.store != nil {
+		if (used <= shippedBound || !mayGo(f)) && ended <= keepFiles || f.alive || f.Offset < f.size && s.store != nil {
 			continue
 		}
-		used -= s.remove(f)
+		freed := s.remove(f)
+		due[f.owner()] -= freed
+		used -= freed
 		ended--
 	}
 	for _, keep := range []int64{keepTail, 0} {
 		for _, f := range files {
-			if used > shippedBound && s.known(f) {
-				used -= s.free(f, s.releasable(f)-keep)
+			if used > shippedBound && s.known(f) && mayGo(f) {
+				freed := s.free(f, s.releasable(f)-keep)
+				due[f.owner()] -= freed
+				used -= freed
 			}
 		}
 	}
@@ -170,41 +181,23 @@ func (s *Shipper) empty(f *file) int64 {
 	return freed
 }
 
-// drop gives up lines that were not shipped, the oldest first, until need bytes are free. Those of the batch that is
-// being sent are not lost: it is in memory.
+// drop gives up lines that were not shipped, of the functions that have most, the oldest first, until need bytes are free. Those of
+// the batch that is being sent are not lost: it is in memory.
 func (s *Shipper) drop(files []*file, need int64) {
-	lost, before := int64(0), need
+	var lost, freed int64
+	files = slices.DeleteFunc(files, func(f *file) bool { return !s.known(f) })
+	due := dues(files, need)
 	for _, f := range files {
-		if need <= 0 {
-			break
-		}
-		if !s.known(f) {
+		owner := f.owner()
+		if due[owner] <= 0 {
 			continue
 		}
-		from := f.Offset
-		if s.batch != nil {
-			from = max(from, s.batch.to[f].offset)
-		}
-		if !f.alive && f.used <= need+logfiles.Block {
-			lost += s.count(f, from, f.size)
-			need -= s.remove(f)
-			continue
-		}
-		to, err := lineEnd(f.path, max(f.Freed, from)+need, f.size)
-		if err != nil {
-			s.trouble("a log file cannot be read", err)
-			continue
-		}
-		lost += s.count(f, from, to)
-		f.Offset, f.Request = max(f.Offset, to), ""
-		if s.noHoles {
-			lost += s.count(f, to, f.size)
-			need -= s.empty(f)
-			continue
-		}
-		need -= s.free(f, to)
+		l, n := s.dropFrom(f, due[owner])
+		lost += l
+		freed += n
+		due[owner] -= n
 	}
-	if lost == 0 && need == before {
+	if lost == 0 && freed == 0 {
 		return
 	}
 	s.dropped.Add(lost)
@@ -213,7 +206,31 @@ func (s *Shipper) drop(files []*file, need int64) {
 		s.trouble(troubleKeep, err)
 	}
 	s.log.Error("log lines were dropped: the store takes none and the bound is reached (FUNCTION_LOG_MAX_MB)",
-		"lines", lost, "bytes", before-need, "lines_in_all", s.dropped.Load())
+		"lines", lost, "bytes", freed, "lines_in_all", s.dropped.Load())
+}
+
+// dropFrom gives up lines of one file, and returns how many were lost and how much is free now.
+func (s *Shipper) dropFrom(f *file, need int64) (lost, freed int64) {
+	from := f.Offset
+	if s.batch != nil {
+		from = max(from, s.batch.to[f].offset)
+	}
+	if !f.alive && f.used <= need+logfiles.Block {
+		lost = s.count(f, from, f.size)
+		return lost, s.remove(f)
+	}
+	to, err := lineEnd(f.path, max(f.Freed, from)+need, f.size)
+	if err != nil {
+		s.trouble("a log file cannot be read", err)
+		return 0, 0
+	}
+	lost = s.count(f, from, to)
+	f.Offset, f.Request = max(f.Offset, to), ""
+	if s.noHoles {
+		lost += s.count(f, to, f.size)
+		return lost, s.empty(f)
+	}
+	return lost, s.free(f, to)
 }
 
 // count returns the number of lines from byte from to byte to.
