@@ -300,6 +300,11 @@ func (r *store) config() (child.Config, error) {
 			return ask(ctx, transport, "http://127.0.0.1"+health)
 		},
 	}
+	env, args, err := bounds(r.name == stores.Logs)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Env = append(cfg.Env, env...)
 	switch r.name {
 	case stores.Logs:
 		password, err := passwordOf(s.LogsPassword, s.LogsPasswordFile)
@@ -311,22 +316,20 @@ func (r *store) config() (child.Config, error) {
 		cfg.Env = append(cfg.Env, logsPasswordVariable+"="+r.inner.Password)
 		cfg.Binary = filepath.Join(s.BinDir, "victoria-logs")
 		cfg.Args = func(addrs []string) []string {
-			return []string{
+			return append([]string{
 				"-httpListenAddr=" + addrs[0],
 				"-storageDataPath=" + dir,
 				fmt.Sprintf("-retentionPeriod=%dd", s.LogsRetentionDays),
 				fmt.Sprintf("-retention.maxDiskSpaceUsageBytes=%dMiB", s.LogsMaxMB),
 				// What is not on disk yet is lost when the process is killed; the default would lose five times as much.
 				"-inmemoryDataFlushInterval=1s",
-				// Of the machine, for caches; the default of 60 leaves no room for functions.
-				"-memory.allowedPercent=15",
 				"-loggerFormat=json",
 				"-http.disableCORS",
 				// What it serves beyond queries and inserts is for nobody who finds its port. It reads the password from its
 				// environment, which no other user can look at.
 				"-httpAuth.username=" + r.inner.User,
 				"-httpAuth.password=%{" + logsPasswordVariable + "}",
-			}
+			}, args...)
 		}
 	case stores.S3:
 		cfg.Binary = filepath.Join(s.BinDir, "versitygw")
