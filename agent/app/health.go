@@ -13,6 +13,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent/settings"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"github.com/edge-serverless-box/esb/guard/hung"
 )
 
 // healthTimeout bounds one question for the health of an agent.
@@ -34,7 +35,7 @@ func Health(ctx context.Context, s settings.Settings) error {
 	default:
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 		if err != nil {
-			return fmt.Errorf("connect to the agent at %s: %w", addr, err)
+			return fmt.Errorf("connect to the agent at %s: %w (%w)", addr, err, hung.ErrSilent)
 		}
 		return conn.Close()
 	}
@@ -45,7 +46,7 @@ func Health(ctx context.Context, s settings.Settings) error {
 	defer func() { _ = conn.Close() }()
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	if err != nil {
-		return fmt.Errorf("ask the agent at %s for its health: %w", addr, err)
+		return fmt.Errorf("ask the agent at %s for its health: %w (%w)", addr, err, hung.ErrSilent)
 	}
 	if answer.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		return fmt.Errorf("the agent at %s says it is %s", addr, answer.GetStatus())

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/guard/hung"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
@@ -19,7 +20,8 @@ import (
 const healthTimeout = 5 * time.Second
 
 // Health asks the gateway that runs with these settings whether it is ready; nil means yes. Container health checks
-// call it as `gateway health`, because the gateway's image has no other program in it.
+// call it as `gateway health`, because the gateway's image has no other program in it. An error that is hung.ErrSilent means that it
+// does not even answer.
 func Health(ctx context.Context, getenv func(string) string) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -76,7 +78,7 @@ func askAdmin(ctx context.Context, getenv func(string) string, method, path stri
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask the gateway at %s: %w", addr, err)
+		return nil, fmt.Errorf("ask the gateway at %s: %w (%w)", addr, err, hung.ErrSilent)
 	}
 	return resp, nil
 }

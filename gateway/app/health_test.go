@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/hung"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
@@ -37,8 +38,10 @@ func TestHealth_ReportsWhatReadinessSays(t *testing.T) {
 	status = http.StatusServiceUnavailable
 	assert.ErrorContains(t, Admin(t.Context(), getenv, http.MethodGet, "/readyz", &out), "GET /readyz: 503")
 	assert.ErrorContains(t, Health(t.Context(), getenv), `{"agent":"down"}`)
+	assert.NotErrorIs(t, Health(t.Context(), getenv), hung.ErrSilent)
 	server.Close()
 	assert.ErrorContains(t, Health(t.Context(), getenv), addr)
+	assert.ErrorIs(t, Health(t.Context(), getenv), hung.ErrSilent)
 	env["GATEWAY_ADMIN_ADDR"] = "off"
 	assert.ErrorContains(t, Health(t.Context(), getenv), "GATEWAY_ADMIN_ADDR")
 }

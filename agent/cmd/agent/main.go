@@ -22,6 +22,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/app"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/settings"
+	"github.com/edge-serverless-box/esb/guard/hung"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 )
 
@@ -52,8 +53,10 @@ func run(ctx context.Context, args []string) error {
 		return app.Purge(ctx, s, log)
 	case len(args) == 1 && args[0] == "health":
 		return app.Health(ctx, s)
+	case len(args) == 2 && args[0] == "health" && args[1] == "-end":
+		return hung.Container(app.Health(ctx, s))
 	}
-	return fmt.Errorf("usage: agent [purge|health], got %q", args)
+	return fmt.Errorf("usage: agent [purge|health [-end]], got %q", args)
 }
 
 // serve runs the agent with its log in ESB_LOG_DIR, and on standard output when that is something else: `esb up` has it

@@ -1,53 +1,54 @@
 // Command gateway is the front door of the edge serverless box: HTTP in, Lambda events to function containers, HTTP
 // out. Its settings are environment variables; package settings documents them.
 //
-// Usage: gateway              serve until SIGTERM or SIGINT
+// Usage: gateway                serve until SIGTERM or SIGINT
 //
-//	gateway health       exit with 0 when the gateway of these settings is ready, for container health checks
-//	gateway admin [METHOD] PATH
-//	                     ask the admin listener as the operator, and print the answer
-//	gateway check        read settings and configuration files, and say what is wrong with them; nothing is started
-//	gateway credentials  print the secrets that the box has made for itself, for whoever sets it up
+//	gateway health [-end]  exit with 0 when the gateway of these settings is ready, for container health checks; -end kills one
+//	                       that has not answered for a minute
+//	gateway COMMAND        what an operator asks a running gateway: see gateway help
+//
+// The program is called esb in the gateway's image too: docker compose exec gateway esb status.
 package main
 
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/edge-serverless-box/esb/gateway/app"
+	"github.com/edge-serverless-box/esb/guard/hung"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := run(ctx, os.Args[1:])
+	name := filepath.Base(os.Args[0])
+	code, err := run(ctx, name, os.Args[1:])
 	stop()
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "gateway: %v\n", err)
-		os.Exit(1)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 	}
+	os.Exit(code)
 }
 
-func run(ctx context.Context, args []string) error {
+func run(ctx context.Context, name string, args []string) (int, error) {
 	switch {
-	case len(args) == 0:
-		return app.Run(ctx, os.Getenv, os.Stdout)
+	case len(args) == 0 && name != "esb":
+		return outcome(app.Run(ctx, os.Getenv, os.Stdout))
 	case len(args) == 1 && args[0] == "health":
-		return app.Health(ctx, os.Getenv)
-	case (len(args) == 2 || len(args) == 3) && args[0] == "admin":
-		method := http.MethodGet
-		if len(args) == 3 {
-			method = args[1]
-		}
-		return app.Admin(ctx, os.Getenv, method, args[len(args)-1], os.Stdout)
-	case len(args) == 1 && args[0] == "check":
-		return app.Check(os.Getenv, os.Stdout)
-	case len(args) == 1 && args[0] == "credentials":
-		return app.Credentials(os.Getenv, os.Stdout)
+		return outcome(app.Health(ctx, os.Getenv))
+	case len(args) == 2 && args[0] == "health" && args[1] == "-end":
+		return outcome(hung.Container(app.Health(ctx, os.Getenv)))
 	}
-	return fmt.Errorf("usage: gateway [health | check | admin [METHOD] PATH | credentials], got %q", args)
+	return app.Operate(ctx, os.Getenv, name, args, os.Stdout)
+}
+
+func outcome(err error) (int, error) {
+	if err != nil {
+		return 1, err
+	}
+	return 0, nil
 }
