@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +27,35 @@ func localAddrs(subnet netip.Prefix, port uint16) string {
 		addrs += "," + netip.AddrPortFrom(subnet.Addr().Next(), port).String()
 	}
 	return addrs
+}
+
+// fromFiles are the secrets that a file may hold, which NAME_FILE names: a variable shows in `docker inspect`, and in /proc.
+var fromFiles = []string{credentials.APIKey, credentials.Password, credentials.LambdaKeys, "JWT_SECRET_KEY"}
+
+// readFiles puts the secrets of files in the place of variables that are not set.
+func (l *loader) readFiles() {
+	read, getenv := make(map[string]string), l.getenv
+	for _, name := range fromFiles {
+		file := getenv(name + "_FILE")
+		if file == "" || getenv(name) != "" {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			l.problemf("%s_FILE: %v", name, err)
+			continue
+		}
+		// Editors end a file with a line break.
+		if read[name] = strings.TrimRight(string(data), "\r\n"); read[name] == "" {
+			l.problemf("%s_FILE: there is nothing in %s", name, file)
+		}
+	}
+	l.getenv = func(name string) string {
+		if value, ok := read[name]; ok {
+			return value
+		}
+		return getenv(name)
+	}
 }
 
 // defaultHTTPS offers the gateway to the network when somebody has set all of its secrets: who does that means to.

@@ -99,23 +99,25 @@ type Settings struct {
 	TLSKeyFile  string
 
 	// APIKey is what the header x-api-key must hold, at least 16 characters where other machines reach the gateway.
-	// X_API_KEY; default one that the box makes at its first start and keeps in the file credentials in Home.
+	// X_API_KEY, X_API_KEY_FILE, the key or a file with it; default one that the box makes at its first start and keeps in the file
+	// credentials in Home.
 	APIKey Secret
-	// JWTSecret signs the tokens, at least 32 bytes. JWT_SECRET_KEY; without it a random one is made once
-	// and kept in Home, so that tokens outlive a restart.
+	// JWTSecret signs the tokens, at least 32 bytes. JWT_SECRET_KEY, JWT_SECRET_KEY_FILE, the key or a file with it; without both a
+	// random one is made once and kept in Home, so that tokens outlive a restart.
 	JWTSecret Secret
 	// JWTExpires is how long a token is good. JWT_EXPIRES_DELTA, whole seconds; default 3000.
 	JWTExpires time.Duration
 	// AuthUser may log in at AuthEndpointPath. AUTH_USER; default DefaultAuthUser.
 	AuthUser string
 	// AuthPass is the password of AuthUser, at least 12 characters where other machines reach the gateway.
-	// AUTH_PASS; default one that the box makes at its first start and keeps in the file credentials in Home.
+	// AUTH_PASS, AUTH_PASS_FILE, the password or a file with it; default one that the box makes at its first start and keeps in the file
+	// credentials in Home.
 	AuthPass Secret
 	// AuthEndpointPath is the path that hands out tokens. AUTH_ENDPOINT_PATH; default "/user/auth/ver1.0".
 	AuthEndpointPath string
 	// LambdaAccessKeys are the secrets, by access key id, of those who may invoke every function through Lambda's API.
-	// LAMBDA_ACCESS_KEYS, a comma separated list of id:secret, or "off" for none; default one that the box makes at its first
-	// start and keeps in the file credentials in Home. Each function's own keys work besides, for what its invoke allows.
+	// LAMBDA_ACCESS_KEYS, LAMBDA_ACCESS_KEYS_FILE, a comma separated list of id:secret, or "off" for none, or a file with that;
+	// default one that the box makes at its first start and keeps in the file credentials in Home. Each function's own keys work besides, for what its invoke allows.
 	LambdaAccessKeys map[string]Secret
 	// FunctionKeysFile holds the secret from which the functions' own access keys are made. It is made once, mode 0600;
 	// the stores read it too. FUNCTION_KEYS_FILE; default function-keys in Home.
@@ -286,6 +288,7 @@ func (s Settings) AdminTokenFile() string { return filepath.Join(s.Home, "admin-
 // reads the key kept in Home, or makes it.
 func Load(getenv func(string) string) (Settings, error) {
 	l := &loader{getenv: getenv}
+	l.readFiles()
 	subnet := l.subnet("ESB_SUBNET", "10.88.0.0/16")
 	s := Settings{
 		HTTPSAddrs:  l.addrs("GATEWAY_HTTPS_ADDR", l.defaultHTTPS(subnet)),

@@ -440,6 +440,9 @@ func (l *loader) secrets(s *Settings, names ...string) (own bool) {
 	own = true
 	for _, name := range names {
 		value := l.text(name, "")
+		if value == "" && l.text(name+"_FILE", "") != "" {
+			continue // the gateway reads it
+		}
 		if value == "" {
 			s.MadeSecrets = append(s.MadeSecrets, name)
 			own = false
