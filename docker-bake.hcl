@@ -14,6 +14,10 @@ variable "GONOSUMDB" { default = "" }
 variable "GOPRIVATE" { default = "" }
 variable "CA_FILE" { default = "" }
 
+# Base images of a registry of one's own, or by digest (docker/digests). Empty: those that the Dockerfile names.
+variable "DEBIAN_IMAGE" { default = "" }
+variable "GO_IMAGE" { default = "" }
+
 # Comma-separated. Empty: the builder's own. Both: docker buildx bake release (needs a builder with emulation or nodes
 # of both kinds: runc is built with C).
 variable "PLATFORMS" { default = "" }
@@ -42,6 +46,8 @@ target "common" {
     GOSUMDB    = GOSUMDB
     GONOSUMDB  = GONOSUMDB
     GOPRIVATE  = GOPRIVATE
+    DEBIAN_IMAGE = DEBIAN_IMAGE == "" ? null : DEBIAN_IMAGE
+    GO_IMAGE     = GO_IMAGE == "" ? null : GO_IMAGE
   }
   secret = CA_FILE == "" ? [] : ["id=ca,src=${CA_FILE}"]
 }
@@ -66,6 +72,8 @@ target "dind" {
 
 target "multi" {
   platforms = ["linux/amd64", "linux/arm64"]
+  # What is in the images, and how they were made, beside them in the registry.
+  attest = ["type=provenance,mode=max", "type=sbom"]
 }
 
 target "gateway-release" {
