@@ -211,9 +211,20 @@ func (b *box) write(t *testing.T) (digest string) {
 	line := fmt.Sprintf(`{"time":%q,"message":"a line","job":"lambda"}`, time.Now().UTC().Format(time.RFC3339Nano))
 	b.post(t, b.logs(t)+"/insert/jsonline?_stream_fields=job&_msg_field=message&_time_field=time", "application/stream+json", []byte(line+"\n"), http.StatusOK)
 	require.Eventually(t, func() bool { return strings.Contains(b.query(t), "a line") }, limit, 20*time.Millisecond, "the log line is not found")
-	// It is written to the disk once a second; VictoriaLogs has metrics of that, which its front hides.
-	time.Sleep(3 * time.Second)
+	// It is written to the disk once a second: to a part of the lines, and one of the index, which a list of parts names.
+	require.Eventually(t, func() bool { return b.hasParts("datadb") && b.hasParts("indexdb") }, limit, 20*time.Millisecond, "the log line is not on the disk")
 	return digest
+}
+
+// hasParts tells whether VictoriaLogs has written something of a kind to the disk.
+func (b *box) hasParts(kind string) bool {
+	lists, _ := filepath.Glob(filepath.Join(b.settings.DataDir, "logs", "partitions", "*", kind, "parts.json"))
+	for _, list := range lists {
+		if names, err := os.ReadFile(list); err == nil && bytes.Contains(names, []byte(`"`)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *box) put(t *testing.T, id string, ttl types.AttributeValue) {
