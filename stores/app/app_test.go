@@ -398,7 +398,9 @@ func TestStores_DataOfOneIsDamaged_TheOthersServe(t *testing.T) {
 	assert.Contains(t, b.query(t), "a line")
 	require.ErrorContains(t, Health(t.Context(), b.settings, stores.All()), "db: ")
 
-	require.NoError(t, os.WriteFile(file, whole, 0o600))
+	// At once: of a file that is empty for a moment the store would make a new one.
+	require.NoError(t, os.WriteFile(file+".whole", whole, 0o600))
+	require.NoError(t, os.Rename(file+".whole", file))
 	require.Eventually(t, func() bool { return Health(t.Context(), b.settings, stores.All()) == nil }, limit, 50*time.Millisecond)
 	b.check(t, digest)
 }
