@@ -53,6 +53,8 @@ type Options struct {
 	Async Queue
 	// Schedules answers /schedules; nil for none.
 	Schedules func() []schedule.State
+	// Sockets are bound already; when Addr is not among them, Open binds it.
+	Sockets *listener.Sockets
 	// Registry takes the server's metrics; /metrics shows all that are in it, and Gatherer's.
 	Registry *prometheus.Registry
 	// Gatherer has further metrics; nil for none.
@@ -90,7 +92,7 @@ type Server struct{ listeners *listener.Set }
 
 // Open binds the listener, if there is an address.
 func Open(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{listeners: listener.NewSet("admin", connlimit.Bounds{Total: maxConnections, Evict: true}, o.Registry, o.Logger)}
+	s := &Server{listeners: listener.NewSet("admin", connlimit.Bounds{Total: maxConnections, Evict: true}, o.Registry, o.Logger, o.Sockets)}
 	if o.Addr == "" {
 		return s, nil
 	}
@@ -110,6 +112,9 @@ func (s *Server) Failed() <-chan error { return s.listeners.Failed() }
 
 // Addrs returns the bound address, if there is one.
 func (s *Server) Addrs() []net.Addr { return s.listeners.Addrs("admin") }
+
+// Bound is the socket that is listened on, if there is one.
+func (s *Server) Bound() map[string]net.Listener { return s.listeners.Bound() }
 
 // Shutdown accepts no more connections, and waits for the requests in flight until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error { return s.listeners.Shutdown(ctx) }

@@ -8,12 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edge-serverless-box/esb/gateway/adminapi"
+	"github.com/edge-serverless-box/esb/gateway/internal/listener"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
 // openAdmin opens the operator's listener, which shows the metrics of registry.
-func (a *App) openAdmin(ctx context.Context, registry *prometheus.Registry) (*adminapi.Server, error) {
+func (a *App) openAdmin(ctx context.Context, registry *prometheus.Registry, sockets *listener.Sockets) (*adminapi.Server, error) {
 	token := ""
 	if a.settings.AdminAddr != "" {
 		var err error
@@ -31,6 +32,7 @@ func (a *App) openAdmin(ctx context.Context, registry *prometheus.Registry) (*ad
 		Reload:        a.Reload,
 		Async:         a.async,
 		Schedules:     a.schedules.Snapshot,
+		Sockets:       sockets,
 		Registry:      registry,
 		// The counters of pool and invoke, and those of the Go runtime.
 		Gatherer: prometheus.DefaultGatherer,

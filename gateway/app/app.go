@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,6 +30,8 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
 	"github.com/edge-serverless-box/esb/gateway/imagewatch"
+	"github.com/edge-serverless-box/esb/gateway/internal/handover"
+	"github.com/edge-serverless-box/esb/gateway/internal/listener"
 	"github.com/edge-serverless-box/esb/gateway/invoke"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
@@ -41,6 +45,9 @@ import (
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
 )
+
+// letGoFor is how long a gateway that is replaced has clients leave their connections.
+const letGoFor = 500 * time.Millisecond
 
 // Run runs a gateway until ctx ends, then stops it gracefully and waits for everything that it started. getenv
 // gives the settings; log lines go to stdout and to a file in ESB_LOG_DIR as JSON. Its error, one problem a line, is
@@ -75,6 +82,8 @@ func Run(ctx context.Context, getenv func(string) string, stdout io.Writer) (err
 			_ = a.Reload() // logged there
 		case <-ctx.Done():
 			return a.Close(context.WithoutCancel(ctx))
+		case <-a.offer.Asked():
+			return a.HandOver(context.WithoutCancel(ctx))
 		case err := <-a.http.Failed():
 			return errors.Join(err, a.Close(context.WithoutCancel(ctx)))
 		case err := <-a.admin.Failed():
@@ -114,6 +123,8 @@ type App struct {
 	http        *httpapi.Server
 	admin       *adminapi.Server
 	stopping    atomic.Bool
+	// offer is for the gateway that takes the place of this one.
+	offer *handover.Offer
 }
 
 // Open starts a gateway that may use so much memory. When a step fails, the earlier ones are undone.
@@ -131,6 +142,16 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	var cfg *config.Config
 	a.watcher, cfg, err = config.Open(s.FunctionsConfigPath, s.RoutingConfigPath, configOptions(s), a.log)
 	if err != nil {
+		return nil, err
+	}
+	// Everything up to here has been made sure of while the gateway before, if one runs, goes on.
+	previous, err := handover.Ask(ctx, s.Home)
+	if err != nil {
+		a.log.Warn("the sockets of the gateway that runs are not taken over", "error", err.Error())
+	}
+	sockets := new(listener.Sockets)
+	defer func() { err = errors.Join(err, previous.Close(), sockets.Close()) }()
+	if err := bind(ctx, s, sockets, previous); err != nil {
 		return nil, err
 	}
 	a.issuers = auth.OpenIssuers(auth.IssuersOptions{Dir: filepath.Join(s.Home, "jwks"), Logger: a.log})
@@ -182,6 +203,12 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	buffers := budget.New(bufferBytes(s, memory))
 	a.authorizers = authorizer.New(authorizer.Options{Invoker: a.invoker, Events: events, Region: s.Region, Memory: buffers, Logger: a.log})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
+	if previous != nil {
+		a.log.Info("taking the place of the gateway that runs")
+		if err := previous.End(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if a.async, err = openQueue(ctx, s, a.invoker, buffers, a.log); err != nil {
 		return nil, err
 	}
@@ -205,6 +232,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Admission:    a.pool,
 		Lambda:       a.lambda,
 		Containers:   a.agent.Containers,
+		Sockets:      sockets,
 		Registry:     registry,
 		Logger:       a.log,
 		AccessLogger: slog.New(slog.NewJSONHandler(a.access, level)),
@@ -225,11 +253,14 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if a.http, err = httpapi.Open(ctx, options); err != nil {
 		return nil, err
 	}
-	if a.admin, err = a.openAdmin(ctx, registry); err != nil {
+	if a.admin, err = a.openAdmin(ctx, registry, sockets); err != nil {
 		return nil, err
 	}
 	a.parts = a.configurationParts()
 	if err := a.apply(cfg); err != nil {
+		return nil, err
+	}
+	if a.offer, err = handover.Open(s.Home, a.bound, a.log); err != nil {
 		return nil, err
 	}
 	// Nothing can fail from here on.
@@ -239,6 +270,25 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr,
 		"memory_mb", memory.Bytes>>20, "memory_from", memory.Source, "buffer_mb", buffers.Limit()>>20, "connections", options.Connections.Total)
 	return a, nil
+}
+
+// bind binds all addresses, so that one that is in use is known before anything else has begun, and before the gateway that runs ends.
+func bind(ctx context.Context, s settings.Settings, sockets *listener.Sockets, previous *handover.Predecessor) error {
+	err := sockets.Bind(ctx, "GATEWAY_HTTPS_ADDR", s.HTTPSAddrs, previous.Socket)
+	if err == nil {
+		err = sockets.Bind(ctx, "GATEWAY_HTTP_ADDR", s.HTTPAddrs, previous.Socket)
+	}
+	if err == nil && s.AdminAddr != "" {
+		err = sockets.Bind(ctx, "GATEWAY_ADMIN_ADDR", []string{s.AdminAddr}, previous.Socket)
+	}
+	return err
+}
+
+// bound are all sockets that are listened on.
+func (a *App) bound() map[string]net.Listener {
+	all := a.http.Bound()
+	maps.Copy(all, a.admin.Bound())
+	return all
 }
 
 // bufferBytes is how much bodies, events and answers may hold.
@@ -354,6 +404,15 @@ func (a *App) Addrs(scheme string) []net.Addr {
 	return a.http.Addrs(scheme)
 }
 
+// HandOver is Close for a gateway whose sockets the next one has: clients, which are served for a moment more, make new connections
+// meanwhile. Those that come later wait for the next gateway.
+func (a *App) HandOver(ctx context.Context) error {
+	a.stopping.Store(true)
+	a.log.Info("another gateway takes the place of this one")
+	a.http.LetGo(ctx, letGoFor)
+	return a.Close(ctx)
+}
+
 // Close stops the gateway: no more requests are accepted and no more events begin, those in flight have
 // SHUTDOWN_GRACE_SECONDS together, then events go back to the queue. It returns when everything has ended but the workers, which the next gateway of
 // this state adopts.
@@ -419,6 +478,10 @@ func (a *App) undo(ctx, grace context.Context) error {
 	}
 	if a.agent != nil {
 		errs = append(errs, a.agent.Close())
+	}
+	if a.offer != nil {
+		// Nothing of the state is in use any more.
+		errs = append(errs, a.offer.Close())
 	}
 	errs = append(errs, a.access.Close())
 	return errors.Join(errs...)

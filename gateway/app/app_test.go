@@ -65,8 +65,9 @@ func (a *fakeAgent) EnsureContainer(_ context.Context, r *agentv1.EnsureContaine
 		a.worker.ServeHTTP(w, req)
 	}))
 	a.workers[id] = s
-	a.infos[id] = &agentv1.ContainerInfo{ContainerId: id, FunctionName: r.GetFunctionName(), Status: agentv1.ContainerStatus_RUNNING, CreatedAt: timestamppb.Now()}
 	addr := s.Listener.Addr().(*net.TCPAddr)
+	a.infos[id] = &agentv1.ContainerInfo{ContainerId: id, FunctionName: r.GetFunctionName(), Status: agentv1.ContainerStatus_RUNNING, CreatedAt: timestamppb.Now(),
+		IpAddress: addr.IP.String(), Port: uint32(addr.Port), Generation: r.GetGeneration(), Owner: r.GetOwner()}
 	return &agentv1.WorkerInfo{Id: id, Name: "lambda-f-" + id, IpAddress: addr.IP.String(), Port: uint32(addr.Port)}, nil
 }
 

@@ -66,6 +66,8 @@ type Options struct {
 	Lambda *lambdaapi.API
 	// Containers answers containermetrics.Path.
 	Containers func(ctx context.Context) ([]gateway.Container, error)
+	// Sockets are bound already; what is not among them is bound by Open.
+	Sockets *listener.Sockets
 	// Registry takes the server's metrics.
 	Registry prometheus.Registerer
 	Logger   *slog.Logger
@@ -81,7 +83,7 @@ type Server struct {
 
 // Open binds all listeners, so that a port in use is known before anything else has begun.
 func Open(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{front: newFront(o), listeners: listener.NewSet("public", o.Connections, o.Registry, o.Logger)}
+	s := &Server{front: newFront(o), listeners: listener.NewSet("public", o.Connections, o.Registry, o.Logger, o.Sockets)}
 	floods := new(atomic.Uint64)
 	registerGuards(o.Registry, floods, o.Memory)
 	add := func(setting, scheme string, addrs []string) error {
@@ -123,6 +125,12 @@ func (s *Server) Failed() <-chan error { return s.listeners.Failed() }
 
 // Addrs returns the bound addresses for a scheme: "https" or "http".
 func (s *Server) Addrs(scheme string) []net.Addr { return s.listeners.Addrs(scheme) }
+
+// LetGo has clients make new connections for their next requests, serves that long, and then accepts no more.
+func (s *Server) LetGo(ctx context.Context, during time.Duration) { s.listeners.LetGo(ctx, during) }
+
+// Bound are the sockets that are listened on.
+func (s *Server) Bound() map[string]net.Listener { return s.listeners.Bound() }
 
 // Shutdown accepts no more connections, waits for the requests in flight until ctx ends, and then breaks those that are left. It
 // returns when all requests have ended.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 	writeTimeout = BodyTimeout + 120*time.Second
 	// idleTimeout closes a connection that is kept alive for nothing.
 	idleTimeout = 75 * time.Second
+	// freshLimit is how long a connection on which no request comes keeps a gateway from ending whose sockets another one has.
+	freshLimit = time.Second
 	// parserHeaderBytes is where the HTTP parser gives up; below it, a request is refused with an answer.
 	parserHeaderBytes = 32 << 10
 )
@@ -42,6 +45,9 @@ type Listener struct {
 	Server  *http.Server
 	setting string // the environment variable that names the address
 	scheme  string
+	// bound is what is listened on, under the bounds of connections, and name what it is known by to the next gateway.
+	bound net.Listener
+	name  string
 }
 
 // Set are the listeners of one kind. They are added, then served, then shut down.
@@ -51,11 +57,19 @@ type Set struct {
 	listeners []*Listener
 	failed    chan error
 	serving   sync.WaitGroup
+	// sockets are bound already; nil for none.
+	sockets *Sockets
+	// closing has each answer be the last one of its connection.
+	closing atomic.Bool
+	// mu guards fresh: connections that were made since then and on which nothing has come yet.
+	mu    sync.Mutex
+	fresh map[net.Conn]bool
 }
 
-// NewSet returns a Set whose connections are bounded together. Its metrics name the kind.
-func NewSet(kind string, bounds connlimit.Bounds, metrics prometheus.Registerer, log *slog.Logger) *Set {
-	s := &Set{limit: connlimit.New(bounds), log: log, failed: make(chan error, 1)}
+// NewSet returns a Set whose connections are bounded together. Its metrics name the kind. It takes the sockets that it needs from those
+// that are bound already.
+func NewSet(kind string, bounds connlimit.Bounds, metrics prometheus.Registerer, log *slog.Logger, sockets *Sockets) *Set {
+	s := &Set{limit: connlimit.New(bounds), log: log, failed: make(chan error, 1), sockets: sockets, fresh: map[net.Conn]bool{}}
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "esb_connections_open", Help: "Connections of clients.", ConstLabels: prometheus.Labels{"listener": kind},
 	}, func() float64 { return float64(s.limit.Open()) }))
@@ -71,11 +85,14 @@ func NewSet(kind string, bounds connlimit.Bounds, metrics prometheus.Registerer,
 
 // Add binds addr, the value of a setting, so that a port in use is known before anything else has begun.
 func (s *Set) Add(ctx context.Context, setting, addr, scheme string) (*Listener, error) {
-	bound, err := listen(ctx, setting, addr)
-	if err != nil {
-		return nil, err
+	bound := s.sockets.take(setting, addr)
+	if bound == nil {
+		var err error
+		if bound, err = listen(ctx, setting, addr); err != nil {
+			return nil, err
+		}
 	}
-	l := &Listener{Listener: s.limit.Listener(bound), setting: setting, scheme: scheme, Server: &http.Server{
+	l := &Listener{Listener: s.limit.Listener(bound), setting: setting, scheme: scheme, bound: bound, name: socketName(setting, addr), Server: &http.Server{
 		ReadHeaderTimeout: headerTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
@@ -83,7 +100,8 @@ func (s *Set) Add(ctx context.Context, setting, addr, scheme string) (*Listener,
 		// "OPTIONS *" is a request like any other: no route.
 		DisableGeneralOptionsHandler: true,
 		// What a client does to its connection is no fault of the box.
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:  slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnState: s.watch,
 	}}
 	s.listeners = append(s.listeners, l)
 	return l, nil
@@ -93,8 +111,9 @@ func (s *Set) Add(ctx context.Context, setting, addr, scheme string) (*Listener,
 func (s *Set) Serve() {
 	for _, l := range s.listeners {
 		s.log.Info("listening", "scheme", l.scheme, "addr", l.Addr().String())
+		l.Server.Handler = s.last(l.Server.Handler)
 		s.serving.Go(func() {
-			if err := l.serve(); !errors.Is(err, http.ErrServerClosed) {
+			if err := l.serve(); !errors.Is(err, http.ErrServerClosed) && !s.closing.Load() {
 				select {
 				case s.failed <- fmt.Errorf("%s: serve on %s: %w", l.setting, l.Addr(), err):
 				default: // one is enough to end the gateway
@@ -102,6 +121,70 @@ func (s *Set) Serve() {
 			}
 		})
 	}
+}
+
+// last is handler, which says of each answer that it is the last one of its connection when it is.
+func (s *Set) last(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.closing.Load() {
+			w.Header()["Connection"] = []string{"close"}
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// watch notes which connections are fresh, once that is of use.
+func (s *Set) watch(c net.Conn, state http.ConnState) {
+	if !s.closing.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.fresh[c] = true
+	} else {
+		delete(s.fresh, c)
+	}
+}
+
+// LetGo has clients make new connections for their next requests, which are taken for some time more, and then no more: a connection that
+// is closed while nobody answers on it may lose the request that its client is just sending. When it returns, the sockets are another
+// process's alone, and Shutdown breaks nothing: it drops requests that come on connections on which none has come before.
+func (s *Set) LetGo(ctx context.Context, during time.Duration) {
+	s.closing.Store(true)
+	serving, cancel := context.WithTimeout(ctx, during)
+	defer cancel()
+	<-serving.Done()
+	for _, l := range s.listeners {
+		_ = l.Close() // once more in Shutdown
+	}
+	s.serving.Wait()
+	waiting, cancel := context.WithTimeout(ctx, freshLimit)
+	defer cancel()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for {
+		s.mu.Lock()
+		n := len(s.fresh)
+		s.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-waiting.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Bound are the sockets that are listened on, by the names that Sockets knows them by.
+func (s *Set) Bound() map[string]net.Listener {
+	bound := make(map[string]net.Listener, len(s.listeners))
+	for _, l := range s.listeners {
+		bound[l.name] = l.bound
+	}
+	return bound
 }
 
 // Failed delivers the error of a listener that ended by itself.

@@ -1,0 +1,346 @@
+// Package handover has a gateway that starts take the listening sockets of the one that runs on the same state, so that no client is
+// refused between the two: whoever connects meanwhile waits in the sockets' queues.
+//
+// The running gateway offers its sockets at a socket in the folder of its state. The one that starts asks for them, makes sure that
+// it can start, and then asks the other one to end, which is when that closes the connection: with everything it does, or by its death.
+package handover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// name is the socket's in the folder of the state.
+	name = "handover"
+	// maxSockets bounds the sockets of a gateway; the kernel passes 253 at most (unix(7)).
+	maxSockets = 128
+	// maxMessage bounds the names of them.
+	maxMessage = 64 << 10
+	// answerLimit bounds each message but the end of a gateway.
+	answerLimit = 5 * time.Second
+)
+
+// Messages of the one that starts.
+const (
+	askSockets = "sockets"
+	askEnd     = "end"
+)
+
+// dir is the folder of a state. Its socket has a path of any length by it.
+type dir struct{ *os.File }
+
+func openDir(path string) (dir, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return dir{}, fmt.Errorf("hand-over: %w", err)
+	}
+	return dir{f}, nil
+}
+
+func (d dir) addr() *net.UnixAddr {
+	return &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(fmt.Sprintf("/proc/self/fd/%d", d.Fd()), name)}
+}
+
+// Offer is what a running gateway offers.
+type Offer struct {
+	dir      dir
+	listener *net.UnixListener
+	sockets  func() map[string]net.Listener
+	asked    chan struct{}
+	once     sync.Once
+	log      *slog.Logger
+	serving  sync.WaitGroup
+
+	// mu guards what follows: the connections, which Close closes.
+	mu     sync.Mutex
+	conns  map[*net.UnixConn]bool
+	closed bool
+}
+
+// Open offers sockets, by their names, to whoever starts on the same state, home. What another process, which has ended, has left of
+// its offer is replaced.
+func Open(home string, sockets func() map[string]net.Listener, log *slog.Logger) (*Offer, error) {
+	d, err := openDir(home)
+	if err != nil {
+		return nil, err
+	}
+	o := &Offer{dir: d, sockets: sockets, asked: make(chan struct{}), log: log, conns: map[*net.UnixConn]bool{}}
+	if err := os.Remove(d.addr().Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(fmt.Errorf("hand-over: %w", err), d.Close())
+	}
+	if o.listener, err = net.ListenUnix("unixpacket", d.addr()); err != nil {
+		return nil, errors.Join(fmt.Errorf("hand-over: %w", err), d.Close())
+	}
+	// Nobody else's: whoever has a socket takes the requests of clients. Before that, the peer's user is looked at.
+	if err := os.Chmod(d.addr().Name, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("hand-over: %w", err), o.listener.Close(), d.Close())
+	}
+	o.serving.Go(o.serve)
+	return o, nil
+}
+
+// Asked is closed when the gateway is to end, because another one takes its place.
+func (o *Offer) Asked() <-chan struct{} { return o.asked }
+
+// Close ends the offer. It is the last thing that a gateway does: the next one begins.
+func (o *Offer) Close() error {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	err := o.listener.Close() // removes the socket
+	o.mu.Lock()
+	for c := range o.conns {
+		_ = c.Close()
+	}
+	o.mu.Unlock()
+	o.serving.Wait()
+	if err := errors.Join(err, o.dir.Close()); err != nil {
+		return fmt.Errorf("end the offer of sockets: %w", err)
+	}
+	return nil
+}
+
+func (o *Offer) serve() {
+	for {
+		c, err := o.listener.AcceptUnix()
+		if err != nil {
+			return // closed
+		}
+		o.mu.Lock()
+		if o.closed {
+			o.mu.Unlock()
+			_ = c.Close()
+			return
+		}
+		o.conns[c] = true
+		o.mu.Unlock()
+		o.serving.Go(func() {
+			if err := o.answer(c); err != nil {
+				o.log.Warn("another gateway wanted the sockets of this one", "error", err.Error())
+			}
+			o.mu.Lock()
+			delete(o.conns, c)
+			o.mu.Unlock()
+			_ = c.Close()
+		})
+	}
+}
+
+// answer serves one that starts until it is gone, or this gateway is.
+func (o *Offer) answer(c *net.UnixConn) error {
+	if err := ours(c); err != nil {
+		return err
+	}
+	buffer := make([]byte, 64)
+	for {
+		n, err := c.Read(buffer)
+		if err != nil || n == 0 {
+			return nil //nolint:nilerr // it has ended, or this one does
+		}
+		switch string(buffer[:n]) {
+		case askSockets:
+			if err := o.send(c); err != nil {
+				return err
+			}
+		case askEnd:
+			o.once.Do(func() { close(o.asked) })
+		default:
+			return fmt.Errorf("it asks for %q", buffer[:n])
+		}
+	}
+}
+
+// ours refuses a peer that runs as another user, but root.
+func ours(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("look at who asks: %w", err)
+	}
+	var peer *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return fmt.Errorf("look at who asks: %w", err)
+	}
+	if failed != nil {
+		return fmt.Errorf("look at who asks: %w", failed)
+	}
+	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+		return fmt.Errorf("user %d is not this gateway's", peer.Uid)
+	}
+	return nil
+}
+
+func (o *Offer) send(c *net.UnixConn) error {
+	var names []string
+	var fds []int
+	var hold func(rest []string, sockets map[string]net.Listener) error
+	// Each descriptor is valid within its Control: the message is sent in the innermost one. File() would make the socket blocking,
+	// for this process too.
+	hold = func(rest []string, sockets map[string]net.Listener) error {
+		if len(rest) == 0 {
+			text, err := json.Marshal(names)
+			if err != nil {
+				return fmt.Errorf("name the sockets: %w", err)
+			}
+			_ = c.SetWriteDeadline(time.Now().Add(answerLimit))
+			if _, _, err := c.WriteMsgUnix(text, unix.UnixRights(fds...), nil); err != nil {
+				return fmt.Errorf("send the sockets: %w", err)
+			}
+			return nil
+		}
+		socket, ok := sockets[rest[0]].(*net.TCPListener)
+		if !ok {
+			return hold(rest[1:], sockets)
+		}
+		raw, err := socket.SyscallConn()
+		if err != nil {
+			return fmt.Errorf("take the socket %s: %w", rest[0], err)
+		}
+		var inner error
+		err = raw.Control(func(fd uintptr) {
+			names, fds = append(names, rest[0]), append(fds, int(fd))
+			inner = hold(rest[1:], sockets)
+		})
+		return errors.Join(err, inner)
+	}
+	sockets := o.sockets()
+	var all []string
+	for name := range sockets {
+		if len(all) < maxSockets {
+			all = append(all, name)
+		}
+	}
+	return hold(all, sockets)
+}
+
+// Predecessor is the gateway that runs while another one starts on its state. A nil one is none.
+type Predecessor struct {
+	conn    *net.UnixConn
+	sockets map[string]net.Listener
+}
+
+// Ask asks the gateway that runs on the state home for its sockets; it goes on as before. Nil means that none runs, or none that
+// can be asked.
+func Ask(ctx context.Context, home string) (*Predecessor, error) {
+	d, err := openDir(home)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = d.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "unixpacket", d.addr().Name)
+	if err != nil {
+		return nil, nil //nolint:nilerr // nobody is there
+	}
+	p := &Predecessor{conn: c.(*net.UnixConn)}
+	if err := p.take(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the gateway that runs does not hand its sockets over: %w", err), p.Close())
+	}
+	return p, nil
+}
+
+func (p *Predecessor) take(ctx context.Context) error {
+	deadline, _ := ctx.Deadline()
+	_ = p.conn.SetDeadline(deadline)
+	if _, err := p.conn.Write([]byte(askSockets)); err != nil {
+		return err
+	}
+	text, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxSockets))
+	n, m, _, _, err := p.conn.ReadMsgUnix(text, rights)
+	if err != nil {
+		return err
+	}
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // the listener has a descriptor of its own
+		}
+	}()
+	messages, err := unix.ParseSocketControlMessage(rights[:m])
+	if err != nil {
+		return err
+	}
+	for _, message := range messages {
+		fds, err := unix.ParseUnixRights(&message)
+		if err != nil {
+			return err
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "socket"))
+		}
+	}
+	var names []string
+	if err := json.Unmarshal(text[:n], &names); err != nil || len(names) != len(files) {
+		return fmt.Errorf("%d sockets with the names %q", len(files), text[:n])
+	}
+	p.sockets = map[string]net.Listener{}
+	for i, name := range names {
+		l, err := net.FileListener(files[i])
+		if err != nil {
+			return fmt.Errorf("the socket %s: %w", name, err)
+		}
+		p.sockets[name] = l
+	}
+	return nil
+}
+
+// Socket returns a socket that the other gateway listens on, nil when it has none of that name. It is the caller's then.
+func (p *Predecessor) Socket(name string) net.Listener {
+	if p == nil {
+		return nil
+	}
+	l := p.sockets[name]
+	delete(p.sockets, name)
+	return l
+}
+
+// End has the other gateway end, and returns when it has: nothing of it is left then but its clients' last answers. Its error says
+// that it had not when ctx ended.
+func (p *Predecessor) End(ctx context.Context) error {
+	if p == nil {
+		return nil
+	}
+	_ = p.conn.SetDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Now()) })
+	defer stop()
+	if _, err := p.conn.Write([]byte(askEnd)); err == nil {
+		// It says nothing more.
+		if _, err := p.conn.Read(make([]byte, 1)); ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("the gateway that runs has not ended: %w", ctx.Err())
+		}
+	}
+	return p.Close()
+}
+
+// Close leaves the other gateway as it is, and gives up the sockets that nobody has taken.
+func (p *Predecessor) Close() error {
+	if p == nil {
+		return nil
+	}
+	for name, l := range p.sockets {
+		_ = l.Close()
+		delete(p.sockets, name)
+	}
+	if err := p.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("leave the gateway that runs: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package handover_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/gateway/internal/handover"
+)
+
+func mustListen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func mustOffer(t *testing.T, home string, sockets map[string]net.Listener) *handover.Offer {
+	t.Helper()
+	o, err := handover.Open(home, func() map[string]net.Listener { return sockets }, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return o
+}
+
+// A client that connects while neither listens is served by the one that comes.
+func TestHandover(t *testing.T) {
+	home := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	require.NoError(t, os.Mkdir(home, 0o700))
+	first, other := mustListen(t), mustListen(t)
+	offer := mustOffer(t, home, map[string]net.Listener{"a": first, "b": other})
+
+	next, err := handover.Ask(t.Context(), home)
+	require.NoError(t, err)
+	require.NotNil(t, next)
+	taken := next.Socket("a")
+	require.NotNil(t, taken)
+	defer func() { _ = taken.Close() }()
+	assert.Equal(t, first.Addr(), taken.Addr())
+	assert.Nil(t, next.Socket("a"), "it is taken")
+	assert.Nil(t, next.Socket("c"))
+	select {
+	case <-offer.Asked():
+		t.Fatal("it goes on until it is asked to end")
+	default:
+	}
+
+	ended := make(chan error)
+	go func() { ended <- next.End(t.Context()) }()
+	<-offer.Asked()
+	require.NoError(t, first.Close())
+	require.NoError(t, other.Close())
+	client, err := net.Dial("tcp", first.Addr().String())
+	require.NoError(t, err, "nobody is refused")
+	defer func() { _ = client.Close() }()
+	select {
+	case err := <-ended:
+		t.Fatal("it has not ended yet: ", err)
+	default:
+	}
+	require.NoError(t, offer.Close())
+	require.NoError(t, <-ended)
+	served, err := taken.Accept()
+	require.NoError(t, err)
+	_, err = io.WriteString(served, "x")
+	require.NoError(t, err)
+	_, err = io.ReadFull(client, make([]byte, 1))
+	require.NoError(t, err)
+	require.NoError(t, served.Close())
+	_, err = net.Dial("tcp", other.Addr().String())
+	assert.Error(t, err, "what the next one has no use for is closed")
+}
+
+func TestHandover_NextOneThatDoesNotStart_ChangesNothing(t *testing.T) {
+	home := t.TempDir()
+	l := mustListen(t)
+	offer := mustOffer(t, home, map[string]net.Listener{"a": l})
+	for range 3 {
+		next, err := handover.Ask(t.Context(), home)
+		require.NoError(t, err)
+		require.NoError(t, next.Close())
+	}
+	select {
+	case <-offer.Asked():
+		t.Fatal("nobody has asked it to end")
+	default:
+	}
+	client, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	served, err := l.Accept()
+	require.NoError(t, err)
+	require.NoError(t, served.Close())
+	require.NoError(t, client.Close())
+	require.NoError(t, offer.Close())
+}
+
+func TestAsk_NobodyThere(t *testing.T) {
+	for _, home := range []string{t.TempDir(), filepath.Join(t.TempDir(), "nothing")} {
+		next, err := handover.Ask(t.Context(), home)
+		require.NoError(t, err)
+		assert.Nil(t, next)
+		assert.Nil(t, next.Socket("a"))
+		assert.NoError(t, next.End(t.Context()))
+		assert.NoError(t, next.Close())
+	}
+	// One that was killed has left its socket.
+	home := t.TempDir()
+	left, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(home, "handover")})
+	require.NoError(t, err)
+	left.SetUnlinkOnClose(false)
+	require.NoError(t, left.Close())
+	next, err := handover.Ask(t.Context(), home)
+	require.NoError(t, err)
+	assert.Nil(t, next)
+	require.NoError(t, mustOffer(t, home, nil).Close())
+}
+
+func TestEnd_OfOneThatDoesNotEnd(t *testing.T) {
+	home := t.TempDir()
+	offer := mustOffer(t, home, map[string]net.Listener{"a": mustListen(t)})
+	next, err := handover.Ask(t.Context(), home)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-offer.Asked()
+		cancel()
+	}()
+	require.ErrorIs(t, next.End(ctx), context.Canceled)
+	require.NoError(t, next.Close())
+	require.NoError(t, offer.Close())
+}
