@@ -294,6 +294,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 	if err != nil {
 		return false, err
 	}
+	var before *process.Record
 	if alive {
 		reason := ""
 		if record.Fingerprint != fingerprint {
@@ -312,7 +313,9 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 			}
 		}
 		s.console.Printf("==> restarting %s: %s", service, reason)
-		if err := s.stop(ctx, service); err != nil {
+		if service == native.Gateway && s.replaceable(ctx, record, user) {
+			before = &record
+		} else if err := s.stop(ctx, service); err != nil {
 			return false, err
 		}
 	}
@@ -337,7 +340,13 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 			return err
 		}
 		started = true
-		return s.await(ctx, service, child)
+		if before == nil {
+			return s.await(ctx, service, child, func(ctx context.Context) error { return s.serves(ctx, service) })
+		}
+		err = s.replaced(ctx, *before, child)
+		// What serves as before is not this `up`'s to stop.
+		started = err == nil || !before.Alive()
+		return err
 	})
 	return started, err
 }
@@ -386,14 +395,14 @@ func (s *Stack) recovers(ctx context.Context, service string) error {
 	}
 }
 
-// await waits until a service is ready, and no longer than its process lives.
-func (s *Stack) await(ctx context.Context, service string, child *process.Child) error {
+// await waits until a service is ready, as serves says, and no longer than its process lives.
+func (s *Stack) await(ctx context.Context, service string, child *process.Child, serves func(ctx context.Context) error) error {
 	waiting, cancel := context.WithTimeout(ctx, s.settings.StartTimeout)
 	defer cancel()
 	ticker := time.NewTicker(readyPoll)
 	defer ticker.Stop()
 	for {
-		reason := s.serves(waiting, service)
+		reason := serves(waiting)
 		if reason == nil {
 			return nil
 		}

@@ -90,6 +90,38 @@ func TestAdoption(t *testing.T) {
 	for _, name := range []string{"plain", "frozen", "chaos"} {
 		assert.Equal(t, before[name], now[name], "the workers of %s must have been kept", name)
 	}
+
+	// A restart because of a setting: no client notices, and a request that takes a while is answered.
+	gateway = d.processes(t, "gateway")
+	require.Len(t, gateway, 1)
+	plain, cold := d.load(t, "/plain"), d.load(t, "/frozen")
+	slow := d.send(t, "/chaos", `{"action":"sleep","ms":2000}`)
+	stack.Eventually(t, func() bool { return d.pool(t, "chaos").Busy == 1 }, "the request must have reached its worker")
+	d.Set("CIRCUIT_BREAKER_FAILURES=6")
+	began := time.Now()
+	require.NoError(t, d.Up(t.Context()))
+	t.Logf("`up` took %s", time.Since(began))
+	answer := <-slow
+	assert.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
+	assert.Positive(t, plain(true))
+	assert.Positive(t, cold(true))
+	next := d.processes(t, "gateway")
+	require.Len(t, next, 1)
+	assert.NotEqual(t, gateway[0].PID, next[0].PID, "it is another process")
+	d.instancesAre(t, "/plain", instances)
+	now = d.ids(t)
+	for _, name := range []string{"plain", "frozen", "chaos"} {
+		assert.Equal(t, before[name], now[name], "the workers of %s must have been kept", name)
+	}
+
+	// One that cannot start leaves the other one serving.
+	plain = d.load(t, "/plain")
+	d.Set("JWT_SECRET_KEY=short")
+	require.Error(t, d.Up(t.Context()))
+	assert.Positive(t, plain(true))
+	still := d.processes(t, "gateway")
+	require.Len(t, still, 1)
+	assert.Equal(t, next[0].PID, still[0].PID)
 	counted()
 }
 
