@@ -196,7 +196,9 @@ func (d *disturbed) load(t *testing.T, path string) (stop func(whole bool) int) 
 		ticker := time.NewTicker(50 * time.Millisecond)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
-			answer, err := d.Do(t.Context(), http.MethodPost, d.HTTPURL+path, d.token, []byte(`{"message":"x"}`), "Content-Type", "application/json")
+			// net/http may send it once more, on another connection, if the one that it has kept is closed as it sends.
+			answer, err := d.Do(t.Context(), http.MethodPost, d.HTTPURL+path, d.token, []byte(`{"message":"x"}`), "Content-Type", "application/json",
+				"Idempotency-Key", "x")
 			switch {
 			case err != nil:
 				failures = append(failures, err.Error())

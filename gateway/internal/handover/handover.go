@@ -247,7 +247,7 @@ func Ask(ctx context.Context, home string) (*Predecessor, error) {
 	var dialer net.Dialer
 	c, err := dialer.DialContext(ctx, "unixpacket", d.addr().Name)
 	if err != nil {
-		return nil, nil //nolint:nilerr // nobody is there
+		return nil, nil // nobody is there
 	}
 	p := &Predecessor{conn: c.(*net.UnixConn)}
 	if err := p.take(ctx); err != nil {
