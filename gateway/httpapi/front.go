@@ -64,7 +64,9 @@ type front struct {
 	log     *slog.Logger
 	access  *slog.Logger
 	flights flights
-	buffers sync.Pool
+	// refusals bounds the lines of access about requests that cannot be served.
+	refusals refusals
+	buffers  sync.Pool
 	// memory bounds what all requests hold.
 	memory *budget.Budget
 	// streamIdle ends a stream in which nothing moves.
@@ -400,6 +402,13 @@ func (f *front) finish(x *exchange) {
 	if !f.access.Enabled(ctx, level) {
 		return
 	}
+	unlogged := 0
+	if x.refused() {
+		var line bool
+		if line, unlogged = f.refusals.take(x.functionName(), x.start); !line {
+			return
+		}
+	}
 	attrs := [16]slog.Attr{
 		slog.String("request_id", x.ids.request),
 		slog.String("trace_id", x.trace),
@@ -427,7 +436,23 @@ func (f *front) finish(x *exchange) {
 		add(slog.String("code", string(gateway.ErrorCode(x.err))))
 		add(slog.String("error", x.err.Error()))
 	}
+	if unlogged > 0 {
+		add(slog.Int("refusals_not_logged", unlogged))
+	}
 	f.access.LogAttrs(ctx, level, "request", attrs[:n]...)
+}
+
+// refused says that x was refused because too many requests of its function wait, or all that it may have are at work.
+func (x *exchange) refused() bool {
+	return x.status == http.StatusTooManyRequests && gateway.ErrorCode(x.err) == gateway.CodeThrottled
+}
+
+// functionName is empty when no function was found.
+func (x *exchange) functionName() string {
+	if x.route != nil {
+		return x.route.Function.Name
+	}
+	return x.function
 }
 
 // readBody reads the whole body into buf.body.
