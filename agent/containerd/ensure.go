@@ -136,6 +136,9 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		if spec.Code != nil {
 			err = r.noBase(ctx, *spec.Code, err)
 		}
+		if agent.ErrorCode(err) == agent.CodeUnavailable && r.link.lostSince(begin) {
+			return agent.Container{}, startStage.because(err) // no registry's fault
+		}
 		return agent.Container{}, imageStage.because(err)
 	}
 	fetched := time.Since(begin)

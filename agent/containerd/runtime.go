@@ -51,7 +51,7 @@ const (
 	// failed are tried again.
 	upkeepInterval = 10 * time.Second
 	// reconnectInterval is the pause between attempts to hear containerd's events again.
-	reconnectInterval = time.Second
+	reconnectInterval = 100 * time.Millisecond
 	// parallelRemovals bounds how many containers are removed at once at start and purge.
 	parallelRemovals = 4
 )
@@ -128,6 +128,7 @@ type Runtime struct {
 	cfg     Config
 	log     *slog.Logger
 	client  *containerd.Client
+	link    *link
 	network Network
 	groups  *cgroup.Hierarchy
 	logs    *logfiles.Dir
@@ -205,7 +206,8 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	if err != nil {
 		return nil, err
 	}
-	client, err := containerd.New(cfg.Address, containerd.WithDefaultNamespace(agent.Namespace), containerd.WithTimeout(connectTimeout))
+	l := &link{}
+	client, err := containerd.New(cfg.Address, containerd.WithDefaultNamespace(agent.Namespace), containerd.WithTimeout(connectTimeout), l.options())
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s (CONTAINERD_ADDRESS): %w", cfg.Address, err)
 	}
@@ -219,7 +221,7 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 		Available: func() (int64, error) { return membudget.Available("/proc/meminfo") },
 	})
 	return &Runtime{
-		cfg: cfg, log: cfg.Logger, client: client, network: network, groups: groups, logs: logs, images: store,
+		cfg: cfg, log: cfg.Logger, client: client, link: l, network: network, groups: groups, logs: logs, images: store,
 		starts: turns.New(cfg.MaxStarts, 0), memory: memory, life: life, end: end, states: map[string]*state{}, told: map[string]told{},
 	}, nil
 }

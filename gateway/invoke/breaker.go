@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/sony/gobreaker/v2"
@@ -25,27 +26,28 @@ type breaker struct {
 	evidence atomic.Pointer[pool.StartError]
 }
 
-// breaker returns the circuit of fn; a new generation begins with a closed one.
+// breaker returns the circuit of fn; a new generation, by its code or image too, begins with a closed one.
 func (i *Invoker) breaker(fn *gateway.Function) *breaker {
+	generation := i.pool.Generation(fn)
 	i.mu.RLock()
 	b := i.breakers[fn.Name]
 	i.mu.RUnlock()
-	if b != nil && b.generation == fn.Generation {
+	if b != nil && b.generation == generation {
 		return b
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if b = i.breakers[fn.Name]; b == nil || b.generation != fn.Generation {
-		b = newBreaker(fn, i.opts, i.log)
+	if b = i.breakers[fn.Name]; b == nil || b.generation != generation {
+		b = newBreaker(fn.Name, generation, i.opts, i.log)
 		i.breakers[fn.Name] = b
 	}
 	return b
 }
 
-func newBreaker(fn *gateway.Function, opts Options, log *slog.Logger) *breaker {
-	b := &breaker{function: fn.Name, generation: fn.Generation, openFor: opts.BreakerOpenFor}
+func newBreaker(function, generation string, opts Options, log *slog.Logger) *breaker {
+	b := &breaker{function: function, generation: generation, openFor: opts.BreakerOpenFor}
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name:         fn.Name,
+		Name:         function,
 		MaxRequests:  1,
 		Timeout:      opts.BreakerOpenFor,
 		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= uint32(opts.BreakerFailures) },
@@ -108,14 +110,15 @@ func (b *breaker) probe(done func(error)) (connected func(), ended func(error)) 
 }
 
 // excluded is true for errors that say nothing about the box: throttled requests, clients that left, timeouts, starts
-// that were not tried because the code is not known yet, and a failed start that was counted already. A nil error is a success: function errors and function timeouts
-// come from workers that work.
+// that were not tried because the code is not known yet, and a failed start that was counted already. So are those for which the
+// agent or its containerd was away: that they are back is known at once, and nothing is to be refused then. A nil error is a success:
+// function errors and function timeouts come from workers that work.
 func (b *breaker) excluded(err error) bool {
 	if err == nil {
 		return false
 	}
 	var known *gateway.Error
-	if errors.As(err, &known) && known.NotTried {
+	if errors.As(err, &known) && (known.NotTried || known.Reason == reason.AgentAway) {
 		return true
 	}
 	var start *pool.StartError

@@ -193,6 +193,19 @@ func TestBreaker_DoesNotCountWhatIsNotTheBoxsFault(t *testing.T) {
 			_, err := j.Invoke(t.Context(), fn, event)
 			require.NoError(t, err, "the circuit is closed")
 		},
+		"agent or containerd is coming back": func(t *testing.T, i *Invoker, fn *gateway.Function) {
+			away := gateway.Errorf(gateway.CodeUnavailable, "containerd is coming back")
+			away.Reason = reason.AgentAway
+			fails := &box{startErr: away}
+			j := mustNew(t, fails, fn)
+			for range 2 * DefaultBreakerFailures {
+				require.ErrorIs(t, refusal(t, j, fn), away)
+			}
+			fails.fail(nil)
+			says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true).pipe(j)
+			_, err := j.Invoke(t.Context(), fn, event)
+			require.NoError(t, err, "the circuit is closed")
+		},
 		"throttled": func(t *testing.T, i *Invoker, fn *gateway.Function) {
 			none := *fn
 			none.Scaling.MaxCapacity = 0
@@ -252,9 +265,9 @@ func TestBreaker_NewGeneration_BeginsClosed(t *testing.T) {
 		next := *fn
 		next.Generation = "g2"
 		i.pool.Apply(map[string]*gateway.Function{"f": &next})
-		mustRefuse(t, i, &next)
+		mustRefuse(t, i, fn)
 		starts, _ := b.seen()
-		assert.Equal(t, before+1, starts, "the new configuration is tried")
+		assert.Equal(t, before+1, starts, "the new configuration is tried, or new code, of which the route's function says nothing")
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
@@ -64,6 +65,8 @@ type functionPool struct {
 	manager *Manager
 	name    string
 	wait    prometheus.Observer
+	// generation is that of fn, for who has no time for mu.
+	generation atomic.Pointer[string]
 
 	// mu guards everything below: the state that decides which request gets which worker. Two things always hold
 	// when it is free: while a request waits no worker is idle or standing by, and len(workers)+len(starts) does
@@ -107,7 +110,7 @@ type functionPool struct {
 }
 
 func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
-	return &functionPool{
+	p := &functionPool{
 		manager: m,
 		name:    fn.Name,
 		wait:    acquireWait.WithLabelValues(fn.Name),
@@ -117,6 +120,8 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 		adopted: !m.adopts(),
 		waiters: list.New(),
 	}
+	p.generation.Store(&fn.Generation)
+	return p
 }
 
 // acquire lends a worker that runs.

@@ -44,6 +44,7 @@ func (p *functionPool) apply(fn *gateway.Function) {
 	defer p.mu.Unlock()
 	changed, wasRemoved := p.fn.Generation != fn.Generation, p.removed
 	p.fn, p.removed = fn, false
+	p.generation.Store(&fn.Generation)
 	if changed {
 		p.revision++
 		p.changedAt = time.Now()

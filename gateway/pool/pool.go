@@ -278,6 +278,16 @@ func (m *Manager) Acquire(ctx context.Context, fn *gateway.Function, requestID s
 	return p.acquire(ctx, requestID)
 }
 
+// Generation is what the present workers of fn are, or the next ones will be: it covers the versions of code and image too, which fn
+// itself may not know. Of a function without a pool it is fn's own.
+func (m *Manager) Generation(fn *gateway.Function) string {
+	p := (*m.pools.Load())[fn.Name]
+	if p == nil {
+		return fn.Generation
+	}
+	return *p.generation.Load()
+}
+
 // Close ends the Manager: waiting requests are refused, requests in flight have until ctx ends to give their workers
 // back, then every container is destroyed, for which there are 30 s, or, with an Owner, left for the next Manager. It returns when
 // everything the Manager started has ended, and an error when containers are left over that were to be destroyed. Only the first
