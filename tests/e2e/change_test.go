@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ import (
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
-// callers are clients that call /e2e/changing until stop.
+// callers are clients that call a function until stop.
 type callers struct {
 	answers, failures atomic.Int64
 	ended             chan struct{}
@@ -29,7 +30,7 @@ type callers struct {
 	clients           sync.WaitGroup
 }
 
-func callChanging(t *testing.T, clients int) *callers {
+func call(t *testing.T, path string, clients int) *callers {
 	c := &callers{ended: make(chan struct{})}
 	t.Cleanup(c.stop)
 	for range clients {
@@ -40,10 +41,10 @@ func callChanging(t *testing.T, clients int) *callers {
 					return
 				default:
 				}
-				answer, err := box.Do(context.Background(), http.MethodPost, box.HTTPURL+"/e2e/changing", "", []byte(`{}`))
+				answer, err := box.Do(context.Background(), http.MethodPost, box.HTTPURL+path, "", []byte(`{}`))
 				if err != nil || answer.Status != http.StatusOK {
 					c.failures.Add(1)
-					t.Logf("%v, status %d: %s", err, answer.Status, answer.Body)
+					t.Logf("%s: %v, status %d: %s", path, err, answer.Status, answer.Body)
 				}
 				c.answers.Add(1)
 			}
@@ -86,24 +87,63 @@ func changingPool(t *testing.T) pool {
 	return body.Pools[i]
 }
 
-// TestChange_FunctionUnderLoad_NoRequestFails: its environment changes again and again, and at last to one that it cannot start with.
-func TestChange_FunctionUnderLoad_NoRequestFails(t *testing.T) {
-	const clients, maxCapacity = 8, 3
+// functionsFile returns functions.yml as it is, and how to put another one in its place.
+func functionsFile(t *testing.T) (before string, reload func(text string)) {
+	t.Helper()
 	file := filepath.Join(filepath.Dir(routingFile), "functions.yml")
-	before, err := os.ReadFile(file)
+	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	reload := func(text string) {
+	return string(text), func(text string) {
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 		answer, err := box.Do(t.Context(), http.MethodPost, box.AdminURL+"/reload", "", nil)
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, answer.Status, "%s", answer.Body)
 	}
+}
+
+// TestChange_EachSecond_NoRequestFails: three functions under as much load as their workers and queues take, each of which changes each
+// second, ten times or as often as ESB_TEST_RELOADS says.
+func TestChange_EachSecond_NoRequestFails(t *testing.T) {
+	reloads := 10
+	if n := os.Getenv("ESB_TEST_RELOADS"); n != "" {
+		var err error
+		reloads, err = strconv.Atoi(n)
+		require.NoError(t, err)
+	}
+	before, reload := functionsFile(t)
+	defer func() { reload(before) }()
+	clients := map[string]int{"/e2e/turn-a": 4, "/e2e/turn-b": 6, "/e2e/turn-c": 4}
+	loads := map[string]*callers{}
+	for path, n := range clients {
+		stack.Eventually(t, func() bool { return string(box.Post(t, path, "", `{}`).Body) == "turn 0" }, "the function must answer")
+		loads[path] = call(t, path, n)
+	}
+	last := ""
+	pace := time.NewTicker(time.Second)
+	defer pace.Stop()
+	for i := range reloads {
+		<-pace.C
+		last = fmt.Sprint("turn ", i+1)
+		reload(strings.ReplaceAll(before, `"turn 0"`, strconv.Quote(last)))
+	}
+	for path, load := range loads {
+		load.stop()
+		assert.Zero(t, load.failures.Load(), "%s: no request fails, of %d", path, load.answers.Load())
+		t.Logf("%s: %d answers over %d changes", path, load.answers.Load(), reloads)
+		stack.Eventually(t, func() bool { return string(box.Post(t, path, "", `{}`).Body) == last }, "the last value must be served")
+	}
+}
+
+// TestChange_FunctionUnderLoad_NoRequestFails: its environment changes again and again, and at last to one that it cannot start with.
+func TestChange_FunctionUnderLoad_NoRequestFails(t *testing.T) {
+	const clients, maxCapacity = 8, 3
+	before, reload := functionsFile(t)
 	use := func(value string) {
-		reload(strings.Replace(string(before), `VALUE: "0"`, fmt.Sprintf("VALUE: %q", value), 1))
+		reload(strings.Replace(before, `VALUE: "0"`, fmt.Sprintf("VALUE: %q", value), 1))
 	}
 	value := func() string { return string(box.Post(t, "/e2e/changing", "", `{}`).Body) }
 	stack.Eventually(t, func() bool { return value() == "0" }, "the function must answer")
-	defer func() { reload(string(before)) }()
+	defer func() { reload(before) }()
 
 	// What the agent lists, as often as it can be asked.
 	var most int
@@ -125,7 +165,7 @@ func TestChange_FunctionUnderLoad_NoRequestFails(t *testing.T) {
 			time.Sleep(10 * time.Millisecond) // the machine has other things to do
 		}
 	}()
-	load := callChanging(t, clients)
+	load := call(t, "/e2e/changing", clients)
 	load.more(t, 50)
 	for i := range 6 {
 		use(fmt.Sprint(i + 1))
