@@ -81,6 +81,8 @@ type functionPool struct {
 	// target is, while a function that was warm changes, how many workers of the current configuration it is to get, whether requests
 	// wait or not: as many as were in use.
 	target int
+	// turning is true while workers older than the reached revision serve until they are replaced.
+	turning bool
 	// workers are all containers that hold a slot, by id, those being destroyed included.
 	workers map[string]*worker
 	// idle workers, the most recently used last.

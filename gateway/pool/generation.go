@@ -84,7 +84,7 @@ func (p *functionPool) keepSame() {
 
 // serves is true when w is, or will be, lent to requests.
 func (p *functionPool) serves(w *worker) bool {
-	return w.phase != PhaseStopping && w.doomed == "" && (w.revision >= p.reached || p.target > 0)
+	return w.phase != PhaseStopping && w.doomed == "" && (w.revision >= p.reached || p.turning)
 }
 
 // inUse counts the workers that serve and have had a request lately.
@@ -149,13 +149,15 @@ func (p *functionPool) endChange(now time.Time) {
 		p.reached, p.reachedAt = p.revision, now
 	}
 	p.target = max(0, min(p.target, p.fn.Scaling.MaxCapacity))
-	if p.target == 0 || p.reached < p.revision {
-		return
-	}
-	if limit := p.reachedAt.Add(rollLimit); p.ready() >= p.target || !now.Before(limit) {
+	limit := p.reachedAt.Add(rollLimit)
+	if p.reached == p.revision && (p.ready() >= p.target || !now.Before(limit)) {
 		p.target = 0
+	}
+	switch {
+	case p.turning && (p.target == 0 || !now.Before(limit)):
+		p.turning = false
 		p.retire()
-	} else {
+	case p.target > 0 && now.Before(limit):
 		p.arm(limit)
 	}
 }
@@ -187,7 +189,7 @@ func (p *functionPool) succeed(w *worker) {
 func (p *functionPool) reach(revision int) {
 	now := time.Now()
 	if revision > p.reached {
-		p.reached, p.reachedAt = revision, now
+		p.reached, p.reachedAt, p.turning = revision, now, p.target > 0
 	}
 	p.endChange(now)
 	p.retire()
@@ -216,6 +218,9 @@ func (p *functionPool) retire() {
 
 // excess is how many warm workers there are beyond those that were in use before a change. Callers hold mu.
 func (p *functionPool) excess() int {
+	if !p.turning {
+		return len(p.workers)
+	}
 	n := 0
 	for _, w := range p.workers {
 		if w.phase != PhaseStopping && w.doomed == "" && !p.onStandby(w) {

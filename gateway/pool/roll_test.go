@@ -145,6 +145,29 @@ func TestRoll_NewOnesFailLater_OldOnesLeaveInTheEnd(t *testing.T) {
 	})
 }
 
+// TestRoll_NextChangeCannotStart_TheOldestLeaveAllTheSame: what was there before the last one that works does not stay for ever.
+func TestRoll_NextChangeCannotStart_TheOldestLeaveAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MaxCapacity: 3, Queue: 10})
+		m := mustOpen(t, b, pool.Options{}, fn)
+		warm(t, m, fn, 3)
+		b.setStart(slow(time.Second))
+		apply(m, changed(fn, "g2"))
+		time.Sleep(1500 * time.Millisecond)
+		b.setStart(func(context.Context, *gateway.Function, bool) error { return errors.New("image missing") })
+		broken := changed(fn, "g3")
+		apply(m, broken)
+		for range 120 {
+			assert.Equal(t, "g2", served(t, m, broken))
+			time.Sleep(time.Second)
+		}
+		for _, old := range []string{"f-1", "f-2", "f-3"} {
+			assert.Equal(t, "configuration changed", b.reason(old))
+		}
+	})
+}
+
 // TestRoll_StartOfTheOldOne_ServesNobody when it comes after the first of the new ones.
 func TestRoll_StartOfTheOldOne_ServesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
