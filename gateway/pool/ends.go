@@ -90,7 +90,8 @@ func (m *Manager) stopOnce(function, id string, grace time.Duration, reason stri
 	return m.provisioner.Stop(ctx, id, grace, reason)
 }
 
-// remove drains the pool of a function that is configured no more; it is true when nothing is left.
+// remove drains the pool of a function that is configured no more; it is true when nothing is left. Requests that were accepted
+// before have the workers that come back, and starts that are on their way.
 func (p *functionPool) remove() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,9 +99,17 @@ func (p *functionPool) remove() bool {
 		p.removed, p.target = true, 0
 		p.destroyUnused("function removed")
 		p.disarm() // it may be forgotten before that is due
-		p.answerAll(errRemoved(p.name))
+		p.strand()
 	}
 	return p.live() == 0
+}
+
+// strand answers the requests that wait for a removed function when no worker is to come that could serve them. Callers hold mu.
+func (p *functionPool) strand() {
+	coming := slices.ContainsFunc(p.starts, func(s *start) bool { return s.fn != nil })
+	if p.removed && !coming && p.returning() == 0 {
+		p.answerAll(errRemoved(p.name))
+	}
 }
 
 func (p *functionPool) empty() bool {

@@ -289,7 +289,7 @@ func (p *functionPool) give(w *worker) {
 		return
 	case p.closed:
 		reason = "gateway stops"
-	case p.removed:
+	case p.removed && p.waiters.Len() == 0:
 		reason = "function removed"
 	case w.revision < p.reached && p.excess() > 0, w.revision < p.revision && p.gives(w):
 		reason = reasonChanged

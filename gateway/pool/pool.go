@@ -226,7 +226,8 @@ func Open(p Provisioner, opts Options) *Manager {
 
 // Apply makes functions the current configuration. Workers of removed functions are drained: idle ones are destroyed
 // now, busy ones when their request ends. Those of a changed function serve until the first worker of the new configuration is
-// ready, and are drained then; its waiting requests wait on. Those of a removed one are answered at once.
+// ready, and are replaced then; its waiting requests wait on. Those of a removed one have the workers that it still has, and are
+// refused when there are none.
 func (m *Manager) Apply(functions map[string]*gateway.Function) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

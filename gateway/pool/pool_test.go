@@ -576,7 +576,33 @@ func TestPool_Apply_ScalingAloneKeepsWorkers(t *testing.T) {
 	})
 }
 
-func TestPool_Apply_RemovedFunctionAnswersItsWaiters(t *testing.T) {
+// TestPool_Apply_RemovedFunction_ServesWhoWaits with what it has, and refuses who comes later, and who waits for nothing.
+func TestPool_Apply_RemovedFunction_ServesWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MaxCapacity: 1, Queue: 5})
+		m := mustOpen(t, b, pool.Options{}, fn)
+		busy := mustAcquire(t, m, fn)
+		first, second := acquireLater(t.Context(), m, fn), acquireLater(t.Context(), m, fn)
+		apply(m)
+		_, err := m.Acquire(t.Context(), fn, "late")
+		assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(err))
+		busy.Release()
+		for _, waiting := range []chan result{first, second} {
+			r := <-waiting
+			require.NoError(t, r.err)
+			r.lease.Release()
+		}
+		time.Sleep(time.Minute)
+		_, _, live := b.count()
+		assert.Zero(t, live)
+		assert.Empty(t, m.Snapshot(), "forgotten")
+		apply(m, fn)
+		mustAcquire(t, m, fn).Release()
+	})
+}
+
+func TestPool_Apply_RemovedFunction_RefusesWhoWaitsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox()
 		fn := function("f", gateway.Scaling{MaxCapacity: 1, Queue: 5})
@@ -584,14 +610,19 @@ func TestPool_Apply_RemovedFunctionAnswersItsWaiters(t *testing.T) {
 		busy := mustAcquire(t, m, fn)
 		waiting := acquireLater(t.Context(), m, fn)
 		apply(m)
+		busy.Condemn("broken")
 		assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode((<-waiting).err))
-		busy.Release()
-		time.Sleep(time.Minute)
-		_, _, live := b.count()
-		assert.Zero(t, live)
-		assert.Empty(t, m.Snapshot(), "forgotten")
+
+		b.setStart(slow(time.Second))
 		apply(m, fn)
-		mustAcquire(t, m, fn).Release()
+		begun := acquireLater(t.Context(), m, fn)
+		time.Sleep(500 * time.Millisecond)
+		apply(m)
+		r := <-begun
+		require.NoError(t, r.err, "its start was on its way")
+		r.lease.Release()
+		time.Sleep(time.Minute)
+		assert.Empty(t, m.Snapshot())
 	})
 }
 

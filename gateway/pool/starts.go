@@ -65,6 +65,9 @@ func (p *functionPool) returning() int {
 // fill begins the starts that are wanted and allowed: first for requests that wait, then for min_capacity or in place of workers
 // of an older configuration, then for standby. Callers hold mu.
 func (p *functionPool) fill() {
+	if p.removed {
+		p.strand()
+	}
 	if p.closed || p.removed {
 		return
 	}
