@@ -144,3 +144,19 @@ func TestWatch_AgentComesBack_ItIsLookedAtOnce(t *testing.T) {
 		assert.EqualValues(t, 2, e.watches.Load())
 	})
 }
+
+// TestWatch_WorkerOfMinCapacityEnds_AnotherIsStartedAtOnce, before anybody asks for one.
+func TestWatch_WorkerOfMinCapacityEnds_AnotherIsStartedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, e := newBox(), &exits{told: make(chan string)}
+		fn := function("f", gateway.Scaling{MaxCapacity: 2, MinCapacity: 2, Queue: 5})
+		m := mustOpen(t, b, pool.Options{HeartbeatInterval: time.Hour, Watcher: e}, fn)
+		synctest.Wait()
+		require.Equal(t, 2, state(m, "f").Idle)
+		e.told <- "f-1"
+		synctest.Wait()
+		assert.Equal(t, 2, state(m, "f").Idle)
+		starts, _, live := b.count()
+		assert.Equal(t, []int{3, 2}, []int{starts, live})
+	})
+}
