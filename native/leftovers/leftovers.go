@@ -3,6 +3,7 @@
 package leftovers
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -80,9 +81,20 @@ func Find(s Scope) ([]Item, error) {
 	return items, nil
 }
 
+// linkList lists the links of the machine, and does so again when one has come or gone meanwhile: the kernel then says that the list is
+// not whole.
+func linkList() ([]netlink.Link, error) {
+	const attempts = 10
+	for n := 1; ; n++ {
+		if all, err := netlink.LinkList(); n == attempts || !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+}
+
 // Ports lists the veth links that are plugged into a bridge.
 func Ports(bridge string) ([]Veth, error) {
-	links, err := netlink.LinkList()
+	links, err := linkList()
 	if err != nil {
 		return nil, fmt.Errorf("list network links: %w", err)
 	}
@@ -186,7 +198,7 @@ func links(s Scope) ([]Item, error) {
 	if s.Bridge == "" {
 		return nil, nil
 	}
-	all, err := netlink.LinkList()
+	all, err := linkList()
 	if err != nil {
 		return nil, fmt.Errorf("list network links: %w", err)
 	}
