@@ -78,6 +78,10 @@ type Service struct {
 	Since time.Time `json:"since,omitzero"`
 	// Reason says why the service is not healthy.
 	Reason string `json:"reason,omitempty"`
+	// Restarts is how often the box has started it again by itself, since `esb up` or `esb run`; DownSince is since when it does
+	// not serve, zero while it does or nobody watches.
+	Restarts  int       `json:"restarts"`
+	DownSince time.Time `json:"down_since,omitzero"`
 }
 
 // Function is one function as the gateway has it.
@@ -124,10 +128,12 @@ type Container struct {
 // Status is the whole stack as observed.
 type Status struct {
 	// State is Healthy when all services are that are available, Down when none has a process, else Unhealthy.
-	State      State       `json:"state"`
-	Home       string      `json:"home"`
-	URLs       []string    `json:"urls"`
-	Services   []Service   `json:"services"`
+	State    State     `json:"state"`
+	Home     string    `json:"home"`
+	URLs     []string  `json:"urls"`
+	Services []Service `json:"services"`
+	// Supervisor is the process that starts again what ends or hangs; 0 when none does.
+	Supervisor int         `json:"supervisor"`
 	Containers []Container `json:"containers"`
 	// Configuration and Functions are empty when the gateway does not answer.
 	Configuration Configuration `json:"configuration"`

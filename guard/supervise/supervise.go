@@ -72,6 +72,8 @@ type Config struct {
 	// Serves is called when the process has begun to serve, Ended when it has ended; both may be nil.
 	Serves func()
 	Ended  func()
+	// Changed is called after every change of the state; it may be nil.
+	Changed func()
 	// Log has what the process writes, for errors; nil when somebody else has.
 	Log *logfile.File
 	// Logger is where starts, ends and restarts are reported.
@@ -106,7 +108,7 @@ type State struct {
 // Supervisor keeps one process running.
 type Supervisor struct {
 	cfg    Config
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	done   chan struct{}
 	// first is closed after the first start, whose outcome firstErr is.
 	first    chan struct{}
@@ -120,7 +122,7 @@ type Supervisor struct {
 // Start begins to keep a process running, until Close. It returns at once: see First.
 func Start(cfg Config) *Supervisor {
 	defaults(&cfg)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &Supervisor{cfg: cfg, cancel: cancel, done: make(chan struct{}), first: make(chan struct{}), state: State{Since: time.Now()}}
 	go s.watch(ctx)
 	return s
@@ -151,6 +153,9 @@ func defaults(cfg *Config) {
 	if cfg.Ended == nil {
 		cfg.Ended = func() {}
 	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
 }
 
 // First waits for the outcome of the first start. One that has failed is tried again like any other, until Close.
@@ -172,14 +177,24 @@ func (s *Supervisor) State() State {
 
 // Close stops the process and waits until it has ended. It may be called twice.
 func (s *Supervisor) Close() {
-	s.cancel()
+	s.cancel(nil)
+	<-s.done
+}
+
+// errReleased is why the watch ends without the process.
+var errReleased = errors.New("released")
+
+// Release ends the watch and leaves the process as it is.
+func (s *Supervisor) Release() {
+	s.cancel(errReleased)
 	<-s.done
 }
 
 func (s *Supervisor) set(change func(*State)) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	change(&s.state)
+	s.mu.Unlock()
+	s.cfg.Changed()
 }
 
 // watch keeps the process running until ctx ends.
@@ -249,7 +264,9 @@ func (s *Supervisor) runOnce(ctx context.Context, first func()) (served time.Dur
 	case <-p.Ended():
 		err = fmt.Errorf("%s ended: %s%s", s.cfg.Name, p.How(), s.tail())
 	case <-ctx.Done():
-		s.stop(p)
+		if !errors.Is(context.Cause(ctx), errReleased) {
+			s.stop(p)
+		}
 	case reason := <-unwell:
 		err = fmt.Errorf("%s was killed: %w%s", s.cfg.Name, reason, s.tail())
 		// It would not heed SIGTERM either, and what it keeps has to survive a kill anyway.

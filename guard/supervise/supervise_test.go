@@ -204,6 +204,20 @@ func TestClose_WhileItPauses_EndsAtOnce(t *testing.T) {
 	})
 }
 
+func TestRelease_ProcessGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stage := &stage{}
+		s := Start(stage.config())
+		require.NoError(t, s.First(t.Context()))
+		s.Release()
+		assert.False(t, stage.process().terminated)
+		assert.False(t, stage.process().killed)
+		stage.process().end()
+		time.Sleep(time.Hour)
+		assert.Len(t, stage.times(), 1, "nobody starts it again")
+	})
+}
+
 func TestFirst_CallerLeaves_SaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stage := &stage{probeErr: errors.New("refused")}

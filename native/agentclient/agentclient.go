@@ -81,6 +81,14 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
+// Answers returns nil when the agent says anything about its health, also that it does not serve.
+func (c *Client) Answers(ctx context.Context) error {
+	if _, err := grpc_health_v1.NewHealthClient(c.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
+		return fmt.Errorf("ask the agent for its health: %w", err)
+	}
+	return nil
+}
+
 // Containers lists the agent's containers with their memory.
 func (c *Client) Containers(ctx context.Context) ([]native.Container, error) {
 	api := agentv1.NewAgentServiceClient(c.conn)

@@ -27,6 +27,13 @@ func (c *Console) Printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.w, format+"\n", args...)
 }
 
+// Write implements io.Writer, for whole lines.
+func (c *Console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.w.Write(p)
+}
+
 // Step runs work, and says what it is, every 15 seconds that it still runs, and how long it took.
 func (c *Console) Step(what string, work func() error) error {
 	c.Printf("==> %s", what)

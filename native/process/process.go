@@ -238,7 +238,12 @@ func (r Record) Signal(sig syscall.Signal) error {
 // Stop ends the process: SIGTERM, and SIGKILL when it has not ended after grace or ctx ends. It returns whether SIGKILL
 // was needed. A process that has ended already is no error.
 func (r Record) Stop(ctx context.Context, grace time.Duration) (killed bool, err error) {
-	if err := r.Signal(syscall.SIGTERM); errors.Is(err, ErrGone) {
+	return r.End(ctx, syscall.SIGTERM, grace)
+}
+
+// End is Stop for a process that another signal than SIGTERM asks to end.
+func (r Record) End(ctx context.Context, sig syscall.Signal, grace time.Duration) (killed bool, err error) {
+	if err := r.Signal(sig); errors.Is(err, ErrGone) {
 		return false, nil
 	} else if err != nil {
 		return false, err

@@ -120,6 +120,8 @@ type Settings struct {
 	ShutdownGrace time.Duration
 	// StartTimeout (ESB_START_TIMEOUT_SECONDS) is how long a service may take to become ready. Default: 60 s.
 	StartTimeout time.Duration
+	// Supervisor (ESB_SUPERVISOR), on or off: whether `esb up` leaves a process behind that starts again what ends or hangs. Default: on.
+	Supervisor bool
 	// User (AUTH_USER) of the auth endpoint, for the printed example; AuthPath (AUTH_ENDPOINT_PATH) is where it is. Defaults:
 	// the gateway's.
 	User, AuthPath string
@@ -217,6 +219,10 @@ func load(getenv func(string) string, root, arch string) (Settings, error) {
 	s.HostPorts = l.ports("FUNCTION_HOST_PORTS", s.defaultHostPorts())
 	s.ShutdownGrace = l.seconds("SHUTDOWN_GRACE_SECONDS", 30)
 	s.StartTimeout = l.seconds("ESB_START_TIMEOUT_SECONDS", 60)
+	supervisor := l.text("ESB_SUPERVISOR", "on")
+	if s.Supervisor = supervisor == "on"; !s.Supervisor && supervisor != Off {
+		l.bad("ESB_SUPERVISOR", supervisor, "on or off")
+	}
 	if err := errors.Join(l.errs...); err != nil {
 		return Settings{}, err
 	}

@@ -43,6 +43,10 @@ func (s *Stack) Down(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = held.Close() }()
+	// First: what is stopped is to stay so.
+	if err := s.stopSupervisor(ctx); err != nil {
+		return err
+	}
 	record, err := Recorded(s.settings.Home)
 	if err != nil {
 		return err
@@ -69,15 +73,20 @@ func (s *Stack) Down(ctx context.Context) error {
 	return s.console.Step("removing containers, network and firewall", func() error { return s.remove(ctx) })
 }
 
-// stop stops a service: the process of the pid file, and one that has lost it.
-func (s *Stack) stop(ctx context.Context, service string) error {
-	grace := agentGrace
+// grace is how long a service may take to end.
+func (s *Stack) grace(service string) time.Duration {
 	switch service {
 	case native.Gateway:
-		grace = s.settings.ShutdownGrace + 5*time.Second
+		return s.settings.ShutdownGrace + 5*time.Second
 	case native.Stores:
-		grace = storesGrace
+		return storesGrace
 	}
+	return agentGrace
+}
+
+// stop stops a service: the process of the pid file, and one that has lost it.
+func (s *Stack) stop(ctx context.Context, service string) error {
+	grace := s.grace(service)
 	record, alive, err := s.running(service)
 	if err != nil {
 		return err

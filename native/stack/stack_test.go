@@ -243,6 +243,15 @@ func TestStart_SettingOrProgramHasChanged_RestartsThatService(t *testing.T) {
 	b.environ = []string{"LOG_LEVEL=DEBUG", "TERM=xterm"}
 	require.NoError(t, b.start(t.Context()), b.out)
 	assert.Equal(t, third, b.pids(t), "another terminal is no other setting")
+	b.environ = append(b.environ, "CIRCUIT_BREAKER_FAILURES=7", "ASYNC_MAX_MB=8")
+	require.NoError(t, b.start(t.Context()), b.out)
+	fourth := b.pids(t)
+	assert.Equal(t, third[0], fourth[0], "the agent does not read them")
+	assert.NotEqual(t, third[1], fourth[1])
+	b.environ = append(b.environ, "CODE_CACHE_MB=100", "S3_ENCRYPTED_DISK=true")
+	require.NoError(t, b.start(t.Context()), b.out)
+	assert.NotEqual(t, fourth[0], b.pids(t)[0])
+	assert.Equal(t, fourth[1], b.pids(t)[1], "the gateway does not read them")
 }
 
 func TestStart_GatewayDies_StopsWhatItStartedAndShowsTheLog(t *testing.T) {

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,10 @@ import (
 func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 	status := native.Status{Home: s.settings.Home, URLs: s.urls(), Containers: []native.Container{}, Functions: []native.Function{}}
 	agent, gateway := native.Down, native.Down
+	supervisor, supervised := s.supervisor()
+	if supervised {
+		status.Supervisor = supervisor.Process.PID
+	}
 	for _, name := range s.services() {
 		record, alive, err := s.running(name)
 		if err != nil {
@@ -27,6 +32,13 @@ func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 			service.State, service.PID, service.Since = native.Healthy, record.PID, record.Started
 			if err := s.ready(ctx, name); err != nil {
 				service.State, service.Reason = native.Unhealthy, err.Error()
+			}
+		}
+		if seen, ok := supervisor.Services[name]; ok && supervised {
+			service.Restarts = seen.Restarts
+			if !seen.Serving {
+				service.DownSince = seen.Since
+				service.Reason = cmp.Or(service.Reason, seen.Error)
 			}
 		}
 		status.Services = append(status.Services, service)
@@ -108,13 +120,23 @@ func stateOf(f native.Function) string {
 // PrintStatus writes a status for a person; now is the time that ages are counted from.
 func PrintStatus(w io.Writer, status native.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(t, "SERVICE\tSTATE\tPID\tUP FOR\t\n")
+	_, _ = fmt.Fprintf(t, "SERVICE\tSTATE\tPID\tUP FOR\tRESTARTS\t\n")
 	for _, s := range status.Services {
 		pid, age := "-", "-"
 		if s.PID != 0 {
 			pid, age = fmt.Sprint(s.PID), since(s.Since, now)
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, pid, age, s.Reason)
+		reason := oneLine(s.Reason)
+		if !s.DownSince.IsZero() {
+			reason = fmt.Sprintf("does not serve since %s: %s", s.DownSince.Local().Format(time.DateTime), reason)
+		}
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", s.Name, s.State, pid, age, s.Restarts, reason)
+	}
+	switch {
+	case status.Supervisor != 0:
+		_, _ = fmt.Fprintf(t, "\nprocess %d starts again what ends or hangs\n", status.Supervisor)
+	case status.State != native.Down:
+		_, _ = fmt.Fprint(t, "\nnobody starts again what ends or hangs\n")
 	}
 	if status.State != native.Down {
 		_, _ = fmt.Fprintln(t)

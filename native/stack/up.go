@@ -2,15 +2,12 @@ package stack
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -50,6 +47,22 @@ func (s *Stack) Up(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = held.Close() }()
+	if err := s.bring(ctx); err != nil {
+		return err
+	}
+	if err := s.superviseRunning(); err != nil {
+		return err
+	}
+	s.hello()
+	return s.served(ctx)
+}
+
+// bring does the work of Up. Nobody watches the services afterwards, unless it fails: then those are watched that were before,
+// as far as they run.
+func (s *Stack) bring(ctx context.Context) error {
+	if err := s.unattended(); err != nil {
+		return err
+	}
 	if err := s.sameNetwork(); err != nil {
 		return err
 	}
@@ -67,11 +80,17 @@ func (s *Stack) Up(ctx context.Context) error {
 	if err := s.images(ctx); err != nil {
 		return err
 	}
-	if err := s.start(ctx); err != nil {
+	watched, err := s.release(ctx)
+	if err != nil {
 		return err
 	}
-	s.hello()
-	return s.served(ctx)
+	if err := s.start(ctx); err != nil {
+		if watched {
+			err = errors.Join(err, s.superviseRunning())
+		}
+		return err
+	}
+	return nil
 }
 
 // served makes sure that the box serves what its files say now. A gateway that has just been started does, or it would
@@ -320,22 +339,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		}
 	}
 	err = s.console.Step("starting "+service, func() error {
-		if err := s.settle(service, user); err != nil {
-			return err
-		}
-		if err := logfile.Rotate(s.settings.LogFile(service), logLimit); err != nil {
-			return err
-		}
-		dir := s.settings.Root
-		if user != nil {
-			dir = "/" // the user may not get to the repository
-		}
-		child, err := process.Start(process.Spec{
-			Path: filepath.Join(s.settings.BinDir, service), Env: s.env(service), Dir: dir,
-			Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint, User: user,
-			// Not the stores: VictoriaLogs can be the largest of all, and is started again.
-			Protected: service != native.Stores,
-		})
+		child, err := s.launch(service, user, fingerprint)
 		if err != nil {
 			return err
 		}
@@ -349,6 +353,26 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		return err
 	})
 	return started, err
+}
+
+// launch starts the process of a service.
+func (s *Stack) launch(service string, user *process.User, fingerprint string) (*process.Child, error) {
+	if err := s.settle(service, user); err != nil {
+		return nil, err
+	}
+	if err := logfile.Rotate(s.settings.LogFile(service), logLimit); err != nil {
+		return nil, err
+	}
+	dir := s.settings.Root
+	if user != nil {
+		dir = "/" // the user may not get to the repository
+	}
+	return process.Start(process.Spec{
+		Path: filepath.Join(s.settings.BinDir, service), Env: s.env(service), Dir: dir,
+		Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint, User: user,
+		// Not the stores: VictoriaLogs can be the largest of all, and is started again.
+		Protected: service != native.Stores,
+	})
 }
 
 // serves is ready, for `up`: a gateway that has nothing but too little disk space, or lacks a store whose data are damaged, serves
@@ -428,59 +452,6 @@ func (s *Stack) failed(service string, child *process.Child, reason string) erro
 		What: fmt.Sprintf("%s %s. The end of its log:\n%s", service, reason, native.Indent(tail, "      ")),
 		Do:   "Cure what the log names (all of it is in " + s.settings.LogFile(service) + "), and run `go tool task up` again.",
 	}
-}
-
-// concern are the beginnings of the names of variables that change what a service does.
-var concern = []string{
-	"AGENT_", "AUTH_", "AWS_", "CIRCUIT_BREAKER_", "CODE_", "CONTAINERD_", "CONTAINER_", "DYNAMODB_", "ESB_", "FUNCTION", "GATEWAY_", "HEARTBEAT_",
-	"IDLE_", "IMAGE_", "JWT_", "LAMBDA_", "LOG_", "MAX_CONCURRENT_", "NETWORK_", "ORPHAN_", "REGISTRY_", "RESOURCES_", "ROUTING_", "S3_", "SERVICE_LOG_",
-	"SHUTDOWN_", "TLS_", "VICTORIALOGS_", "X_API_KEY",
-}
-
-var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
-
-// fingerprint digests what a service runs with: its user, its binaries and its settings, those included that functions.yml takes
-// from the environment. The rest of the environment differs from one terminal to the next and means nothing.
-func (s *Stack) fingerprint(service string, user *process.User) (string, error) {
-	h := sha256.New()
-	if user != nil {
-		_, _ = fmt.Fprintf(h, "%d %d %v\x00", user.UID, user.GID, user.Capabilities)
-	}
-	targets := []string{service}
-	switch service {
-	case native.Agent:
-		for _, t := range build.Targets(build.GroupRuntime) {
-			targets = append(targets, t.Name)
-		}
-	case native.Stores:
-		targets = s.settings.StorePrograms()
-	}
-	for _, t := range targets {
-		stamp, err := os.ReadFile(filepath.Join(s.settings.BinDir, ".stamps", t))
-		if err != nil {
-			return "", fmt.Errorf("read the stamp of %s: %w", t, err)
-		}
-		_, _ = h.Write(stamp)
-	}
-	var named []string
-	if service == native.Gateway {
-		// A file that cannot be read is the gateway's to complain about.
-		for _, file := range []string{s.settings.FunctionsConfig, s.settings.RoutingConfig} {
-			data, _ := os.ReadFile(file)
-			for _, m := range reference.FindAllSubmatch(data, -1) {
-				named = append(named, string(m[1]))
-			}
-		}
-	}
-	env := s.env(service)
-	slices.Sort(env)
-	for _, v := range env {
-		name, _, _ := strings.Cut(v, "=")
-		if slices.Contains(named, name) || slices.ContainsFunc(concern, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
-			_, _ = fmt.Fprintf(h, "%s\x00", v)
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // hello says where the box is and how to talk to it.

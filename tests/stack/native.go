@@ -46,6 +46,9 @@ func prepareNative(s *Stack, opts Options) (driver, error) {
 		"ROUTING_CONFIG_PATH="+opts.RoutingConfig,
 		"RESOURCES_CONFIG_PATH="+opts.ResourcesConfig,
 	)
+	if !opts.Supervised {
+		n.env = append(n.env, "ESB_SUPERVISOR=off")
+	}
 	if opts.OwnLogs {
 		n.env = append(n.env, "VICTORIALOGS_ADDR=off", "VICTORIALOGS_URL="+s.LogsURL)
 	}

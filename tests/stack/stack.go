@@ -70,6 +70,9 @@ type Options struct {
 	SubnetBits int
 	// OwnLogs: the VictoriaLogs at LogsURL is the test's own affair, a native box starts none.
 	OwnLogs bool
+	// Supervised: a native box starts again by itself what ends or hangs, as it does unless told otherwise. Most tests look at what is
+	// when a service has ended, and start it by Up.
+	Supervised bool
 	// Env are further settings, "NAME=value".
 	Env []string
 }

@@ -36,6 +36,7 @@ const usage = `esb runs the edge serverless box on this machine.
 
   esb up                             start the box; building what is missing
   esb check                          say what is wrong with functions.yml, routing.yml and resources.yml, before or after saving; exit code 1
+  esb run                            the same in the foreground: watches it, and stops it at SIGTERM (a second one hastens)
   esb down                           stop it and remove all that it has made, but images, logs and keys
   esb status [-json]                 services and containers; exit code 0 up, 3 down, 4 not healthy
   esb logs [-f] [-n lines] [name...] logs of services (agent, gateway, containerd), functions, containers
@@ -80,6 +81,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	flags.SetOutput(io.Discard)
 	root := flags.String("root", "", "repository (default: the one around the current folder)")
 	asJSON, follow, lines := new(bool), new(bool), new(int)
+	background := new(bool)
 	store, query, level := new(bool), new(string), new(string)
 	switch command {
 	case "status":
@@ -91,6 +93,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 		flags.StringVar(query, "q", "", "LogsQL query, from VictoriaLogs")
 		flags.StringVar(level, "level", "", "what is at least so grave: DEBUG, INFO, WARN, ERROR")
 		flags.BoolVar(asJSON, "json", false, "lines as they are, for programs")
+	case "run":
+		// How up starts it: the arguments are services that run already.
+		flags.BoolVar(background, "background", false, "")
 	case "up", "down", "build", "admin", "check":
 	default:
 		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
@@ -101,7 +106,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	} else if err != nil {
 		return exitUsage, fmt.Errorf("%s: %w\n\n%s", command, err, usage)
 	}
-	if flags.NArg() > 0 && command != "logs" && command != "build" && command != "admin" {
+	if flags.NArg() > 0 && command != "logs" && command != "build" && command != "admin" && !*background {
 		return exitUsage, fmt.Errorf("esb %s takes no argument %q", command, flags.Arg(0))
 	}
 	s, err := load(command, *root, getenv)
@@ -112,6 +117,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	switch command {
 	case "up":
 		err = box.Up(ctx)
+	case "run":
+		err = keep(ctx, box, *background, flags.Args())
 	case "down":
 		err = box.Down(ctx)
 	case "check":
@@ -158,6 +165,27 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	return exitOK, nil
 }
 
+// keep runs the box until a signal. A second one hastens its end.
+func keep(ctx context.Context, box *stack.Stack, background bool, services []string) error {
+	if background {
+		ctx, stop := signal.NotifyContext(ctx, stack.LetGo())
+		defer stop()
+		return box.Supervise(ctx, services)
+	}
+	signals, hasten := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go func() { // ends with the program
+		<-signals
+		stop()
+		<-signals
+		close(hasten)
+	}()
+	return box.Run(watching, hasten)
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
@@ -176,7 +204,7 @@ func load(command, root string, getenv func(string) string) (settings.Settings, 
 	if err != nil {
 		return settings.Settings{}, fmt.Errorf("settings:\n%w", err)
 	}
-	if command == "up" || command == "build" {
+	if command == "up" || command == "run" || command == "build" {
 		return s, nil
 	}
 	record, err := stack.Recorded(s.Home)
