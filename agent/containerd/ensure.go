@@ -453,30 +453,43 @@ func (l *launch) makeSnapshot(ctx context.Context) error {
 		maps.Copy(labels, mappedRoot(l.record.firstID))
 	}
 	opt := snapshots.WithLabels(labels)
-	prepare := func() error {
-		base, err := l.r.prepared(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.Config.WorkingDir))
-		if err == nil {
-			l.rootfs, err = sn.Prepare(ctx, l.record.ID, base, opt)
-		}
-		return err
-	}
-	err := prepare()
+	err := l.prepare(ctx, sn, opt)
 	if cleaner, ok := sn.(snapshots.Cleaner); ok && err != nil && strings.Contains(err.Error(), "file exists") {
 		// A containerd that was killed has made a snapshot's folder and not written it down: its number is used again.
 		if err := cleaner.Cleanup(ctx); err != nil {
 			return fmt.Errorf("remove folders of snapshots that a killed containerd has left: %w", err)
 		}
-		err = prepare()
+		err = l.prepare(ctx, sn, opt)
 	}
-	if !errdefs.IsNotFound(err) {
+	if !images.Lost(err) {
 		return err
 	}
-	// The image was removed and imported again since it was unpacked.
-	l.r.images.Forget(l.image)
-	if _, err := l.r.images.Unpack(ctx, l.image.Name); err != nil {
+	// Something of the image has gone from containerd's store.
+	mended, mendErr := l.r.images.Mend(ctx, l.image.Name, l.spec.PullPolicy)
+	if !mended {
+		return errors.Join(err, mendErr)
+	}
+	// As it is now: a registry may have another one meanwhile.
+	if l.image, err = l.r.images.Get(ctx, l.image.Name, l.spec.PullPolicy); err != nil {
 		return err
 	}
-	return prepare()
+	l.record.ImageDigest = l.image.Manifest.String()
+	return l.prepare(ctx, sn, opt)
+}
+
+// prepare makes the container's snapshot. The error is images.Lost when folders of layers have gone.
+func (l *launch) prepare(ctx context.Context, sn snapshots.Snapshotter, opt snapshots.Opt) error {
+	base, err := l.r.prepared(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.Config.WorkingDir))
+	if err != nil {
+		return err
+	}
+	if l.rootfs, err = sn.Prepare(ctx, l.record.ID, base, opt); err != nil {
+		return err
+	}
+	if images.Missing(l.rootfs) {
+		return errors.Join(fmt.Errorf("a layer of image %s has no files any more: %w", l.image.Name, errdefs.ErrNotFound), sn.Remove(ctx, l.record.ID))
+	}
+	return nil
 }
 
 func (l *launch) makeContainer(ctx context.Context) error {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -36,20 +35,34 @@ const (
 // maxIndexBytes bounds the JSON read from an archive.
 const maxIndexBytes = 4 << 20
 
-// archives is the folder of image archives. It remembers which state of each file is in containerd's store; containerd
-// itself keeps that in labels, from which load reads it after a restart.
+// archives is the folder of image archives. It remembers of which state of which file each image was taken; containerd itself
+// keeps that in the labels of images, from which load reads it after a restart.
 type archives struct {
 	dir      string
 	registry string
 	log      *slog.Logger
-	// mu guards the two below; it is not held while a file is read.
+	// mu guards the maps below; it is not held while a file is read.
 	mu sync.Mutex
-	// imported holds the stamp of the last import of a file, by its path.
-	imported map[string]string
+	// taken holds, by the normalised name of an image, the archive that it was last taken from. What a registry had later keeps
+	// it: the image is then newer than that archive.
+	taken map[string]source
 	// contents holds what is in a file, by its path, so that it is opened once in each state.
 	contents map[string]archiveContent
 	// tried holds the state in which a file, or an image, was last taken over unasked, or tried to be.
 	tried map[string]string
+	// rivals holds what was last said about an image that several archives have.
+	rivals map[string]string
+}
+
+// source is an archive in one state.
+type source struct{ file, stamp string }
+
+// labels are those of an image that came from the archive.
+func (s source) labels() map[string]string {
+	if s == (source{}) {
+		return map[string]string{}
+	}
+	return map[string]string{labelArchive: s.file, labelStamp: s.stamp}
 }
 
 // archiveContent is what reading an archive's index gave.
@@ -61,7 +74,10 @@ type archiveContent struct {
 }
 
 func newArchives(dir, registry string, log *slog.Logger) *archives {
-	return &archives{dir: dir, registry: registry, log: log, imported: map[string]string{}, contents: map[string]archiveContent{}, tried: map[string]string{}}
+	return &archives{
+		dir: dir, registry: registry, log: log,
+		taken: map[string]source{}, contents: map[string]archiveContent{}, tried: map[string]string{}, rivals: map[string]string{},
+	}
 }
 
 // load takes over what an earlier agent imported.
@@ -70,30 +86,71 @@ func (a *archives) load(imgs []core.Image) {
 	defer a.mu.Unlock()
 	for _, img := range imgs {
 		if file := img.Labels[labelArchive]; file != "" {
-			a.imported[file] = img.Labels[labelStamp]
+			a.taken[img.Name] = source{file, img.Labels[labelStamp]}
 		}
 	}
 }
 
-// archiveFile is a file of the folder that is new or has changed.
+// archiveFile is a file of the folder.
 type archiveFile struct {
 	path  string
 	stamp string
-	// names maps the name in the archive's index to the normalised one.
-	names map[string]string
+	// names maps the name in the archive's index to the normalised one, for the images that are to be taken from it.
+	names   map[string]string
+	written time.Time
 }
 
-// changed lists the files that are not imported in their present state, but for those that were written within settling. When
-// name is not empty, only those that hold an image of that name. A file that cannot be read is in the error, and the others are returned all the same.
+func (f archiveFile) source() source { return source{f.path, f.stamp} }
+
+// changed lists the files from which images are to be taken: of several that have an image, the one that was written last, unless the
+// image was taken from it in its present state. Those that were written within settling are left out. When name is not empty,
+// only files with an image of that name are listed. A file that cannot be read is in the error, and the others are returned all the same.
 func (a *archives) changed(name string, settling time.Duration) ([]archiveFile, error) {
+	files, unread, err := a.files()
+	if len(files) == 0 {
+		return nil, err
+	}
+	// The last one that has an image counts.
+	last := map[string]string{}
+	for _, f := range files {
+		for _, n := range f.names {
+			if before := last[n]; before != "" {
+				a.sayRivals(n, before, f)
+			}
+			last[n] = f.path
+		}
+	}
+	var out []archiveFile
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, f := range files {
+		wanted, named := map[string]string{}, name == ""
+		for in, n := range f.names {
+			// While the file that an image came from is being written anew, an older one does not take its place.
+			if from := a.taken[n]; last[n] != f.path || from == f.source() || slices.Contains(unread, from.file) {
+				continue
+			}
+			wanted[in] = n
+			named = named || n == name
+		}
+		if age := time.Since(f.written); len(wanted) == 0 || !named || age >= 0 && age < settling {
+			continue
+		}
+		f.names = wanted
+		out = append(out, f)
+	}
+	return out, err
+}
+
+// files lists the archives that can be read, oldest first, and the paths of the others. The error says what is wrong with those.
+func (a *archives) files() (files []archiveFile, unread []string, err error) {
 	entries, err := os.ReadDir(a.dir)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
+			return nil, nil, nil
 		}
-		return nil, fmt.Errorf("read the folder of image archives: %w", err)
+		return nil, nil, fmt.Errorf("read the folder of image archives: %w", err)
 	}
-	var out []archiveFile
 	var errs []error
 	for _, e := range entries {
 		file := filepath.Join(a.dir, e.Name())
@@ -105,25 +162,57 @@ func (a *archives) changed(name string, settling time.Duration) ([]archiveFile, 
 			continue // taken away meanwhile
 		}
 		stamp := fmt.Sprintf("%s/%d", info.ModTime().UTC().Format(time.RFC3339Nano), info.Size())
-		if age := time.Since(info.ModTime()); a.done(file, stamp) || age >= 0 && age < settling {
-			continue
-		}
 		names, err := a.namesOf(file, stamp)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image archive %s: %w", file, err))
+			errs, unread = append(errs, fmt.Errorf("image archive %s: %w", file, err)), append(unread, file)
 			continue
 		}
-		if name == "" || slices.Contains(slices.Collect(maps.Values(names)), name) {
-			out = append(out, archiveFile{path: file, stamp: stamp, names: names})
-		}
+		files = append(files, archiveFile{path: file, stamp: stamp, names: names, written: info.ModTime()})
 	}
-	return out, errors.Join(errs...)
+	slices.SortStableFunc(files, func(x, y archiveFile) int {
+		return cmp.Or(x.written.Compare(y.written), strings.Compare(x.path, y.path))
+	})
+	return files, unread, errors.Join(errs...)
 }
 
-func (a *archives) done(file, stamp string) bool {
+// sayRivals says once that two archives have the same image.
+func (a *archives) sayRivals(name, before string, now archiveFile) {
+	text := before + " " + now.path + " " + now.stamp
+	a.mu.Lock()
+	known := a.rivals[name] == text
+	a.rivals[name] = text
+	a.mu.Unlock()
+	if !known {
+		a.log.Warn("two archives have the same image: the one that was written last counts", "image", name, "counts", now.path, "other", before)
+	}
+}
+
+// done says whether all images of a file have been taken from it.
+func (a *archives) done(f archiveFile) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.imported[file] == stamp
+	for _, name := range f.names {
+		if a.taken[name] != f.source() {
+			return false
+		}
+	}
+	return true
+}
+
+// forget makes an image one that was never taken from an archive, and says whether it had been.
+func (a *archives) forget(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, known := a.taken[name]
+	delete(a.taken, name)
+	return known
+}
+
+// takenFrom returns the archive that an image was last taken from.
+func (a *archives) takenFrom(name string) source {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.taken[name]
 }
 
 // tryOnce is true the first time that it is asked about a thing in its present state: what cannot be taken over unasked is
@@ -141,7 +230,9 @@ func (a *archives) tryOnce(thing, state string) bool {
 func (a *archives) markDone(f archiveFile) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.imported[f.path] = f.stamp
+	for _, name := range f.names {
+		a.taken[name] = f.source()
+	}
 }
 
 func (a *archives) namesOf(file, stamp string) (map[string]string, error) {
@@ -268,7 +359,7 @@ func (s *Store) importArchive(ctx context.Context, file archiveFile) (err error)
 		if err := core.WalkNotEmpty(ctx, keep, m); err != nil {
 			return fmt.Errorf("import %s of %s: %w", name, file.path, err)
 		}
-		img := core.Image{Name: name, Target: m, Labels: map[string]string{labelArchive: file.path, labelStamp: file.stamp}}
+		img := core.Image{Name: name, Target: m, Labels: file.source().labels()}
 		if _, err = s.client.ImageService().Update(ctx, img, "target", "labels"); errdefs.IsNotFound(err) {
 			_, err = s.client.ImageService().Create(ctx, img)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	core "github.com/containerd/containerd/v2/core/images"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -103,4 +104,102 @@ func TestArchives_WrittenJustNow_AreLeftAlone(t *testing.T) {
 	assert.True(t, a.tryOnce(file, "1"))
 	assert.False(t, a.tryOnce(file, "1"), "one that cannot be imported is not tried at each look")
 	assert.True(t, a.tryOnce(file, "2"))
+}
+
+// written gives a file a time of change.
+func written(t *testing.T, file string, at time.Time) {
+	t.Helper()
+	require.NoError(t, os.Chtimes(file, at, at))
+}
+
+// paths are those of the archives that an image is to be taken from.
+func paths(t *testing.T, a *archives, name string) []string {
+	t.Helper()
+	files, err := a.changed(name, 0)
+	require.NoError(t, err)
+	var out []string
+	for _, f := range files {
+		out = append(out, filepath.Base(f.path))
+	}
+	return out
+}
+
+// labelled is what containerd keeps of an image that was taken from an archive.
+func labelled(name string, f archiveFile) core.Image {
+	return core.Image{Name: name, Labels: f.source().labels()}
+}
+
+// TestArchives_TwoOfOneName_TheLastWrittenCounts: whatever the order in which they are met, and however often the agent starts.
+func TestArchives_TwoOfOneName_TheLastWrittenCounts(t *testing.T) {
+	const name = "r.test/flip:1"
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	first, second := filepath.Join(dir, "z-first.tar"), filepath.Join(dir, "a-second.tar")
+	for i, file := range []string{first, second} {
+		mustTar(t, file, "manifest.json", `[{"RepoTags":["flip:1"]}]`)
+		written(t, file, time.Unix(1000+int64(i), 0))
+	}
+	a := newArchives(dir, "r.test", log)
+	files, err := a.changed(name, 0)
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	assert.Equal(t, second, files[0].path)
+	for range 3 { // starts of the agent
+		a = newArchives(dir, "r.test", log)
+		a.load([]core.Image{labelled(name, files[0])})
+		assert.Empty(t, paths(t, a, ""), "the other one is no news")
+	}
+	written(t, first, time.Unix(2000, 0))
+	assert.Equal(t, []string{"z-first.tar"}, paths(t, a, name), "written anew")
+	require.NoError(t, os.Remove(first))
+	assert.Empty(t, paths(t, a, name), "gone, and the image is the second one's")
+}
+
+// TestArchives_BeingWritten_NoOlderOneTakesItsPlace: an image does not go back for the moment in which its archive is copied.
+func TestArchives_BeingWritten_NoOlderOneTakesItsPlace(t *testing.T) {
+	const name = "r.test/flip:1"
+	dir := t.TempDir()
+	older, newer := filepath.Join(dir, "older.tar"), filepath.Join(dir, "newer.tar")
+	for i, file := range []string{older, newer} {
+		mustTar(t, file, "manifest.json", `[{"RepoTags":["flip:1"]}]`)
+		written(t, file, time.Unix(1000+int64(i), 0))
+	}
+	a := newArchives(dir, "r.test", slog.New(slog.DiscardHandler))
+	files, err := a.changed(name, 0)
+	require.NoError(t, err)
+	a.markDone(files[0])
+	require.NoError(t, os.WriteFile(newer, []byte("half"), 0o644))
+	files, err = a.changed(name, 0)
+	assert.ErrorContains(t, err, "newer.tar")
+	assert.Empty(t, files)
+	require.NoError(t, os.Remove(newer))
+	assert.Equal(t, []string{"older.tar"}, paths(t, a, name), "taken away, the one before counts again")
+}
+
+// TestArchives_AnotherRegistry_IsAnotherName: images without a host are named by the box's registry, whose address is a setting.
+func TestArchives_AnotherRegistry_IsAnotherName(t *testing.T) {
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	mustTar(t, filepath.Join(dir, "a.tar"), "manifest.json", `[{"RepoTags":["a:1"]}]`)
+	before := newArchives(dir, "old.test:5010", log)
+	files, err := before.changed("", 0)
+	require.NoError(t, err)
+	now := newArchives(dir, "new.test:5020", log)
+	now.load([]core.Image{labelled("old.test:5010/a:1", files[0])})
+	assert.Equal(t, []string{"a.tar"}, paths(t, now, "new.test:5020/a:1"))
+	again := newArchives(dir, "old.test:5010", log)
+	again.load([]core.Image{labelled("old.test:5010/a:1", files[0])})
+	assert.Empty(t, paths(t, again, ""))
+}
+
+// TestArchives_Forgotten_IsTakenAgain: an image that containerd has no more comes from its archive once more.
+func TestArchives_Forgotten_IsTakenAgain(t *testing.T) {
+	dir := t.TempDir()
+	mustTar(t, filepath.Join(dir, "a.tar"), "manifest.json", `[{"RepoTags":["a:1"]}]`)
+	a := newArchives(dir, "r.test", slog.New(slog.DiscardHandler))
+	files, err := a.changed("", 0)
+	require.NoError(t, err)
+	a.markDone(files[0])
+	assert.Empty(t, paths(t, a, "r.test/a:1"))
+	assert.True(t, a.forget("r.test/a:1"))
+	assert.False(t, a.forget("r.test/a:1"))
+	assert.Equal(t, []string{"a.tar"}, paths(t, a, "r.test/a:1"))
 }

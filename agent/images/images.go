@@ -92,6 +92,7 @@ type Store struct {
 	unpacked sync.Map // digest.Digest -> Image
 	// derived holds the names of the snapshots that Derive has made or found.
 	derived sync.Map
+	mending mending
 }
 
 // Open makes a Store of what containerd has. The client stays the caller's.
@@ -153,15 +154,20 @@ func (s *Store) Get(ctx context.Context, ref string, policy agent.PullPolicy) (I
 		if err := s.pull(ctx, name); err != nil {
 			return Image{}, err
 		}
-		return s.Unpack(ctx, name)
+		return s.whole(ctx, name, policy)
 	}
 	archiveErr := s.importChanged(ctx, name)
-	img, err := s.Unpack(ctx, name)
+	img, err := s.whole(ctx, name, policy)
+	if errors.Is(err, errNoImage) && s.archives.forget(name) {
+		// Somebody has removed it, or containerd's store was made anew.
+		archiveErr = s.importChanged(ctx, name)
+		img, err = s.whole(ctx, name, policy)
+	}
 	switch {
 	case err == nil:
 		// A half-written or broken archive must not stop a function whose image is here.
 		return img, nil
-	case !errdefs.IsNotFound(err):
+	case !errors.Is(err, errNoImage):
 		return Image{}, err
 	case policy == agent.PullNever:
 		return Image{}, s.missing(name, "pull_policy is never, so no registry was asked", archiveErr)
@@ -172,7 +178,7 @@ func (s *Store) Get(ctx context.Context, ref string, policy agent.PullPolicy) (I
 		}
 		return Image{}, err
 	}
-	return s.Unpack(ctx, name)
+	return s.whole(ctx, name, policy)
 }
 
 // missing is the error for an image that is nowhere.
@@ -200,7 +206,7 @@ func (s *Store) importChanged(ctx context.Context, name string) error {
 
 func (s *Store) importOnce(ctx context.Context, f archiveFile) error {
 	_, err := s.once(ctx, "import "+f.path+f.stamp, func(ctx context.Context) (any, error) {
-		if s.archives.done(f.path, f.stamp) {
+		if s.archives.done(f) {
 			return nil, nil // since the caller looked
 		}
 		return nil, s.importArchive(ctx, f)
@@ -209,8 +215,11 @@ func (s *Store) importOnce(ctx context.Context, f archiveFile) error {
 }
 
 // pull makes the store's image the one that the registry has now.
-func (s *Store) pull(ctx context.Context, name string) error {
-	_, err := s.once(ctx, "pull "+name, func(ctx context.Context) (any, error) {
+func (s *Store) pull(ctx context.Context, name string) error { return s.pullIf(ctx, name, true) }
+
+// pullIf is pull; unless changed, what is here of the image does not count, and it is pulled again.
+func (s *Store) pullIf(ctx context.Context, name string, changed bool) error {
+	_, err := s.once(ctx, fmt.Sprint("pull ", name, changed), func(ctx context.Context) (any, error) {
 		resolver, err := newResolver(s.registries, s.plainHTTP, s.credentials)
 		if err != nil {
 			return nil, agent.Errorf(agent.CodePrecondition, "image %s: %w", name, err)
@@ -220,13 +229,13 @@ func (s *Store) pull(ctx context.Context, name string) error {
 			return nil, s.pullError(name, err)
 		}
 		have, err := s.client.ImageService().Get(ctx, name)
-		if err == nil && have.Target.Digest == target.Digest {
+		if changed && err == nil && have.Target.Digest == target.Digest {
 			return nil, nil
 		}
 		s.log.InfoContext(ctx, "image pull", "image", name, "digest", target.Digest.String())
 		// Unpacked by Unpack, which looks at the size first.
 		_, err = s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPlatformMatcher(s.platform),
-			containerd.WithImageHandler(s.boundDownload()))
+			containerd.WithPullLabels(s.archives.takenFrom(name).labels()), containerd.WithImageHandler(s.boundDownload()))
 		if err != nil {
 			return nil, s.pullError(name, err)
 		}
@@ -263,9 +272,15 @@ func (s *Store) pullError(name string, err error) error {
 	return s.missing(name, pullProblem(err), err)
 }
 
-// Unpack makes sure that an image of the store is unpacked. The error is errdefs.ErrNotFound when there is none.
+// errNoImage says that containerd has no image of a name.
+var errNoImage = errors.New("containerd does not have it")
+
+// Unpack makes sure that an image of the store is unpacked.
 func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 	record, err := s.client.ImageService().Get(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return Image{}, fmt.Errorf("look up image %s: %w", name, errNoImage)
+	}
 	if err != nil {
 		return Image{}, fmt.Errorf("look up image %s: %w", name, err)
 	}
@@ -296,17 +311,6 @@ func unusable(err error) error {
 		return err
 	}
 	return agent.Because(reason.ImageInvalid, err)
-}
-
-// Forget drops what is known about an unpacked image: its snapshot has gone.
-func (s *Store) Forget(img Image) {
-	s.unpacked.Range(func(k, v any) bool {
-		if v.(Image).Manifest == img.Manifest {
-			s.unpacked.Delete(k)
-		}
-		return true
-	})
-	s.derived.Clear()
 }
 
 func (s *Store) unpackRecord(ctx context.Context, record core.Image) (Image, error) {
