@@ -140,7 +140,7 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 			return errors.New("containerd does not run")
 		}
 		return runtime.Healthy(ctx)
-	}})
+	}, Notes: func() []string { return notes(s) }})
 	log.InfoContext(ctx, "agent serves", "address", listeners[0].Addr().String(), "socket", s.Socket, "tls", creds != nil, "home", s.Home, "bridge", s.Bridge, "subnet", s.Subnet.String())
 	if listening != nil {
 		listening(listeners[0].Addr())
@@ -324,7 +324,7 @@ func nameservers(s settings.Settings, log *slog.Logger) (dns []netip.Addr, err e
 func supervisorConfig(s settings.Settings, log *slog.Logger) supervisor.Config {
 	return supervisor.Config{
 		Dir: filepath.Join(s.Home, "containerd"), RunDir: filepath.Join(s.RunDir, "containerd"),
-		Binary: filepath.Join(s.BinDir, "containerd"), BinDir: s.BinDir, Logger: log,
+		Binary: filepath.Join(s.BinDir, "containerd"), BinDir: s.BinDir, Logger: log, Before: repair(s, log),
 	}
 }
 

@@ -21,6 +21,11 @@ const shimPoll = 5 * time.Millisecond
 // endOrphan ends the shim of a container that containerd has no task of: a containerd that is killed while it starts a
 // shim forgets that one.
 func (r *Runtime) endOrphan(ctx context.Context, id string) error {
+	return r.endShims(ctx, id, "shim that containerd has lost was ended")
+}
+
+// endShims ends the shim of a container, all of this containerd's when id is empty, and says so.
+func (r *Runtime) endShims(ctx context.Context, id, said string) error {
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return err
@@ -40,12 +45,12 @@ func (r *Runtime) endOrphan(ctx context.Context, id string) error {
 		if err := endProcess(ctx, pid, is); err != nil {
 			return fmt.Errorf("end its shim, process %d: %w", pid, err)
 		}
-		r.log.WarnContext(ctx, "shim that containerd has lost was ended", "container_id", id, "pid", pid)
+		r.log.WarnContext(ctx, said, "container_id", id, "pid", pid)
 	}
 	return nil
 }
 
-// isShim tells the shim of a container from everything else by its command line, which containerd writes.
+// isShim tells the shim of a container, of any when id is empty, from everything else by its command line, which containerd writes.
 func isShim(args [][]byte, id, address string) bool {
 	if len(args) == 0 || filepath.Base(string(args[0])) != "containerd-shim-runc-v2" {
 		return false
@@ -58,7 +63,7 @@ func isShim(args [][]byte, id, address string) bool {
 		}
 		return false
 	}
-	return has("-namespace", agent.Namespace) && has("-id", id) && has("-address", address)
+	return has("-namespace", agent.Namespace) && (id == "" || has("-id", id)) && has("-address", address)
 }
 
 // endProcess kills a process and waits until it is gone. It asks is once more when the number cannot go to another

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 )
+
+// lostExit is the exit code of a container that containerd knows no more: 128 + SIGKILL.
+const lostExit = 137
 
 // watchExits follows containerd's events of ended processes.
 func (r *Runtime) watchExits() {
@@ -61,6 +65,12 @@ func (r *Runtime) sweep(ctx context.Context) {
 		return
 	}
 	r.finishRemovals()
+	for id := range settled {
+		// Its store was damaged, and is another one now.
+		if settled[id] && !slices.ContainsFunc(found, func(o observed) bool { return o.ID == id }) {
+			r.ended(id, lostExit)
+		}
+	}
 	for _, o := range found {
 		if o.running() || !settled[o.ID] {
 			continue

@@ -42,6 +42,8 @@ type Options struct {
 	Token bearer.Token
 	// Healthy says whether the runtime can work. While it cannot, the health service says NOT_SERVING.
 	Healthy func(context.Context) error
+	// Notes are what the operator should know though the agent works, one sentence each; nil for none.
+	Notes func() []string
 	// Limit bounds every call on the server's side; EnsureLimit bounds EnsureContainer, which may have to pull an image.
 	// Zero means the defaults, 60 s and 15 min.
 	Limit, EnsureLimit time.Duration
@@ -82,7 +84,7 @@ func New(runtime agent.Runtime, opts Options) *Server {
 		options = append(options, grpc.Creds(plainUnix{opts.TLS}))
 	}
 	s.server = grpc.NewServer(options...)
-	agentv1.RegisterAgentServiceServer(s.server, &service{runtime: runtime, stopping: s.stopping, owners: newOwners(), launches: newLaunches()})
+	agentv1.RegisterAgentServiceServer(s.server, &service{runtime: runtime, notes: opts.Notes, stopping: s.stopping, owners: newOwners(), launches: newLaunches()})
 	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)

@@ -38,6 +38,8 @@ var (
 type service struct {
 	agentv1.UnimplementedAgentServiceServer
 	runtime agent.Runtime
+	// notes may be nil.
+	notes func() []string
 	// stopping is closed when the server stops: calls that have no end of their own end then.
 	stopping <-chan struct{}
 	owners   *owners
@@ -166,6 +168,9 @@ func (s *service) ListContainers(ctx context.Context, r *agentv1.ListContainersR
 		return nil, err
 	}
 	out := &agentv1.ListContainersResponse{}
+	if s.notes != nil {
+		out.Notes = s.notes()
+	}
 	for _, c := range found {
 		out.Containers = append(out.Containers, &agentv1.ContainerInfo{
 			ContainerId: c.ID, ContainerName: c.Name, FunctionName: c.FunctionName, Status: statusPB(c.Status),

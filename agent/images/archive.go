@@ -114,7 +114,7 @@ func (a *archives) changed(name string, settling time.Duration) ([]archiveFile, 
 	last := map[string]string{}
 	for _, f := range files {
 		for _, n := range f.names {
-			if before := last[n]; before != "" {
+			if before := last[n]; before != "" && before != f.path { // one file may name it twice
 				a.sayRivals(n, before, f)
 			}
 			last[n] = f.path

@@ -82,6 +82,9 @@ func (s *Store) Mend(ctx context.Context, name string, policy agent.PullPolicy) 
 			return last.done, nil
 		}
 		done, err := s.mend(ctx, name, policy)
+		if err != nil {
+			s.log.ErrorContext(ctx, "a damaged image cannot be made whole", "image", name, "error", err)
+		}
 		s.mending.mu.Lock()
 		defer s.mending.mu.Unlock()
 		if s.mending.last == nil {
@@ -95,29 +98,26 @@ func (s *Store) Mend(ctx context.Context, name string, policy agent.PullPolicy) 
 }
 
 func (s *Store) mend(ctx context.Context, name string, policy agent.PullPolicy) (done bool, err error) {
-	dropped, err := s.dropSnapshots(ctx)
+	dropped, layersErr := s.dropSnapshots(ctx)
 	if len(dropped) > 0 {
 		s.log.WarnContext(ctx, "unpacked layers of images have gone: they are unpacked again", "image", name, "layers", len(dropped))
 		done = true
 	}
-	if err != nil {
-		return done, err
-	}
 	for range mendRounds {
 		bad, err := s.dropContent(ctx, name)
 		if err != nil {
-			return done, err
+			return done, errors.Join(layersErr, err)
 		}
 		if len(bad) == 0 {
 			break
 		}
 		s.log.WarnContext(ctx, "content of an image has gone or is damaged: it is fetched again", "image", name, "blobs", len(bad), "first", bad[0].String())
 		if err := s.fetch(ctx, name, policy); err != nil {
-			return done, err
+			return done, errors.Join(layersErr, err)
 		}
 		done = true
 	}
-	return done, nil
+	return done, layersErr
 }
 
 // fetch gets an image again from where it came: the archive that has it, else its registry.
@@ -218,10 +218,12 @@ func (s *Store) dropSnapshots(ctx context.Context) (dropped []string, err error)
 	s.mending.looking.Lock()
 	defer s.mending.looking.Unlock()
 	sn := s.client.SnapshotService(Snapshotter)
-	parents, above := map[string]string{}, map[string]int{}
+	parents, above, kinds := map[string]string{}, map[string]int{}, map[string]snapshots.Kind{}
 	err = sn.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		if info.Kind == snapshots.KindCommitted {
+		// What was being unpacked when an agent was killed stays for a day.
+		if info.Kind == snapshots.KindCommitted || info.Kind == snapshots.KindActive && strings.HasPrefix(info.Name, snapshots.UnpackKeyPrefix) {
 			parents[info.Name] = info.Parent
+			kinds[info.Name] = info.Kind
 		}
 		above[info.Parent]++
 		return nil
@@ -232,7 +234,7 @@ func (s *Store) dropSnapshots(ctx context.Context) (dropped []string, err error)
 	for name := range parents {
 		// From the top down to the first one that is whole.
 		for at := name; at != "" && above[at] == 0; at = parents[at] {
-			gone, err := broken(ctx, sn, at)
+			gone, err := broken(ctx, sn, at, kinds[at])
 			if err != nil {
 				return dropped, err
 			}
@@ -252,20 +254,21 @@ func (s *Store) dropSnapshots(ctx context.Context) (dropped []string, err error)
 	}
 	s.unpacked.Clear()
 	s.derived.Clear()
-	if err := s.collect(ctx); err != nil {
-		return dropped, err
-	}
-	if cleaner, ok := sn.(snapshots.Cleaner); ok {
-		// Folders that the snapshotter's list does not have are in the way of new ones.
-		if err := cleaner.Cleanup(ctx); err != nil {
-			return dropped, fmt.Errorf("remove the folders of layers that have no record: %w", err)
-		}
-	}
-	return dropped, nil
+	return dropped, s.collect(ctx)
 }
 
-// broken says whether nothing can be made on a snapshot any more.
-func broken(ctx context.Context, sn snapshots.Snapshotter, name string) (gone bool, err error) {
+// broken says whether nothing can be made on a snapshot any more, or in it.
+func broken(ctx context.Context, sn snapshots.Snapshotter, name string, kind snapshots.Kind) (gone bool, err error) {
+	if kind == snapshots.KindActive {
+		mounts, err := sn.Mounts(ctx, name)
+		if errdefs.IsNotFound(err) {
+			return false, nil // it was finished meanwhile
+		}
+		if err != nil {
+			return false, fmt.Errorf("look at the layer %s: %w", name, err)
+		}
+		return Missing(mounts), nil
+	}
 	key := "esb-look-" + name + "-" + digest.FromString(time.Now().String()).Encoded()[:8]
 	mounts, err := sn.View(ctx, key, name)
 	if err != nil {

@@ -45,9 +45,14 @@ type Config struct {
 	Binary string
 	// BinDir is searched first for containerd-shim-runc-v2 and runc.
 	BinDir string
+	// Before, when not nil, is called before each start: nothing has the files of containerd open then.
+	Before func(ctx context.Context, stores Stores)
 	// Logger is where starts, exits and restarts are reported; nil means slog.Default().
 	Logger *slog.Logger
 }
+
+// Stores are the places of a containerd: Root lasts, State is of its running containers, Socket is where it serves.
+type Stores struct{ Root, State, Socket string }
 
 // Containerd is a running containerd with its watcher.
 type Containerd struct {
@@ -125,7 +130,13 @@ func (c *Containerd) Healthy() bool { return c.watcher.State().Serving }
 func (c *Containerd) Close() error { return c.closed() }
 
 // start starts containerd and writes its pid file.
-func (c *Containerd) start(context.Context) (supervise.Process, error) {
+func (c *Containerd) start(ctx context.Context) (supervise.Process, error) {
+	if c.cfg.Before != nil {
+		c.cfg.Before(ctx, Stores{c.paths.root, c.paths.state, c.paths.socket})
+		if err := c.paths.prepare(c.cfg); err != nil {
+			return nil, err
+		}
+	}
 	cmd := exec.Command(c.cfg.Binary, "--config", c.paths.config)
 	cmd.Env = environment(c.cfg.BinDir)
 	cmd.Stdout, cmd.Stderr = c.output, c.output

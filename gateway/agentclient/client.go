@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
@@ -64,6 +65,8 @@ type Client struct {
 	env func(function string) map[string]string
 	// owner is whose the containers are.
 	owner string
+	// notes are those of the agent's last list.
+	notes atomic.Pointer[[]string]
 }
 
 var (
@@ -379,11 +382,21 @@ func (c *Client) List(ctx context.Context) ([]pool.Observed, error) {
 	if err != nil {
 		return nil, c.toError(err, "listing containers")
 	}
+	notes := res.GetNotes()
+	c.notes.Store(&notes)
 	list := make([]pool.Observed, 0, len(res.GetContainers()))
 	for _, i := range res.GetContainers() {
 		list = append(list, c.observed(i))
 	}
 	return list, nil
+}
+
+// Notes are what the agent says to its operator, one sentence each, as of the last List.
+func (c *Client) Notes() []string {
+	if notes := c.notes.Load(); notes != nil {
+		return *notes
+	}
+	return nil
 }
 
 // Containers lists all function containers with what they use, sorted by name. One that ends meanwhile is left out.

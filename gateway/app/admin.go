@@ -43,7 +43,7 @@ func (a *App) openAdmin(ctx context.Context, registry *prometheus.Registry, sock
 // dependencies are what /readyz asks: the stores only as far as they are used.
 func (a *App) dependencies() []adminapi.Dependency {
 	all := []adminapi.Dependency{
-		{Name: "agent", Check: a.agent.Health},
+		{Name: "agent", Check: a.agent.Health, Notes: a.agent.Notes},
 		{Name: "gateway", Check: a.running},
 		{Name: "configuration", Check: func(context.Context) error { return nil }, Notes: a.watcher.Notes},
 		{Name: "functions", Check: a.code.Check, Notes: a.code.Notes},

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -155,7 +156,8 @@ func (s *store) runServer() error {
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "esb", DontListen: true, NoSigs: true, DisableJetStreamBanner: true,
 		JetStream: true, StoreDir: s.opts.Dir, SyncAlways: true,
-		JetStreamMaxStore:  shards*(s.opts.MaxBytes+updateRoom) + s.opts.DeadMaxBytes + uptimeRoom,
+		// Each stream has a bound of its own. What is reserved for those of before must not be in the way of smaller ones.
+		JetStreamMaxStore:  1 << 50,
 		JetStreamMaxMemory: 32 << 20,
 		MaxPayload:         maxMessage,
 	})
@@ -235,7 +237,7 @@ func (s *store) setUp(ctx context.Context) error {
 		c.Name, c.Description = s.eventName(i), "esb: events of asynchronous invocations"
 		c.Subjects = []string{fmt.Sprintf("%s.event.%d.*", s.opts.Prefix, i)}
 		c.MaxBytes = s.opts.MaxBytes + updateRoom
-		stream, err := s.js.CreateOrUpdateStream(ctx, c)
+		stream, err := s.stream(ctx, c)
 		if err != nil {
 			return fmt.Errorf("make the stream %s: %w", c.Name, err)
 		}
@@ -245,7 +247,7 @@ func (s *store) setUp(ctx context.Context) error {
 	c.Name, c.Description = s.deadName(), "esb: dead letters of asynchronous invocations"
 	c.Subjects = []string{s.opts.Prefix + ".dead.*"}
 	c.MaxBytes = s.opts.DeadMaxBytes // no MaxAge: it would throw everything away when the clock is set forward (sweep)
-	dead, err := s.js.CreateOrUpdateStream(ctx, c)
+	dead, err := s.stream(ctx, c)
 	if err != nil {
 		return fmt.Errorf("make the stream %s: %w", c.Name, err)
 	}
@@ -253,7 +255,7 @@ func (s *store) setUp(ctx context.Context) error {
 	c.Name, c.Description = s.uptimeName(), "esb: how long the gateway has run with the events"
 	c.Subjects = []string{s.opts.Prefix + ".uptime"}
 	c.MaxBytes, c.MaxMsgs, c.Discard = uptimeRoom, 1, jetstream.DiscardOld
-	up, err := s.js.CreateOrUpdateStream(ctx, c)
+	up, err := s.stream(ctx, c)
 	if err != nil {
 		return fmt.Errorf("make the stream %s: %w", c.Name, err)
 	}
@@ -261,6 +263,35 @@ func (s *store) setUp(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.events, s.dead, s.up = events, dead, up
 	return nil
+}
+
+// stream makes a stream, or gives it its limits. It writes nothing when that has been done: an open queue can do without space.
+func (s *store) stream(ctx context.Context, config jetstream.StreamConfig) (jetstream.Stream, error) {
+	there, err := s.js.Stream(ctx, config.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return s.js.CreateStream(ctx, config)
+	case err != nil:
+		return nil, err
+	case sameLimits(there.CachedInfo().Config, config):
+		return there, nil
+	}
+	changed, err := s.js.UpdateStream(ctx, config)
+	if err != nil && s.space() != nil {
+		s.log.Warn("the disk is full: a stream of asynchronous events keeps the limits of before", "stream", config.Name, "error", err.Error())
+		return there, nil
+	}
+	return changed, err
+}
+
+// sameLimits compares what setUp sets; the server fills in the rest.
+func sameLimits(have, want jetstream.StreamConfig) bool {
+	if want.MaxMsgs == 0 {
+		want.MaxMsgs = -1 // as the server has it
+	}
+	return have.Description == want.Description && slices.Equal(have.Subjects, want.Subjects) && have.Retention == want.Retention &&
+		have.Discard == want.Discard && have.Storage == want.Storage && have.Replicas == want.Replicas && have.AllowDirect == want.AllowDirect &&
+		have.Duplicates == want.Duplicates && have.MaxBytes == want.MaxBytes && have.MaxMsgs == want.MaxMsgs
 }
 
 func (s *store) shard(i int) jetstream.Stream {

@@ -89,6 +89,15 @@ func (c *Client) Answers(ctx context.Context) error {
 	return nil
 }
 
+// Notes are what the agent says to its operator, one sentence each.
+func (c *Client) Notes(ctx context.Context) ([]string, error) {
+	list, err := agentv1.NewAgentServiceClient(c.conn).ListContainers(ctx, &agentv1.ListContainersRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent for its notes: %w", err)
+	}
+	return list.GetNotes(), nil
+}
+
 // Containers lists the agent's containers with their memory.
 func (c *Client) Containers(ctx context.Context) ([]native.Container, error) {
 	api := agentv1.NewAgentServiceClient(c.conn)

@@ -16,6 +16,7 @@ import (
 	"github.com/edge-serverless-box/esb/guard/logfile"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/agentclient"
 	"github.com/edge-serverless-box/esb/native/apt"
 	"github.com/edge-serverless-box/esb/native/build"
 	"github.com/edge-serverless-box/esb/native/leftovers"
@@ -54,6 +55,7 @@ func (s *Stack) Up(ctx context.Context) error {
 		return err
 	}
 	s.hello()
+	s.sayNotes(ctx)
 	return s.served(ctx)
 }
 
@@ -91,6 +93,21 @@ func (s *Stack) bring(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// sayNotes prints what the agent has to say to its operator.
+func (s *Stack) sayNotes(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	client, err := agentclient.Dial(s.settings)
+	if err != nil {
+		return // it was ready a moment ago, and status says what is wrong since
+	}
+	defer func() { _ = client.Close() }()
+	notes, _ := client.Notes(ctx)
+	for _, text := range notes {
+		s.console.Printf("==> note: %s", text)
+	}
 }
 
 // served makes sure that the box serves what its files say now. A gateway that has just been started does, or it would

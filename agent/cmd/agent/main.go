@@ -3,6 +3,9 @@
 // Usage: agent          serve until SIGTERM or SIGINT; containers live on
 //
 //	agent purge    remove all that this agent ever made, but images and logs
+//	agent check-database FILE...
+//	               exit with 0 when databases of containerd are whole, 3 when one is damaged: the agent asks that of a process
+//	               of its own, since looking at some damage ends the process
 //	agent health   exit with 0 when the agent of these settings serves, for container health checks
 //
 // Its settings are environment variables: see package settings.
@@ -22,6 +25,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/app"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/settings"
+	"github.com/edge-serverless-box/esb/agent/storedb"
 	"github.com/edge-serverless-box/esb/guard/hung"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 )
@@ -37,6 +41,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == app.CheckDatabase {
+		code, said := storedb.Inspect(args[1:])
+		if code != 0 {
+			fmt.Fprintln(os.Stderr, said)
+		}
+		os.Exit(code)
+	}
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the agent's own folder: %w", err)

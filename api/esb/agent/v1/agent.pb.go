@@ -15,6 +15,7 @@ package agentv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -862,8 +863,10 @@ func (x *ContainerInfo) GetOwnerSilentSeconds() uint32 {
 }
 
 type ListContainersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Containers    []*ContainerInfo       `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Containers []*ContainerInfo       `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	// What the operator should know though the agent works, one sentence each.
+	Notes         []string `protobuf:"bytes,2,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -901,6 +904,13 @@ func (*ListContainersResponse) Descriptor() ([]byte, []int) {
 func (x *ListContainersResponse) GetContainers() []*ContainerInfo {
 	if x != nil {
 		return x.Containers
+	}
+	return nil
+}
+
+func (x *ListContainersResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -1548,11 +1558,298 @@ func (x *GetImageVersionsResponse) GetVersions() []*ImageVersion {
 	return nil
 }
 
+// Image is an image that is here.
+type Image struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Normalised reference, with the registry's host.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Digest that the name points at.
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Bytes of its content and its unpacked layers. What images share counts for each of them.
+	Bytes int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Last time that a container was made of it, or that a function was configured with it.
+	UsedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=used_at,json=usedAt,proto3" json:"used_at,omitempty"`
+	// Whether a container or a configured function uses it now.
+	InUse bool `protobuf:"varint,5,opt,name=in_use,json=inUse,proto3" json:"in_use,omitempty"`
+	// Path of the archive that it came from, when that is there; empty for one of a registry.
+	Archive       string `protobuf:"bytes,6,opt,name=archive,proto3" json:"archive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Image) Reset() {
+	*x = Image{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Image) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Image) ProtoMessage() {}
+
+func (x *Image) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Image.ProtoReflect.Descriptor instead.
+func (*Image) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Image) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Image) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Image) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Image) GetUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsedAt
+	}
+	return nil
+}
+
+func (x *Image) GetInUse() bool {
+	if x != nil {
+		return x.InUse
+	}
+	return false
+}
+
+func (x *Image) GetArchive() string {
+	if x != nil {
+		return x.Archive
+	}
+	return ""
+}
+
+type ListImagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImagesRequest) Reset() {
+	*x = ListImagesRequest{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImagesRequest) ProtoMessage() {}
+
+func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
+func (*ListImagesRequest) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+type ListImagesResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Images []*Image               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	// Bytes that all images take, what they share counted once.
+	Bytes         int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImagesResponse) Reset() {
+	*x = ListImagesResponse{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImagesResponse) ProtoMessage() {}
+
+func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
+func (*ListImagesResponse) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListImagesResponse) GetImages() []*Image {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *ListImagesResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type RemoveImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// References; empty means all that nothing has used for unused_for.
+	Names     []string             `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	UnusedFor *durationpb.Duration `protobuf:"bytes,2,opt,name=unused_for,json=unusedFor,proto3" json:"unused_for,omitempty"`
+	// Also the archives of the images that are removed.
+	Archives      bool `protobuf:"varint,3,opt,name=archives,proto3" json:"archives,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveImagesRequest) Reset() {
+	*x = RemoveImagesRequest{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveImagesRequest) ProtoMessage() {}
+
+func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveImagesRequest.ProtoReflect.Descriptor instead.
+func (*RemoveImagesRequest) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RemoveImagesRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *RemoveImagesRequest) GetUnusedFor() *durationpb.Duration {
+	if x != nil {
+		return x.UnusedFor
+	}
+	return nil
+}
+
+func (x *RemoveImagesRequest) GetArchives() bool {
+	if x != nil {
+		return x.Archives
+	}
+	return false
+}
+
+type RemoveImagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of images, and paths of archives.
+	Removed       []string `protobuf:"bytes,1,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveImagesResponse) Reset() {
+	*x = RemoveImagesResponse{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveImagesResponse) ProtoMessage() {}
+
+func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveImagesResponse.ProtoReflect.Descriptor instead.
+func (*RemoveImagesResponse) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RemoveImagesResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
 var File_esb_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x06\n" +
+	"\x18esb/agent/v1/agent.proto\x12\fesb.agent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x06\n" +
 	"\x16EnsureContainerRequest\x12#\n" +
 	"\rfunction_name\x18\x01 \x01(\tR\ffunctionName\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12?\n" +
@@ -1625,11 +1922,12 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x11runtime_interface\x18\f \x01(\x0e2\x1e.esb.agent.v1.RuntimeInterfaceR\x10runtimeInterface\x12\x18\n" +
 	"\astandby\x18\r \x01(\bR\astandby\x12\x14\n" +
 	"\x05owner\x18\x0e \x01(\tR\x05owner\x120\n" +
-	"\x14owner_silent_seconds\x18\x0f \x01(\rR\x12ownerSilentSeconds\"U\n" +
+	"\x14owner_silent_seconds\x18\x0f \x01(\rR\x12ownerSilentSeconds\"k\n" +
 	"\x16ListContainersResponse\x12;\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x1b.esb.agent.v1.ContainerInfoR\n" +
-	"containers\":\n" +
+	"containers\x12\x14\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\":\n" +
 	"\x15PauseContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x18\n" +
 	"\x16PauseContainerResponse\";\n" +
@@ -1669,7 +1967,25 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x05image\x18\x01 \x01(\v2\x1c.esb.agent.v1.ImageReferenceR\x05image\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\"R\n" +
 	"\x18GetImageVersionsResponse\x126\n" +
-	"\bversions\x18\x01 \x03(\v2\x1a.esb.agent.v1.ImageVersionR\bversions*r\n" +
+	"\bversions\x18\x01 \x03(\v2\x1a.esb.agent.v1.ImageVersionR\bversions\"\xaf\x01\n" +
+	"\x05Image\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x123\n" +
+	"\aused_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\x12\x15\n" +
+	"\x06in_use\x18\x05 \x01(\bR\x05inUse\x12\x18\n" +
+	"\aarchive\x18\x06 \x01(\tR\aarchive\"\x13\n" +
+	"\x11ListImagesRequest\"W\n" +
+	"\x12ListImagesResponse\x12+\n" +
+	"\x06images\x18\x01 \x03(\v2\x13.esb.agent.v1.ImageR\x06images\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"\x81\x01\n" +
+	"\x13RemoveImagesRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x128\n" +
+	"\n" +
+	"unused_for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tunusedFor\x12\x1a\n" +
+	"\barchives\x18\x03 \x01(\bR\barchives\"0\n" +
+	"\x14RemoveImagesResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x03(\tR\aremoved*r\n" +
 	"\x10RuntimeInterface\x12!\n" +
 	"\x1dRUNTIME_INTERFACE_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cRUNTIME_INTERFACE_SUPERVISOR\x10\x01\x12\x19\n" +
@@ -1685,7 +2001,7 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\aRUNNING\x10\x01\x12\n" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\v\n" +
-	"\aSTOPPED\x10\x032\x8f\x06\n" +
+	"\aSTOPPED\x10\x032\xb7\a\n" +
 	"\fAgentService\x12Q\n" +
 	"\x0fEnsureContainer\x12$.esb.agent.v1.EnsureContainerRequest\x1a\x18.esb.agent.v1.WorkerInfo\x12a\n" +
 	"\x10DestroyContainer\x12%.esb.agent.v1.DestroyContainerRequest\x1a&.esb.agent.v1.DestroyContainerResponse\x12[\n" +
@@ -1694,7 +2010,10 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fResumeContainer\x12$.esb.agent.v1.ResumeContainerRequest\x1a%.esb.agent.v1.ResumeContainerResponse\x12j\n" +
 	"\x13GetContainerMetrics\x12(.esb.agent.v1.GetContainerMetricsRequest\x1a).esb.agent.v1.GetContainerMetricsResponse\x12`\n" +
 	"\x0fWatchContainers\x12$.esb.agent.v1.WatchContainersRequest\x1a%.esb.agent.v1.WatchContainersResponse0\x01\x12a\n" +
-	"\x10GetImageVersions\x12%.esb.agent.v1.GetImageVersionsRequest\x1a&.esb.agent.v1.GetImageVersionsResponseB=Z;github.com/edge-serverless-box/esb/api/esb/agent/v1;agentv1b\x06proto3"
+	"\x10GetImageVersions\x12%.esb.agent.v1.GetImageVersionsRequest\x1a&.esb.agent.v1.GetImageVersionsResponse\x12O\n" +
+	"\n" +
+	"ListImages\x12\x1f.esb.agent.v1.ListImagesRequest\x1a .esb.agent.v1.ListImagesResponse\x12U\n" +
+	"\fRemoveImages\x12!.esb.agent.v1.RemoveImagesRequest\x1a\".esb.agent.v1.RemoveImagesResponseB=Z;github.com/edge-serverless-box/esb/api/esb/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_esb_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -1709,7 +2028,7 @@ func file_esb_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_esb_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(RuntimeInterface)(0),               // 0: esb.agent.v1.RuntimeInterface
 	(PullPolicy)(0),                     // 1: esb.agent.v1.PullPolicy
@@ -1734,45 +2053,58 @@ var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(*GetImageVersionsRequest)(nil),     // 20: esb.agent.v1.GetImageVersionsRequest
 	(*ImageVersion)(nil),                // 21: esb.agent.v1.ImageVersion
 	(*GetImageVersionsResponse)(nil),    // 22: esb.agent.v1.GetImageVersionsResponse
-	nil,                                 // 23: esb.agent.v1.EnsureContainerRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil),       // 24: google.protobuf.Timestamp
+	(*Image)(nil),                       // 23: esb.agent.v1.Image
+	(*ListImagesRequest)(nil),           // 24: esb.agent.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),          // 25: esb.agent.v1.ListImagesResponse
+	(*RemoveImagesRequest)(nil),         // 26: esb.agent.v1.RemoveImagesRequest
+	(*RemoveImagesResponse)(nil),        // 27: esb.agent.v1.RemoveImagesResponse
+	nil,                                 // 28: esb.agent.v1.EnsureContainerRequest.EnvEntry
+	(*timestamppb.Timestamp)(nil),       // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 30: google.protobuf.Duration
 }
 var file_esb_agent_v1_agent_proto_depIdxs = []int32{
-	23, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
+	28, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
 	0,  // 1: esb.agent.v1.EnsureContainerRequest.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	1,  // 2: esb.agent.v1.EnsureContainerRequest.pull_policy:type_name -> esb.agent.v1.PullPolicy
 	4,  // 3: esb.agent.v1.EnsureContainerRequest.code:type_name -> esb.agent.v1.CodeSource
 	4,  // 4: esb.agent.v1.EnsureContainerRequest.layers:type_name -> esb.agent.v1.CodeSource
 	2,  // 5: esb.agent.v1.ContainerInfo.status:type_name -> esb.agent.v1.ContainerStatus
-	24, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
-	24, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
+	29, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
+	29, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 8: esb.agent.v1.ContainerInfo.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	9,  // 9: esb.agent.v1.ListContainersResponse.containers:type_name -> esb.agent.v1.ContainerInfo
 	2,  // 10: esb.agent.v1.GetContainerMetricsResponse.status:type_name -> esb.agent.v1.ContainerStatus
 	19, // 11: esb.agent.v1.GetImageVersionsRequest.images:type_name -> esb.agent.v1.ImageReference
 	19, // 12: esb.agent.v1.ImageVersion.image:type_name -> esb.agent.v1.ImageReference
 	21, // 13: esb.agent.v1.GetImageVersionsResponse.versions:type_name -> esb.agent.v1.ImageVersion
-	3,  // 14: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
-	6,  // 15: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
-	8,  // 16: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
-	11, // 17: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
-	13, // 18: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
-	15, // 19: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
-	17, // 20: esb.agent.v1.AgentService.WatchContainers:input_type -> esb.agent.v1.WatchContainersRequest
-	20, // 21: esb.agent.v1.AgentService.GetImageVersions:input_type -> esb.agent.v1.GetImageVersionsRequest
-	5,  // 22: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
-	7,  // 23: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
-	10, // 24: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
-	12, // 25: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
-	14, // 26: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
-	16, // 27: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
-	18, // 28: esb.agent.v1.AgentService.WatchContainers:output_type -> esb.agent.v1.WatchContainersResponse
-	22, // 29: esb.agent.v1.AgentService.GetImageVersions:output_type -> esb.agent.v1.GetImageVersionsResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	29, // 14: esb.agent.v1.Image.used_at:type_name -> google.protobuf.Timestamp
+	23, // 15: esb.agent.v1.ListImagesResponse.images:type_name -> esb.agent.v1.Image
+	30, // 16: esb.agent.v1.RemoveImagesRequest.unused_for:type_name -> google.protobuf.Duration
+	3,  // 17: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
+	6,  // 18: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
+	8,  // 19: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
+	11, // 20: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
+	13, // 21: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
+	15, // 22: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
+	17, // 23: esb.agent.v1.AgentService.WatchContainers:input_type -> esb.agent.v1.WatchContainersRequest
+	20, // 24: esb.agent.v1.AgentService.GetImageVersions:input_type -> esb.agent.v1.GetImageVersionsRequest
+	24, // 25: esb.agent.v1.AgentService.ListImages:input_type -> esb.agent.v1.ListImagesRequest
+	26, // 26: esb.agent.v1.AgentService.RemoveImages:input_type -> esb.agent.v1.RemoveImagesRequest
+	5,  // 27: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
+	7,  // 28: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
+	10, // 29: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
+	12, // 30: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
+	14, // 31: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
+	16, // 32: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
+	18, // 33: esb.agent.v1.AgentService.WatchContainers:output_type -> esb.agent.v1.WatchContainersResponse
+	22, // 34: esb.agent.v1.AgentService.GetImageVersions:output_type -> esb.agent.v1.GetImageVersionsResponse
+	25, // 35: esb.agent.v1.AgentService.ListImages:output_type -> esb.agent.v1.ListImagesResponse
+	27, // 36: esb.agent.v1.AgentService.RemoveImages:output_type -> esb.agent.v1.RemoveImagesResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_esb_agent_v1_agent_proto_init() }
@@ -1787,7 +2119,7 @@ func file_esb_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_esb_agent_v1_agent_proto_rawDesc), len(file_esb_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   21,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

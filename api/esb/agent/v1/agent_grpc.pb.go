@@ -33,6 +33,8 @@ const (
 	AgentService_GetContainerMetrics_FullMethodName = "/esb.agent.v1.AgentService/GetContainerMetrics"
 	AgentService_WatchContainers_FullMethodName     = "/esb.agent.v1.AgentService/WatchContainers"
 	AgentService_GetImageVersions_FullMethodName    = "/esb.agent.v1.AgentService/GetImageVersions"
+	AgentService_ListImages_FullMethodName          = "/esb.agent.v1.AgentService/ListImages"
+	AgentService_RemoveImages_FullMethodName        = "/esb.agent.v1.AgentService/RemoveImages"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -68,6 +70,11 @@ type AgentServiceClient interface {
 	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without waiting
 	// for a registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
 	GetImageVersions(ctx context.Context, in *GetImageVersionsRequest, opts ...grpc.CallOption) (*GetImageVersionsResponse, error)
+	// ListImages lists the images that are here, by name, and what is known of their use.
+	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error)
+	// RemoveImages removes images that no container and no function uses: those that are named, of which each must be one, or all that
+	// nothing has used for some time. Their archives stay unless asked for; without one, a registry must have what is needed again.
+	RemoveImages(ctx context.Context, in *RemoveImagesRequest, opts ...grpc.CallOption) (*RemoveImagesResponse, error)
 }
 
 type agentServiceClient struct {
@@ -167,6 +174,26 @@ func (c *agentServiceClient) GetImageVersions(ctx context.Context, in *GetImageV
 	return out, nil
 }
 
+func (c *agentServiceClient) ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListImagesResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListImages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) RemoveImages(ctx context.Context, in *RemoveImagesRequest, opts ...grpc.CallOption) (*RemoveImagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveImagesResponse)
+	err := c.cc.Invoke(ctx, AgentService_RemoveImages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -200,6 +227,11 @@ type AgentServiceServer interface {
 	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without waiting
 	// for a registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
 	GetImageVersions(context.Context, *GetImageVersionsRequest) (*GetImageVersionsResponse, error)
+	// ListImages lists the images that are here, by name, and what is known of their use.
+	ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error)
+	// RemoveImages removes images that no container and no function uses: those that are named, of which each must be one, or all that
+	// nothing has used for some time. Their archives stay unless asked for; without one, a registry must have what is needed again.
+	RemoveImages(context.Context, *RemoveImagesRequest) (*RemoveImagesResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -233,6 +265,12 @@ func (UnimplementedAgentServiceServer) WatchContainers(*WatchContainersRequest, 
 }
 func (UnimplementedAgentServiceServer) GetImageVersions(context.Context, *GetImageVersionsRequest) (*GetImageVersionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetImageVersions not implemented")
+}
+func (UnimplementedAgentServiceServer) ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListImages not implemented")
+}
+func (UnimplementedAgentServiceServer) RemoveImages(context.Context, *RemoveImagesRequest) (*RemoveImagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveImages not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -392,6 +430,42 @@ func _AgentService_GetImageVersions_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ListImages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListImages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListImages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListImages(ctx, req.(*ListImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_RemoveImages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).RemoveImages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_RemoveImages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).RemoveImages(ctx, req.(*RemoveImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -426,6 +500,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetImageVersions",
 			Handler:    _AgentService_GetImageVersions_Handler,
+		},
+		{
+			MethodName: "ListImages",
+			Handler:    _AgentService_ListImages_Handler,
+		},
+		{
+			MethodName: "RemoveImages",
+			Handler:    _AgentService_RemoveImages_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

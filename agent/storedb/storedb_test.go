@@ -1,0 +1,172 @@
+package storedb
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+)
+
+// asChild is what makes this test's program the process that looks.
+const asChild = "ESB_TEST_INSPECT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asChild) != "" {
+		code, said := Inspect(os.Args[2:])
+		fmt.Fprintln(os.Stderr, said)
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// mustDatabase makes a database with a bucket at each path and enough in it to have many pages.
+func mustDatabase(t *testing.T, file string, paths ...[]string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+	db, err := bbolt.Open(file, 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		filling, err := tx.CreateBucketIfNotExists([]byte("filling"))
+		require.NoError(t, err)
+		for i := range 200 {
+			require.NoError(t, filling.Put(fmt.Appendf(nil, "%04d", i), []byte(strings.Repeat("x", 500))))
+		}
+		for _, path := range paths {
+			b, err := tx.CreateBucketIfNotExists([]byte(path[0]))
+			require.NoError(t, err)
+			for _, name := range path[1:] {
+				if key, value, ok := strings.Cut(name, "="); ok {
+					require.NoError(t, b.Put([]byte(key), []byte(value)))
+					break
+				}
+				b, err = b.CreateBucketIfNotExists([]byte(name))
+				require.NoError(t, err)
+			}
+		}
+		return nil
+	}))
+	require.NoError(t, db.Close())
+}
+
+// mustStore makes the databases of a containerd that has one layer unpacked and one container.
+func mustStore(t *testing.T) (root, state string) {
+	t.Helper()
+	root, state = filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "state")
+	files := Databases(root, state)
+	mustDatabase(t, files[0],
+		[]string{"v1", "esb-runtime", "snapshots", "overlayfs", "sha256:aa", "name=esb-runtime/1/sha256:aa"},
+		[]string{"v1", "esb-runtime", "snapshots", "overlayfs", "lambda-x", "name=esb-runtime/2/lambda-x"})
+	mustDatabase(t, files[1], []string{"v1", "snapshots", "esb-runtime/1/sha256:aa"})
+	mustDatabase(t, files[2])
+	return root, state
+}
+
+func TestCheck_SeesDamage(t *testing.T) {
+	t.Setenv(asChild, "1")
+	for name, c := range map[string]struct {
+		damage func(t *testing.T, files []string)
+		whole  bool
+	}{
+		"whole":                        {func(*testing.T, []string) {}, true},
+		"nothing there yet":            {func(t *testing.T, files []string) { remove(t, files...) }, true},
+		"mounts of before a restart":   {func(t *testing.T, files []string) { remove(t, files[2]) }, true},
+		"list of all cut":              {func(t *testing.T, files []string) { cut(t, files[0]) }, false},
+		"list of layers cut":           {func(t *testing.T, files []string) { cut(t, files[1]) }, false},
+		"list of mounts cut":           {func(t *testing.T, files []string) { cut(t, files[2]) }, false},
+		"list of layers gone":          {func(t *testing.T, files []string) { remove(t, files[1]) }, false},
+		"list of layers is another's":  {func(t *testing.T, files []string) { remove(t, files[1]); mustDatabase(t, files[1]) }, false},
+		"list of all is no database":   {func(t *testing.T, files []string) { write(t, files[0], "noise") }, false},
+		"pages of noise in the middle": {func(t *testing.T, files []string) { scribble(t, files[0]) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, state := mustStore(t)
+			c.damage(t, Databases(root, state))
+			damage, err := Check(t.Context(), []string{os.Args[0], "inspect"}, root, state)
+			require.NoError(t, err)
+			assert.Equal(t, c.whole, damage == "", damage)
+		})
+	}
+}
+
+func remove(t *testing.T, files ...string) {
+	t.Helper()
+	for _, file := range files {
+		require.NoError(t, os.Remove(file))
+	}
+}
+
+func cut(t *testing.T, file string) {
+	t.Helper()
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(file, info.Size()/2))
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+}
+
+// scribble leaves the two first pages, which say where the others are.
+func scribble(t *testing.T, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for i := 2 * os.Getpagesize(); i < len(data); i++ {
+		data[i] = 0xa5
+	}
+	require.NoError(t, os.WriteFile(file, data, 0o600))
+}
+
+func TestSetAside_KeepsTheDatabases(t *testing.T) {
+	root, state := mustStore(t)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	layer := filepath.Join(root, snapshotter, "snapshots", "1", "fs")
+	blob := filepath.Join(root, "io.containerd.content.v1.content", "blobs", "sha256", "aa")
+	for _, dir := range []string{layer, blob} {
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+	}
+	kept, err := SetAside(root, state, now)
+	require.NoError(t, err)
+	for _, file := range Databases(root, state) {
+		assert.NoFileExists(t, file)
+		assert.FileExists(t, filepath.Join(kept, filepath.Base(file)))
+	}
+	assert.NoDirExists(t, layer)
+	assert.DirExists(t, blob)
+	require.Len(t, Notes(root, now), 1)
+	assert.Contains(t, Notes(root, now)[0], kept)
+	assert.Empty(t, Notes(root, now.Add(30*24*time.Hour)))
+}
+
+// TestSetAside_IsBounded: a bad disk is no reason to make everything anew for ever, nor to fill it with what was damaged.
+func TestSetAside_IsBounded(t *testing.T) {
+	root, state := mustStore(t)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for i := range 2 {
+		_, err := SetAside(root, state, now.Add(time.Duration(i)*time.Minute))
+		require.NoError(t, err)
+	}
+	_, err := SetAside(root, state, now.Add(2*time.Minute))
+	require.ErrorIs(t, err, errAgain)
+	for i := range 5 {
+		_, err := SetAside(root, state, now.Add(time.Duration(i+2)*time.Hour))
+		require.NoError(t, err)
+	}
+	assert.Len(t, sets(root), maxSets)
+	assert.Equal(t, now.Add(6*time.Hour), sets(root)[maxSets-1].at)
+	big := filepath.Join(sets(root)[0].dir, "meta.db")
+	require.NoError(t, os.WriteFile(big, nil, 0o600))
+	require.NoError(t, os.Truncate(big, maxBytes))
+	_, err = SetAside(root, state, now.Add(10*time.Hour))
+	require.NoError(t, err)
+	for _, s := range sets(root) {
+		assert.Less(t, s.bytes, int64(maxBytes))
+	}
+}

@@ -1,0 +1,162 @@
+package lifecycle
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// killAgent ends the agent as a power cut does, and waits for the end of its containerd, which goes with it. Containers live on.
+func killAgent(t *testing.T, box *stack.Stack) {
+	t.Helper()
+	for _, process := range mustRead(t, box)["processes"] {
+		pid, command, _ := strings.Cut(process, " ")
+		if strings.HasSuffix(strings.Fields(command)[0], "/agent") {
+			number, err := strconv.Atoi(pid)
+			require.NoError(t, err)
+			require.NoError(t, syscall.Kill(number, syscall.SIGKILL))
+		}
+	}
+	stack.Eventually(t, func() bool {
+		for _, process := range mustRead(t, box)["processes"] {
+			if strings.Contains(process, "bin/containerd ") || strings.HasSuffix(process, "/agent") {
+				return false
+			}
+		}
+		return true
+	}, "containerd ends with its agent")
+}
+
+// requireNothing looks for what a box has made on the machine. Other boxes may come and go meanwhile.
+func requireNothing(t *testing.T, box *stack.Stack) {
+	t.Helper()
+	for kind, names := range mustRead(t, box) {
+		for _, name := range names {
+			assert.NotContains(t, name, box.Bridge, kind)
+			assert.NotContains(t, name, box.Home, kind)
+		}
+	}
+}
+
+// overwrite puts noise over files, as long as they are.
+func overwrite(t *testing.T, files ...string) {
+	t.Helper()
+	for _, file := range files {
+		info, err := os.Stat(file)
+		require.NoError(t, err)
+		require.NoError(t, os.Chmod(file, 0o600))
+		require.NoError(t, os.WriteFile(file, []byte(strings.Repeat("noise", int(info.Size())/5+1))[:info.Size()], 0o600))
+	}
+}
+
+// below lists what is in a folder.
+func below(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var out []string
+	for _, e := range entries {
+		out = append(out, filepath.Join(dir, e.Name()))
+	}
+	require.NotEmpty(t, out)
+	return out
+}
+
+func removeAll(t *testing.T, files ...string) {
+	t.Helper()
+	for _, file := range files {
+		require.NoError(t, os.RemoveAll(file))
+	}
+}
+
+// TestUp_ContainerdDamaged_Heals: what a power cut or a bad disk may do to the files of containerd is healed by `up` or by the first
+// request, from the image archives, and `down` leaves nothing.
+func TestUp_ContainerdDamaged_Heals(t *testing.T) {
+	box := mustPrepare(t, stack.Options{Env: []string{
+		"S3_ADDR=off", "S3_UI_ADDR=off", "DYNAMODB_ADDR=off", "REGISTRY_ADDR=off", "VICTORIALOGS_ADDR=off",
+	}})
+	t.Cleanup(func() { _ = box.Down() })
+	store := filepath.Join(box.Home, "containerd")
+	layers := filepath.Join(store, "io.containerd.snapshotter.v1.overlayfs")
+	blobs := filepath.Join(store, "io.containerd.content.v1.content", "blobs", "sha256")
+	meta := filepath.Join(store, "io.containerd.metadata.v1.bolt", "meta.db")
+	half := func(t *testing.T, file string) {
+		t.Helper()
+		info, err := os.Stat(file)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(file, info.Size()/2))
+	}
+	require.NoError(t, box.Up(t.Context()))
+	invokeSome(t, box)
+	for _, c := range []struct {
+		name string
+		// lives: the containers of before are there when the agent comes back.
+		lives, aside bool
+		damage       func(*testing.T)
+	}{
+		{"layers gone", false, false, func(t *testing.T) { removeAll(t, below(t, filepath.Join(layers, "snapshots"))...) }},
+		{"list of layers gone", false, true, func(t *testing.T) { removeAll(t, filepath.Join(layers, "metadata.db")) }},
+		{"content gone", false, false, func(t *testing.T) { removeAll(t, below(t, blobs)...) }},
+		{"content is noise, layers gone", false, false, func(t *testing.T) {
+			overwrite(t, below(t, blobs)...)
+			removeAll(t, below(t, filepath.Join(layers, "snapshots"))...)
+		}},
+		{"list of layers cut", false, true, func(t *testing.T) { half(t, filepath.Join(layers, "metadata.db")) }},
+		{"list of all cut under running containers", true, true, func(t *testing.T) { half(t, meta) }},
+		{"list of all is noise", false, true, func(t *testing.T) { overwrite(t, meta) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.lives {
+				killAgent(t, box)
+			} else {
+				require.NoError(t, box.Down())
+			}
+			_ = os.RemoveAll(filepath.Join(store, "damaged"))
+			c.damage(t)
+			begin := time.Now()
+			out, err := box.Esb(t.Context(), "up")
+			require.NoError(t, err, out)
+			t.Log("up took", time.Since(begin))
+			invokeSome(t, box)
+			const note = "the store of images was damaged"
+			if c.aside {
+				assert.Contains(t, out, note)
+				assert.NotEmpty(t, below(t, below(t, filepath.Join(store, "damaged"))[0]))
+				stack.Eventually(t, func() bool {
+					said, err := box.Esb(t.Context(), "admin", "/readyz")
+					return err == nil && strings.Contains(said, note)
+				}, "readiness says it")
+			} else {
+				assert.NotContains(t, out, note)
+			}
+		})
+	}
+	require.NoError(t, box.Down())
+	requireNothing(t, box)
+}
+
+// TestDown_ContainerdDamaged_LeavesNothing: also when there was no `up` in between.
+func TestDown_ContainerdDamaged_LeavesNothing(t *testing.T) {
+	box := mustPrepare(t, stack.Options{Env: []string{
+		"S3_ADDR=off", "S3_UI_ADDR=off", "DYNAMODB_ADDR=off", "REGISTRY_ADDR=off", "VICTORIALOGS_ADDR=off",
+	}})
+	t.Cleanup(func() { _ = box.Down() })
+	require.NoError(t, box.Up(t.Context()))
+	invokeSome(t, box)
+	killAgent(t, box)
+	meta := filepath.Join(box.Home, "containerd", "io.containerd.metadata.v1.bolt", "meta.db")
+	info, err := os.Stat(meta)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(meta, info.Size()/2))
+	require.NoError(t, box.Down())
+	requireNothing(t, box)
+}
