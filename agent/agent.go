@@ -188,6 +188,27 @@ type Runtime interface {
 	ImageVersions(ctx context.Context, images []ImageReference) ([]string, error)
 }
 
+// Image is an image that is here.
+type Image struct {
+	Name, Digest string
+	// Bytes of its content and its unpacked layers; what images share counts for each of them.
+	Bytes int64
+	// UsedAt is when a container was last made of it, or a function last configured with it; InUse says whether one is now.
+	UsedAt time.Time
+	InUse  bool
+	// Archive is the file that it came from, "" for one of a registry.
+	Archive string
+}
+
+// ImageKeeper is what a Runtime may be, too, that keeps images on this machine.
+type ImageKeeper interface {
+	// Images lists them by name, and says how many bytes all of them take.
+	Images(ctx context.Context) (images []Image, bytes int64, err error)
+	// RemoveImages removes those that are named, or, when none is, those that nothing has used for so long; archives says whether
+	// their archives go, too. It returns names and paths of what it has removed. One that is in use is not removed.
+	RemoveImages(ctx context.Context, names []string, unusedFor time.Duration, archives bool) ([]string, error)
+}
+
 // Host is a Runtime as the agent runs it: what its logs, its health and its end ask for beside what its callers do. Another way to run
 // containers takes the place of agent/containerd when it is one.
 type Host interface {

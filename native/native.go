@@ -172,3 +172,16 @@ func Indent(text, prefix string) string {
 	}
 	return prefix + strings.ReplaceAll(text, "\n", "\n"+prefix)
 }
+
+// Image is an image that the agent has.
+type Image struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+	// Bytes of its content and unpacked layers; what images share counts for each.
+	Bytes int64 `json:"bytes"`
+	// Used is when a container was last made of it, or a function last named it; InUse says whether one does now.
+	Used  time.Time `json:"used"`
+	InUse bool      `json:"in_use"`
+	// Archive is the file that it came from, "" for one of a registry.
+	Archive string `json:"archive,omitempty"`
+}

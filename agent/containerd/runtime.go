@@ -97,6 +97,10 @@ type Config struct {
 	RegistryPoll time.Duration
 	// ImageMaxMB bounds the layers of one image, unpacked.
 	ImageMaxMB int
+	// ImagesUnusedFor and ArchivesUnusedFor are for how long nothing uses an image, or an archive, that is removed then; 0 is for ever.
+	// ImageStoreMaxMB bounds all images; 0 bounds nothing.
+	ImagesUnusedFor, ArchivesUnusedFor time.Duration
+	ImageStoreMaxMB                    int
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
 	RegistryUser, RegistryPassword, RegistryPasswordFile string
 	TmpSizeMB                                            int
@@ -230,7 +234,7 @@ func imagesConfig(cfg Config) images.Config {
 	return images.Config{
 		ArchivesDir: cfg.ArchivesDir, Registry: cfg.Registry, PlainHTTP: cfg.PlainHTTP, RegistryPoll: cfg.RegistryPoll, RegistryConfig: cfg.RegistryConfig,
 		RegistryUser: cfg.RegistryUser, RegistryPassword: cfg.RegistryPassword, RegistryPasswordFile: cfg.RegistryPasswordFile,
-		MaxMB: cfg.ImageMaxMB, Logger: cfg.Logger,
+		MaxMB: cfg.ImageMaxMB, UnusedFor: cfg.ImagesUnusedFor, ArchivesUnusedFor: cfg.ArchivesUnusedFor, StoreMaxMB: cfg.ImageStoreMaxMB, Logger: cfg.Logger,
 	}
 }
 
@@ -247,6 +251,7 @@ func (r *Runtime) open(ctx context.Context) error {
 	}
 	r.background.Go(r.watchExits)
 	r.background.Go(r.upkeep)
+	r.background.Go(r.tendImages)
 	r.images.Prefetch()
 	return nil
 }

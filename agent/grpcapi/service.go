@@ -295,3 +295,38 @@ func (s *service) GetImageVersions(ctx context.Context, r *agentv1.GetImageVersi
 	}
 	return out, nil
 }
+
+// ListImages implements esb.agent.v1.
+func (s *service) ListImages(ctx context.Context, _ *agentv1.ListImagesRequest) (*agentv1.ListImagesResponse, error) {
+	keeper, ok := s.runtime.(agent.ImageKeeper)
+	if !ok {
+		return s.UnimplementedAgentServiceServer.ListImages(ctx, nil)
+	}
+	list, bytes, err := keeper.Images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &agentv1.ListImagesResponse{Bytes: bytes}
+	for _, img := range list {
+		out.Images = append(out.Images, &agentv1.Image{
+			Name: img.Name, Digest: img.Digest, Bytes: img.Bytes, UsedAt: timestamppb.New(img.UsedAt), InUse: img.InUse, Archive: img.Archive,
+		})
+	}
+	return out, nil
+}
+
+// RemoveImages implements esb.agent.v1.
+func (s *service) RemoveImages(ctx context.Context, r *agentv1.RemoveImagesRequest) (*agentv1.RemoveImagesResponse, error) {
+	keeper, ok := s.runtime.(agent.ImageKeeper)
+	if !ok {
+		return s.UnimplementedAgentServiceServer.RemoveImages(ctx, nil)
+	}
+	if r.GetUnusedFor().AsDuration() < 0 {
+		return nil, agent.Errorf(agent.CodeInvalid, "unused_for: must not be negative, got %s", r.GetUnusedFor().AsDuration())
+	}
+	removed, err := keeper.RemoveImages(ctx, r.GetNames(), r.GetUnusedFor().AsDuration(), r.GetArchives())
+	if err != nil {
+		return nil, err
+	}
+	return &agentv1.RemoveImagesResponse{Removed: removed}, nil
+}

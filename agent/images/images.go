@@ -64,8 +64,12 @@ type Config struct {
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
 	RegistryUser, RegistryPassword, RegistryPasswordFile string
 	// MaxMB bounds the layers of one image, unpacked.
-	MaxMB  int
-	Logger *slog.Logger
+	MaxMB int
+	// UnusedFor is for how long nothing uses an image that is removed then, ArchivesUnusedFor an archive; 0 removes none. StoreMaxMB bounds
+	// all images together: those that nothing uses go then, the longest unused first; 0 bounds nothing.
+	UnusedFor, ArchivesUnusedFor time.Duration
+	StoreMaxMB                   int
+	Logger                       *slog.Logger
 }
 
 // Store gets images from archives and registries, each once however many ask for it at the same time.
@@ -93,6 +97,10 @@ type Store struct {
 	// derived holds the names of the snapshots that Derive has made or found.
 	derived sync.Map
 	mending mending
+	// unusedFor, archivesUnusedFor and storeMaxBytes are those of Config.
+	unusedFor, archivesUnusedFor time.Duration
+	storeMaxBytes                int64
+	usage                        usage
 }
 
 // Open makes a Store of what containerd has. The client stays the caller's.
@@ -103,7 +111,8 @@ func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, e
 	life, end := context.WithCancel(log.WithLogger(context.WithoutCancel(ctx), logrus.NewEntry(quiet)))
 	s := &Store{
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
-		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20, log: cfg.Logger, life: life, end: end,
+		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20,
+		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, log: cfg.Logger, life: life, end: end,
 	}
 	s.registries = newRegistryClient()
 	s.watch = newRegistryWatch(life, &s.running, s, cfg.RegistryPoll, cfg.Logger)
@@ -131,6 +140,9 @@ func (s *Store) Prefetch() {
 			if s.life.Err() != nil {
 				return
 			}
+			if s.unusedFor > 0 && time.Since(f.written) > s.unusedFor {
+				continue // it is imported when a function needs it, and else removed again
+			}
 			if err := s.importOnce(s.life, f); err != nil {
 				s.log.Warn("image archive cannot be imported", "error", err)
 				continue
@@ -150,6 +162,7 @@ func (s *Store) Get(ctx context.Context, ref string, policy agent.PullPolicy) (I
 	if err != nil {
 		return Image{}, agent.Errorf(agent.CodeInvalid, "image: %w", err)
 	}
+	s.usage.note(name)
 	if policy == agent.PullAlways {
 		if err := s.pull(ctx, name); err != nil {
 			return Image{}, err

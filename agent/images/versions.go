@@ -33,6 +33,7 @@ func (s *Store) Versions(ctx context.Context, queries []Query) ([]string, error)
 			continue // a start says what is wrong with it
 		}
 		names[i] = name
+		s.usage.note(name)
 		if q.AskRegistry {
 			ask = append(ask, name)
 		}

@@ -75,6 +75,15 @@ type Settings struct {
 	ArchivesDir string
 	// ImageMaxMB (IMAGE_MAX_MB, default 10240 as AWS's) bounds the layers of one image, unpacked; one that is larger is not used.
 	ImageMaxMB int
+	// ImagesUnusedFor (IMAGE_UNUSED_DAYS, default 30; 0 for never) is after how many days without a container of it, or a function that
+	// names it, an image is removed. It comes again, from its archive or registry, when a function needs it.
+	ImagesUnusedFor time.Duration
+	// ImageStoreMaxMB (IMAGE_STORE_MAX_MB, default 0 for no bound) is how many MB all images may take: above that those that no function
+	// uses are removed, the longest unused first.
+	ImageStoreMaxMB int
+	// ArchivesUnusedFor (IMAGE_ARCHIVES_UNUSED_DAYS, default 0 for never) is after how many days an archive is removed whose images
+	// nothing has used. Those of base images for code stay.
+	ArchivesUnusedFor time.Duration
 	// Registry (ESB_REGISTRY, default 127.0.0.1:5010) is the registry of references without a host.
 	Registry string
 	// PlainHTTP (REGISTRY_PLAIN_HTTP, comma-separated hosts, default none) are the registries spoken to without TLS;
@@ -233,6 +242,9 @@ func Load(lookup func(string) (string, bool), executable string) (Settings, erro
 		EgressDeny:              r.networks("FUNCTION_EGRESS_DENY"),
 		NetworkPoolSize:         r.number("NETWORK_POOL_SIZE", 2, 0, 256),
 		ImageMaxMB:              r.number("IMAGE_MAX_MB", 10240, 1, 1<<20),
+		ImagesUnusedFor:         time.Duration(r.number("IMAGE_UNUSED_DAYS", 30, 0, 3650)) * 24 * time.Hour,
+		ImageStoreMaxMB:         r.number("IMAGE_STORE_MAX_MB", 0, 0, 1<<24),
+		ArchivesUnusedFor:       time.Duration(r.number("IMAGE_ARCHIVES_UNUSED_DAYS", 0, 0, 3650)) * 24 * time.Hour,
 		Registry:                r.text("ESB_REGISTRY", "127.0.0.1:5010"),
 		RegistryPoll:            time.Duration(r.number("REGISTRY_POLL_SECONDS", 60, 0, 86400)) * time.Second,
 		PlainHTTP:               r.list("REGISTRY_PLAIN_HTTP", ""),

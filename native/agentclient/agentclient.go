@@ -11,11 +11,13 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/guard/bearer"
@@ -125,4 +127,31 @@ func (c *Client) Containers(ctx context.Context) ([]native.Container, error) {
 		containers = append(containers, container)
 	}
 	return containers, nil
+}
+
+// Images lists the images that the agent has, and says how many bytes they take together.
+func (c *Client) Images(ctx context.Context) ([]native.Image, int64, error) {
+	answer, err := agentv1.NewAgentServiceClient(c.conn).ListImages(ctx, &agentv1.ListImagesRequest{})
+	if err != nil {
+		return nil, 0, fmt.Errorf("list images: %w", err)
+	}
+	images := make([]native.Image, 0, len(answer.GetImages()))
+	for _, i := range answer.GetImages() {
+		images = append(images, native.Image{
+			Name: i.GetName(), Digest: i.GetDigest(), Bytes: i.GetBytes(), Used: i.GetUsedAt().AsTime(), InUse: i.GetInUse(), Archive: i.GetArchive(),
+		})
+	}
+	return images, answer.GetBytes(), nil
+}
+
+// RemoveImages removes images that nothing uses: those that are named, or all that nothing has used for so long. archives says
+// whether their archives go, too. It returns what was removed.
+func (c *Client) RemoveImages(ctx context.Context, names []string, unusedFor time.Duration, archives bool) ([]string, error) {
+	answer, err := agentv1.NewAgentServiceClient(c.conn).RemoveImages(ctx, &agentv1.RemoveImagesRequest{
+		Names: names, UnusedFor: durationpb.New(unusedFor), Archives: archives,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("remove images: %w", err)
+	}
+	return answer.GetRemoved(), nil
 }

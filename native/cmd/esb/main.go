@@ -43,6 +43,9 @@ const usage = `esb runs the edge serverless box on this machine.
        [-level WARN] [-json]         what is at least so grave; lines as they are, for programs
        [-store] [-q query]           from VictoriaLogs, by a LogsQL query such as request_id:=ID
   esb admin [METHOD] PATH            ask the gateway's admin listener as its operator: /readyz /pools /metrics /async /schedules
+  esb images [-json]                 the images that the box has, and when they were last used
+  esb images rm NAME...              remove images that nothing uses; -archives: their archives, too
+  esb images prune [-days N]         remove all images that nothing has used for N days (default 0); -archives as above
   esb build [group...]               build only: runtime services stores generate lint test (default: the first three)
 
 Settings are environment variables; README.md lists them.
@@ -96,6 +99,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	case "run":
 		// How up starts it: the arguments are services that run already.
 		flags.BoolVar(background, "background", false, "")
+	case "images":
+		return images(ctx, args[1:], getenv, environ, out)
 	case "up", "down", "build", "admin", "check":
 	default:
 		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
@@ -184,6 +189,49 @@ func keep(ctx context.Context, box *stack.Stack, background bool, services []str
 		close(hasten)
 	}()
 	return box.Run(watching, hasten)
+}
+
+// images lists images, or removes some.
+func images(ctx context.Context, args []string, getenv func(string) string, environ []string, out io.Writer) (int, error) {
+	verb := "ls"
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		verb, args = args[0], args[1:]
+	}
+	flags := flag.NewFlagSet("esb images "+verb, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	root := flags.String("root", "", "repository (default: the one around the current folder)")
+	asJSON, archives, days := new(bool), new(bool), new(uint)
+	switch verb {
+	case "ls":
+		flags.BoolVar(asJSON, "json", false, "print JSON")
+	case "prune":
+		flags.UintVar(days, "days", 0, "for how many days nothing has used them")
+		fallthrough
+	case "rm":
+		flags.BoolVar(archives, "archives", false, "remove their archives, too")
+	default:
+		return exitUsage, fmt.Errorf("esb images: no command %q: ls, rm, prune", verb)
+	}
+	if err := flags.Parse(args); err != nil {
+		return exitUsage, fmt.Errorf("esb images %s: %w\n\n%s", verb, err, usage)
+	}
+	if (flags.NArg() > 0) != (verb == "rm") {
+		return exitUsage, fmt.Errorf("esb images %s: names of images are for rm, which needs one", verb)
+	}
+	s, err := load("images", *root, getenv)
+	if err != nil {
+		return exitFailed, err
+	}
+	box := stack.New(s, environ, console.New(out))
+	if verb == "ls" {
+		err = box.Images(ctx, out, *asJSON)
+	} else {
+		err = box.RemoveImages(ctx, flags.Args(), time.Duration(*days)*24*time.Hour, *archives)
+	}
+	if err != nil {
+		return exitFailed, err
+	}
+	return exitOK, nil
 }
 
 func isDir(path string) bool {
