@@ -43,6 +43,8 @@ const usage = `esb runs the edge serverless box on this machine.
        [-level WARN] [-json]         what is at least so grave; lines as they are, for programs
        [-store] [-q query]           from VictoriaLogs, by a LogsQL query such as request_id:=ID
   esb admin [METHOD] PATH            ask the gateway's admin listener as its operator: /readyz /pools /metrics /async /schedules
+  esb doctor [-fix]                  say what is wrong with the machine, the box's files and what it has on the machine, and what to do;
+                                     -fix does what does no harm, and sets damaged files aside; exit code 1 when something is left
   esb images [-json]                 the images that the box has, and when they were last used
   esb images rm NAME...              remove images that nothing uses; -archives: their archives, too
   esb images prune [-days N]         remove all images that nothing has used for N days (default 0); -archives as above
@@ -86,6 +88,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	asJSON, follow, lines := new(bool), new(bool), new(int)
 	background := new(bool)
 	store, query, level := new(bool), new(string), new(string)
+	fix := new(bool)
 	switch command {
 	case "status":
 		flags.BoolVar(asJSON, "json", false, "print JSON")
@@ -99,6 +102,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	case "run":
 		// How up starts it: the arguments are services that run already.
 		flags.BoolVar(background, "background", false, "")
+	case "doctor":
+		flags.BoolVar(fix, "fix", false, "do the cures that do no harm")
 	case "images":
 		return images(ctx, args[1:], getenv, environ, out)
 	case "up", "down", "build", "admin", "check":
@@ -128,6 +133,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 		err = box.Down(ctx)
 	case "check":
 		err = box.Check(ctx)
+	case "doctor":
+		err = box.Doctor(ctx, *fix)
 	case "build":
 		groups := flags.Args()
 		if len(groups) == 0 {
@@ -256,6 +263,9 @@ func load(command, root string, getenv func(string) string) (settings.Settings, 
 		return s, nil
 	}
 	record, err := stack.Recorded(s.Home)
+	if command == "doctor" && err != nil {
+		return s, nil // it says so itself
+	}
 	if err != nil || record == nil {
 		return s, err
 	}
