@@ -92,15 +92,12 @@ func sets(root string) []set {
 			continue // somebody else's
 		}
 		one := set{dir: filepath.Join(root, damaged, e.Name()), at: at}
-		_ = filepath.WalkDir(one.dir, func(_ string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return nil
-			}
-			if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+		files, _ := os.ReadDir(one.dir)
+		for _, f := range files {
+			if info, err := f.Info(); err == nil {
 				one.bytes += info.Size()
 			}
-			return nil
-		})
+		}
 		out = append(out, one)
 	}
 	return out

@@ -26,7 +26,7 @@ func missingLayer(meta, layers string) (name string, err error) {
 		// v1, the namespace, snapshots, the snapshotter, a bucket for each (containerd, core/metadata/buckets.go).
 		return each(bucket(tx, "v1"), func(namespace string, _ *bbolt.Bucket) {
 			_ = each(bucket(tx, "v1", namespace, "snapshots", filepath.Ext(snapshotter)[1:]), func(layer string, b *bbolt.Bucket) {
-				if inner := string(b.Get([]byte("name"))); strings.HasPrefix(layer, "sha256:") && !have[inner] {
+				if strings.HasPrefix(layer, "sha256:") && !have[string(b.Get([]byte("name")))] {
 					name = layer
 				}
 			})

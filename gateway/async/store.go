@@ -277,11 +277,11 @@ func (s *store) stream(ctx context.Context, config jetstream.StreamConfig) (jets
 		return there, nil
 	}
 	changed, err := s.js.UpdateStream(ctx, config)
-	if err != nil && s.space() != nil {
-		s.log.Warn("the disk is full: a stream of asynchronous events keeps the limits of before", "stream", config.Name, "error", err.Error())
-		return there, nil
+	if err == nil || s.space() == nil {
+		return changed, err
 	}
-	return changed, err
+	s.log.Warn("the disk is full: a stream of asynchronous events keeps the limits of before", "stream", config.Name, "error", err.Error())
+	return there, nil
 }
 
 // sameLimits compares what setUp sets; the server fills in the rest.

@@ -168,7 +168,7 @@ func (s *Stack) lookStrays(ctx context.Context) ([]finding, error) {
 	for _, item := range items {
 		switch item.Kind {
 		case leftovers.Process:
-			if m := shimOf.FindStringSubmatch(item.Name); m != nil && !have[m[1]] && old(fmt.Sprintf("/proc/%d", item.PID)) {
+			if m := shimOf.FindStringSubmatch(item.Name); len(m) == 2 && !have[m[1]] && old(fmt.Sprintf("/proc/%d", item.PID)) {
 				strays = append(strays, item.String())
 			}
 		case leftovers.Cgroup:

@@ -140,7 +140,15 @@ func TestUp_ContainerdDamaged_Heals(t *testing.T) {
 			}
 		})
 	}
-	require.NoError(t, box.Down())
+	said, err := box.Esb(t.Context(), "doctor")
+	require.NoError(t, err, said)
+	assert.Contains(t, said, "all is well")
+	killAll(t, box)
+	said, err = box.Esb(t.Context(), "doctor")
+	require.Error(t, err)
+	assert.Contains(t, said, "containerd-shim-runc-v2")
+	said, err = box.Esb(t.Context(), "doctor", "-fix")
+	require.NoError(t, err, said)
 	requireNothing(t, box)
 }
 
@@ -157,6 +165,9 @@ func TestDown_ContainerdDamaged_LeavesNothing(t *testing.T) {
 	info, err := os.Stat(meta)
 	require.NoError(t, err)
 	require.NoError(t, os.Truncate(meta, info.Size()/2))
+	said, err := box.Esb(t.Context(), "doctor")
+	require.Error(t, err)
+	assert.Contains(t, said, "the store of images in "+filepath.Join(box.Home, "containerd")+" is damaged")
 	require.NoError(t, box.Down())
 	requireNothing(t, box)
 }

@@ -263,8 +263,8 @@ func load(command, root string, getenv func(string) string) (settings.Settings, 
 		return s, nil
 	}
 	record, err := stack.Recorded(s.Home)
-	if command == "doctor" && err != nil {
-		return s, nil // it says so itself
+	if command == "doctor" && record == nil {
+		err = nil // it says so itself
 	}
 	if err != nil || record == nil {
 		return s, err
