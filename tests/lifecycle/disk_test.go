@@ -61,7 +61,7 @@ func fill(t *testing.T, dir string, left int64) (name string) {
 }
 
 // A power cut on a disk that is full is followed by a start on that disk. What is left is far below what events (64 MB), a new
-// container and a warning need, and enough for the few KB that NATS writes when it opens.
+// container and a warning need; the queue needs nothing (gateway/async), but pid files and containerd's databases some KB.
 func TestUp_FullDisk_StartsWithAWarning(t *testing.T) {
 	home := mustSmallDisk(t, 6<<30)
 	require.NoError(t, os.Mkdir(home, 0o700))
