@@ -129,7 +129,8 @@ func TestStop_Hastened_DoesNotWaitForTheGrace(t *testing.T) {
 
 func TestUp_BoxIsRunInTheForeground_IsLeftToThat(t *testing.T) {
 	b := mustOpen(t)
-	k, _ := mustKeep(t, b)
+	k, end := mustKeep(t, b)
+	end() // who watches writes, too
 	k.background = false
 	require.NoError(t, k.write())
 	var problem *native.Problem
@@ -139,7 +140,8 @@ func TestUp_BoxIsRunInTheForeground_IsLeftToThat(t *testing.T) {
 
 func TestSupervisor_FileOfAnotherProcess_IsNone(t *testing.T) {
 	b := mustOpen(t)
-	k, _ := mustKeep(t, b)
+	k, end := mustKeep(t, b)
+	end()
 	k.self.StartTicks++
 	require.NoError(t, k.write())
 	_, alive := b.supervisor()
