@@ -464,16 +464,27 @@ func (l *launch) makeSnapshot(ctx context.Context) error {
 	if !images.Lost(err) {
 		return err
 	}
-	// Something of the image has gone from containerd's store.
+	// What is known of the image may be of before containerd has tidied up: it was removed, or its tag is another one's now, and what
+	// was derived from it has gone in order.
+	l.r.images.Forget(l.image)
+	if err = l.prepareAnew(ctx, sn, opt); !images.Lost(err) {
+		return err
+	}
+	// Something of it has gone from containerd's store that should be there.
 	mended, mendErr := l.r.images.Mend(ctx, l.image.Name, l.spec.PullPolicy)
 	if !mended {
 		return errors.Join(err, mendErr)
 	}
-	// As it is now: a registry may have another one meanwhile.
-	if l.image, err = l.r.images.Get(ctx, l.image.Name, l.spec.PullPolicy); err != nil {
+	return l.prepareAnew(ctx, sn, opt)
+}
+
+// prepareAnew is prepare with the image as it is now: a registry may have another one meanwhile.
+func (l *launch) prepareAnew(ctx context.Context, sn snapshots.Snapshotter, opt snapshots.Opt) error {
+	img, err := l.r.images.Get(ctx, l.image.Name, l.spec.PullPolicy)
+	if err != nil {
 		return err
 	}
-	l.record.ImageDigest = l.image.Manifest.String()
+	l.image, l.record.ImageDigest = img, img.Manifest.String()
 	return l.prepare(ctx, sn, opt)
 }
 

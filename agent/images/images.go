@@ -326,6 +326,17 @@ func unusable(err error) error {
 	return agent.Because(reason.ImageInvalid, err)
 }
 
+// Forget drops what is known about an unpacked image: its snapshot has gone.
+func (s *Store) Forget(img Image) {
+	s.unpacked.Range(func(k, v any) bool {
+		if v.(Image).Manifest == img.Manifest {
+			s.unpacked.Delete(k)
+		}
+		return true
+	})
+	s.derived.Clear()
+}
+
 func (s *Store) unpackRecord(ctx context.Context, record core.Image) (Image, error) {
 	img := containerd.NewImageWithPlatform(s.client, record, s.platform)
 	done, err := img.IsUnpacked(ctx, Snapshotter)
