@@ -107,12 +107,9 @@ func (s *Stack) lookServices(ctx context.Context) ([]finding, error) {
 // lookLeaks names what the box has on the machine that belongs to nothing: all of it when the box is down, else shims and cgroups
 // without a container.
 func (s *Stack) lookLeaks(ctx context.Context) ([]finding, error) {
-	scope := s.scope()
 	record, err := Recorded(s.settings.Home)
-	if record == nil || err != nil {
-		scope.Bridge = "" // it may be another stack's
-	}
-	up := false
+	known := err == nil && record != nil
+	_, up := s.supervisor() // what it has not started yet, it starts
 	for _, service := range allServices {
 		_, alive, err := s.running(service)
 		if err != nil {
@@ -123,6 +120,10 @@ func (s *Stack) lookLeaks(ctx context.Context) ([]finding, error) {
 	if up {
 		return s.lookStrays(ctx)
 	}
+	scope := s.scope()
+	if !known {
+		scope = s.certain()
+	}
 	items, err := leftovers.Find(scope)
 	if err != nil || len(items) == 0 {
 		return nil, err
@@ -131,12 +132,16 @@ func (s *Stack) lookLeaks(ctx context.Context) ([]finding, error) {
 	for i, item := range items {
 		names[i] = item.String()
 	}
+	fix := s.remove
+	if !known {
+		fix = nil // the containers of ESB_RUN_DIR, which that purges, may be another stack's
+	}
 	return []finding{{
 		Problem: native.Problem{
 			What: "no service of the box runs, and this is left of it on the machine:\n" + native.Indent(strings.Join(names, "\n"), "      "),
 			Do:   "Run `esb down`, which removes it, or `esb up`, which goes on with it.",
 		},
-		fix: s.remove,
+		fix: fix,
 	}}, nil
 }
 
@@ -191,14 +196,50 @@ func (s *Stack) lookStrays(ctx context.Context) ([]finding, error) {
 			What: "these belong to no container of the box:\n" + native.Indent(strings.Join(strays, "\n"), "      "),
 			Do:   "Start the agent again, which removes them and keeps the containers.",
 		},
-		fix: func(ctx context.Context) error {
-			if err := s.stop(ctx, native.Agent); err != nil {
-				return err
-			}
-			_, err := s.ensure(ctx, native.Agent)
-			return err
-		},
+		fix: s.restartAgent,
 	}}, nil
+}
+
+// restartAgent has the agent's process replaced by another one: by the supervisor, which would start one beside it, where there is one.
+func (s *Stack) restartAgent(ctx context.Context) error {
+	if _, alive := s.supervisor(); !alive {
+		if err := s.keepSecrets(); err != nil {
+			return err
+		}
+		if err := s.stop(ctx, native.Agent); err != nil {
+			return err
+		}
+		_, err := s.ensure(ctx, native.Agent)
+		return err
+	}
+	before, alive, err := s.running(native.Agent)
+	if err != nil {
+		return err
+	}
+	if alive {
+		if _, err := before.Stop(ctx, s.grace(native.Agent)); err != nil {
+			return fmt.Errorf("stop %s: %w", native.Agent, err)
+		}
+	}
+	waiting, cancel := context.WithTimeout(ctx, s.settings.StartTimeout)
+	defer cancel()
+	ticker := time.NewTicker(readyPoll)
+	defer ticker.Stop()
+	for {
+		now, alive, err := s.running(native.Agent)
+		if err != nil {
+			return err
+		}
+		another := alive && (now.PID != before.PID || now.StartTicks != before.StartTicks)
+		if another && s.ready(waiting, native.Agent) == nil {
+			return nil
+		}
+		select {
+		case <-waiting.Done():
+			return fmt.Errorf("wait until the supervisor has started the agent again: %w", waiting.Err())
+		case <-ticker.C:
+		}
+	}
 }
 
 // old says whether a folder was made a while ago.

@@ -3,12 +3,14 @@ package stack
 import (
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/console"
 	"github.com/edge-serverless-box/esb/native/settings"
 )
@@ -75,4 +77,74 @@ func TestLookFiles_WholeOnes_AreNoFindings(t *testing.T) {
 	found, err := s.lookFiles(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, found)
+}
+
+// mustRun runs /bin/sleep as a program of the box until the test ends.
+func mustRun(t *testing.T, bin, program string, env ...string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(bin, 0o700))
+	sleep, err := exec.LookPath("sleep")
+	require.NoError(t, err)
+	data, err := os.ReadFile(sleep)
+	require.NoError(t, err)
+	file := filepath.Join(bin, program)
+	require.NoError(t, os.WriteFile(file, data, 0o700))
+	cmd := exec.Command(file, "300")
+	cmd.Env = env
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+}
+
+func TestLookLeaks_WithoutARecord_CuresNothing(t *testing.T) {
+	s := damagedBox(t, nil)
+	mustRun(t, s.settings.BinDir, native.Containerd, "ESB_HOME="+s.settings.Home)
+	found, err := s.lookLeaks(t.Context())
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	assert.Contains(t, found[0].What, native.Containerd)
+	assert.Nil(t, found[0].fix, "what it would purge may be another stack's")
+	require.NoError(t, os.MkdirAll(s.settings.RunDir(), 0o700))
+	require.NoError(t, os.WriteFile(recordFile(s.settings.Home), []byte("{}"), 0o600))
+	found, err = s.lookLeaks(t.Context())
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	assert.NotNil(t, found[0].fix)
+}
+
+func TestOthers_StackWithTheSameSockets_IsNotRemoved(t *testing.T) {
+	s := damagedBox(t, nil)
+	s.settings.AgentRunDir = filepath.Join(s.settings.Home, "sockets")
+	require.NoError(t, s.others())
+	mustRun(t, s.settings.BinDir, native.Agent, "ESB_HOME="+s.settings.Home, "ESB_RUN_DIR="+s.settings.AgentRunDir)
+	require.NoError(t, s.others(), "its own")
+	mustRun(t, filepath.Join(s.settings.Home, "other"), native.Agent, "ESB_HOME=/other", "ESB_RUN_DIR="+s.settings.AgentRunDir)
+	var problem *native.Problem
+	require.ErrorAs(t, s.others(), &problem)
+	assert.Contains(t, problem.What, "/other")
+}
+
+func TestRestartAgent_WithASupervisor_IsLeftToIt(t *testing.T) {
+	b := mustOpen(t)
+	mustKeep(t, b)
+	before := b.pids(t)
+	require.NoError(t, b.restartAgent(t.Context()), b.out)
+	now := b.pids(t)
+	assert.NotEqual(t, before[0], now[0])
+	assert.Equal(t, before[1], now[1])
+	agents, err := b.strays(native.Agent)
+	require.NoError(t, err)
+	require.Len(t, agents, 1, "no second one beside it")
+	assert.Equal(t, now[0], agents[0].PID, "the pid file names it")
+}
+
+func TestRestartAgent_WithoutASupervisor_HasTheSecretsAsBefore(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	before := b.pids(t)
+	doctor := New(b.settings, b.environ, b.console)
+	require.NoError(t, doctor.restartAgent(t.Context()), b.out)
+	now := b.pids(t)
+	assert.NotEqual(t, before[0], now[0])
+	require.NoError(t, b.start(t.Context()), b.out)
+	assert.Equal(t, now, b.pids(t), "the next `up` takes it as it is")
 }

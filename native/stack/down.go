@@ -52,16 +52,16 @@ func (s *Stack) Down(ctx context.Context) error {
 		return err
 	}
 	if record == nil {
-		// Without a record, a bridge of that name may be another stack's.
-		scope := s.scope()
-		scope.Bridge = ""
-		left, err := leftovers.Find(scope)
+		left, err := leftovers.Find(s.certain())
 		if err != nil {
 			return err
 		}
 		if len(left) == 0 {
 			s.console.Printf("nothing is up")
 			return nil
+		}
+		if err := s.others(); err != nil {
+			return err
 		}
 	}
 	for _, service := range slices.Backward(allServices) {
@@ -71,6 +71,27 @@ func (s *Stack) Down(ctx context.Context) error {
 		}
 	}
 	return s.console.Step("removing containers, network and firewall", func() error { return s.remove(ctx) })
+}
+
+// others refuses to remove what is of a stack with another home, which has this one's folder of sockets.
+func (s *Stack) others() error {
+	all, err := process.All()
+	if err != nil {
+		return fmt.Errorf("look for other stacks: %w", err)
+	}
+	for _, p := range all {
+		if !slices.Contains(p.Env, "ESB_RUN_DIR="+s.settings.AgentRunDir) {
+			continue
+		}
+		i := slices.IndexFunc(p.Env, func(v string) bool { return strings.HasPrefix(v, "ESB_HOME=") })
+		if i >= 0 && slices.Contains(allServices, filepath.Base(p.Exe)) && p.Env[i] != "ESB_HOME="+s.settings.Home {
+			return &native.Problem{
+				What: fmt.Sprintf("the stack of %s has %s, too, and runs (process %d)", strings.TrimPrefix(p.Env[i], "ESB_HOME="), s.settings.AgentRunDir, p.PID),
+				Do:   "Set ESB_BRIDGE to the bridge of the stack that is to be removed: " + recordFile(s.settings.Home) + ", which names it, is missing.",
+			}
+		}
+	}
+	return nil
 }
 
 // grace is how long a service may take to end.

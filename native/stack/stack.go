@@ -189,6 +189,12 @@ func (s *Stack) scope() leftovers.Scope {
 	return leftovers.Scope{Home: s.settings.Home, RunDir: s.settings.AgentRunDir, BinDir: s.settings.BinDir, Bridge: s.settings.Bridge}
 }
 
+// certain is scope for a stack of which there is no record: another stack may have the bridge and the folder of sockets that this one
+// would get.
+func (s *Stack) certain() leftovers.Scope {
+	return leftovers.Scope{Home: s.settings.Home, BinDir: s.settings.BinDir}
+}
+
 // recordFile is where `up` keeps the settings that it has started the stack with, so that the other commands
 // find the stack without being given them again. It holds no secrets.
 func recordFile(home string) string { return filepath.Join(home, "run", "stack.json") }
