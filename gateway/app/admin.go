@@ -10,18 +10,24 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/adminapi"
 	"github.com/edge-serverless-box/esb/gateway/internal/listener"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/gateway/settings"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 )
 
-// openAdmin opens the operator's listener, which shows the metrics of registry.
-func (a *App) openAdmin(ctx context.Context, registry *prometheus.Registry, sockets *listener.Sockets) (*adminapi.Server, error) {
-	token := ""
-	if a.settings.AdminAddr != "" {
-		var err error
-		if token, err = secretfile.Open(a.settings.AdminTokenFile()); err != nil {
-			return nil, fmt.Errorf("the admin listener's token: %w", err)
-		}
+// openAdminToken reads the token of the operator's listener, or makes it; empty without that listener.
+func openAdminToken(s settings.Settings) (string, error) {
+	if s.AdminAddr == "" {
+		return "", nil
 	}
+	token, err := secretfile.Open(s.AdminTokenFile())
+	if err != nil {
+		return "", fmt.Errorf("the admin listener's token: %w", err)
+	}
+	return token, nil
+}
+
+// openAdmin opens the operator's listener, which shows the metrics of registry.
+func (a *App) openAdmin(ctx context.Context, token string, registry *prometheus.Registry, sockets *listener.Sockets) (*adminapi.Server, error) {
 	return adminapi.Open(ctx, adminapi.Options{
 		Addr:          a.settings.AdminAddr,
 		Token:         token,

@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -123,7 +124,7 @@ type App struct {
 	http        *httpapi.Server
 	admin       *adminapi.Server
 	stopping    atomic.Bool
-	// offer is for the gateway that takes the place of this one.
+	// offer is for the gateway that takes the place of this one; nil where none can be made.
 	offer *handover.Offer
 }
 
@@ -145,9 +146,11 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		return nil, err
 	}
 	// Everything up to here has been made sure of while the gateway before, if one runs, goes on.
-	previous, err := handover.Ask(ctx, s.Home)
-	if err != nil {
-		a.log.Warn("the sockets of the gateway that runs are not taken over", "error", err.Error())
+	var previous *handover.Predecessor
+	if s.Replaces {
+		if previous, err = handover.Ask(ctx, s.Home); err != nil {
+			a.log.Warn("the sockets of the gateway that runs are not taken over", "error", err.Error())
+		}
 	}
 	sockets := new(listener.Sockets)
 	defer func() { err = errors.Join(err, previous.Close(), sockets.Close()) }()
@@ -203,6 +206,14 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	buffers := budget.New(bufferBytes(s, memory))
 	a.authorizers = authorizer.New(authorizer.Options{Invoker: a.invoker, Events: events, Region: s.Region, Memory: buffers, Logger: a.log})
 	a.stores = provision.Open(ctx, provision.Options{S3: store(s.S3), DynamoDB: store(s.DynamoDB), Region: s.Region, Logger: a.log})
+	certificate, err := openCertificate(s, a.log)
+	if err != nil {
+		return nil, err
+	}
+	adminToken, err := openAdminToken(s)
+	if err != nil {
+		return nil, err
+	}
 	if previous != nil {
 		a.log.Info("taking the place of the gateway that runs")
 		if err := previous.End(ctx); err != nil {
@@ -223,6 +234,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	options := httpapi.Options{
 		HTTPSAddrs:   s.HTTPSAddrs,
 		HTTPAddrs:    s.HTTPAddrs,
+		TLS:          certificate,
 		Connections:  connections(s, memory),
 		Memory:       buffers,
 		LoginPath:    s.AuthEndpointPath,
@@ -237,23 +249,10 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Logger:       a.log,
 		AccessLogger: slog.New(slog.NewJSONHandler(a.access, level)),
 	}
-	if len(s.HTTPSAddrs) > 0 {
-		source, err := devca.Open(devca.Options{
-			CertFile: s.TLSCertFile,
-			KeyFile:  s.TLSKeyFile,
-			Dir:      filepath.Join(s.Home, "tls"),
-			Hosts:    append(devca.Hosts(s.HTTPSAddrs), s.BoxAddr().String()),
-			Logger:   a.log,
-		})
-		if err != nil {
-			return nil, err
-		}
-		options.TLS = source.TLSConfig()
-	}
 	if a.http, err = httpapi.Open(ctx, options); err != nil {
 		return nil, err
 	}
-	if a.admin, err = a.openAdmin(ctx, registry, sockets); err != nil {
+	if a.admin, err = a.openAdmin(ctx, adminToken, registry, sockets); err != nil {
 		return nil, err
 	}
 	a.parts = a.configurationParts()
@@ -261,7 +260,8 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		return nil, err
 	}
 	if a.offer, err = handover.Open(s.Home, a.bound, a.log); err != nil {
-		return nil, err
+		// Some folders that are shared with a virtual machine hold no sockets.
+		a.log.Warn("the next gateway cannot take the sockets of this one over: clients are refused between the two", "error", err.Error())
 	}
 	// Nothing can fail from here on.
 	a.http.Serve()
@@ -270,6 +270,24 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr,
 		"memory_mb", memory.Bytes>>20, "memory_from", memory.Source, "buffer_mb", buffers.Limit()>>20, "connections", options.Connections.Total)
 	return a, nil
+}
+
+// openCertificate opens what the HTTPS listeners identify themselves with, nil without such listeners.
+func openCertificate(s settings.Settings, log *slog.Logger) (*tls.Config, error) {
+	if len(s.HTTPSAddrs) == 0 {
+		return nil, nil
+	}
+	source, err := devca.Open(devca.Options{
+		CertFile: s.TLSCertFile,
+		KeyFile:  s.TLSKeyFile,
+		Dir:      filepath.Join(s.Home, "tls"),
+		Hosts:    append(devca.Hosts(s.HTTPSAddrs), s.BoxAddr().String()),
+		Logger:   log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return source.TLSConfig(), nil
 }
 
 // bind binds all addresses, so that one that is in use is known before anything else has begun, and before the gateway that runs ends.

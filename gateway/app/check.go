@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/edge-serverless-box/esb/gateway/config"
 	"github.com/edge-serverless-box/esb/gateway/containermetrics"
@@ -24,6 +25,11 @@ func Check(getenv func(string) string, out io.Writer) error {
 	})
 	if err != nil {
 		return err
+	}
+	if len(s.HTTPSAddrs) > 0 && s.TLSCertFile != "" { // a development CA's would be made
+		if _, err := openCertificate(s, slog.New(slog.DiscardHandler)); err != nil {
+			return err
+		}
 	}
 	cfg, err := config.Load(s.FunctionsConfigPath, s.RoutingConfigPath, configOptions(s))
 	if err != nil {

@@ -28,6 +28,8 @@ func TestCheck_ReadsTheFiles_AndStartsNothing(t *testing.T) {
 	assert.ErrorContains(t, err, "must be 1 to 900 seconds")
 	require.NoError(t, os.Remove(env["FUNCTIONS_CONFIG_PATH"]))
 	assert.ErrorContains(t, app.Check(getenv(env), io.Discard), filepath.Base(env["FUNCTIONS_CONFIG_PATH"]))
+	env["GATEWAY_HTTPS_ADDR"], env["TLS_CERT_FILE"], env["TLS_KEY_FILE"] = "127.0.0.1:1", "/nothing.crt", "/nothing.key"
+	assert.ErrorContains(t, app.Check(getenv(env), io.Discard), "/nothing.crt")
 	env["JWT_EXPIRES_DELTA"] = "soon"
 	assert.ErrorContains(t, app.Check(getenv(env), io.Discard), "JWT_EXPIRES_DELTA")
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -106,6 +108,7 @@ func TestRun_AnotherGatewayStarts_NoRequestFails(t *testing.T) {
 	for i := range 3 {
 		changed := maps.Clone(env)
 		changed["MAX_CONCURRENT_STARTS"] = fmt.Sprint(i + 1)
+		changed["GATEWAY_REPLACES"] = "true"
 		next := start(ctx, t, changed)
 		require.NoError(t, <-running.ended, "the one before has ended when the next one serves")
 		more()
@@ -113,13 +116,23 @@ func TestRun_AnotherGatewayStarts_NoRequestFails(t *testing.T) {
 	}
 
 	// One that cannot start leaves the other one serving.
-	broken := maps.Clone(env)
-	broken["FUNCTIONS_CONFIG_PATH"] = "/nothing"
-	require.Error(t, app.Run(ctx, getenv(broken), io.Discard))
-	more()
-	broken = maps.Clone(env)
-	broken["GATEWAY_HTTP_ADDR"] = addr // the agent's
-	require.Error(t, app.Run(ctx, getenv(broken), io.Discard))
+	certificate := filepath.Join(t.TempDir(), "server")
+	require.NoError(t, os.WriteFile(certificate, []byte("noise"), 0o600))
+	for _, wrong := range []map[string]string{
+		{"FUNCTIONS_CONFIG_PATH": "/nothing"},
+		{"GATEWAY_HTTP_ADDR": addr}, // the agent's
+		{"GATEWAY_HTTPS_ADDR": "127.0.0.1:0", "TLS_CERT_FILE": certificate, "TLS_KEY_FILE": certificate},
+	} {
+		broken := maps.Clone(env)
+		broken["GATEWAY_REPLACES"] = "true"
+		maps.Copy(broken, wrong)
+		require.Error(t, app.Run(ctx, getenv(broken), io.Discard), wrong)
+		more()
+	}
+	// And so does one that nobody has started to take its place, as a second container on one volume: with addresses of its own.
+	second := maps.Clone(env)
+	second["GATEWAY_HTTP_ADDR"], second["GATEWAY_ADMIN_ADDR"] = "127.0.0.1:0", "off"
+	require.Error(t, app.Run(ctx, getenv(second), io.Discard))
 	more()
 	assert.Empty(t, running.ended)
 

@@ -92,6 +92,11 @@ type Settings struct {
 	// user's alone.
 	Home string
 
+	// Replaces is whether a gateway that runs on the same Home hands its sockets over and ends. No setting of yours: `esb up` sets it for
+	// the one gateway that it starts in the place of another. Any other second gateway of a Home is refused. GATEWAY_REPLACES, true or
+	// false; default false.
+	Replaces bool
+
 	// TLSCertFile and TLSKeyFile are the PEM certificate (with its chain) and key of the HTTPS listeners; a
 	// changed file is taken up without a restart. TLS_CERT_FILE and TLS_KEY_FILE, both or neither; without
 	// them a development CA under Home signs a certificate.
@@ -314,6 +319,8 @@ func Load(getenv func(string) string) (Settings, error) {
 		ResourcesConfigPath: l.text("RESOURCES_CONFIG_PATH", "/etc/esb/resources.yml"),
 		ResourcesOptional:   getenv("RESOURCES_CONFIG_PATH") == "",
 		Home:                l.text("GATEWAY_HOME", l.text("ESB_HOME", "/var/lib/esb")),
+
+		Replaces: l.boolean("GATEWAY_REPLACES", false),
 
 		TLSCertFile: l.text("TLS_CERT_FILE", ""),
 		TLSKeyFile:  l.text("TLS_KEY_FILE", ""),

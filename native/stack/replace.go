@@ -13,6 +13,9 @@ import (
 	"github.com/edge-serverless-box/esb/native/process"
 )
 
+// replaces has a gateway ask the one that runs to hand its sockets over, and to end (gateway/settings).
+const replaces = "GATEWAY_REPLACES"
+
 // replaceMargin is what a gateway that is replaced may take longer than its grace for requests in flight.
 const replaceMargin = 10 * time.Second
 

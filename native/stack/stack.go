@@ -74,6 +74,8 @@ type Stack struct {
 
 // New returns the stack of s. environ is passed on to the services, with the settings put over it.
 func New(s settings.Settings, environ []string, c *console.Console) *Stack {
+	// What only a gateway that is started in the place of another one is told.
+	environ = slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, replaces+"=") })
 	return &Stack{settings: s, environ: environ, console: c}
 }
 

@@ -356,7 +356,11 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		}
 	}
 	err = s.console.Step("starting "+service, func() error {
-		child, err := s.launch(service, user, fingerprint)
+		var told []string
+		if before != nil {
+			told = append(told, replaces+"=true")
+		}
+		child, err := s.launch(service, user, fingerprint, told...)
 		if err != nil {
 			return err
 		}
@@ -372,8 +376,8 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 	return started, err
 }
 
-// launch starts the process of a service.
-func (s *Stack) launch(service string, user *process.User, fingerprint string) (*process.Child, error) {
+// launch starts the process of a service. It is told what is no part of its fingerprint, besides its environment.
+func (s *Stack) launch(service string, user *process.User, fingerprint string, told ...string) (*process.Child, error) {
 	if err := s.settle(service, user); err != nil {
 		return nil, err
 	}
@@ -385,7 +389,7 @@ func (s *Stack) launch(service string, user *process.User, fingerprint string) (
 		dir = "/" // the user may not get to the repository
 	}
 	return process.Start(process.Spec{
-		Path: filepath.Join(s.settings.BinDir, service), Env: s.env(service), Dir: dir,
+		Path: filepath.Join(s.settings.BinDir, service), Env: append(s.env(service), told...), Dir: dir,
 		Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint, User: user,
 		// Not the stores: VictoriaLogs can be the largest of all, and is started again.
 		Protected: service != native.Stores,

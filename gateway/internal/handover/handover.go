@@ -30,6 +30,8 @@ const (
 	maxMessage = 64 << 10
 	// answerLimit bounds each message but the end of a gateway.
 	answerLimit = 5 * time.Second
+	// acceptPause is the pause after a connection that could not be accepted.
+	acceptPause = time.Second
 )
 
 // Messages of the one that starts.
@@ -59,9 +61,11 @@ type Offer struct {
 	listener *net.UnixListener
 	sockets  func() map[string]net.Listener
 	asked    chan struct{}
-	once     sync.Once
-	log      *slog.Logger
-	serving  sync.WaitGroup
+	// ended is closed by Close.
+	ended   chan struct{}
+	once    sync.Once
+	log     *slog.Logger
+	serving sync.WaitGroup
 
 	// mu guards what follows: the connections, which Close closes.
 	mu     sync.Mutex
@@ -76,7 +80,7 @@ func Open(home string, sockets func() map[string]net.Listener, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	o := &Offer{dir: d, sockets: sockets, asked: make(chan struct{}), log: log, conns: map[*net.UnixConn]bool{}}
+	o := &Offer{dir: d, sockets: sockets, asked: make(chan struct{}), ended: make(chan struct{}), log: log, conns: map[*net.UnixConn]bool{}}
 	if err := os.Remove(d.addr().Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(fmt.Errorf("hand-over: %w", err), d.Close())
 	}
@@ -91,14 +95,20 @@ func Open(home string, sockets func() map[string]net.Listener, log *slog.Logger)
 	return o, nil
 }
 
-// Asked is closed when the gateway is to end, because another one takes its place.
-func (o *Offer) Asked() <-chan struct{} { return o.asked }
+// Asked is closed when the gateway is to end, because another one takes its place. A nil Offer's never is.
+func (o *Offer) Asked() <-chan struct{} {
+	if o == nil {
+		return nil
+	}
+	return o.asked
+}
 
 // Close ends the offer. It is the last thing that a gateway does: the next one begins.
 func (o *Offer) Close() error {
 	o.mu.Lock()
 	o.closed = true
 	o.mu.Unlock()
+	close(o.ended)
 	err := o.listener.Close() // removes the socket
 	o.mu.Lock()
 	for c := range o.conns {
@@ -115,8 +125,17 @@ func (o *Offer) Close() error {
 func (o *Offer) serve() {
 	for {
 		c, err := o.listener.AcceptUnix()
-		if err != nil {
-			return // closed
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors, for one
+			o.log.Warn("another gateway could not be listened to", "error", err.Error())
+			select {
+			case <-o.ended:
+				return
+			case <-time.After(acceptPause):
+			}
+			continue
 		}
 		o.mu.Lock()
 		if o.closed {

@@ -137,3 +137,8 @@ func TestEnd_OfOneThatDoesNotEnd(t *testing.T) {
 	require.NoError(t, next.Close())
 	require.NoError(t, offer.Close())
 }
+
+func TestOffer_Nil_IsNeverAsked(t *testing.T) {
+	var offer *handover.Offer
+	assert.Nil(t, offer.Asked())
+}
