@@ -170,7 +170,8 @@ func (p *functionPool) adopt(found []Observed) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	var frozen, held []*worker
-	current, outdated := 0, 0
+	// Of those that are unproven it is not known whether they have a function process.
+	current, unproven, outdated := 0, 0, 0
 	for _, o := range found {
 		if m.claimed[o.ID] || p.workers[o.ID] != nil {
 			continue
@@ -189,19 +190,24 @@ func (p *functionPool) adopt(found []Observed) {
 			p.busy++
 			held = append(held, w)
 		}
-		if w.revision == p.revision {
-			current++
-		} else {
+		switch {
+		case w.revision != p.revision:
 			outdated++
+		case o.Standby && !o.Frozen:
+			unproven++
+		default:
+			current++
 		}
 	}
-	switch {
-	case current > 0:
-		p.reach(p.revision)
-	case outdated > 0:
+	if outdated > 0 {
+		// The gateway of before may have been in the middle of the change.
 		p.reached, p.changedAt = p.revision-1, time.Now()
-		p.target = outdated
+		p.target = current + unproven + outdated
 	}
+	if current > 0 || unproven > 0 && outdated == 0 {
+		p.reach(p.revision)
+	}
+	current += unproven
 	if current+outdated > 0 {
 		m.log.Info("workers adopted", "function", p.name, "current", current, "outdated", outdated, "frozen", len(frozen))
 		adopted.WithLabelValues(p.name).Add(float64(current + outdated))
@@ -219,13 +225,15 @@ func (p *functionPool) adopt(found []Observed) {
 
 // adoptee is the worker that o becomes. Callers hold mu.
 func (p *functionPool) adoptee(o Observed) *worker {
+	now := time.Now()
 	w := &worker{
 		info: gateway.Worker{
 			ID: o.ID, Name: o.Name, Addr: o.Addr, Function: o.Function, Generation: o.Generation, ImageDigest: o.ImageDigest,
 			Interface: o.Interface, Standby: o.Standby, CreatedAt: o.CreatedAt,
 		},
 		generation: o.Generation, revision: p.revision - 1, fn: &gateway.Function{Name: o.Function, Generation: o.Generation},
-		begun: o.CreatedAt, ready: o.CreatedAt, since: time.Now(), invoked: true,
+		// How long its start took is not known, and the agent's clock may have been set since.
+		begun: now.Add(-time.Second), ready: now, since: now, invoked: true,
 	}
 	if p.isCurrent(w) {
 		w.generation, w.revision, w.fn = p.fn.Generation, p.revision, p.fn
@@ -292,7 +300,14 @@ func (p *functionPool) examined(w *worker, first bool, condition Condition) bool
 		p.release(w)
 		switch {
 		case condition == ConditionIdle:
+			if w.revision == p.revision && p.outgoing() {
+				p.reach(p.revision) // it has a function process
+			}
 			p.give(w)
+		case condition == ConditionStandby && w.info.Standby && w.revision == p.revision && p.target > 0:
+			// While a change is on, its slot is for one that shows that the function can serve.
+			p.target = max(1, p.target-1)
+			p.destroy(w, idleGrace, reasonChanged)
 		case condition == ConditionStandby && w.info.Standby:
 			w.invoked = false
 			p.give(w)

@@ -246,6 +246,80 @@ func TestAdopt_ChangedFunction_MakeBeforeBreak(t *testing.T) {
 	})
 }
 
+// left puts containers of f that a gateway has left into b.
+func left(b *box, generation string, standby bool, createdAt time.Time, names ...string) {
+	for _, id := range names {
+		b.containers[id] = pool.Observed{ID: id, Function: "f", Owner: "me", Generation: generation, Standby: standby, CreatedAt: createdAt}
+		b.starting["f"]++
+	}
+}
+
+// A gateway that was in the middle of a change has left both kinds: the old ones are replaced by turns all the same.
+func TestAdopt_InTheMiddleOfAChange_OldWorkersServeUntilTheyAreReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		opts := owned(b)
+		left(b, "g1", false, time.Now(), "a", "b", "c")
+		left(b, "g2", false, time.Now(), "d")
+		b.setStart(slow(time.Second))
+		fn := changed(function("f", gateway.Scaling{MaxCapacity: 4, Queue: 10}), "g2")
+		m := mustOpen(t, b, opts, fn)
+		least := 4
+		for range 200 {
+			time.Sleep(100 * time.Millisecond)
+			s := state(m, "f")
+			least = min(least, s.Idle+s.Busy)
+		}
+		assert.Equal(t, 3, least, "one at a time makes room for the next")
+		s := state(m, "f")
+		assert.Equal(t, []int{4, 0}, []int{s.Idle, s.Outdated})
+		assert.Contains(t, ids(s), "d")
+		peak, _ := b.peaks("f")
+		assert.LessOrEqual(t, peak, 4)
+	})
+}
+
+// A sandbox on standby of the present configuration shows nothing about the function; one that has had a request does.
+func TestAdopt_InTheMiddleOfAChange_StandbyShowsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		condition pool.Condition
+		served    string
+	}{
+		"on standby": {pool.ConditionStandby, "g1"},
+		"unfit":      {pool.ConditionUnfit, "g1"},
+		"used":       {pool.ConditionIdle, "g2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBox()
+				opts := owned(b)
+				left(b, "g1", false, time.Now(), "a", "b")
+				left(b, "g2", true, time.Now(), "c")
+				b.setCondition("c", c.condition)
+				b.setStart(func(context.Context, *gateway.Function, bool) error { return errors.New("broken") })
+				fn := changed(function("f", gateway.Scaling{MaxCapacity: 5, Queue: 10}), "g2")
+				m := mustOpen(t, b, opts, fn)
+				time.Sleep(30 * time.Second)
+				assert.Equal(t, 2, state(m, "f").Outdated)
+				assert.Equal(t, c.served, served(t, m, fn))
+			})
+		})
+	}
+}
+
+// When a worker was created is by the agent's clock, which may have been ahead.
+func TestAdopt_WorkerOfTheFuture_IsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		opts := owned(b)
+		left(b, "g1", false, time.Now().Add(time.Hour), "a")
+		fn := changed(function("f", gateway.Scaling{MaxCapacity: 1, Queue: 1}), "g2")
+		m := mustOpen(t, b, opts, fn)
+		time.Sleep(10 * time.Second)
+		assert.Equal(t, "g2", served(t, m, fn))
+	})
+}
+
 // Which digest an image has may not have been known to the one gateway or to the other.
 func TestAdopt_DigestOfTheImage(t *testing.T) {
 	base := "base"
