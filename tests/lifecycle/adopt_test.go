@@ -95,7 +95,7 @@ func TestAdoption(t *testing.T) {
 	gateway = d.processes(t, "gateway")
 	require.Len(t, gateway, 1)
 	plain, cold := d.load(t, "/plain"), d.load(t, "/frozen")
-	slow := d.send(t, "/chaos", `{"action":"sleep","ms":2000}`)
+	slow := d.send(t, "/chaos", `{"action":"sleep","ms":8000}`)
 	stack.Eventually(t, func() bool { return d.pool(t, "chaos").Busy == 1 }, "the request must have reached its worker")
 	d.Set("CIRCUIT_BREAKER_FAILURES=6")
 	began := time.Now()
