@@ -31,8 +31,12 @@ func (p *functionPool) end(w *worker, grace time.Duration, reason string, urgent
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.stopping--
+		if w.undying {
+			p.stuck--
+		}
 		delete(p.workers, w.info.ID)
 		if w.gone != nil {
+			p.yield(firstBackoff)
 			close(w.gone)
 		}
 		p.fill()
@@ -44,6 +48,7 @@ func (p *functionPool) undying(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.undying = true
+	p.stuck++
 }
 
 // stop destroys a container, and tries again, when that fails, until it is gone: as long as it may live, no other one has its

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,5 +149,37 @@ func TestPool_AContainerThatCannotBeDestroyed_KeepsItsSlot(t *testing.T) {
 		b.setStop(nil)
 		mustAcquire(t, m, fn).Release()
 		assert.Empty(t, state(m, "f").Error)
+	})
+}
+
+// A start that was begun for min_capacity, and that a request waits for now, goes before others as that of any request does.
+func TestPool_APromotedStart_IsNotStarvedByRequestsOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		b.setStart(slow(500 * time.Millisecond))
+		others := []*gateway.Function{function("o1", gateway.Scaling{MaxCapacity: 1}), function("o2", gateway.Scaling{MaxCapacity: 1})}
+		m := mustOpen(t, b, pool.Options{MaxConcurrentStarts: 1}, others...)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		for _, fn := range others {
+			running.Go(func() {
+				for ctx.Err() == nil {
+					if l, err := m.Acquire(ctx, fn, "r"); err == nil {
+						l.Condemn("test")
+					}
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		// One of them is in the line of all starts, the other one still in that of starts without a request.
+		sc := gateway.Scaling{MaxCapacity: 1, MinCapacity: 1, Queue: 1, AcquireTimeout: 5 * time.Second}
+		mine := []*gateway.Function{function("m1", sc), function("m2", sc)}
+		apply(m, append(mine, others...)...)
+		synctest.Wait()
+		for _, ch := range []chan result{acquireLater(t.Context(), m, mine[0]), acquireLater(t.Context(), m, mine[1])} {
+			assert.NoError(t, (<-ch).err)
+		}
+		cancel()
+		running.Wait()
 	})
 }

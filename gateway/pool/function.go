@@ -86,11 +86,12 @@ type functionPool struct {
 	// workers are all containers that hold a slot, by id, those being destroyed included.
 	workers map[string]*worker
 	// idle workers, the most recently used last.
-	idle     []*worker
-	standby  []*worker
-	busy     int
-	stopping int
-	starts   []*start
+	idle    []*worker
+	standby []*worker
+	busy    int
+	// stopping counts those being destroyed, and stuck those of them that cannot be.
+	stopping, stuck int
+	starts          []*start
 	// early are workers that have ended before the agent's answer to their start came.
 	early map[string]bool
 	// adopted is true when the workers of before are known; asking counts those that have not said yet whether they are free.
@@ -104,6 +105,8 @@ type functionPool struct {
 	// failure is why the last of them did, for the operator.
 	failure string
 	retryAt time.Time
+	// Until yieldsUntil nothing is started that no request waits for: what another function needs was taken from this one.
+	yieldsUntil time.Time
 	// standbyAt is when sandboxes for standby may be started again.
 	standbyAt time.Time
 	// timer calls tick at wakeAt, the next moment that something is due; zero when nothing is.
@@ -355,18 +358,14 @@ func (p *functionPool) state() State {
 	if s.Outdated > 0 && s.Error != "" {
 		s.Error = "the configuration before the present one still serves: " + s.Error
 	}
-	undying := 0
 	for _, w := range p.workers {
-		if w.undying {
-			undying++
-		}
 		if w.frozen && w.phase == PhaseIdle {
 			s.Frozen++
 		}
 		s.Workers = append(s.Workers, WorkerState{ID: w.info.ID, Name: w.info.Name, Addr: w.info.Addr, State: w.phase, Frozen: w.frozen, Since: w.since})
 	}
-	if undying > 0 && s.Error == "" {
-		s.Error = fmt.Sprintf("%d containers cannot be destroyed: their slots of max_capacity stay taken", undying)
+	if p.stuck > 0 && s.Error == "" {
+		s.Error = fmt.Sprintf("%d containers cannot be destroyed: their slots of max_capacity stay taken", p.stuck)
 	}
 	slices.SortFunc(s.Workers, func(a, b WorkerState) int { return a.Since.Compare(b.Since) })
 	return s

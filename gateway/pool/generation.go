@@ -239,7 +239,7 @@ func (p *functionPool) needsRoom(now time.Time) bool {
 	if p.unsettled() || !p.fn.Startable() {
 		return false
 	}
-	if p.stopping > 0 || p.live() < p.fn.Scaling.MaxCapacity || p.fn.Scaling.MaxCapacity <= 0 || now.Before(p.retryAt) {
+	if p.stopping > p.stuck || p.live() < p.fn.Scaling.MaxCapacity || p.fn.Scaling.MaxCapacity <= 0 || now.Before(p.retryAt) {
 		return false
 	}
 	if p.usableStarts() > 0 || p.ready() >= max(1, p.renewed()) {

@@ -416,3 +416,57 @@ func TestChange_EachSecond_NoRequestFails(t *testing.T) {
 		}
 	}
 }
+
+// TestChange_AContainerThatCannotBeDestroyed_IsNoReasonToWait: its slot is taken, and the change goes on in those that are left.
+func TestChange_AContainerThatCannotBeDestroyed_IsNoReasonToWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MaxCapacity: 2})
+		m := mustOpen(t, b, pool.Options{}, fn)
+		undying, other := mustAcquire(t, m, fn), mustAcquire(t, m, fn)
+		b.setStop(func(_ context.Context, id string) error {
+			if id == undying.Worker().ID {
+				return errors.New("it does not end")
+			}
+			return nil
+		})
+		undying.Condemn("test")
+		other.Release()
+		time.Sleep(3 * time.Minute)
+		require.Equal(t, "g1", served(t, m, fn))
+		next := changed(fn, "g2")
+		apply(m, next)
+		time.Sleep(time.Minute)
+		assert.Equal(t, "g2", served(t, m, next))
+		b.setStop(nil)
+		time.Sleep(time.Minute)
+		s := state(m, "f")
+		assert.Zero(t, s.Stopping)
+		assert.Empty(t, s.Error)
+	})
+}
+
+// TestChange_StandbyThatIsQueuedMeanwhile_ShowsThatTheFunctionCanServe, or it would be lent with nothing known of it.
+func TestChange_StandbyThatIsQueuedMeanwhile_ShowsThatTheFunctionCanServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn, other := function("f", gateway.Scaling{MaxCapacity: 3}), function("other", gateway.Scaling{MaxCapacity: 1})
+		m := mustOpen(t, b, pool.Options{MaxConcurrentStarts: 1, Inits: inits{bad: "g2"}}, fn, other)
+		warm(t, m, fn, 1)
+		time.Sleep(time.Second) // standby keeps out of the way of that one
+		b.setStart(slow(900 * time.Millisecond))
+		taken := acquireLater(t.Context(), m, other)
+		fn = changed(fn, "g1")
+		fn.Scaling.Standby = 1
+		apply(m, fn, other)
+		synctest.Wait()
+		require.Equal(t, 1, state(m, "f").Starting, "the one for standby waits for its turn")
+		next := changed(fn, "g2")
+		apply(m, next, other)
+		require.NoError(t, (<-taken).err)
+		time.Sleep(10 * time.Second)
+		s := state(m, "f")
+		assert.Equal(t, []int{0, 1}, []int{s.Standby, s.Outdated})
+		assert.Equal(t, "g1", served(t, m, next))
+	})
+}

@@ -10,6 +10,9 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
+// evictionLimit is how long the end of a worker is waited for whose memory another function needs: its grace, and a moment more.
+const evictionLimit = idleGrace + 2*time.Second
+
 // candidate is an idle worker that may be given up for another function's.
 type candidate struct {
 	pool   *functionPool
@@ -37,8 +40,8 @@ func noMemory(err error) bool {
 	return errors.As(err, &known) && known.Reason == reason.NoMemory
 }
 
-// makeMemory gives up to n idle workers up for s, and returns when they are gone; false says that there was none, or that nobody
-// waits for s any more.
+// makeMemory gives up to n idle workers up for s, and returns when they are gone, or after evictionLimit: one that does not end must
+// not keep s from those of others. False says that there was none, or that nobody waits for s any more.
 func (m *Manager) makeMemory(p *functionPool, s *start, n int) bool {
 	p.mu.Lock()
 	wanted := !s.background || s.isPromoted
@@ -56,9 +59,13 @@ func (m *Manager) makeMemory(p *functionPool, s *start, n int) bool {
 			gone = append(gone, ended)
 		}
 	}
+	limit := time.NewTimer(evictionLimit)
+	defer limit.Stop()
 	for _, ended := range gone {
 		select {
 		case <-ended:
+		case <-limit.C:
+			return true
 		case <-m.ctx.Done():
 			return false
 		}
@@ -104,6 +111,14 @@ func (p *functionPool) giveUp(w *worker, reason string) <-chan struct{} {
 	evicted.WithLabelValues(p.name).Inc()
 	// Its end is waited for, like that of one whose slot is.
 	p.end(w, idleGrace, reason, true)
+	p.yield(idleGrace)
 	p.fill()
 	return w.gone
+}
+
+// yield keeps starts that no request waits for from taking, for a while, the memory that a worker was given up for. Callers hold mu.
+func (p *functionPool) yield(while time.Duration) {
+	if until := time.Now().Add(while); until.After(p.yieldsUntil) {
+		p.yieldsUntil = until
+	}
 }

@@ -110,3 +110,46 @@ func TestManager_NoMemory_WorkersAtWorkStay(t *testing.T) {
 		assert.Equal(t, 1, state(m, "second").Idle)
 	})
 }
+
+func TestManager_NoMemory_AWorkerThatDoesNotEndHurtsItsOwnFunctionAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		stuck, other := function("stuck", gateway.Scaling{MaxCapacity: 1}), function("other", gateway.Scaling{MaxCapacity: 1})
+		needy := function("needy", gateway.Scaling{MaxCapacity: 1, Queue: 1})
+		m := mustOpen(t, b, pool.Options{}, stuck, other, needy)
+		l := mustAcquire(t, m, stuck)
+		l.Release()
+		b.setStop(func(ctx context.Context, id string) error {
+			if id != l.Worker().ID {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		time.Sleep(time.Minute) // it is the one that is worth least
+		mustAcquire(t, m, other).Release()
+		limitMemory(b, 2)
+		began := time.Now()
+		mustAcquire(t, m, needy).Release()
+		assert.Less(t, time.Since(began), 10*time.Second)
+		assert.Equal(t, 1, state(m, "stuck").Stopping)
+	})
+}
+
+func TestManager_NoMemory_WhatWasGivenUpIsNotTakenBackMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		kept := function("kept", gateway.Scaling{MaxCapacity: 2, MinCapacity: 1, Queue: 1})
+		needy := function("needy", gateway.Scaling{MaxCapacity: 1, Queue: 1})
+		m := mustOpen(t, b, pool.Options{}, kept, needy)
+		synctest.Wait()
+		require.Equal(t, 1, state(m, "kept").Idle)
+		limitMemory(b, 1)
+		b.setStop(func(ctx context.Context, _ string) error { return slow(time.Second)(ctx, nil, false) })
+		l := mustAcquire(t, m, needy)
+		assert.Equal(t, []string{"kept", "needy", "needy"}, b.starts, "its min_capacity waits")
+		limitMemory(b, 2)
+		mustAcquire(t, m, kept).Release()
+		l.Release()
+	})
+}

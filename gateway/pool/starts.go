@@ -77,13 +77,16 @@ func (p *functionPool) fill() {
 	if p.unsettled() {
 		return
 	}
-	waiting, usable := p.waiters.Len(), 0
+	waiting, usable, hurry := p.waiters.Len(), 0, false
 	for _, s := range p.starts {
 		if p.current(s) {
 			if usable++; usable <= waiting {
-				s.promote()
+				hurry = s.promote() || hurry
 			}
 		}
+	}
+	if hurry {
+		p.manager.starts.Hurry(p.name) // those that are in the line already
 	}
 	backedOff := now.Before(p.retryAt)
 	for usable < waiting && p.live() < sc.MaxCapacity {
@@ -101,6 +104,10 @@ func (p *functionPool) fill() {
 		p.arm(p.retryAt)
 		return
 	}
+	if now.Before(p.yieldsUntil) {
+		p.arm(p.yieldsUntil)
+		return
+	}
 
 	warm, standby := p.ofPresent()
 	wantWarm, wantStandby := max(sc.MinCapacity, p.renewed()), sc.Standby
@@ -111,7 +118,7 @@ func (p *functionPool) fill() {
 	for ; warm < wantWarm && p.live() < sc.MaxCapacity; warm++ {
 		p.launch(&start{background: true})
 	}
-	if warm < wantWarm && p.stopping == 0 && len(p.standby) > 0 {
+	if warm < wantWarm && p.stopping == p.stuck && len(p.standby) > 0 {
 		// min_capacity was raised while standing-by sandboxes held the last slots.
 		n := len(p.standby) - 1
 		p.destroy(p.standby[n], idleGrace, "slot needed for min_capacity")
@@ -164,15 +171,18 @@ func (p *functionPool) trim() {
 	}
 }
 
-// promote lets a background start run ahead for a request. One that has not begun starts the function process too.
-func (s *start) promote() {
-	if s.background && !s.isPromoted {
-		s.isPromoted = true
-		if s.fn == nil {
-			s.standby = false
-		}
-		close(s.promoted)
+// promote lets a background start run ahead for a request; it is false when nothing was to be done. One that has not begun starts
+// the function process too. Callers hold mu.
+func (s *start) promote() bool {
+	if !s.background || s.isPromoted {
+		return false
 	}
+	s.isPromoted = true
+	if s.fn == nil {
+		s.standby = false
+	}
+	close(s.promoted)
+	return true
 }
 
 // launch takes a slot for s and runs it. Callers hold mu.
@@ -255,7 +265,10 @@ func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
 		case <-m.ctx.Done():
 		}
 	}
-	t := m.starts.Join(p.name, !s.background)
+	// Under mu, so that one that is promoted either joins as urgent or is in the line that fill hurries.
+	p.mu.Lock()
+	t := m.starts.Join(p.name, !s.background || s.isPromoted)
+	p.mu.Unlock()
 	held = append(held, t)
 	select {
 	case <-t.Granted():
@@ -268,6 +281,10 @@ func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
 		p.dropStart(s)
 		p.fill()
 		return nil, giveBack
+	}
+	if s.standby && p.target > 0 {
+		// It was begun before a change: as long as that is on, a start is to show that the function can serve.
+		s.standby = false
 	}
 	s.fn, s.revision, s.begun = p.fn, p.revision, time.Now()
 	return s.fn, giveBack
