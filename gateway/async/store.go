@@ -135,10 +135,26 @@ func (s *store) startServer() error {
 	if err != nil || len(lost) == 0 {
 		return err
 	}
+	// Once more: what the machine had too little of may have passed.
+	s.stopServer()
+	for _, name := range lost {
+		if err := writable(s.streamDir(name)); err != nil {
+			return fmt.Errorf("the stream %s cannot be opened now: %w", name, err)
+		}
+	}
+	if err := s.runServer(); err != nil {
+		return err
+	}
+	if lost, err = s.unreadable(); err != nil || len(lost) == 0 {
+		return err
+	}
 	// A stream whose description cannot be read is left out by JetStream, and a new one would be made on its files.
 	// The box is unattended: it goes on with an empty stream, and keeps the files.
 	s.stopServer()
 	for _, name := range lost {
+		if err := writable(s.streamDir(name)); err != nil {
+			return fmt.Errorf("the stream %s cannot be opened now: %w", name, err)
+		}
 		kept := filepath.Join(s.opts.Dir, "damaged", name+"-"+time.Now().UTC().Format("20060102T150405.000"))
 		if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
 			return fmt.Errorf("make the folder for damaged streams: %w", err)
@@ -206,6 +222,19 @@ func (s *store) unreadable() ([]string, error) {
 		}
 	}
 	return lost, nil
+}
+
+// writable says whether a file can be made in a folder: JetStream makes one in that of each stream, and leaves the stream out when it
+// cannot.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, "_test_") // as JetStream names it
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil // it is damaged
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 func (s *store) names() []string {
@@ -291,7 +320,7 @@ func sameLimits(have, want jetstream.StreamConfig) bool {
 	}
 	return have.Description == want.Description && slices.Equal(have.Subjects, want.Subjects) && have.Retention == want.Retention &&
 		have.Discard == want.Discard && have.Storage == want.Storage && have.Replicas == want.Replicas && have.AllowDirect == want.AllowDirect &&
-		have.Duplicates == want.Duplicates && have.MaxBytes == want.MaxBytes && have.MaxMsgs == want.MaxMsgs
+		have.Duplicates == want.Duplicates && have.MaxBytes == want.MaxBytes && have.MaxMsgs == want.MaxMsgs && have.MaxAge == want.MaxAge
 }
 
 func (s *store) shard(i int) jetstream.Stream {

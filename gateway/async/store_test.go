@@ -1,0 +1,50 @@
+package async
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A stream that is whole, and whose folder takes no file for the moment, stays where it is.
+func TestOpen_FolderOfAStreamTakesNoFile_SetsNothingAside(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts a folder")
+	}
+	dir, inv := t.TempDir(), newInvoker()
+	q, err := Open(t.Context(), options(dir, inv))
+	require.NoError(t, err)
+	f := function("f")
+	for _, id := range []string{"r1", "r2", "r3", "r4"} {
+		enqueue(t, q, f, id, `{}`)
+	}
+	stream := q.store.streamDir(q.store.eventName(2))
+	mustClose(t, q)
+
+	require.NoError(t, unix.Mount(stream, stream, "", unix.MS_BIND, ""))
+	unmount := func() error { return unix.Unmount(stream, unix.MNT_DETACH) }
+	t.Cleanup(func() { _ = unmount() })
+	require.NoError(t, unix.Mount("", stream, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	_, err = Open(t.Context(), options(dir, inv))
+	require.ErrorContains(t, err, "cannot be opened now")
+	require.NoDirExists(t, filepath.Join(dir, "damaged"))
+
+	require.NoError(t, unmount())
+	q = mustOpen(t, options(dir, inv))
+	assert.Empty(t, q.Notes())
+	apply(q, f)
+	empty(t, q)
+	for _, id := range []string{"r1", "r2", "r3", "r4"} {
+		assert.Equal(t, 1, inv.ran(id), id)
+	}
+}
+
+func TestSameLimits_SeesAnAge(t *testing.T) {
+	assert.True(t, sameLimits(jetstream.StreamConfig{MaxMsgs: -1}, jetstream.StreamConfig{}))
+	assert.False(t, sameLimits(jetstream.StreamConfig{MaxMsgs: -1, MaxAge: 1}, jetstream.StreamConfig{}))
+}
