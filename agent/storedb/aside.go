@@ -39,22 +39,24 @@ func Databases(root, state string) []string {
 var errAgain = errors.New("its databases were damaged and made anew several times within the hour: the disk, or the memory, of this machine is most likely at fault")
 
 // SetAside moves the databases of a containerd that does not run, and whose containers have ended, to a folder, and returns that. The
-// unpacked layers, which nothing lists any more, are removed; the content of images stays where it is.
+// unpacked layers, which nothing lists any more then, are removed; the content of images stays where it is.
 func SetAside(root, state string, now time.Time) (kept string, err error) {
 	if sets := sets(root); len(sets) >= maxSets-1 && now.Sub(sets[len(sets)-maxSets+1].at).Abs() < pause {
 		return "", errAgain
+	}
+	// First: a full disk has room for the rest then, and until the databases are moved the next start sees the damage, and goes on.
+	if err := os.RemoveAll(filepath.Join(root, snapshotter, "snapshots")); err != nil {
+		return "", fmt.Errorf("remove the layers that are listed there: %w", err)
 	}
 	kept = filepath.Join(root, damaged, now.UTC().Format(stamp))
 	if err := os.MkdirAll(kept, 0o700); err != nil {
 		return "", fmt.Errorf("make the folder for damaged databases: %w", err)
 	}
-	for _, file := range Databases(root, state) {
+	// The list of all last: with it and without the others the store is damaged, and with the others and without it it would not seem so.
+	for _, file := range slices.Backward(Databases(root, state)) {
 		if err := move(file, filepath.Join(kept, filepath.Base(file))); err != nil {
 			return "", fmt.Errorf("set the database %s aside: %w", file, err)
 		}
-	}
-	if err := os.RemoveAll(filepath.Join(root, snapshotter, "snapshots")); err != nil {
-		return "", fmt.Errorf("remove layers that nothing lists any more: %w", err)
 	}
 	return kept, bound(root)
 }

@@ -25,7 +25,7 @@ const (
 	lockTimeout = 5 * time.Second
 	// checkTimeout bounds one look.
 	checkTimeout = time.Minute
-	// exitDamaged is how a look ends that has found damage; exitPanic is Go's own for what it cannot go on after.
+	// exitDamaged is how a look ends that has found damage; exitPanic is Go's own for what it cannot go on after, damage or not.
 	exitDamaged, exitPanic = 3, 2
 )
 
@@ -60,6 +60,9 @@ func Inspect(files []string) (code int, said string) {
 	return 0, ""
 }
 
+// leak is the end of what bbolt says of a page that nothing uses and that its list of free ones lacks: room is lost, and nothing else.
+const leak = ": unreachable unfreed"
+
 func inspect(file string) error {
 	if empty(file) {
 		return nil
@@ -71,7 +74,7 @@ func inspect(file string) error {
 	err = db.View(func(tx *bbolt.Tx) error {
 		var first error
 		for err := range tx.Check() {
-			if first == nil {
+			if first == nil && !strings.HasSuffix(err.Error(), leak) {
 				first = err
 			}
 		}
@@ -93,12 +96,32 @@ func Check(ctx context.Context, command []string, root, state string) (damage st
 	if err == nil {
 		return "", nil
 	}
-	first, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && ctx.Err() == nil && (exit.ExitCode() == exitDamaged || exit.ExitCode() == exitPanic) {
-		return cmp.Or(first, "it cannot be read"), nil
+	if damage := Damage(err, said.String()); damage != "" && ctx.Err() == nil {
+		return damage, nil
 	}
+	first, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
 	return "", fmt.Errorf("look at the databases in %s: %w: %s", root, errors.Join(err, ctx.Err()), first)
+}
+
+// Damage is what a process that looks at databases has found, by how it ended and what it said; "" when they are whole, or when it is
+// the machine's fault that it could not look: for want of memory or threads Go ends a process with the code of a panic.
+func Damage(ended error, said string) string {
+	var exit *exec.ExitError
+	if !errors.As(ended, &exit) {
+		return ""
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	switch exit.ExitCode() {
+	case exitDamaged:
+		return cmp.Or(first, "it cannot be read")
+	case exitPanic:
+		for _, start := range []string{"panic: ", "unexpected fault address", "fatal error: fault", "runtime: goroutine stack exceeds"} {
+			if strings.HasPrefix(first, start) {
+				return first
+			}
+		}
+	}
+	return ""
 }
 
 // empty says whether a file is not there, or has nothing in it: containerd makes it.

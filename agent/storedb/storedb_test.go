@@ -1,8 +1,10 @@
 package storedb
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,6 +85,9 @@ func TestCheck_SeesDamage(t *testing.T) {
 		"list of layers is another's":  {func(t *testing.T, files []string) { remove(t, files[1]); mustDatabase(t, files[1]) }, false},
 		"list of all is no database":   {func(t *testing.T, files []string) { write(t, files[0], "noise") }, false},
 		"pages of noise in the middle": {func(t *testing.T, files []string) { scribble(t, files[0]) }, false},
+		"an image's root filesystem was being made": {func(t *testing.T, files []string) {
+			mustDatabase(t, files[0], []string{"v1", "esb-runtime", "snapshots", "overlayfs", "derive-sha256:aa-x", "name=esb-runtime/3/derive-sha256:aa-x"})
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, state := mustStore(t)
@@ -92,6 +97,26 @@ func TestCheck_SeesDamage(t *testing.T) {
 			assert.Equal(t, c.whole, damage == "", damage)
 		})
 	}
+}
+
+// TestDamage_IsNotTheMachinesFault: Go ends a process with the code of a panic also when it has no memory or threads.
+func TestDamage_IsNotTheMachinesFault(t *testing.T) {
+	for said, damaged := range map[string]bool{
+		"panic: assertion failed: page 7\n\ngoroutine 1":                true,
+		"unexpected fault address 0x7f\nfatal error: fault":             true,
+		"runtime: goroutine stack exceeds 1000000000-byte limit":        true,
+		"runtime: failed to create new OS thread (have 5; errno=11)\nx": false,
+		"fatal error: runtime: out of memory":                           false,
+		"SIGQUIT: quit\nPC=0x47":                                        false,
+		"runtime/cgo: pthread_create failed: Resource temporarily":      false,
+		"": false,
+	} {
+		ended := exec.Command("sh", "-c", "exit 2").Run()
+		assert.Equal(t, damaged, Damage(ended, said) != "", said)
+	}
+	assert.Empty(t, Damage(exec.Command("sh", "-c", "exit 1").Run(), "panic: x"))
+	assert.NotEmpty(t, Damage(exec.Command("sh", "-c", "exit 3").Run(), ""))
+	assert.Empty(t, Damage(errors.New("not started"), "panic: x"))
 }
 
 func remove(t *testing.T, files ...string) {
@@ -143,6 +168,36 @@ func TestSetAside_KeepsTheDatabases(t *testing.T) {
 	require.Len(t, Notes(root, now), 1)
 	assert.Contains(t, Notes(root, now)[0], kept)
 	assert.Empty(t, Notes(root, now.Add(30*24*time.Hour)))
+}
+
+// TestSetAside_RemovesLayersFirst: a disk that is full of them has room for the rest then.
+func TestSetAside_RemovesLayersFirst(t *testing.T) {
+	root, state := mustStore(t)
+	layers := filepath.Join(root, snapshotter, "snapshots")
+	require.NoError(t, os.MkdirAll(filepath.Join(layers, "1"), 0o700))
+	write(t, filepath.Join(root, damaged), "no folder can be made here")
+	_, err := SetAside(root, state, time.Now())
+	require.Error(t, err)
+	assert.NoDirExists(t, layers)
+	for _, file := range Databases(root, state) {
+		assert.FileExists(t, file)
+	}
+}
+
+// TestSetAside_Interrupted_GoesOn: what is left of the databases still seems damaged.
+func TestSetAside_Interrupted_GoesOn(t *testing.T) {
+	t.Setenv(asChild, "1")
+	root, state := mustStore(t)
+	files := Databases(root, state)
+	// It comes to an end at the list of all: there is a folder where that is to go.
+	now := time.Now()
+	kept := filepath.Join(root, damaged, now.UTC().Format(stamp))
+	require.NoError(t, os.MkdirAll(filepath.Join(kept, filepath.Base(files[0]), "x"), 0o700))
+	_, err := SetAside(root, state, now)
+	require.Error(t, err)
+	damage, err := Check(t.Context(), []string{os.Args[0], "inspect"}, root, state)
+	require.NoError(t, err)
+	assert.NotEmpty(t, damage)
 }
 
 // TestSetAside_IsBounded: a bad disk is no reason to make everything anew for ever, nor to fill it with what was damaged.
