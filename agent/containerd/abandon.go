@@ -27,13 +27,17 @@ func Abandon(ctx context.Context, cfg Config, stateDir string) error {
 		return err
 	}
 	for _, id := range ids {
-		err = errors.Join(err, groups.Remove(ctx, id))
+		removeCtx, cancel := context.WithTimeout(ctx, removeTimeout)
+		err = errors.Join(err, groups.Remove(removeCtx, id))
+		cancel()
 	}
 	if err != nil {
 		return fmt.Errorf("end the containers: %w", err)
 	}
 	r := &Runtime{cfg: cfg, log: cfg.Logger}
-	if err := r.endShims(ctx, "", "shim of a lost container was ended"); err != nil {
+	shimsCtx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	if err := r.endShims(shimsCtx, "", "shim of a lost container was ended"); err != nil {
 		return fmt.Errorf("end the shims: %w", err)
 	}
 	if err := unmountBelow(stateDir); err != nil {
@@ -46,6 +50,9 @@ func Abandon(ctx context.Context, cfg Config, stateDir string) error {
 	}
 	return nil
 }
+
+// mountPath makes a path of one in mountinfo.
+var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // unmountBelow takes away what is mounted below a folder. The error says what is still there: nobody may remove files through it.
 func unmountBelow(dir string) error {
@@ -62,11 +69,16 @@ func unmountBelow(dir string) error {
 
 // mountsBelow lists the mount points below a folder, the innermost first.
 func mountsBelow(dir string) []string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real // as the kernel has it
+	}
 	data, _ := os.ReadFile("/proc/self/mountinfo")
 	var points []string
 	for line := range strings.Lines(string(data)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
-			points = append(points, fields[4])
+		if fields := strings.Fields(line); len(fields) > 4 {
+			if point := mountPath.Replace(fields[4]); strings.HasPrefix(point, dir+"/") {
+				points = append(points, point)
+			}
 		}
 	}
 	slices.Reverse(points) // the kernel lists them as they were mounted
