@@ -29,7 +29,8 @@ func (s *Store) Derive(ctx context.Context, img Image, variant string, change fu
 			return nil, err
 		}
 		keep := snapshots.WithLabels(map[string]string{labelContent: img.Content.String()})
-		key := name + "-" + strings.ToLower(rand.Text())
+		// Not the name of a layer, which storedb looks for: this one may come to nothing.
+		key := "derive-" + name + "-" + strings.ToLower(rand.Text())
 		mounts, err := sn.Prepare(ctx, key, img.Chain, keep)
 		if err != nil {
 			return nil, err
