@@ -361,6 +361,7 @@ func (s *Store) importArchive(ctx context.Context, file archiveFile) (err error)
 		}
 		img := core.Image{Name: name, Target: m, Labels: file.source().labels()}
 		if _, err = s.client.ImageService().Update(ctx, img, "target", "labels"); errdefs.IsNotFound(err) {
+			s.forget() // as Unpack does
 			_, err = s.client.ImageService().Create(ctx, img)
 		}
 		if err != nil {

@@ -101,6 +101,7 @@ type Store struct {
 	unusedFor, archivesUnusedFor time.Duration
 	storeMaxBytes                int64
 	usage                        usage
+	opened                       time.Time
 }
 
 // Open makes a Store of what containerd has. The client stays the caller's.
@@ -112,7 +113,7 @@ func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, e
 	s := &Store{
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
 		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20,
-		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, log: cfg.Logger, life: life, end: end,
+		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, log: cfg.Logger, life: life, end: end, opened: time.Now(),
 	}
 	s.registries = newRegistryClient()
 	s.watch = newRegistryWatch(life, &s.running, s, cfg.RegistryPoll, cfg.Logger)
@@ -252,6 +253,9 @@ func (s *Store) pullIf(ctx context.Context, name string, changed bool) error {
 		if err != nil {
 			return nil, s.pullError(name, err)
 		}
+		if have.Name == "" {
+			s.forget() // as Unpack does
+		}
 		return nil, nil
 	})
 	return err
@@ -292,6 +296,7 @@ var errNoImage = errors.New("containerd does not have it")
 func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 	record, err := s.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
+		s.forget() // somebody has removed it, or containerd's store was made anew
 		return Image{}, fmt.Errorf("look up image %s: %w", name, errNoImage)
 	}
 	if err != nil {
@@ -316,6 +321,12 @@ func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 	img := v.(Image)
 	img.Name = name
 	return img, nil
+}
+
+// forget has all be looked for anew in containerd.
+func (s *Store) forget() {
+	s.unpacked.Clear()
+	s.derived.Clear()
 }
 
 // unusable says that it is the image that is at fault, unless its error may pass.

@@ -22,11 +22,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/errcode"
 )
 
 const (
-	// mendPause is the least time between two looks at what may be damaged of one image: all of it is read for that.
-	mendPause = time.Minute
+	// mendPause is the least time between two looks at what may be damaged of one image: all of it is read for that. While nothing is
+	// found, it doubles up to mendPauseMax: the image itself is at fault.
+	mendPause, mendPauseMax = time.Minute, time.Hour
 	// mendRounds is how often an image is fetched again: what a damaged index or manifest names is seen when that is whole.
 	mendRounds = 3
 )
@@ -43,6 +45,23 @@ type mending struct {
 type mended struct {
 	at   time.Time
 	done bool
+	// of is the digest that the name had, pause how long what came of it stands.
+	of    digest.Digest
+	pause time.Duration
+}
+
+// stands says whether there need be no other look at an image that has this digest now.
+func (m mended) stands(now time.Time, of digest.Digest) bool {
+	return m.of == of && now.Sub(m.at) < m.pause && !now.Before(m.at)
+}
+
+// next is what came of a look after this one.
+func (m mended) next(now time.Time, of digest.Digest, done bool, err error) mended {
+	next := mended{at: now, done: done, of: of, pause: mendPause}
+	if !done && err == nil && m.of == of && m.pause > 0 {
+		next.pause = min(2*m.pause, mendPauseMax)
+	}
+	return next
 }
 
 // whole is Unpack, for an image that may have to be mended for it.
@@ -71,14 +90,23 @@ func withCause(err, cause error) error {
 }
 
 // Mend makes anew what has gone, or is not what it was, of an image in containerd's store: content is imported or pulled again, as
-// policy allows, and layers are unpacked again by the next Unpack. It looks once a minute for each image, and says the same
-// until then. done is false when nothing is damaged.
+// policy allows, and layers are unpacked again by the next Unpack. It looks once a minute for each image, more seldom while nothing is
+// damaged, and says the same until then. done is false when nothing is damaged.
 func (s *Store) Mend(ctx context.Context, name string, policy agent.PullPolicy) (done bool, err error) {
 	v, err := s.once(ctx, "mend "+name, func(ctx context.Context) (any, error) {
+		if s.outdated(ctx) {
+			s.log.WarnContext(ctx, "containerd has lost unpacked layers: they are made again", "image", name)
+			s.forget()
+			return true, nil
+		}
+		of, err := s.here(ctx, name)
+		if err != nil {
+			return false, fmt.Errorf("look up image %s: %w", name, err)
+		}
 		s.mending.mu.Lock()
-		last, known := s.mending.last[name]
+		last := s.mending.last[name]
 		s.mending.mu.Unlock()
-		if now := time.Now(); known && now.Sub(last.at) < mendPause && !now.Before(last.at) {
+		if last.stands(time.Now(), of) {
 			return last.done, nil
 		}
 		done, err := s.mend(ctx, name, policy)
@@ -90,11 +118,29 @@ func (s *Store) Mend(ctx context.Context, name string, policy agent.PullPolicy) 
 		if s.mending.last == nil {
 			s.mending.last = map[string]mended{}
 		}
-		s.mending.last[name] = mended{time.Now(), done}
+		s.mending.last[name] = last.next(time.Now(), of, done, err)
 		return done, err
 	})
 	done, _ = v.(bool)
 	return done, err
+}
+
+// outdated says whether containerd has not some of the layers any more that this process knows to be there.
+func (s *Store) outdated(ctx context.Context) (gone bool) {
+	sn := s.client.SnapshotService(Snapshotter)
+	look := func(name string) bool {
+		if name == "" {
+			return true // an image without layers
+		}
+		_, err := sn.Stat(ctx, name)
+		gone = errdefs.IsNotFound(err)
+		return !gone
+	}
+	s.unpacked.Range(func(_, img any) bool { return look(img.(Image).Chain) })
+	if !gone {
+		s.derived.Range(func(name, _ any) bool { return look(name.(string)) })
+	}
+	return gone
 }
 
 func (s *Store) mend(ctx context.Context, name string, policy agent.PullPolicy) (done bool, err error) {
@@ -192,12 +238,20 @@ func verify(ctx context.Context, store content.Store, d ocispec.Descriptor) (err
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if passes(err) {
+			return fmt.Errorf("read content %s: %w", d.Digest, err)
+		}
 		return errDamaged // the disk does not give it back
 	}
 	if !sum.Verified() {
 		return errDamaged
 	}
 	return nil
+}
+
+// passes says whether it is not the content, but containerd or the machine, that is at fault for an error of reading it.
+func passes(err error) bool {
+	return agent.ErrorCode(errcode.Of(agent.CodePrecondition, err)) != agent.CodePrecondition || strings.Contains(err.Error(), "too many open files")
 }
 
 // collect has containerd remove what nothing names, and waits for it.
@@ -252,8 +306,7 @@ func (s *Store) dropSnapshots(ctx context.Context) (dropped []string, err error)
 	if len(dropped) == 0 {
 		return nil, nil
 	}
-	s.unpacked.Clear()
-	s.derived.Clear()
+	s.forget()
 	return dropped, s.collect(ctx)
 }
 

@@ -35,9 +35,30 @@ const (
 
 // usage is when images were last asked for in this process.
 type usage struct {
-	// mu guards at.
+	// mu guards what follows.
 	mu sync.Mutex
 	at map[string]time.Time
+	// heard is when a gateway last asked for the images of functions, since when the first of those times was that are no further apart
+	// than wantedFor: only then it is known which images functions name.
+	heard, since time.Time
+}
+
+// hear notes that a gateway has asked for the images of functions.
+func (u *usage) hear() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := time.Now()
+	if now.Sub(u.heard) >= wantedFor {
+		u.since = now
+	}
+	u.heard = now
+}
+
+// hearing says whether a gateway has asked lately, and since when it has again and again.
+func (u *usage) hearing() (since time.Time, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.since, time.Since(u.heard) < wantedFor
 }
 
 func (u *usage) note(name string) {
@@ -156,11 +177,15 @@ func (s *Store) total(ctx context.Context) (bytes int64, err error) {
 }
 
 // Remove removes images that nothing uses: those that are named, or, when none is, all that nothing has used for so long. archives
-// says whether their archives go, too. It returns what is removed.
+// says whether their archives go, too. It returns what is removed: nothing while no gateway says which images functions name.
 func (s *Store) Remove(ctx context.Context, refs []string, unusedFor time.Duration, archives bool, running []string) (removed []string, err error) {
 	records, err := s.client.ImageService().List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the images: %w", err)
+	}
+	if _, ok := s.usage.hearing(); !ok {
+		return nil, agent.Errorf(agent.CodePrecondition,
+			"no image is removed: no gateway with functions has asked for its images for %v, so it is not known which images functions name", wantedFor)
 	}
 	now := time.Now()
 	var doomed []agent.Image
@@ -185,8 +210,12 @@ func (s *Store) Remove(ctx context.Context, refs []string, unusedFor time.Durati
 		doomed = append(doomed, img)
 	}
 	for _, img := range doomed {
-		if err := s.delete(ctx, img, "asked for"); err != nil {
+		gone, err := s.delete(ctx, img, "asked for")
+		if err != nil {
 			return removed, err
+		}
+		if !gone {
+			continue
 		}
 		removed = append(removed, img.Name)
 		if archives && img.Archive != "" && !s.shared(img.Archive, doomed) {
@@ -215,22 +244,21 @@ func (s *Store) shared(file string, doomed []agent.Image) bool {
 	return false
 }
 
-// delete forgets an image; collect frees what it took.
-func (s *Store) delete(ctx context.Context, img agent.Image, why string) error {
+// delete forgets an image, unless it has come to be wanted; collect frees what it took.
+func (s *Store) delete(ctx context.Context, img agent.Image, why string) (gone bool, err error) {
 	if time.Since(s.usage.last(img.Name)) < wantedFor {
-		return nil // since somebody looked
+		return false, nil // since somebody looked
 	}
 	if err := s.client.ImageService().Delete(ctx, img.Name); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("remove image %s: %w", img.Name, err)
+		return false, fmt.Errorf("remove image %s: %w", img.Name, err)
 	}
-	s.unpacked.Clear()
-	s.derived.Clear()
+	s.forget()
 	s.log.InfoContext(ctx, "image removed", "image", img.Name, "why", why, "used_at", img.UsedAt.UTC().Format(time.RFC3339))
-	return nil
+	return true, nil
 }
 
 // Tend notes which images are in use, and removes those, and the archives, that nothing has used for too long or that are too many.
-// running are the names of those of containers.
+// running are the names of those of containers. It removes nothing until a gateway has said for wantedFor which images functions name.
 func (s *Store) Tend(ctx context.Context, running []string) error {
 	records, err := s.client.ImageService().List(ctx)
 	if err != nil {
@@ -251,10 +279,14 @@ func (s *Store) Tend(ctx context.Context, running []string) error {
 			unused = append(unused, img)
 		}
 	}
+	if since, ok := s.usage.hearing(); !ok || now.Sub(since) < wantedFor {
+		return nil
+	}
 	slices.SortFunc(unused, func(a, b agent.Image) int { return cmp.Or(a.UsedAt.Compare(b.UsedAt), strings.Compare(a.Name, b.Name)) })
 	var errs []error
 	for len(unused) > 0 && s.unusedFor > 0 && now.Sub(unused[0].UsedAt) > s.unusedFor {
-		errs = append(errs, s.delete(ctx, unused[0], "nothing has used it for longer than IMAGE_UNUSED_DAYS"), s.collect(ctx))
+		_, err := s.delete(ctx, unused[0], "nothing has used it for longer than IMAGE_UNUSED_DAYS")
+		errs = append(errs, err, s.collect(ctx))
 		unused = unused[1:]
 	}
 	for len(unused) > 0 && s.storeMaxBytes > 0 {
@@ -263,7 +295,8 @@ func (s *Store) Tend(ctx context.Context, running []string) error {
 			errs = append(errs, err)
 			break
 		}
-		errs = append(errs, s.delete(ctx, unused[0], "images take more than IMAGE_STORE_MAX_MB"), s.collect(ctx))
+		_, err = s.delete(ctx, unused[0], "images take more than IMAGE_STORE_MAX_MB")
+		errs = append(errs, err, s.collect(ctx))
 		unused = unused[1:]
 	}
 	return errors.Join(append(errs, s.tendArchives(ctx, records, running, now))...)
@@ -289,17 +322,22 @@ func (s *Store) tendArchives(ctx context.Context, records []core.Image, running 
 	return errors.Join(errs...)
 }
 
-// archiveUsed says whether an image of an archive is in use, was a short while ago, or is one that functions made later may need.
+// archiveUsed says whether an image of an archive is in use, was a short while ago, or is one that functions made later may need. Of
+// one that containerd does not have it is known only what this process has seen.
 func (s *Store) archiveUsed(f archiveFile, records []core.Image, running []string, now time.Time) bool {
 	for _, name := range f.names {
 		if strings.Contains(name, bases) {
 			return true
 		}
-		for _, record := range records {
-			img := s.describe(record, running, now)
-			if record.Name == name && (img.InUse || now.Sub(img.UsedAt) <= s.archivesUnusedFor) {
+		i := slices.IndexFunc(records, func(r core.Image) bool { return r.Name == name })
+		if i < 0 {
+			if seen := s.usage.last(name); now.Sub(s.opened) <= s.archivesUnusedFor || !seen.IsZero() && now.Sub(seen) <= s.archivesUnusedFor {
 				return true
 			}
+			continue
+		}
+		if img := s.describe(records[i], running, now); img.InUse || now.Sub(img.UsedAt) <= s.archivesUnusedFor {
+			return true
 		}
 	}
 	return false

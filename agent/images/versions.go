@@ -38,6 +38,7 @@ func (s *Store) Versions(ctx context.Context, queries []Query) ([]string, error)
 			ask = append(ask, name)
 		}
 	}
+	s.usage.hear()
 	s.watch.look(ask)
 	files, _ := s.archives.changed("", archiveSettles) // what cannot be read is in the log, once
 	for _, f := range files {

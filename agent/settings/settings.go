@@ -82,7 +82,7 @@ type Settings struct {
 	// uses are removed, the longest unused first.
 	ImageStoreMaxMB int
 	// ArchivesUnusedFor (IMAGE_ARCHIVES_UNUSED_DAYS, default 0 for never) is after how many days an archive is removed whose images
-	// nothing has used. Those of base images for code stay.
+	// nothing has used. Those of base images for code stay. Of one whose images are not in containerd counts how long the agent has run.
 	ArchivesUnusedFor time.Duration
 	// Registry (ESB_REGISTRY, default 127.0.0.1:5010) is the registry of references without a host.
 	Registry string

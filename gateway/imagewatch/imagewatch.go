@@ -19,6 +19,9 @@ const (
 	firstLook = time.Second
 	// lookTimeout bounds a look: the agent takes over an archive of some hundred MB meanwhile, and goes on after it.
 	lookTimeout = 30 * time.Second
+	// keepInterval is how often the agent is asked at least, also when nobody wants the answer: it takes images that no function names
+	// for unused, and nobody has asked for within 10 minutes (agent/images, wantedFor).
+	keepInterval = 5 * time.Minute
 )
 
 // Agent says which images there are; agentclient.Client is the one of production.
@@ -30,7 +33,8 @@ type Agent interface {
 // Options of a Watcher.
 type Options struct {
 	Agent Agent
-	// Poll is the time between two looks (IMAGE_POLL_SECONDS). 0 never looks: functions go as they are.
+	// Poll is the time between two looks (IMAGE_POLL_SECONDS). 0 never looks: functions go as they are. The agent is asked every
+	// keepInterval even then: it keeps what it is asked for.
 	Poll   time.Duration
 	Logger *slog.Logger
 }
@@ -128,26 +132,54 @@ func withDigest(fn *gateway.Function, digest string) *gateway.Function {
 // run looks at all images from time to time.
 func (w *Watcher) run() {
 	defer close(w.done)
-	if w.opts.Poll <= 0 {
-		return
+	var poll, keep <-chan time.Time
+	if w.opts.Poll > 0 {
+		ticker := time.NewTicker(w.opts.Poll)
+		defer ticker.Stop()
+		poll = ticker.C
 	}
-	poll := time.NewTicker(w.opts.Poll)
-	defer poll.Stop()
+	if w.opts.Poll <= 0 || w.opts.Poll > keepInterval {
+		ticker := time.NewTicker(keepInterval)
+		defer ticker.Stop()
+		keep = ticker.C
+	}
 	for {
+		wanted := true
 		select {
 		case <-w.life.Done():
 			return
-		case <-poll.C:
+		case <-poll:
+		case <-keep:
+			wanted = false
 		}
 		w.mu.Lock()
 		all := references(w.functions)
 		w.mu.Unlock()
+		if !wanted {
+			w.keep(all)
+			continue
+		}
 		if len(all) == 0 || !w.look(all, lookTimeout) || w.life.Err() != nil {
 			continue
 		}
 		w.mu.Lock()
 		w.applyNow()
 		w.mu.Unlock()
+	}
+}
+
+// keep names images to the agent, so that it keeps them.
+func (w *Watcher) keep(images []gateway.ImageReference) {
+	for i := range images {
+		images[i].AskRegistry = false // it would pull what is new
+	}
+	if len(images) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(w.life, lookTimeout)
+	defer cancel()
+	if _, err := w.opts.Agent.ImageVersions(ctx, images); err != nil && w.life.Err() == nil {
+		w.log.Debug("the agent does not hear which images functions have", "error", err.Error())
 	}
 }
 

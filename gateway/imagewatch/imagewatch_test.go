@@ -22,10 +22,14 @@ type fakeAgent struct {
 	images map[gateway.ImageReference]string
 	away   bool
 	slow   time.Duration
+	// asked is when it was asked last, and what.
+	asked   time.Time
+	askedOf []gateway.ImageReference
 }
 
-func (a *fakeAgent) ImageVersions(ctx context.Context, _ []gateway.ImageReference) (map[gateway.ImageReference]string, error) {
+func (a *fakeAgent) ImageVersions(ctx context.Context, refs []gateway.ImageReference) (map[gateway.ImageReference]string, error) {
 	a.mu.Lock()
+	a.asked, a.askedOf = time.Now(), refs
 	away, slow, found := a.away, a.slow, maps.Clone(a.images)
 	a.mu.Unlock()
 	select {
@@ -141,12 +145,32 @@ func TestWatcher_AgentAwayOrSlow_HoldsNothingUp(t *testing.T) {
 	})
 }
 
-func TestWatcher_Off_NeverAsks(t *testing.T) {
-	a := &fakeAgent{images: map[gateway.ImageReference]string{{Image: "i:1"}: "sha256:1"}}
-	w, p := mustOpen(t, a, 0)
-	w.Set(functions())
-	fn, _ := p.get("a")
-	assert.Equal(t, "ga", fn.Generation)
+// TestWatcher_OffOrSeldom_NamesImagesAllTheSame: the agent removes those that nobody asks for.
+func TestWatcher_OffOrSeldom_NamesImagesAllTheSame(t *testing.T) {
+	for _, poll := range []time.Duration{0, 24 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			image := gateway.ImageReference{Image: "i:1"}
+			a := &fakeAgent{images: map[gateway.ImageReference]string{image: "sha256:1"}}
+			w, p := mustOpen(t, a, poll)
+			w.Set(functions())
+			before, _ := p.get("a")
+			a.change(func() { a.images[image] = "sha256:2" })
+			for range 30 {
+				time.Sleep(keepInterval)
+				synctest.Wait()
+				a.change(func() {
+					assert.Less(t, time.Since(a.asked), keepInterval)
+					assert.Equal(t, references(functions()), a.askedOf)
+				})
+			}
+			now, times := p.get("a")
+			assert.Equal(t, before.Generation, now.Generation, "nobody wants the answer")
+			assert.Equal(t, 1, times)
+			if poll == 0 {
+				assert.Equal(t, "ga", now.Generation)
+			}
+		})
+	}
 }
 
 func TestWatcher_ImageThatNoFunctionHas_IsForgotten(t *testing.T) {

@@ -154,6 +154,7 @@ type Settings struct {
 	// ImagePoll is how often the agent is asked whether it has another image under a function's name: an archive in its folder
 	// that was replaced, or one that a start has pulled. Functions then get new containers. For functions with pull_policy always, the
 	// agent also asks a registry on this machine as often, others every REGISTRY_POLL_SECONDS.
+	// All the same the agent is told every 5 minutes at least which images functions have: it keeps those.
 	// IMAGE_POLL_SECONDS; default 2; 0 for never: the next container that starts is the first with the new image then.
 	ImagePoll time.Duration
 	// HeartbeatInterval is how often the pools are compared with the agent's list of containers.
