@@ -19,8 +19,8 @@ type breaker struct {
 	function   string
 	generation string
 	openFor    time.Duration
-	// openedAt is when the circuit opened last, in Unix nanoseconds: gobreaker does not tell.
-	openedAt atomic.Int64
+	// openedAt is when the circuit opened last, nil for never: gobreaker does not tell.
+	openedAt atomic.Pointer[time.Time]
 	// evidence is the failure that was counted last. One failed start answers every request that waited for it;
 	// it is evidence of one failure all the same.
 	evidence atomic.Pointer[pool.StartError]
@@ -55,7 +55,8 @@ func newBreaker(function, generation string, opts Options, log *slog.Logger) *br
 		IsExcluded:   b.excluded,
 		OnStateChange: func(name string, from, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
-				b.openedAt.Store(time.Now().UnixNano())
+				now := time.Now()
+				b.openedAt.Store(&now)
 			}
 			log.Warn("circuit breaker changed", "function", name, "from", from.String(), "to", to.String())
 		},
@@ -80,8 +81,9 @@ func (b *breaker) allow() (connected func(), done func(error), err error) {
 		refused.Reason, refused.Permanent = known.Reason, known.Permanent
 	}
 	refused.RetryAfter = time.Second // a probe is under way
-	if errors.Is(err, gobreaker.ErrOpenState) {
-		refused.RetryAfter = max(time.Until(time.Unix(0, b.openedAt.Load()).Add(b.openFor)), time.Second)
+	if at := b.openedAt.Load(); at != nil && errors.Is(err, gobreaker.ErrOpenState) {
+		// Whatever is done to the wall clock: the time has a monotonic part.
+		refused.RetryAfter = max(time.Until(at.Add(b.openFor)), time.Second)
 	}
 	return nil, nil, refused
 }
