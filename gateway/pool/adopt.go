@@ -47,6 +47,8 @@ const (
 	ownerLease = 10 * time.Minute
 	// A list that cannot be had is asked for again after firstAdoption, doubled each time up to lastAdoption.
 	firstAdoption, lastAdoption = 50 * time.Millisecond, time.Second
+	// adoptionPatience is how long it is asked for until requests are refused: the agent may start beside the gateway.
+	adoptionPatience = 700 * time.Millisecond
 	// A held worker is asked again after firstHold, doubled each time up to lastHold. examineTimeout bounds one question.
 	firstHold, lastHold = 10 * time.Millisecond, 250 * time.Millisecond
 	examineTimeout      = time.Second
@@ -73,7 +75,19 @@ func (m *Manager) adoptions() {
 		case <-m.ctx.Done():
 			return
 		}
-		for pause := firstAdoption; !m.adoptNow(); pause = min(2*pause, lastAdoption) {
+		patience, logged := time.Now().Add(adoptionPatience), false
+		for pause := firstAdoption; ; pause = min(2*pause, lastAdoption) {
+			err := m.adoptNow(patience)
+			if m.ctx.Err() != nil {
+				return
+			}
+			if err == nil {
+				break
+			}
+			if !logged {
+				logged = true
+				m.log.Warn("the workers of before are not known, so none is started; trying again", "error", err.Error())
+			}
 			timer := time.NewTimer(pause)
 			select {
 			case <-timer.C:
@@ -85,8 +99,9 @@ func (m *Manager) adoptions() {
 	}
 }
 
-// adoptNow has every pool adopt that has not yet; it is false when that is to be tried again.
-func (m *Manager) adoptNow() bool {
+// adoptNow has every pool adopt that has not yet. Its error says why that is to be tried again; after patience those
+// who wait are refused.
+func (m *Manager) adoptNow(patience time.Time) error {
 	var pools []*functionPool
 	for _, p := range *m.pools.Load() {
 		if p.mustAdopt() {
@@ -94,18 +109,16 @@ func (m *Manager) adoptNow() bool {
 		}
 	}
 	if len(pools) == 0 {
-		return true
+		return nil
 	}
 	list, err := m.provisioner.List(m.ctx)
 	if err != nil {
-		if m.ctx.Err() != nil {
-			return true
+		if m.ctx.Err() == nil && !time.Now().Before(patience) {
+			for _, p := range pools {
+				p.adoptionFailed(err)
+			}
 		}
-		m.log.Warn("the workers of before are not known, so none is started; trying again", "error", err.Error())
-		for _, p := range pools {
-			p.adoptionFailed(err)
-		}
-		return false
+		return err
 	}
 	found := make(map[string][]Observed)
 	for _, o := range list {
@@ -121,7 +134,7 @@ func (m *Manager) adoptNow() bool {
 	case m.look <- struct{}{}:
 	default:
 	}
-	return true
+	return nil
 }
 
 // mustAdopt is true until p has adopted.

@@ -1,9 +1,12 @@
 package pool_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -437,6 +440,27 @@ func TestAdopt_NothingIsStartedBeforeTheWorkersAreKnown(t *testing.T) {
 		l.Release()
 		starts, _, _ := b.count()
 		assert.Equal(t, 1, starts)
+	})
+}
+
+// An agent that starts beside the gateway is there a moment later: whoever comes in between waits.
+func TestAdopt_AgentThatComesAMomentLater_NobodyIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		var logged bytes.Buffer
+		opts := owned(b)
+		opts.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		b.setListError(errors.New("agent away"))
+		fn := function("f", gateway.Scaling{MaxCapacity: 1, Queue: 1})
+		m := mustOpen(t, b, opts, fn)
+		waiting := acquireLater(t.Context(), m, fn)
+		time.Sleep(500 * time.Millisecond)
+		b.setListError(nil)
+		r := <-waiting
+		require.NoError(t, r.err)
+		r.lease.Release()
+		synctest.Wait()
+		assert.Equal(t, 1, strings.Count(logged.String(), "the workers of before are not known"), "it is said once")
 	})
 }
 

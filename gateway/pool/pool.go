@@ -86,9 +86,11 @@ const (
 	// standbyDelay is how long a start for standby keeps out of the way of the cold start that made it necessary,
 	// whose function process needs the same CPU.
 	standbyDelay = 500 * time.Millisecond
-	// A failed start is tried again after firstBackoff, doubled with each failure in a row up to lastBackoff.
+	// A failed start is tried again after firstBackoff, doubled with each failure in a row up to lastBackoff; up to awayBackoff while
+	// the agent is away: it costs nothing to ask, and nothing tells each pool that it is back.
 	firstBackoff = 200 * time.Millisecond
 	lastBackoff  = 30 * time.Second
+	awayBackoff  = 3 * time.Second
 )
 
 // Options of a Manager. Zero values mean the defaults.

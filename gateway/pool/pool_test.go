@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/stretchr/testify/assert"
@@ -366,6 +367,20 @@ func TestPool_StartFailures(t *testing.T) {
 			assert.Less(t, starts, 40)
 			b.setStart(nil)
 			time.Sleep(time.Minute)
+			assert.Equal(t, 1, state(m, "f").Idle)
+		})
+	})
+
+	t.Run("min_capacity is there soon after the agent is back, however long it was away", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBox()
+			away := gateway.Errorf(gateway.CodeUnavailable, "agent away")
+			away.Reason = reason.AgentAway
+			b.setStart(func(context.Context, *gateway.Function, bool) error { return away })
+			m := mustOpen(t, b, pool.Options{}, function("f", gateway.Scaling{MinCapacity: 1, MaxCapacity: 1}))
+			time.Sleep(10 * time.Minute)
+			b.setStart(nil)
+			time.Sleep(4 * time.Second)
 			assert.Equal(t, 1, state(m, "f").Idle)
 		})
 	})

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/guard/turns"
 )
@@ -310,12 +311,15 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	p.failures++
 	p.failure = cause.Error()
 	pause := min(firstBackoff<<min(p.failures-1, 16), lastBackoff)
+	var known *gateway.Error
+	if errors.As(cause, &known) && known.Reason == reason.AgentAway {
+		pause = min(pause, awayBackoff)
+	}
 	p.retryAt = time.Now().Add(pause)
 
 	err := gateway.Errorf(gateway.CodeUnavailable, "function %s: starting a container: %w", p.name, &StartError{err: cause})
 	err.RetryAfter = max(pause, time.Second)
-	var known *gateway.Error
-	if errors.As(cause, &known) {
+	if known != nil {
 		// What the box has no memory for says nothing about the function.
 		err.Permanent, err.Reason, err.NotTried = known.Permanent, known.Reason, known.NotTried || noMemory(cause)
 	}
