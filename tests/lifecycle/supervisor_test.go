@@ -24,12 +24,30 @@ type status struct {
 	}
 }
 
-func mustStatus(t *testing.T, box *stack.Stack) status {
+// tryStatus asks for the status, which a box that starts or stops just then may not have.
+func tryStatus(t *testing.T, box *stack.Stack) (s status, ok bool) {
 	t.Helper()
 	out, _ := box.Esb(t.Context(), "status", "-json") // its exit code is the state
+	ok = json.Unmarshal([]byte(out), &s) == nil
+	return s, ok
+}
+
+func mustStatus(t *testing.T, box *stack.Stack) status {
+	t.Helper()
 	var s status
-	require.NoError(t, json.Unmarshal([]byte(out), &s), out)
+	stack.Eventually(t, func() bool {
+		var ok bool
+		s, ok = tryStatus(t, box)
+		return ok
+	}, "the status must be had")
 	return s
+}
+
+// mustSignal signals a process of the box. No process has the number 0: it would be the test's own group.
+func mustSignal(t *testing.T, pid int, sig syscall.Signal) {
+	t.Helper()
+	require.Positive(t, pid)
+	require.NoError(t, syscall.Kill(pid, sig))
 }
 
 func (s status) pids() map[string]int {
@@ -44,12 +62,12 @@ func (s status) pids() map[string]int {
 func mustHeal(t *testing.T, box *stack.Stack, service string, before int) {
 	t.Helper()
 	stack.Eventually(t, func() bool {
-		s := mustStatus(t, box)
-		if s.State != "healthy" {
+		s, ok := tryStatus(t, box)
+		if !ok || s.State != "healthy" {
 			return false
 		}
 		for _, one := range s.Services {
-			if one.Name == service && one.PID != before && one.Restarts > 0 {
+			if one.Name == service && one.PID > 0 && one.PID != before && one.Restarts > 0 {
 				return true
 			}
 		}
@@ -66,32 +84,37 @@ func TestSupervisor_OnABox(t *testing.T) {
 
 	for _, service := range []string{"gateway", "agent", "stores"} {
 		pid := mustStatus(t, box).pids()[service]
-		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		mustSignal(t, pid, syscall.SIGKILL)
 		mustHeal(t, box, service, pid)
 	}
 	for _, service := range []string{"gateway", "agent", "stores"} {
 		pid := mustStatus(t, box).pids()[service]
-		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+		mustSignal(t, pid, syscall.SIGSTOP)
 		mustHeal(t, box, service, pid)
 	}
 	token, err := box.Token(t.Context())
 	require.NoError(t, err)
-	stack.Eventually(t, func() bool { return box.Post(t, "/api/echo", token, `{"message":"x"}`).Status == http.StatusOK }, "functions must run")
+	stack.Eventually(t, func() bool {
+		answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/api/echo", token, []byte(`{"message":"x"}`), "Content-Type", "application/json")
+		return err == nil && answer.Status == http.StatusOK
+	}, "functions must run")
 
 	healthy := mustStatus(t, box)
-	require.Positive(t, healthy.Supervisor)
-	require.NoError(t, syscall.Kill(healthy.Supervisor, syscall.SIGKILL))
-	stack.Eventually(t, func() bool { return mustStatus(t, box).Supervisor == 0 }, "the supervisor must be dead")
+	mustSignal(t, healthy.Supervisor, syscall.SIGKILL)
+	stack.Eventually(t, func() bool {
+		s, ok := tryStatus(t, box)
+		return ok && s.Supervisor == 0
+	}, "the supervisor must be dead")
 	require.NoError(t, box.Up(t.Context()))
 	now := mustStatus(t, box)
 	assert.Equal(t, healthy.pids(), now.pids(), "the services go on")
 	assert.Positive(t, now.Supervisor)
 	gateway := now.pids()["gateway"]
-	require.NoError(t, syscall.Kill(gateway, syscall.SIGKILL))
+	mustSignal(t, gateway, syscall.SIGKILL)
 	mustHeal(t, box, "gateway", gateway)
 
 	// An end that is asked for goes before a start that is under way.
-	require.NoError(t, syscall.Kill(mustStatus(t, box).pids()["gateway"], syscall.SIGKILL))
+	mustSignal(t, mustStatus(t, box).pids()["gateway"], syscall.SIGKILL)
 	require.NoError(t, box.Down())
 	assert.Empty(t, mustFindProcesses(t, box))
 	assert.Equal(t, "down", mustStatus(t, box).State)
@@ -114,16 +137,20 @@ func TestRun_InTheForeground(t *testing.T) {
 	}()
 	stack.Eventually(t, func() bool {
 		_, err := os.Stat(filepath.Join(box.Home, "run", "supervisor.json"))
-		return err == nil && mustStatus(t, box).State == "healthy"
+		if err != nil {
+			return false
+		}
+		s, ok := tryStatus(t, box)
+		return ok && s.State == "healthy"
 	}, "the box must be up")
 	now := mustStatus(t, box)
 	said, err := box.Esb(t.Context(), "up")
 	require.Error(t, err)
 	assert.Contains(t, said, "esb run")
-	require.NoError(t, syscall.Kill(now.pids()["gateway"], syscall.SIGKILL))
+	mustSignal(t, now.pids()["gateway"], syscall.SIGKILL)
 	mustHeal(t, box, "gateway", now.pids()["gateway"])
 
-	require.NoError(t, syscall.Kill(now.Supervisor, syscall.SIGTERM))
+	mustSignal(t, now.Supervisor, syscall.SIGTERM)
 	end := <-ended
 	require.NoError(t, end.err, end.said)
 	assert.Equal(t, "down", mustStatus(t, box).State, end.said)
