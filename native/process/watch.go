@@ -21,13 +21,26 @@ type watched struct {
 }
 
 // Watch watches a process that another program has started. ErrGone says that it has ended.
-func (r Record) Watch() (supervise.Process, error) {
-	fd, err := unix.PidfdOpen(r.PID, unix.PIDFD_NONBLOCK)
+func (r Record) Watch() (supervise.Process, error) { return r.watch(unix.PidfdOpen) }
+
+func (r Record) watch(open func(pid, flags int) (int, error)) (supervise.Process, error) {
+	fd, err := open(r.PID, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) || err == nil && !r.Alive() { // the handle first: after it nobody else can have the number
 		if err == nil {
 			_ = unix.Close(fd)
 		}
 		return nil, ErrGone
+	}
+	w := &watched{record: r, ended: make(chan struct{}), how: "somebody else's child, so nobody knows how"}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // the flag is Linux 5.10's, pidfds 5.3's
+		if !r.Alive() {
+			return nil, ErrGone
+		}
+		go func() { // ends with the process
+			defer close(w.ended)
+			r.wait(context.Background())
+		}()
+		return w, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("watch process %d: %w", r.PID, err)
@@ -37,7 +50,6 @@ func (r Record) Watch() (supervise.Process, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("watch process %d: %w", r.PID, err), handle.Close())
 	}
-	w := &watched{record: r, ended: make(chan struct{}), how: "somebody else's child, so nobody knows how"}
 	go func() { // ends with the process
 		defer close(w.ended)
 		defer func() { _ = handle.Close() }()

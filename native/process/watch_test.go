@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/guard/supervise"
 )
@@ -55,4 +56,22 @@ func TestWatch_RecycledPid_IsGone(t *testing.T) {
 	_, err := Record{PID: c.PID, StartTicks: c.StartTicks + 1, BootID: c.BootID}.Watch()
 	require.ErrorIs(t, err, ErrGone)
 	require.NoError(t, syscall.Kill(c.PID, 0))
+}
+
+func TestWatch_KernelWithoutPidfds_EndIsSeen(t *testing.T) {
+	for _, missing := range []error{unix.EINVAL, unix.ENOSYS} {
+		old := func(int, int) (int, error) { return -1, missing }
+		c := mustStart(t, "exec sleep 300")
+		w, err := c.watch(old)
+		require.NoError(t, err)
+		select {
+		case <-w.Ended():
+			t.Fatal("it runs")
+		default:
+		}
+		require.NoError(t, w.Kill())
+		mustEnd(t, w.Ended())
+		_, err = c.watch(old)
+		require.ErrorIs(t, err, ErrGone)
+	}
 }
