@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
@@ -83,10 +85,14 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Answers returns nil when the agent says anything about its health, also that it does not serve.
+// Answers returns nil when the agent says anything at all, also that it does not serve, or refuses the question.
 func (c *Client) Answers(ctx context.Context) error {
 	if _, err := grpc_health_v1.NewHealthClient(c.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
-		return fmt.Errorf("ask the agent for its health: %w", err)
+		switch status.Code(err) {
+		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+			return fmt.Errorf("ask the agent for its health: %w", err)
+		default:
+		}
 	}
 	return nil
 }

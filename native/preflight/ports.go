@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,8 +26,8 @@ type Listener struct {
 	Setting string
 }
 
-// checkListeners tries to listen on each address. One that a process in own has is free as far as this stack goes.
-func checkListeners(listeners []Listener, own []int) []error {
+// checkListeners tries to listen on each address. One whose process this stack owns is free as far as that goes.
+func checkListeners(listeners []Listener, owns func(pid int) bool) []error {
 	var errs []error
 	for _, l := range listeners {
 		err := listen(l.Addr)
@@ -40,7 +39,7 @@ func checkListeners(listeners []Listener, own []int) []error {
 			continue
 		}
 		pid, name := findHolder(l.Addr)
-		if slices.Contains(own, pid) {
+		if pid != 0 && owns != nil && owns(pid) || pid == 0 && listen(l.Addr) == nil {
 			continue
 		}
 		who := "by a process that could not be found"

@@ -25,8 +25,9 @@ type Options struct {
 	FreeBytes uint64
 	// Listeners that the stack is going to open.
 	Listeners []Listener
-	// OwnPIDs are processes of this stack that run already: their ports are not in the way.
-	OwnPIDs []int
+	// Owns says whether a process is this stack's: its ports are not in the way. It is asked when one is found, as a supervisor may have
+	// started it a moment ago. Nil: none is.
+	Owns func(pid int) bool
 	// Network of the functions.
 	Network Network
 }
@@ -47,7 +48,7 @@ func Run(o Options) error {
 	errs = append(errs, checkKernel()...)
 	errs = append(errs, checkCgroups("/proc/self/mountinfo", "/sys/fs/cgroup")...)
 	errs = append(errs, checkNetwork(o.Network)...)
-	errs = append(errs, checkListeners(o.Listeners, o.OwnPIDs)...)
+	errs = append(errs, checkListeners(o.Listeners, o.Owns)...)
 	return errors.Join(errs...)
 }
 

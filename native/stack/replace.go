@@ -42,18 +42,39 @@ func (s *Stack) replaceable(ctx context.Context, running process.Record, user *p
 
 // replaced waits until the gateway child serves in the place of the one before.
 func (s *Stack) replaced(ctx context.Context, before process.Record, child *process.Child) error {
-	// Whatever hinders it, the next one waits for it.
-	late := time.AfterFunc(s.settings.ShutdownGrace+replaceMargin, func() { _ = before.Signal(syscall.SIGKILL) })
-	defer late.Stop()
-	err := s.await(ctx, native.Gateway, child, func(ctx context.Context) error {
+	grace := s.settings.ShutdownGrace + replaceMargin
+	served := time.Now()
+	err := s.await(ctx, native.Gateway, s.settings.StartTimeout+grace, child, func(ctx context.Context) error {
 		if before.Alive() {
+			switch {
+			case s.goesOn(ctx):
+				served = time.Now()
+			case time.Since(served) > grace:
+				// It has been asked to end, and whatever hinders it, the next one waits for it.
+				_ = before.Signal(syscall.SIGKILL)
+			}
 			return fmt.Errorf("the gateway before it (process %d) answers its last requests", before.PID)
 		}
 		return s.serves(ctx, native.Gateway)
 	})
-	if err != nil && before.Alive() && child.Exited() != nil {
-		// It serves on.
-		return errors.Join(err, before.Write(s.pidFile(native.Gateway)))
+	if err == nil || !before.Alive() {
+		return err
 	}
-	return err
+	if child.Exited() == nil {
+		if !s.goesOn(context.WithoutCancel(ctx)) {
+			return err // it ends, and the next one is all that there will be
+		}
+		if killErr := child.Signal(syscall.SIGKILL); killErr != nil && !errors.Is(killErr, process.ErrGone) {
+			return errors.Join(err, killErr)
+		}
+	}
+	// It serves on.
+	return errors.Join(err, before.Write(s.pidFile(native.Gateway)))
+}
+
+// goesOn says whether a gateway serves, and has not been asked to end.
+func (s *Stack) goesOn(ctx context.Context) bool {
+	err := s.ready(ctx, native.Gateway)
+	var lacks *lackError
+	return err == nil || errors.As(err, &lacks)
 }

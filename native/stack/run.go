@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,14 +53,17 @@ func (s *Stack) Run(ctx context.Context, hasten <-chan struct{}) error {
 	err = s.bring(ctx)
 	var k *keeper
 	if err == nil {
-		k = s.keep(s.services(), false, slog.New(slog.NewTextHandler(s.console, nil)))
+		k, err = s.keep(s.services(), false, slog.New(slog.NewTextHandler(s.console, nil)))
+	}
+	if err == nil {
 		k.settle(ctx)
 		err = k.write()
 	}
 	if err := errors.Join(err, held.Close()); err != nil {
 		return err
 	}
-	s.hello()
+	s.sayWhere() // and no secret: a journal may be read by others
+	s.console.Printf("\nIts secrets are in %s, which root alone reads.", s.settings.SecretsFile())
 	s.gatewayFresh = false // the next one is not its
 	k.watch(ctx, notifier)
 	_ = notifier.Tell(sdnotify.Stopping)
@@ -79,7 +83,10 @@ func (s *Stack) Supervise(ctx context.Context, services []string) error {
 	if err != nil {
 		return err
 	}
-	k := s.keep(services, true, slog.New(slog.NewJSONHandler(log, nil)))
+	k, err := s.keep(services, true, slog.New(slog.NewJSONHandler(log, nil)))
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
 	k.settle(ctx)
 	if err := k.write(); err != nil {
 		return errors.Join(err, log.Close())
@@ -101,6 +108,8 @@ type keeper struct {
 	background bool
 	log        *slog.Logger
 	watchers   []*supervise.Supervisor
+	// settled is true when the watchers have taken the services, as far as they have within settle.
+	settled bool
 	// changed has a token when the state has changed since it was written.
 	changed chan struct{}
 	self    process.Record
@@ -108,9 +117,12 @@ type keeper struct {
 	starting sync.Mutex
 }
 
-// keep begins to watch services, which run already, or are started.
-func (s *Stack) keep(services []string, background bool, log *slog.Logger) *keeper {
+// keep begins to watch services, which run already, or are started. Others find the supervisor before it touches one.
+func (s *Stack) keep(services []string, background bool, log *slog.Logger) (*keeper, error) {
 	k := &keeper{stack: s, services: services, background: background, log: log, changed: make(chan struct{}, 1)}
+	if err := k.write(); err != nil {
+		return nil, err
+	}
 	for _, service := range services {
 		k.watchers = append(k.watchers, supervise.Start(supervise.Config{
 			Name: service, Logger: log, StartTimeout: s.settings.StartTimeout, StopTimeout: s.grace(service),
@@ -124,7 +136,7 @@ func (s *Stack) keep(services []string, background bool, log *slog.Logger) *keep
 			},
 		}))
 	}
-	return k
+	return k, nil
 }
 
 // settle waits, within bounds, until the services are in its hands: what ends from now on is counted, and told.
@@ -134,6 +146,7 @@ func (k *keeper) settle(ctx context.Context) {
 	for _, w := range k.watchers {
 		_ = w.First(ctx)
 	}
+	k.settled = true
 }
 
 // start takes the process of a service that runs, or starts one.
@@ -222,8 +235,10 @@ func (k *keeper) stop(hasten <-chan struct{}) error {
 type supervisorState struct {
 	Process process.Record `json:"process"`
 	// Background: `up` has started it, and it lets go of the services when it ends.
-	Background bool                       `json:"background"`
-	Services   map[string]supervisedState `json:"services"`
+	Background bool `json:"background"`
+	// Settled: it has the services in its hands.
+	Settled  bool                       `json:"settled"`
+	Services map[string]supervisedState `json:"services"`
 }
 
 type supervisedState struct {
@@ -244,14 +259,14 @@ func (k *keeper) write() error {
 		}
 		k.self = self
 	}
-	state := supervisorState{Process: k.self, Background: k.background, Services: map[string]supervisedState{}}
-	for i, service := range k.services {
-		now := k.watchers[i].State()
+	state := supervisorState{Process: k.self, Background: k.background, Settled: k.settled, Services: map[string]supervisedState{}}
+	for i, w := range k.watchers {
+		now := w.State()
 		one := supervisedState{Restarts: now.Restarts, Serving: now.Serving, Since: now.Since.UTC()}
 		if now.Err != nil {
 			one.Error = now.Err.Error()
 		}
-		state.Services[service] = one
+		state.Services[k.services[i]] = one
 	}
 	data, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
@@ -377,7 +392,7 @@ func (s *Stack) superviseRunning() error {
 	ticker := time.NewTicker(readyPoll)
 	defer ticker.Stop()
 	for {
-		if state, alive := s.supervisor(); alive && state.Process.PID == cmd.Process.Pid {
+		if state, alive := s.supervisor(); alive && state.Settled && state.Process.PID == cmd.Process.Pid {
 			s.console.Printf("==> process %d starts again what ends or hangs", cmd.Process.Pid)
 			return nil
 		}
@@ -418,12 +433,18 @@ func (s *Stack) answers(ctx context.Context, service string) error {
 	return httpAnswers(ctx, url)
 }
 
-// httpAnswers is content with any answer.
+// httpAnswers is content with any answer, also with a connection that is accepted and closed at once: so does one that has as many as it
+// takes.
 func httpAnswers(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	accepted := false
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { accepted = true }})
+	req, err := http.NewRequestWithContext(traced, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", url, err)
 	}
 	_, _, err = answerOf(req, url)
+	if accepted && ctx.Err() == nil {
+		return nil
+	}
 	return err
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
+	"os/exec"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/process"
 	"github.com/edge-serverless-box/esb/native/sdnotify"
 )
 
@@ -20,7 +24,8 @@ import (
 func mustKeep(t *testing.T, b *box) (k *keeper, end func()) {
 	t.Helper()
 	require.NoError(t, b.start(t.Context()), b.out)
-	k = b.keep(b.services(), true, slog.New(slog.DiscardHandler))
+	k, err := b.keep(b.services(), true, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
 	k.settle(t.Context())
 	require.NoError(t, k.write())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -62,8 +67,7 @@ func TestKeep_ServiceIsKilledOrStopped_IsStartedAgainAndSaidSo(t *testing.T) {
 	b.restarted(t, 0, first[0])
 	require.Eventually(t, func() bool {
 		status, err := b.Status(t.Context())
-		require.NoError(t, err)
-		return status.Services[0].Restarts >= 1 && status.Services[1].Restarts >= 2 && status.Services[1].DownSince.IsZero()
+		return err == nil && status.Services[0].Restarts >= 1 && status.Services[1].Restarts >= 2 && status.Services[1].DownSince.IsZero()
 	}, waitLimit, 10*time.Millisecond)
 	status, err := b.Status(t.Context())
 	require.NoError(t, err)
@@ -80,7 +84,9 @@ func TestKeep_ServiceCannotBeStarted_StatusSaysSinceWhenAndWhy(t *testing.T) {
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	require.Eventually(t, func() bool {
 		status, err := b.Status(t.Context())
-		require.NoError(t, err)
+		if err != nil {
+			return false
+		}
 		gateway := status.Services[1]
 		return gateway.Restarts > 1 && !gateway.DownSince.IsZero() && gateway.State != native.Healthy
 	}, waitLimit, 10*time.Millisecond)
@@ -149,4 +155,87 @@ func TestSupervisor_FileOfAnotherProcess_IsNone(t *testing.T) {
 	require.NoError(t, os.WriteFile(b.supervisorFile(), []byte("{"), 0o600))
 	_, alive = b.supervisor()
 	assert.False(t, alive, "a power cut has left it")
+}
+
+func TestHTTPAnswers_OneThatIsFull_IsAliveAndOneThatIsSilentIsNot(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var closing sync.WaitGroup
+	closing.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	})
+	for range 50 { // whichever of the two is faster
+		require.NoError(t, httpAnswers(t.Context(), "http://"+l.Addr().String()))
+	}
+	require.NoError(t, l.Close())
+	closing.Wait()
+	require.Error(t, httpAnswers(t.Context(), "http://"+l.Addr().String()), "nobody listens")
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	require.NoError(t, err)
+	defer func() { _ = silent.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.Error(t, httpAnswers(ctx, "http://"+silent.Addr().String()))
+}
+
+func TestKeep_IsFoundBeforeItTouchesAService(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.folders())
+	k, err := b.keep(nil, true, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	state, alive := b.supervisor()
+	require.True(t, alive)
+	assert.False(t, state.Settled)
+	k.settle(t.Context())
+	require.NoError(t, k.write())
+	state, _ = b.supervisor()
+	assert.True(t, state.Settled)
+}
+
+func TestSayWhere_SaysNoSecret(t *testing.T) {
+	b := mustOpen(t)
+	b.secrets = map[string]string{"X_API_KEY": "this-is-the-secret", "AUTH_PASS": "this-is-the-secret"}
+	b.sayWhere()
+	assert.Contains(t, b.out.String(), b.settings.AdminAddr)
+	assert.NotContains(t, b.out.String(), "this-is-the-secret")
+}
+
+func TestOwns_IsAskedOfWhatRunsNow(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	for _, pid := range b.pids(t) {
+		assert.True(t, b.owns(pid))
+	}
+	require.NoError(t, os.Remove(b.pidFile(native.Gateway)))
+	assert.True(t, b.owns(b.pids(t)[1]), "one without a pid file")
+	assert.False(t, b.owns(os.Getpid()))
+}
+
+// The one that serves is not given up for one that nobody waits for any more.
+func TestReplaced_InterruptedWhileTheOldOneServes_KeepsThatOne(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	before, alive, err := b.running(native.Gateway)
+	require.NoError(t, err)
+	require.True(t, alive)
+	sleep, err := exec.LookPath("sleep")
+	require.NoError(t, err)
+	child, err := process.Start(process.Spec{Path: sleep, Args: []string{"300"}, Dir: "/", Log: b.settings.LogFile(native.Gateway), PIDFile: b.pidFile(native.Gateway)})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, b.replaced(ctx, before, child), context.Canceled)
+	require.Eventually(t, func() bool { return child.Exited() != nil }, waitLimit, time.Millisecond)
+	now, err := process.Read(b.pidFile(native.Gateway))
+	require.NoError(t, err)
+	assert.Equal(t, before, now)
+	assert.True(t, now.Alive())
+	require.NoError(t, b.ready(t.Context(), native.Gateway))
 }

@@ -172,20 +172,11 @@ func (s *Stack) sameNetwork() error {
 
 func (s *Stack) preflight() error {
 	now := s.settings
-	o := preflight.Options{Home: now.Home, Network: preflight.Network{Subnet: now.Subnet, Bridge: now.Bridge}}
+	o := preflight.Options{Home: now.Home, Network: preflight.Network{Subnet: now.Subnet, Bridge: now.Bridge}, Owns: s.owns}
 	if _, err := os.Stat(filepath.Join(now.BinDir, native.Agent)); err != nil {
 		o.FreeBytes = diskFresh
 	} else if problem := preflight.Disk(now.Home, diskBuilt); problem != nil {
 		s.console.Printf("==> warning: %v", problem)
-	}
-	for _, service := range allServices {
-		r, alive, err := s.running(service)
-		if err != nil {
-			return err
-		}
-		if alive {
-			o.OwnPIDs = append(o.OwnPIDs, r.PID)
-		}
 	}
 	for _, addr := range now.HTTPSAddrs {
 		o.Listeners = append(o.Listeners, preflight.Listener{Addr: addr, Setting: "GATEWAY_HTTPS_ADDR"})
@@ -208,6 +199,17 @@ func (s *Stack) preflight() error {
 		preflight.Listener{Addr: now.AdminAddr, Setting: "GATEWAY_ADMIN_ADDR"},
 		preflight.Listener{Addr: now.AgentAddr, Setting: "AGENT_GRPC_ADDR"})
 	return preflight.Run(o)
+}
+
+// owns says whether a process is of this stack.
+func (s *Stack) owns(pid int) bool {
+	for _, service := range allServices {
+		if r, err := process.Read(s.pidFile(service)); err == nil && r.PID == pid && r.Alive() {
+			return true
+		}
+	}
+	items, err := leftovers.Find(s.certain())
+	return err == nil && slices.ContainsFunc(items, func(i leftovers.Item) bool { return i.Kind == leftovers.Process && i.PID == pid })
 }
 
 // images makes the archives of the sample functions; esb-image skips what is up to date.
@@ -366,7 +368,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		}
 		started = true
 		if before == nil {
-			return s.await(ctx, service, child, func(ctx context.Context) error { return s.serves(ctx, service) })
+			return s.await(ctx, service, s.settings.StartTimeout, child, func(ctx context.Context) error { return s.serves(ctx, service) })
 		}
 		err = s.replaced(ctx, *before, child)
 		// What serves as before is not this `up`'s to stop.
@@ -440,9 +442,9 @@ func (s *Stack) recovers(ctx context.Context, service string) error {
 	}
 }
 
-// await waits until a service is ready, as serves says, and no longer than its process lives.
-func (s *Stack) await(ctx context.Context, service string, child *process.Child, serves func(ctx context.Context) error) error {
-	waiting, cancel := context.WithTimeout(ctx, s.settings.StartTimeout)
+// await waits until a service is ready, as serves says, and no longer than its process lives and limit.
+func (s *Stack) await(ctx context.Context, service string, limit time.Duration, child *process.Child, serves func(ctx context.Context) error) error {
+	waiting, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ticker := time.NewTicker(readyPoll)
 	defer ticker.Stop()
@@ -458,7 +460,7 @@ func (s *Stack) await(ctx context.Context, service string, child *process.Child,
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", service, ctx.Err())
 		case <-waiting.Done():
-			return s.failed(service, child, fmt.Sprintf("was not ready after %s (ESB_START_TIMEOUT_SECONDS): %v", s.settings.StartTimeout, reason))
+			return s.failed(service, child, fmt.Sprintf("was not ready after %s (ESB_START_TIMEOUT_SECONDS): %v", limit, reason))
 		case <-ticker.C:
 		}
 	}
@@ -477,6 +479,23 @@ func (s *Stack) failed(service string, child *process.Child, reason string) erro
 
 // hello says where the box is and how to talk to it.
 func (s *Stack) hello() {
+	s.sayWhere()
+	if len(s.secrets) > 0 {
+		s.console.Printf("\nSecrets that it has made for itself, kept in %s:\n", s.settings.SecretsFile())
+		for _, name := range slices.Sorted(maps.Keys(s.secrets)) {
+			s.console.Printf("  %s=%s", name, s.secrets[name])
+		}
+	}
+	s.console.Printf("\nAsk for a token, then call a function with one:\n")
+	login := s.login("-k")
+	s.console.Printf("  %s\n", login)
+	s.console.Printf("  TOKEN=$(%s | sed 's/.*\"IdToken\":\"\\([^\"]*\\)\".*/\\1/')", s.login("-sk"))
+	s.console.Printf("  curl -k -X POST %s/api/echo -H \"Authorization: Bearer $TOKEN\" -d '{\"message\":\"hello\"}'\n", s.urls()[0])
+	s.console.Printf("go tool task status | logs | down")
+}
+
+// sayWhere says where the box is, and no secret.
+func (s *Stack) sayWhere() {
 	now := s.settings
 	s.console.Printf("\nThe box is up.\n")
 	for _, url := range s.urls() {
@@ -501,18 +520,6 @@ func (s *Stack) hello() {
 	case !slices.ContainsFunc(slices.Concat(now.HTTPSAddrs, now.HTTPAddrs), now.Outside):
 		s.console.Printf("\nIt serves this machine and its functions. GATEWAY_HTTPS_ADDR=:443 offers it to the network.")
 	}
-	if len(s.secrets) > 0 {
-		s.console.Printf("\nSecrets that it has made for itself, kept in %s:\n", now.SecretsFile())
-		for _, name := range slices.Sorted(maps.Keys(s.secrets)) {
-			s.console.Printf("  %s=%s", name, s.secrets[name])
-		}
-	}
-	s.console.Printf("\nAsk for a token, then call a function with one:\n")
-	login := s.login("-k")
-	s.console.Printf("  %s\n", login)
-	s.console.Printf("  TOKEN=$(%s | sed 's/.*\"IdToken\":\"\\([^\"]*\\)\".*/\\1/')", s.login("-sk"))
-	s.console.Printf("  curl -k -X POST %s/api/echo -H \"Authorization: Bearer $TOKEN\" -d '{\"message\":\"hello\"}'\n", s.urls()[0])
-	s.console.Printf("go tool task status | logs | down")
 }
 
 // login is a curl line for the auth endpoint that works as pasted. Secrets that somebody has set are not printed: the line

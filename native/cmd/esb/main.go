@@ -54,13 +54,22 @@ Settings are environment variables; README.md lists them.
 `
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), interrupts()...)
 	code, err := run(ctx, os.Args[1:], os.Getenv, os.Environ(), os.Stdout)
 	stop()
 	if err != nil {
 		report(os.Stderr, err)
 	}
 	os.Exit(code)
+}
+
+// interrupts are the signals that end a command in an orderly way: a terminal that is closed, too, but under nohup.
+func interrupts() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // report writes an error; problems stand one by one, each with what to do.
@@ -185,7 +194,7 @@ func keep(ctx context.Context, box *stack.Stack, background bool, services []str
 		return box.Supervise(ctx, services)
 	}
 	signals, hasten := make(chan os.Signal, 2), make(chan struct{})
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, interrupts()...)
 	defer signal.Stop(signals)
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
