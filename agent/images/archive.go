@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -215,6 +216,13 @@ func (a *archives) takenFrom(name string) source {
 	return a.taken[name]
 }
 
+// tryAgain forgets which things that begin so were tried.
+func (a *archives) tryAgain(prefix string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.tried, func(thing, _ string) bool { return strings.HasPrefix(thing, prefix) })
+}
+
 // tryOnce is true the first time that it is asked about a thing in its present state: what cannot be taken over unasked is
 // tried again when it changes, or when a function needs it.
 func (a *archives) tryOnce(thing, state string) bool {
@@ -361,7 +369,7 @@ func (s *Store) importArchive(ctx context.Context, file archiveFile) (err error)
 		}
 		img := core.Image{Name: name, Target: m, Labels: file.source().labels()}
 		if _, err = s.client.ImageService().Update(ctx, img, "target", "labels"); errdefs.IsNotFound(err) {
-			s.forget() // as Unpack does
+			s.forgetLost(ctx) // as Unpack does
 			_, err = s.client.ImageService().Create(ctx, img)
 		}
 		if err != nil {

@@ -254,7 +254,7 @@ func (s *Store) pullIf(ctx context.Context, name string, changed bool) error {
 			return nil, s.pullError(name, err)
 		}
 		if have.Name == "" {
-			s.forget() // as Unpack does
+			s.forgetLost(ctx) // as Unpack does
 		}
 		return nil, nil
 	})
@@ -296,7 +296,7 @@ var errNoImage = errors.New("containerd does not have it")
 func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 	record, err := s.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
-		s.forget() // somebody has removed it, or containerd's store was made anew
+		s.forgetLost(ctx) // somebody has removed it, or containerd's store was made anew
 		return Image{}, fmt.Errorf("look up image %s: %w", name, errNoImage)
 	}
 	if err != nil {
@@ -313,6 +313,7 @@ func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 			return nil, unusable(errcode.Of(agent.CodePrecondition, fmt.Errorf("image %s cannot be used: %w", name, err)))
 		}
 		s.unpacked.Store(record.Target.Digest, img)
+		s.mending.ease(name)
 		return img, nil
 	})
 	if err != nil {
@@ -323,10 +324,20 @@ func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 	return img, nil
 }
 
-// forget has all be looked for anew in containerd.
-func (s *Store) forget() {
+// forgetAll has all be looked for anew in containerd.
+func (s *Store) forgetAll() {
 	s.unpacked.Clear()
 	s.derived.Clear()
+	s.archives.tryAgain(triedImage)
+}
+
+// forgetLost is forgetAll, when containerd has lost some of what this process knows to be unpacked.
+func (s *Store) forgetLost(ctx context.Context) (lost bool) {
+	if lost = s.outdated(ctx); lost {
+		s.log.WarnContext(ctx, "containerd has lost unpacked layers: they are made again")
+		s.forgetAll()
+	}
+	return lost
 }
 
 // unusable says that it is the image that is at fault, unless its error may pass.

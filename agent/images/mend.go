@@ -64,6 +64,16 @@ func (m mended) next(now time.Time, of digest.Digest, done bool, err error) mend
 	return next
 }
 
+// ease has an image that could be unpacked looked at again as soon as the first time.
+func (m *mending) ease(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if last, ok := m.last[name]; ok {
+		last.pause = mendPause
+		m.last[name] = last
+	}
+}
+
 // whole is Unpack, for an image that may have to be mended for it.
 func (s *Store) whole(ctx context.Context, name string, policy agent.PullPolicy) (Image, error) {
 	img, err := s.Unpack(ctx, name)
@@ -94,9 +104,7 @@ func withCause(err, cause error) error {
 // damaged, and says the same until then. done is false when nothing is damaged.
 func (s *Store) Mend(ctx context.Context, name string, policy agent.PullPolicy) (done bool, err error) {
 	v, err := s.once(ctx, "mend "+name, func(ctx context.Context) (any, error) {
-		if s.outdated(ctx) {
-			s.log.WarnContext(ctx, "containerd has lost unpacked layers: they are made again", "image", name)
-			s.forget()
+		if s.forgetLost(ctx) {
 			return true, nil
 		}
 		of, err := s.here(ctx, name)
@@ -306,7 +314,7 @@ func (s *Store) dropSnapshots(ctx context.Context) (dropped []string, err error)
 	if len(dropped) == 0 {
 		return nil, nil
 	}
-	s.forget()
+	s.forgetAll()
 	return dropped, s.collect(ctx)
 }
 

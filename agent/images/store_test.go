@@ -107,11 +107,25 @@ func TestUnpack_ImageGone_ForgetsWhatWasUnpacked(t *testing.T) {
 	_, err := s.Unpack(ctx, image)
 	require.NoError(t, err)
 	require.NoError(t, s.client.ImageService().Delete(ctx, image))
+	for _, layer := range []string{"sha256:aa-variant", "sha256:aa"} {
+		require.NoError(t, s.client.SnapshotService(Snapshotter).Remove(ctx, layer))
+	}
 	_, err = s.Unpack(ctx, image)
 	require.ErrorIs(t, err, errNoImage)
 	_, unpacked := s.unpacked.Load(mustImage(ctx, t, s, image))
 	_, derived := s.derived.Load("sha256:aa-variant")
 	assert.False(t, unpacked || derived)
+}
+
+// TestUnpack_ImageMissing_LeavesTheOthers: a function whose image is nowhere is no reason to look at all again.
+func TestUnpack_ImageMissing_LeavesTheOthers(t *testing.T) {
+	ctx, s := mustStore(t, Config{})
+	of := mustImage(ctx, t, s, image)
+	know(ctx, t, s, of, "sha256:aa")
+	_, err := s.Unpack(ctx, "127.0.0.1:5010/my/missing:1")
+	require.ErrorIs(t, err, errNoImage)
+	_, unpacked := s.unpacked.Load(of)
+	assert.True(t, unpacked)
 }
 
 // TestMend_LayerGoneUnderAnImageThatIsThere_ForgetsIt: also between two looks at the image's content.

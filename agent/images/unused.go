@@ -252,7 +252,7 @@ func (s *Store) delete(ctx context.Context, img agent.Image, why string) (gone b
 	if err := s.client.ImageService().Delete(ctx, img.Name); err != nil && !errdefs.IsNotFound(err) {
 		return false, fmt.Errorf("remove image %s: %w", img.Name, err)
 	}
-	s.forget()
+	s.forgetAll()
 	s.log.InfoContext(ctx, "image removed", "image", img.Name, "why", why, "used_at", img.UsedAt.UTC().Format(time.RFC3339))
 	return true, nil
 }

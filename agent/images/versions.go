@@ -11,6 +11,9 @@ import (
 // steps.
 const archiveSettles = time.Second
 
+// triedImage begins what is noted of an image that was tried to be unpacked.
+const triedImage = "image "
+
 // Query asks for the version of an image.
 type Query struct {
 	// Image is its reference; empty asks for nothing.
@@ -75,7 +78,7 @@ func (s *Store) Versions(ctx context.Context, queries []Query) ([]string, error)
 				out[i] = known.(Image).Manifest.String()
 				continue
 			}
-			if !s.archives.tryOnce("image "+name, record.Target.Digest.String()) {
+			if !s.archives.tryOnce(triedImage+name, record.Target.Digest.String()) {
 				continue
 			}
 			// Unpacked now, the first request need not.
