@@ -38,8 +38,8 @@ func checkListeners(listeners []Listener, owns func(pid int) bool) []error {
 			errs = append(errs, &native.Problem{What: fmt.Sprintf("cannot listen on %s (%v)", l.Addr, err), Do: "Set " + l.Setting + " to an address of this machine."})
 			continue
 		}
-		pid, name := findHolder(l.Addr)
-		if pid != 0 && owns != nil && owns(pid) || pid == 0 && listen(l.Addr) == nil {
+		busy, pid, name := findHolder(l.Addr)
+		if !busy || pid != 0 && owns != nil && owns(pid) {
 			continue
 		}
 		who := "by a process that could not be found"
@@ -68,16 +68,24 @@ func listen(addr string) error {
 	return ln.Close()
 }
 
-// findHolder is holder, asked again where nobody is found: the kernel's tables are read piece by piece, and on a busy
-// machine a line can be missed that is there.
-func findHolder(addr string) (pid int, name string) {
-	for try := 0; try < 5; try++ {
+// endLimit is how long a port without a process is waited for. One that was killed is not to be seen any more while its last
+// threads still have its sockets, and on a busy machine they need time to end.
+const endLimit = 5 * time.Second
+
+// findHolder looks for the process that listens at addr until it is found, or addr is free. Nobody is found at once where the
+// kernel's tables, which are read piece by piece, miss a line that is there.
+func findHolder(addr string) (busy bool, pid int, name string) {
+	for limit := time.Now().Add(endLimit); ; time.Sleep(50 * time.Millisecond) {
 		if pid, name = holder(addr); pid != 0 {
-			return pid, name
+			return true, pid, name
 		}
-		time.Sleep(50 * time.Millisecond)
+		if !errors.Is(listen(addr), syscall.EADDRINUSE) {
+			return false, 0, ""
+		}
+		if !time.Now().Before(limit) {
+			return true, 0, ""
+		}
 	}
-	return 0, ""
 }
 
 // holder finds the process that listens on the port of addr, or 0.
