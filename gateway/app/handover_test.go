@@ -142,3 +142,16 @@ func TestRun_AnotherGatewayStarts_NoRequestFails(t *testing.T) {
 	stop()
 	require.NoError(t, <-running.ended)
 }
+
+// Folders that are shared with a virtual machine may hold no sockets.
+func TestRun_StateHoldsNoSocket_ServesAllTheSame(t *testing.T) {
+	_, addr := mustAgent(t, http.HandlerFunc(okWorker))
+	env := environment(t, addr, "functions:\n  f: {image: \"f:1\"}\n", oneRoute)
+	require.NoError(t, os.MkdirAll(filepath.Join(env["ESB_HOME"], "handover", "in the way"), 0o700))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	running := start(ctx, t, env)
+	assert.True(t, running.log.has("clients are refused between the two"))
+	stop()
+	require.NoError(t, <-running.ended)
+}
