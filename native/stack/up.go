@@ -457,9 +457,10 @@ func (s *Stack) await(ctx context.Context, service string, limit time.Duration, 
 			return s.failed(service, child, ended.Error())
 		}
 		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", service, ctx.Err())
 		case <-waiting.Done():
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("wait for %s: %w", service, err)
+			}
 			return s.failed(service, child, fmt.Sprintf("was not ready after %s (ESB_START_TIMEOUT_SECONDS): %v", limit, reason))
 		case <-ticker.C:
 		}
