@@ -3,7 +3,6 @@
 package leftovers
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -13,8 +12,8 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
 
+	"github.com/edge-serverless-box/esb/guard/netstate"
 	"github.com/edge-serverless-box/esb/native/process"
 )
 
@@ -81,22 +80,11 @@ func Find(s Scope) ([]Item, error) {
 	return items, nil
 }
 
-// linkList lists the links of the machine, and does so again when one has come or gone meanwhile: the kernel then says that the list is
-// not whole.
-func linkList() ([]netlink.Link, error) {
-	const attempts = 10
-	for n := 1; ; n++ {
-		if all, err := netlink.LinkList(); n == attempts || !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return all, err
-		}
-	}
-}
-
 // Ports lists the veth links that are plugged into a bridge.
 func Ports(bridge string) ([]Veth, error) {
-	links, err := linkList()
+	links, err := netstate.Links()
 	if err != nil {
-		return nil, fmt.Errorf("list network links: %w", err)
+		return nil, err
 	}
 	master := -1
 	for _, l := range links {
@@ -198,9 +186,9 @@ func links(s Scope) ([]Item, error) {
 	if s.Bridge == "" {
 		return nil, nil
 	}
-	all, err := linkList()
+	all, err := netstate.Links()
 	if err != nil {
-		return nil, fmt.Errorf("list network links: %w", err)
+		return nil, err
 	}
 	var items []Item
 	for _, l := range all {

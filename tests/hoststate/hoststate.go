@@ -13,7 +13,8 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
+
+	"github.com/edge-serverless-box/esb/guard/netstate"
 )
 
 // State is a sorted list of lines for each kind of thing.
@@ -152,13 +153,13 @@ func namespaces() ([]string, error) {
 }
 
 func links() ([]string, error) {
-	list, err := netlink.LinkList()
+	list, err := netstate.Links()
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, link := range list {
-		addresses, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		addresses, err := netstate.Addresses(link)
 		if err != nil {
 			return nil, err
 		}
