@@ -17,7 +17,7 @@ require (
 	github.com/edge-serverless-box/esb/sigv4 v0.0.0
 	github.com/google/nftables v0.3.0
 	github.com/stretchr/testify v1.12.1
-	github.com/vishvananda/netlink v1.3.1
+	github.com/vishvananda/netlink v1.3.1 // indirect
 	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/sys v0.50.0
 	google.golang.org/grpc v1.83.2
