@@ -57,7 +57,9 @@ func (s *Stack) Run(ctx context.Context, hasten <-chan struct{}) error {
 	}
 	if err == nil {
 		k.settle(ctx)
-		err = k.write()
+		if err = k.write(); err != nil {
+			err = errors.Join(err, k.stop(nil))
+		}
 	}
 	if err := errors.Join(err, held.Close()); err != nil {
 		return err
@@ -88,14 +90,13 @@ func (s *Stack) Supervise(ctx context.Context, services []string) error {
 		return errors.Join(err, log.Close())
 	}
 	k.settle(ctx)
-	if err := k.write(); err != nil {
-		return errors.Join(err, log.Close())
+	if err = k.write(); err == nil {
+		k.watch(ctx, sdnotify.Notifier{})
 	}
-	k.watch(ctx, sdnotify.Notifier{})
 	for _, w := range slices.Backward(k.watchers) {
 		w.Release()
 	}
-	return errors.Join(k.forget(), log.Close())
+	return errors.Join(err, k.forget(), log.Close())
 }
 
 // LetGo is the signal at which Supervise is to end.
