@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"encoding/pem"
@@ -140,6 +141,13 @@ func (s *Stack) lookStore(ctx context.Context) ([]finding, error) {
 		return nil, nil
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() == 1 { // somebody has them open, or the machine lacks something
+		return []finding{{Problem: native.Problem{
+			What: fmt.Sprintf("the store of images in %s could not be looked at: %s", root, cmp.Or(first, err.Error())),
+			Do:   "Run `esb doctor` again; when it says the same, end what has these files open.",
+		}}}, nil
+	}
 	return []finding{{Problem: native.Problem{
 		What: fmt.Sprintf("the store of images in %s is damaged: %s", root, first),
 		Do:   "Run `esb up`: the agent sets it aside and makes it anew from archives and registries.",
