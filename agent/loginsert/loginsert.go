@@ -133,14 +133,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if wait := s.rates.wait(container); wait > 0 {
-		tooMany(w, wait)
+		tooMany(w, r, wait)
 		return
 	}
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	default:
-		tooMany(w, time.Second)
+		tooMany(w, r, time.Second)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -177,7 +177,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func tooMany(w http.ResponseWriter, wait time.Duration) {
+// tooMany reads the body away first, without keeping it: a client that is still sending when its connection is closed
+// meets a reset, and neither the status nor when to come again.
+func tooMany(w http.ResponseWriter, r *http.Request, wait time.Duration) {
+	if r.ContentLength <= maxBody {
+		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxBody)) // who stops half way gets the answer all the same
+	}
 	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	refuse(w, http.StatusTooManyRequests, "Too many lines: print them to standard output, or post them more slowly.")
 }

@@ -111,6 +111,34 @@ func TestServer_Flood_IsSlowedDown(t *testing.T) {
 	assert.Less(t, taken, 5*4000)
 }
 
+// TestServer_TooMany_IsSaidToAClientThatStillSends: in pieces, as a client sends that has less of the processor than the server.
+func TestServer_TooMany_IsSaidToAClientThatStillSends(t *testing.T) {
+	url := mustOpen(t, true, 1024, func([]byte) error { return nil })
+	res, _ := ask(t, "POST", url+Path, `{"_msg":"`+strings.Repeat("x", 20_000)+`"}`)
+	require.Equal(t, http.StatusOK, res.StatusCode)
+	body, w := io.Pipe()
+	sent := make(chan int, 1)
+	go func() {
+		total := 0
+		defer func() { _ = w.Close(); sent <- total }()
+		for range 8 {
+			time.Sleep(100 * time.Millisecond) // the client's own pace
+			n, err := w.Write(bytes.Repeat([]byte(" "), 100<<10))
+			if total += n; err != nil {
+				return
+			}
+		}
+	}()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+Path, body)
+	require.NoError(t, err)
+	r.ContentLength = 800 << 10
+	res, err = http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
+	assert.Equal(t, http.StatusTooManyRequests, res.StatusCode)
+	assert.Equal(t, 800<<10, <-sent, "all of the body was taken")
+}
+
 func TestRates_DebtIsPaidWithTime(t *testing.T) {
 	now := time.Unix(1000, 0)
 	r := newRates(100)
