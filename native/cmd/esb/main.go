@@ -50,7 +50,7 @@ const usage = `esb runs the edge serverless box on this machine.
   esb images prune [-days N]         remove all images that nothing has used for N days (default 0); -archives as above
   esb build [group...]               build only: runtime services stores generate lint test (default: the first three)
 
-Settings are environment variables; README.md lists them.
+Settings are environment variables; docs/settings.md lists them.
 `
 
 func main() {
