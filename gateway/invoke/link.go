@@ -150,10 +150,19 @@ func (l *link) ended(conn net.Conn, keep bool, err error) error {
 	if err != nil || !keep {
 		l.drop(conn)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errGuard
+	case err != nil && l.isClosed() && !errors.Is(err, errLinkClosed):
+		return fmt.Errorf("%w: %w", errLinkClosed, err)
 	}
 	return err
+}
+
+func (l *link) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // resume returns the connection of an exchange that goes on without its caller, with guard as its deadline.

@@ -38,7 +38,7 @@ const (
 
 // Examiner asks workers what they do; agentclient is the one of production.
 type Examiner interface {
-	// Examine asks a worker that is not frozen.
+	// Examine asks a worker that is not frozen, until ctx ends.
 	Examine(ctx context.Context, w gateway.Worker) (Condition, error)
 }
 
@@ -49,7 +49,7 @@ const (
 	firstAdoption, lastAdoption = 50 * time.Millisecond, time.Second
 	// adoptionPatience is how long it is asked for until requests are refused: the agent may start beside the gateway.
 	adoptionPatience = 700 * time.Millisecond
-	// A held worker is asked again after firstHold, doubled each time up to lastHold. examineTimeout bounds one question.
+	// A held worker is asked again after firstHold, doubled each time up to lastHold. examineTimeout bounds the first question.
 	firstHold, lastHold = 10 * time.Millisecond, 250 * time.Millisecond
 	examineTimeout      = time.Second
 	// holdMargin is how much longer than its function's timeout a held worker may be busy: for an init, and the end of extensions.
@@ -275,13 +275,14 @@ func (p *functionPool) hold(w *worker) {
 	p.mu.Unlock()
 	first := true
 	for pause := firstHold; ; pause = min(2*pause, lastHold) {
-		ctx, cancel := context.WithTimeout(m.ctx, examineTimeout)
-		condition, err := m.opts.Examiner.Examine(ctx, w.info)
-		cancel()
+		condition, err := p.question(w, first)
 		if m.ctx.Err() != nil {
 			return // it is the next one's
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errSilent):
+			condition = ConditionUnfit
+		case err != nil:
 			condition = ConditionBusy
 		}
 		if condition == ConditionBusy && !time.Now().Before(limit) {
@@ -299,6 +300,21 @@ func (p *functionPool) hold(w *worker) {
 			return
 		}
 	}
+}
+
+// question asks the held worker w what it does. The first time others wait for the answer, and it has examineTimeout for that.
+func (p *functionPool) question(w *worker, first bool) (Condition, error) {
+	m := p.manager
+	if first {
+		ctx, cancel := context.WithTimeout(m.ctx, examineTimeout)
+		defer cancel()
+		return m.opts.Examiner.Examine(ctx, w.info)
+	}
+	return m.ask(w, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return !w.held
+	})
 }
 
 // examined does what follows from the condition of w; it is true when w is held no more.
@@ -336,7 +352,7 @@ func (p *functionPool) examined(w *worker, first bool, condition Condition) bool
 
 // release ends the hold of w. Callers hold mu.
 func (p *functionPool) release(w *worker) {
-	w.held = false
+	w.held, w.doubted = false, false
 	p.busy--
 }
 

@@ -42,8 +42,10 @@ type box struct {
 	digest string
 	// owner has the containers that are made.
 	owner string
-	// conditions are those of workers that are not idle; examine runs without mu.
+	// conditions are those of workers that are not idle; examine runs without mu. A worker that stands gives no answer until it does not.
 	conditions map[string]pool.Condition
+	stands     map[string]chan struct{}
+	examined   int
 	examine    func(id string) error
 	// parallel and parallelPeak count the starts that run at the same time.
 	parallel, parallelPeak int
@@ -81,7 +83,7 @@ func (b *box) Start(ctx context.Context, fn *gateway.Function, standby bool, _ s
 	b.containers[id] = pool.Observed{ID: id, Name: "lambda-" + id, Function: fn.Name, CreatedAt: time.Now(), Owner: b.owner,
 		Addr: "10.88.0.2:8080", Generation: fn.Generation, ImageDigest: b.digest, Interface: fn.Interface, Standby: standby}
 	b.standby[id] = standby
-	return gateway.Worker{ID: id, Name: "lambda-" + id, Addr: "10.88.0.2:8080", Function: fn.Name, Generation: fn.Generation, ImageDigest: b.digest, Standby: standby}, nil
+	return gateway.Worker{ID: id, Name: "lambda-" + id, Addr: "10.88.0.2:8080", Function: fn.Name, Generation: fn.Generation, ImageDigest: b.digest, Interface: fn.Interface, Standby: standby}, nil
 }
 
 func (b *box) Stop(ctx context.Context, id string, _ time.Duration, reason string) error {
@@ -160,10 +162,18 @@ func (b *box) List(context.Context) ([]pool.Observed, error) {
 }
 
 // Examine finds a worker idle, unless conditions says otherwise.
-func (b *box) Examine(_ context.Context, w gateway.Worker) (pool.Condition, error) {
+func (b *box) Examine(ctx context.Context, w gateway.Worker) (pool.Condition, error) {
 	b.mu.Lock()
-	hook := b.examine
+	hook, stands := b.examine, b.stands[w.ID]
+	b.examined++
 	b.mu.Unlock()
+	if stands != nil {
+		select {
+		case <-stands:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
 	if hook != nil {
 		if err := hook(w.ID); err != nil {
 			return 0, err
@@ -175,6 +185,30 @@ func (b *box) Examine(_ context.Context, w gateway.Worker) (pool.Condition, erro
 		return condition, nil
 	}
 	return pool.ConditionIdle, nil
+}
+
+// stop has a worker stand still until run is called.
+func (b *box) stop(id string) (run func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stands == nil {
+		b.stands = map[string]chan struct{}{}
+	}
+	stands := make(chan struct{})
+	b.stands[id] = stands
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.stands, id)
+		close(stands)
+	}
+}
+
+// questions counts the calls of Examine.
+func (b *box) questions() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.examined
 }
 
 func (b *box) setCondition(id string, c pool.Condition) {

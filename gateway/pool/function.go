@@ -36,8 +36,13 @@ type worker struct {
 	undying bool
 	// gone is closed when it has been destroyed; nil when nobody waits for that.
 	gone chan struct{}
-	// held is true while it is busy with what nobody of this gateway waits for: it was adopted.
+	// held is true while it is busy with what nobody of this gateway waits for: it was adopted, or is doubted.
 	held bool
+	// signed is its last sign of life but for changes of phase, or the last attempt to get one; asked is true while one is waited for.
+	signed time.Time
+	asked  bool
+	// doubted is true of a held one that has not answered a request's question.
+	doubted bool
 
 	// freeze calls freezeNow; nil when that is not to come.
 	freeze *time.Timer
@@ -132,20 +137,24 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 // acquire lends a worker that runs.
 func (p *functionPool) acquire(ctx context.Context, requestID string) (*Lease, error) {
 	l, err := p.take(ctx, requestID, 0)
-	if l == nil || !l.cool {
+	if l == nil || !l.cool && !l.stale {
 		return l, err
 	}
 	// Whatever it takes until a worker runs, the request has one acquire_timeout.
 	began := time.Now()
 	for {
-		thawed, err := p.thawFor(ctx, l)
+		prepare := p.check
+		if l.cool {
+			prepare = p.thawFor
+		}
+		runs, err := prepare(ctx, l)
 		switch {
 		case err != nil:
 			return nil, err
-		case thawed:
+		case runs:
 			return l, nil
 		}
-		if l, err = p.take(ctx, requestID, time.Since(began)); l == nil || !l.cool {
+		if l, err = p.take(ctx, requestID, time.Since(began)); l == nil || !l.cool && !l.stale {
 			return l, err
 		}
 	}
@@ -247,12 +256,14 @@ func (p *functionPool) leave(q *waiter, err error) error {
 
 // lend marks w as busy. Callers hold mu and have taken w out of where it was.
 func (p *functionPool) lend(w *worker) *Lease {
-	w.phase, w.since = PhaseBusy, time.Now()
+	now := time.Now()
+	stale := now.Sub(w.lastSign()) >= trustFor && p.manager.asks(w)
+	w.phase, w.since = PhaseBusy, now
 	p.busy++
 	p.manager.leases.Add(1)
 	p.disarmFreeze(w)
 	w.freezeTries = 0
-	return &Lease{pool: p, worker: w, cold: !w.invoked, cool: w.frozen || w.unsure || w.freezing != nil, attachment: w.attachment}
+	return &Lease{pool: p, worker: w, cold: !w.invoked, cool: w.resting(), stale: stale, attachment: w.attachment}
 }
 
 // takeBack ends the lease of w; condemned says why w is not to be used again.
@@ -264,7 +275,11 @@ func (p *functionPool) takeBack(w *worker, condemned string) {
 		return
 	}
 	p.busy--
+	w.signed = time.Now()
 	if condemned != "" {
+		if w.doomed != "" {
+			condemned = w.doomed // its invocation failed because of that
+		}
 		p.destroy(w, 0, condemned)
 		p.fill()
 		return

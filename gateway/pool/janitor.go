@@ -125,6 +125,11 @@ func (p *functionPool) mayKnow(o Observed) bool {
 func (p *functionPool) doom(w *worker, reason string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.lose(w, reason)
+}
+
+// lose is doom. Callers hold mu.
+func (p *functionPool) lose(w *worker, reason string) {
 	switch w.phase {
 	case PhaseIdle:
 		p.idle = slices.DeleteFunc(p.idle, func(o *worker) bool { return o == w })

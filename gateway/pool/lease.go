@@ -14,6 +14,7 @@ type Lease struct {
 	worker     *worker
 	cold       bool
 	cool       bool // must be thawed first
+	stale      bool // must be asked for a sign of life first, when it is not cool
 	attachment io.Closer
 	ended      atomic.Bool
 }

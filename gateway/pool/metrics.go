@@ -28,6 +28,10 @@ var (
 		Name: "esb_waiting_pushed_out_total",
 		Help: "Requests that waited for a worker and were refused for those of functions with fewer that wait.",
 	}, []string{"function"})
+	standstills = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "esb_worker_standstills_total",
+		Help: "Workers that were given up because they had not ended and gave no sign of life.",
+	}, []string{"function"})
 	freezes = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "esb_worker_freezes_total",
 		Help: "Idle workers that were frozen.",

@@ -112,7 +112,8 @@ type Options struct {
 	Inits Inits
 	// Owner is who the Provisioner says has the containers that it makes. With one, workers are left when the Manager is closed, and
 	// those that are left are adopted; Examiner is needed then. Without one they end with the Manager.
-	Owner    string
+	Owner string
+	// Examiner asks workers for signs of life. Without one nobody finds those that stand still.
 	Examiner Examiner
 	// Freezer freezes the idle workers of functions that ask for it. Without one none is frozen.
 	Freezer Freezer
@@ -222,6 +223,9 @@ func Open(p Provisioner, opts Options) *Manager {
 	}
 	if opts.Watcher != nil {
 		m.tasks.Go(m.watch)
+	}
+	if opts.Examiner != nil {
+		m.tasks.Go(m.beats)
 	}
 	return m
 }

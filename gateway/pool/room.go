@@ -123,7 +123,7 @@ func (p *functionPool) queueFull() error {
 	// bounds.
 	slots := sc.MaxCapacity
 	for _, w := range p.workers {
-		if w.phase != PhaseStopping || w.undying {
+		if w.phase != PhaseStopping && !w.doubted || w.undying {
 			slots--
 		}
 	}

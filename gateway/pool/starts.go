@@ -223,7 +223,7 @@ func (p *functionPool) run(s *start) {
 		return
 	}
 	info.Standby = s.standby
-	w := &worker{info: info, generation: fn.Generation, revision: s.revision, fn: fn, begun: s.begun, ready: ready}
+	w := &worker{info: info, generation: fn.Generation, revision: s.revision, fn: fn, begun: s.begun, ready: ready, signed: ready}
 	if fn.Generation == p.fn.Generation || p.same(fn, info.ImageDigest) {
 		w.generation, w.revision = p.fn.Generation, p.revision
 	}
