@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 // In a Compose file, the lines between a line "# settings of <services>:" and the next "# end of settings" hand on what the
@@ -83,6 +85,14 @@ func variables(root, stack string, services []string, sources []Source) ([]strin
 		i := slices.IndexFunc(sources, func(s Source) bool { return s.Title == service })
 		if i < 0 {
 			return nil, fmt.Errorf("there is no service %q with settings", service)
+		}
+		for _, e := range setting.Of(sources[i].Table) {
+			for _, v := range e.Variables() {
+				all[v] = true
+			}
+		}
+		if sources[i].Table != "" {
+			continue
 		}
 		p, err := parse(filepath.Join(root, sources[i].Dir))
 		if err != nil {

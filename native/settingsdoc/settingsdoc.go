@@ -17,24 +17,28 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 // Source is a package with settings.
 type Source struct {
-	// Dir is the package's folder in the repository.
+	// Dir is the package's folder in the repository, whose doc comments are the manual unless there is a Table.
 	Dir string
 	// Title and Intro head its table.
 	Title, Intro string
+	// Table is the service whose table in guard/setting has the settings.
+	Table setting.Service
 }
 
 // Sources are all packages with settings, in the order of the page.
 func Sources() []Source {
 	return []Source{
-		{"gateway/settings", "gateway", "The HTTP front door."},
-		{"agent/settings", "agent", "Function containers."},
-		{"native/settings", "esb up", "The native way's own command, which hands them on to the services."},
-		{"stores/settings", "stores", "The native way's S3, DynamoDB API, VictoriaLogs and registry."},
-		{"stores/dockerrelay", "relay", "Offers the stores to functions where Docker runs the stores."},
+		{Dir: "gateway/settings", Title: "gateway", Intro: "The HTTP front door."},
+		{Dir: "agent/settings", Title: "agent", Intro: "Function containers."},
+		{Dir: "native/settings", Title: "esb up", Intro: "The native way's own command, which hands them on to the services."},
+		{Dir: "stores/settings", Title: "stores", Intro: "The native way's S3, DynamoDB API, VictoriaLogs and registry.", Table: setting.Stores},
+		{Dir: "stores/dockerrelay", Title: "relay", Intro: "Offers the stores to functions where Docker runs the stores.", Table: setting.Relay},
 	}
 }
 
@@ -58,6 +62,16 @@ func Page(root string, sources []Source) (string, error) {
 	b.WriteString(header)
 	explained, read := make(map[string]bool), make(map[string]token.Position)
 	for _, s := range sources {
+		if s.Table != "" {
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| variable | default | what |\n|---|---|---|\n", s.Title, s.Intro)
+			for _, e := range setting.Of(s.Table) {
+				for _, v := range e.Variables() {
+					explained[v] = true
+				}
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", "`"+strings.Join(e.Variables(), "`, `")+"`", cell(spans(e.Defaults())), cell(spans(e.Manual())))
+			}
+			continue
+		}
 		p, err := parse(filepath.Join(root, s.Dir))
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", s.Dir, err)
@@ -90,6 +104,14 @@ func Page(root string, sources []Source) (string, error) {
 func Names(root string, sources []Source) (string, error) {
 	all := make(map[string]bool)
 	for _, s := range sources {
+		for _, e := range setting.Of(s.Table) {
+			for _, name := range e.Variables() {
+				all[name] = true
+			}
+		}
+		if s.Table != "" {
+			continue
+		}
 		p, err := parse(filepath.Join(root, s.Dir))
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", s.Dir, err)
@@ -104,6 +126,35 @@ func Names(root string, sources []Source) (string, error) {
 		}
 	}
 	return strings.Join(slices.Sorted(maps.Keys(all)), "\n") + "\n", nil
+}
+
+// spans marks the names of settings as code, except in a path such as <ESB_HOME>/data.
+func spans(text string) string {
+	names := setting.Names()
+	var b strings.Builder
+	for text != "" {
+		n := strings.IndexFunc(text, func(r rune) bool { return !nameRune(r) })
+		if n < 0 {
+			n = len(text)
+		}
+		word := text[:n]
+		if slices.Contains(names, word) && !strings.HasSuffix(b.String(), "<") && !strings.HasSuffix(b.String(), "`") && !strings.HasPrefix(text[n:], "=") {
+			word = "`" + word + "`"
+		}
+		b.WriteString(word)
+		text = text[n:]
+		n = strings.IndexFunc(text, nameRune)
+		if n < 0 {
+			n = len(text)
+		}
+		b.WriteString(text[:n])
+		text = text[n:]
+	}
+	return b.String()
+}
+
+func nameRune(r rune) bool {
+	return r == '_' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
 }
 
 // cell escapes what would end a cell or be taken for HTML.

@@ -26,6 +26,7 @@ import (
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/stores"
@@ -73,7 +74,7 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 	}
 	functions := front.Callers{
 		Secret: front.NewKeyFile(s.FunctionKeysFile, log).Secret, Rights: functionaccess.NewFile(s.FunctionAccessFile, log).Rights,
-		WellKnown: settings.DefaultSecretKey, Network: s.Subnet, Box: s.BoxAddr(),
+		WellKnown: setting.StoreSecretKey, Network: s.Subnet, Box: s.BoxAddr(),
 	}
 	confined := true
 	if err := confine.Check(ctx); err != nil {
@@ -393,7 +394,7 @@ func (r *store) detachDay(ctx context.Context, day string) error {
 }
 
 // passwordOf is a password that is set, or the one of a file, which is made.
-func passwordOf(set settings.Secret, file string) (string, error) {
+func passwordOf(set setting.Secret, file string) (string, error) {
 	if set != "" {
 		return string(set), nil
 	}

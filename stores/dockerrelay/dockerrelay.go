@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
@@ -40,7 +41,7 @@ func Run(ctx context.Context, s Settings, log *slog.Logger) (err error) {
 	}
 	callers := front.Callers{
 		Secret: front.NewKeyFile(s.FunctionKeysFile, log).Secret, Rights: functionaccess.NewFile(s.FunctionAccessFile, log).Rights,
-		WellKnown: settings.DefaultSecretKey, Network: s.Subnet, Box: s.Box(),
+		WellKnown: setting.StoreSecretKey, Network: s.Subnet, Box: s.Box(),
 	}
 	offerTo := func(setting, addr string, target int, serve func([]net.Listener, func(context.Context) (net.Conn, error)) func() error) error {
 		listeners, err := listen.All(ctx, setting, []string{addr})

@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/setting"
+	"github.com/edge-serverless-box/esb/guard/setting/settingtest"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
@@ -39,12 +41,16 @@ func TestLoad_Defaults_AreThoseOfTheCompose(t *testing.T) {
 func TestLoad_WhatIsWrong_IsNamed(t *testing.T) {
 	_, err := load(map[string]string{"ESB_SUBNET": "10.88.0.1/16", "ESB_RELAY_S3_PORT": "x", "ESB_RELAY_PORTS": "1 0", "ESB_RELAY_EXTRA": "9000", "ESB_RELAY_S3_ADDR": "x", "S3_PUBLIC_ENDPOINT": "ftp://x"})
 	for _, want := range []string{
-		`ESB_RELAY_S3_PORT: must be a port, got "x"`, `ESB_RELAY_PORTS: must be a port, got "0"`,
+		`ESB_RELAY_S3_PORT: must be a port from 1 to 65535, got "x"`, `ESB_RELAY_PORTS: must be ports from 1 to 65535, separated by blanks, got "0"`,
 		`ESB_RELAY_EXTRA: must be a list of address:port, got "9000"`, `ESB_RELAY_S3_ADDR: must be a list of address:port, got "x"`, `S3_PUBLIC_ENDPOINT: must be http://host:port or https://host without a path, got "ftp://x"`,
-		`ESB_SUBNET: must be a network such as 10.88.0.0/16, got "10.88.0.1/16"`,
+		`ESB_SUBNET: "10.88.0.1/16" has host bits set; the network is 10.88.0.0/16`,
 	} {
 		assert.ErrorContains(t, err, want)
 	}
+}
+
+func TestLoad_AsksForAllThatTheTableDeclares(t *testing.T) {
+	assert.Empty(t, settingtest.Unread(setting.Relay, func(getenv func(string) string) { _, _ = dockerrelay.Load(getenv) }))
 }
 
 // The box's address is one of loopback here; the stores are on 127.0.0.1, at the same ports, as Docker publishes them.

@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/setting"
+	"github.com/edge-serverless-box/esb/guard/setting/settingtest"
 	"github.com/edge-serverless-box/esb/stores"
 )
 
@@ -26,7 +28,7 @@ func TestLoad_NothingSet_ServesThisMachineAndItsFunctions(t *testing.T) {
 	assert.Equal(t, "/var/lib/esb/data/logs.password", s.LogsPasswordFile)
 	assert.Equal(t, []string{"127.0.0.1:5010"}, s.Addrs(stores.Registry))
 	assert.Equal(t, []string{"127.0.0.1:9001"}, s.S3UIAddrs)
-	assert.NotContains(t, fmt.Sprintf("%+v", s), DefaultSecretKey)
+	assert.NotContains(t, fmt.Sprintf("%+v", s), setting.StoreSecretKey)
 }
 
 func TestLoad_S3Off_HasNoWebUI(t *testing.T) {
@@ -87,4 +89,8 @@ func TestLoad_BadValues_NamesEachVariableAndNoSecret(t *testing.T) {
 		require.ErrorContains(t, err, name)
 		assert.NotContains(t, err.Error(), "hush")
 	}
+}
+
+func TestLoad_AsksForAllThatTheTableDeclares(t *testing.T) {
+	assert.Empty(t, settingtest.Unread(setting.Stores, func(getenv func(string) string) { _, _ = Load(getenv, "/opt/esb/bin/stores") }))
 }
