@@ -126,7 +126,7 @@ func mustSettings(t *testing.T) settings.Settings {
 		"ESB_SUBNET": fmt.Sprintf("10.%d.%d.0/24", 20+random[0]%60, random[1]),
 		"ESB_DNS":    "192.0.2.53", "FUNCTION_CPU_WEIGHT": "100", "CONTAINER_READY_TIMEOUT_SECONDS": "10", "LOG_LEVEL": "DEBUG",
 	}
-	s, err := settings.Load(func(k string) (string, bool) { v, ok := env[k]; return v, ok }, "")
+	s, err := settings.Load(func(name string) string { return env[name] }, "")
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -3,6 +3,8 @@ package settings
 import (
 	"strconv"
 	"strings"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 // MemoryShare is a part of a machine's memory: so many percent, else so many bytes. The zero value is no bound.
@@ -19,16 +21,16 @@ func (s MemoryShare) Of(machine int64) int64 {
 	return s.Bytes
 }
 
-func (r *reader) memory(key, fallback string) MemoryShare {
-	v := r.text(key, fallback)
-	if v == "off" {
+func (r reader) memory(name string) MemoryShare {
+	v := r.Text(name)
+	if v == setting.Off {
 		return MemoryShare{}
 	}
 	number, percent := strings.CutSuffix(v, "%")
 	n, err := strconv.Atoi(number)
 	switch {
 	case err != nil || n < 1 || percent && n > 100 || n > 1<<30:
-		r.fail(key, v, "must be a percentage such as 80%, a number of megabytes, or off")
+		r.Fail(name, v, "must be a percentage such as 80%, a number of megabytes, or off")
 	case percent:
 		return MemoryShare{Percent: n}
 	}

@@ -8,13 +8,12 @@ import (
 
 func TestMemoryShare(t *testing.T) {
 	for text, want := range map[string]int64{"80%": 800, "1%": 10, "100%": 1000, "off": 0, "512": 512 << 20} {
-		r := &reader{lookup: func(string) (string, bool) { return text, true }}
-		assert.Equal(t, want, r.memory("FUNCTION_MEMORY_BUDGET", "80%").Of(1000), text)
-		assert.Empty(t, r.errs, text)
+		s, err := load(map[string]string{"FUNCTION_MEMORY_BUDGET": text})
+		assert.NoError(t, err, text)
+		assert.Equal(t, want, s.MemoryBudget.Of(1000), text)
 	}
 	for _, text := range []string{"0", "0%", "101%", "-5", "much", "%", "80 %", "1.5"} {
-		r := &reader{lookup: func(string) (string, bool) { return text, true }}
-		r.memory("FUNCTION_MEMORY_BUDGET", "80%")
-		assert.Len(t, r.errs, 1, text)
+		_, err := load(map[string]string{"FUNCTION_MEMORY_BUDGET": text})
+		assert.ErrorContains(t, err, "FUNCTION_MEMORY_BUDGET: must be a percentage", text)
 	}
 }

@@ -7,10 +7,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
+	"github.com/edge-serverless-box/esb/guard/setting/settingtest"
 )
 
 func load(env map[string]string) (Settings, error) {
-	return Load(func(k string) (string, bool) { v, ok := env[k]; return v, ok }, "/opt/esb/bin/agent")
+	return Load(func(name string) string { return env[name] }, "/opt/esb/bin/agent")
 }
 
 func TestLoad_Defaults(t *testing.T) {
@@ -102,4 +105,8 @@ func TestLoad_OpenAddressNeedsMutualTLS(t *testing.T) {
 		_, err := load(map[string]string{"AGENT_GRPC_ADDR": addr})
 		assert.NoError(t, err, addr)
 	}
+}
+
+func TestLoad_AsksForAllThatTheTableDeclares(t *testing.T) {
+	assert.Empty(t, settingtest.Unread(setting.Agent, func(getenv func(string) string) { _, _ = Load(getenv, "/opt/esb/bin/agent") }))
 }

@@ -159,8 +159,8 @@ func (r *Reader) URL(name string, derived ...string) string {
 	}
 	u, err := url.Parse(v)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		example := r.declaration(name).value(name)
-		if example == "" {
+		example := r.fallback(name, derived)
+		if example == "" || example == Off {
 			example = "http://host:port"
 		}
 		r.Problemf("%s: must be an http or https URL without credentials, such as %s, or off", name, example)

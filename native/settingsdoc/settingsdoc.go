@@ -35,7 +35,7 @@ type Source struct {
 func Sources() []Source {
 	return []Source{
 		{Dir: "gateway/settings", Title: "gateway", Intro: "The HTTP front door."},
-		{Dir: "agent/settings", Title: "agent", Intro: "Function containers."},
+		{Dir: "agent/settings", Title: "agent", Intro: "Function containers.", Table: setting.Agent},
 		{Dir: "native/settings", Title: "esb up", Intro: "The native way's own command, which hands them on to the services."},
 		{Dir: "stores/settings", Title: "stores", Intro: "The native way's S3, DynamoDB API, VictoriaLogs and registry.", Table: setting.Stores},
 		{Dir: "stores/dockerrelay", Title: "relay", Intro: "Offers the stores to functions where Docker runs the stores.", Table: setting.Relay},

@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("find the agent's own folder: %w", err)
 	}
-	s, err := settings.Load(os.LookupEnv, executable)
+	s, err := settings.Load(os.Getenv, executable)
 	if err != nil {
 		return err
 	}
