@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 func mustWrite(t *testing.T, text string) string {
@@ -27,16 +29,16 @@ func TestLoad_SecretsInFiles_AreReadAsTheyAre(t *testing.T) {
 	}
 	s, err := Load(func(name string) string { return env[name] })
 	require.NoError(t, err)
-	assert.Equal(t, Secret("key-of-a-file-that-is-long"), s.APIKey)
-	assert.Equal(t, Secret(awkward), s.AuthPass)
-	assert.Equal(t, Secret("0123456789abcdef0123456789abcdef"), s.JWTSecret)
-	assert.Equal(t, Secret("0123456789abcdef"), s.LambdaAccessKeys["mine"])
+	assert.Equal(t, setting.Secret("key-of-a-file-that-is-long"), s.APIKey)
+	assert.Equal(t, setting.Secret(awkward), s.AuthPass)
+	assert.Equal(t, setting.Secret("0123456789abcdef0123456789abcdef"), s.JWTSecret)
+	assert.Equal(t, setting.Secret("0123456789abcdef"), s.LambdaAccessKeys["mine"])
 	assert.Equal(t, []string{":443"}, s.HTTPSAddrs, "all secrets are somebody's own")
 
 	env["AUTH_PASS"] = "of-the-variable"
 	s, err = Load(func(name string) string { return env[name] })
 	require.NoError(t, err)
-	assert.Equal(t, Secret("of-the-variable"), s.AuthPass)
+	assert.Equal(t, setting.Secret("of-the-variable"), s.AuthPass)
 }
 
 func TestLoad_FileOfASecret_ThatHasNone_IsAnError(t *testing.T) {

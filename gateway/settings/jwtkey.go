@@ -12,13 +12,14 @@ import (
 
 	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 // jwtKeyFile holds the generated signing key, in the folder Home.
 const jwtKeyFile = "jwt.key"
 
 // keptSecret reads the signing key at path, or makes one there.
-func keptSecret(path string) (Secret, error) {
+func keptSecret(path string) (setting.Secret, error) {
 	if err := secretfile.Check(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -29,7 +30,7 @@ func keptSecret(path string) (Secret, error) {
 		if len(key) < minJWTSecret {
 			return "", fmt.Errorf("%s holds no key: delete it to have a new one made (tokens then become invalid)", path)
 		}
-		return Secret(key), nil
+		return setting.Secret(key), nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("its stand-in cannot be read: %w", err)
 	}
@@ -40,7 +41,7 @@ func keptSecret(path string) (Secret, error) {
 	if err := atomicfile.Write(path, append(key, '\n'), 0o600); err != nil {
 		return "", fmt.Errorf("its stand-in cannot be kept: %w", err)
 	}
-	return Secret(key), nil
+	return setting.Secret(key), nil
 }
 
 // randomBytes never fails: crypto/rand ends the process when the system has no randomness.

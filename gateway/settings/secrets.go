@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 // Least lengths of secrets where other machines can try them: what a person may choose and nobody guesses over a network.
@@ -29,39 +29,10 @@ func localAddrs(subnet netip.Prefix, port uint16) string {
 	return addrs
 }
 
-// fromFiles are the secrets that a file may hold, which NAME_FILE names: a variable shows in `docker inspect`, and in /proc.
-var fromFiles = []string{credentials.APIKey, credentials.Password, credentials.LambdaKeys, "JWT_SECRET_KEY"}
-
-// readFiles puts the secrets of files in the place of variables that are not set.
-func (l *loader) readFiles() {
-	read, getenv := make(map[string]string), l.getenv
-	for _, name := range fromFiles {
-		file := getenv(name + "_FILE")
-		if file == "" || getenv(name) != "" {
-			continue
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			l.problemf("%s_FILE: %v", name, err)
-			continue
-		}
-		// Editors end a file with a line break.
-		if read[name] = strings.TrimRight(string(data), "\r\n"); read[name] == "" {
-			l.problemf("%s_FILE: there is nothing in %s", name, file)
-		}
-	}
-	l.getenv = func(name string) string {
-		if value, ok := read[name]; ok {
-			return value
-		}
-		return getenv(name)
-	}
-}
-
 // defaultHTTPS offers the gateway to the network when somebody has set all of its secrets: who does that means to.
-func (l *loader) defaultHTTPS(subnet netip.Prefix) string {
+func (r reader) defaultHTTPS(subnet netip.Prefix) string {
 	for _, name := range []string{credentials.APIKey, credentials.Password, credentials.LambdaKeys} {
-		if l.getenv(name) == "" {
+		if !r.Set(name) {
 			return localAddrs(subnet, 443)
 		}
 	}
@@ -69,46 +40,46 @@ func (l *loader) defaultHTTPS(subnet netip.Prefix) string {
 }
 
 // keepSecrets takes the secrets that nobody has set from the file in Home, and makes those that are not there yet.
-func (s *Settings) keepSecrets(l *loader) error {
+func (s *Settings) keepSecrets(r reader) {
 	var names []string
 	for _, name := range []string{credentials.APIKey, credentials.Password, credentials.LambdaKeys} {
-		if l.getenv(name) == "" {
+		if !r.Set(name) {
 			names = append(names, name)
 		}
 	}
 	if len(names) == 0 {
-		return nil
+		return
 	}
 	kept, _, err := credentials.Keep(filepath.Join(s.Home, credentials.File), names...)
 	if err != nil {
-		return fmt.Errorf("%s: not set, and %w", strings.Join(names, ", "), err)
+		r.Problemf("%s: not set, and %v", strings.Join(names, ", "), err)
+		return
 	}
 	for _, name := range names {
 		switch name {
 		case credentials.APIKey:
-			s.APIKey = Secret(kept[name])
+			s.APIKey = setting.Secret(kept[name])
 		case credentials.Password:
-			s.AuthPass = Secret(kept[name])
+			s.AuthPass = setting.Secret(kept[name])
 		case credentials.LambdaKeys:
-			s.LambdaAccessKeys = l.accessKeys(name, kept[name])
+			s.LambdaAccessKeys = r.accessKeys(name, kept[name])
 		}
 	}
-	return nil
 }
 
 // checkSecrets refuses secrets that everybody knows wherever more than this machine's own programs come in, functions
 // too, and short ones where other machines do. What is not set yet is nobody's fault.
-func (l *loader) checkSecrets(s Settings) {
+func (r reader) checkSecrets(s Settings) {
 	if s.AllowInsecureDefaults {
 		return
 	}
-	if s.AdminAddr != "" && !loopback(s.AdminAddr) && !l.failed("GATEWAY_ADMIN_ADDR") {
-		l.problemf("GATEWAY_ADMIN_ADDR: %q is not on loopback, and its token can be read on the way to it: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true", s.AdminAddr)
+	if s.AdminAddr != "" && !loopback(s.AdminAddr) && !r.Failed("GATEWAY_ADMIN_ADDR") {
+		r.Problemf("GATEWAY_ADMIN_ADDR: %q is not on loopback, and its token can be read on the way to it: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true", s.AdminAddr)
 	}
 	var known, short []string
 	for _, secret := range []struct {
 		name  string
-		value Secret
+		value setting.Secret
 		least int
 	}{{credentials.APIKey, s.APIKey, minAPIKey}, {credentials.Password, s.AuthPass, minAuthPass}} {
 		switch {
@@ -128,19 +99,19 @@ func (l *loader) checkSecrets(s Settings) {
 		}
 	}
 	if reached := s.listeners(func(addr string) bool { return !loopback(addr) }); len(known) > 0 && reached != "" {
-		l.problemf("%s: everybody knows this value, which is refused because more than this machine's own programs reach %s: unset it (the box then makes one of its own), set one of yours, or listen on 127.0.0.1 alone",
+		r.Problemf("%s: everybody knows this value, which is refused because more than this machine's own programs reach %s: unset it (the box then makes one of its own), set one of yours, or listen on 127.0.0.1 alone",
 			strings.Join(known, ", "), reached)
 	}
 	if reached := s.listeners(func(addr string) bool { return !s.local(addr) }); reached != "" {
 		for _, problem := range short {
-			l.problemf("%s, because other machines reach %s: unset it (the box then makes one of its own), or set a better one", problem, reached)
+			r.Problemf("%s, because other machines reach %s: unset it (the box then makes one of its own), or set a better one", problem, reached)
 		}
 	}
 }
 
 // checkSecretFiles refuses files of secrets that everybody on the machine may read. One that is not there is for whoever
 // reads it to complain about.
-func (l *loader) checkSecretFiles(s Settings) {
+func (r reader) checkSecretFiles(s Settings) {
 	for _, f := range []struct{ name, path string }{
 		{"TLS_KEY_FILE", s.TLSKeyFile}, {"AGENT_TLS_KEY", s.AgentTLS.KeyFile},
 		{"ESB_NATS_CREDENTIALS", s.Async.NATSCredentials}, {"ESB_NATS_KEY", s.Async.NATSTLS.KeyFile},
@@ -149,7 +120,7 @@ func (l *loader) checkSecretFiles(s Settings) {
 			continue
 		}
 		if err := secretfile.CheckGiven(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			l.problemf("%s: %v", f.name, err)
+			r.Problemf("%s: %v", f.name, err)
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/guard/setting"
+	"github.com/edge-serverless-box/esb/guard/setting/settingtest"
 )
 
 // env answers like os.Getenv with the pairs of kv over a configuration that is safe on any listener.
@@ -56,13 +58,13 @@ func TestLoad_NothingSet_GivesTheDocumentedDefaults(t *testing.T) {
 	assert.Equal(t, 200, s.StreamLimitMB)
 	assert.Equal(t, filepath.Join(s.Home, "function-keys"), s.FunctionKeysFile)
 	assert.True(t, s.FunctionKeys)
-	assert.Equal(t, map[string]settings.Secret{"AKIDOWN": "own-lambda-secret-key"}, s.LambdaAccessKeys)
+	assert.Equal(t, map[string]setting.Secret{"AKIDOWN": "own-lambda-secret-key"}, s.LambdaAccessKeys)
 	assert.Equal(t, 10*time.Second, s.CircuitBreakerOpen)
 	assert.Equal(t, 30*time.Second, s.ShutdownGrace)
 	assert.Equal(t, settings.Async{NATSReplicas: 1, NATSPrefix: "esb-async", MaxMB: 1024, DeadLetterMaxMB: 256, DeadLetterRetention: 14 * 24 * time.Hour, RetryBase: time.Minute}, s.Async)
 	assert.Equal(t, "/etc/esb/resources.yml", s.ResourcesConfigPath)
 	assert.True(t, s.ResourcesOptional)
-	dev := settings.Store{Endpoint: "http://127.0.0.1:9000", AccessKey: settings.DefaultStoreAccessKey, SecretKey: settings.DefaultStoreSecretKey}
+	dev := settings.Store{Endpoint: "http://127.0.0.1:9000", AccessKey: setting.StoreAccessKey, SecretKey: setting.StoreSecretKey}
 	assert.Equal(t, dev, s.S3)
 	dev.Endpoint = "http://127.0.0.1:8001"
 	assert.Equal(t, dev, s.DynamoDB)
@@ -166,7 +168,7 @@ func TestLoad_SeveralProblems_ReportsAllAtOnce(t *testing.T) {
 	_, err := settings.Load(env(t, "LOG_LEVEL", "x", "AWS_ACCOUNT_ID", "y", "JWT_SECRET_KEY", "short-secret",
 		"GATEWAY_HTTPS_ADDR", "off", "GATEWAY_HTTP_ADDR", "off"))
 
-	var e *settings.Error
+	var e *setting.Error
 	require.ErrorAs(t, err, &e)
 	assert.Len(t, e.Problems, 4)
 	assert.NotContains(t, err.Error(), "short-secret")
@@ -179,7 +181,7 @@ func TestLoad_WeakSecrets_DependOnWhoCanReachTheListener(t *testing.T) {
 		password = "onpremise-pass"
 		own      = "x-y:an-own-secret-of-it"
 	)
-	weak := []string{"X_API_KEY", apiKey, "AUTH_PASS", password, "LAMBDA_ACCESS_KEYS", "x-y:" + settings.DefaultStoreSecretKey}
+	weak := []string{"X_API_KEY", apiKey, "AUTH_PASS", password, "LAMBDA_ACCESS_KEYS", "x-y:" + setting.StoreSecretKey}
 	const then = `: unset it (the box then makes one of its own), set one of yours, or listen on 127.0.0.1 alone`
 	const mend = `: unset it (the box then makes one of its own), or set a better one`
 	for _, c := range []struct {
@@ -330,7 +332,7 @@ func TestSettings_Printed_ShowNoSecret(t *testing.T) {
 		assert.NotContains(t, printed, "own-api-key")
 		assert.NotContains(t, printed, "own-password")
 		assert.NotContains(t, printed, "own-lambda-secret")
-		assert.NotContains(t, printed, settings.DefaultStoreSecretKey)
+		assert.NotContains(t, printed, setting.StoreSecretKey)
 		assert.NotContains(t, printed, "kkkkkkkk")
 		assert.NotContains(t, printed, fmt.Sprintf("%x", "own-api-key-of-it"))
 		assert.Contains(t, printed, "redacted")
@@ -371,4 +373,16 @@ func TestLoad_FunctionKeys_AreOffWhereAStoreIsElsewhere(t *testing.T) {
 	}
 	_, err := settings.Load(env(t, "GATEWAY_HTTPS_ADDR", "127.0.0.1:443", "GATEWAY_HTTP_ADDR", "off", "FUNCTION_KEYS", "yes"))
 	require.EqualError(t, err, `FUNCTION_KEYS: must be on or off, got "yes"`)
+}
+
+func TestLoad_AsksForAllThatTheTableDeclares(t *testing.T) {
+	home := t.TempDir()
+	assert.Empty(t, settingtest.Unread(setting.Gateway, func(getenv func(string) string) {
+		_, _ = settings.Load(func(name string) string {
+			if v := getenv(name); name != "ESB_HOME" {
+				return v
+			}
+			return home
+		})
+	}))
 }

@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 // File is the name of the file in the folder of the box's state.
@@ -40,7 +41,7 @@ const header = `# Secrets that this box has made for itself. It keeps them for e
 
 // WellKnown says whether a secret is one that everybody knows who has read the documentation of this software.
 func WellKnown(secret string) bool {
-	return slices.Contains([]string{"dev-api-key-change-in-production", "onpremise-pass", "esb-dev-secret-change-in-production"}, secret)
+	return slices.Contains([]string{"dev-api-key-change-in-production", "onpremise-pass", setting.StoreSecretKey}, secret)
 }
 
 // Keep returns the secrets that the file at path holds for names. It makes those that are not there, and the file (mode

@@ -34,7 +34,7 @@ type Source struct {
 // Sources are all packages with settings, in the order of the page.
 func Sources() []Source {
 	return []Source{
-		{Dir: "gateway/settings", Title: "gateway", Intro: "The HTTP front door."},
+		{Dir: "gateway/settings", Title: "gateway", Intro: "The HTTP front door.", Table: setting.Gateway},
 		{Dir: "agent/settings", Title: "agent", Intro: "Function containers.", Table: setting.Agent},
 		{Dir: "native/settings", Title: "esb up", Intro: "The native way's own command, which hands them on to the services."},
 		{Dir: "stores/settings", Title: "stores", Intro: "The native way's S3, DynamoDB API, VictoriaLogs and registry.", Table: setting.Stores},
