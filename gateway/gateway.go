@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edge-serverless-box/esb/api/reason"
@@ -69,6 +70,16 @@ type Function struct {
 	// BaseGeneration is Generation without it.
 	ImageDigest    string
 	BaseGeneration string
+}
+
+// PinImage is a reference to the image of that digest in the repository of image, whatever its tag points at.
+func PinImage(image, digest string) string {
+	repository, _, _ := strings.Cut(image, "@")
+	// A colon behind the last slash is a tag's; one before it is a port's.
+	if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
+		repository = repository[:i]
+	}
+	return repository + "@" + digest
 }
 
 // GenerationWith is the generation of a function whose image's digest is known; base is that of the same function without it.

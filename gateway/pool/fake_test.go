@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -38,8 +39,9 @@ type box struct {
 	thaws    int
 	onFreeze func(ctx context.Context, id string) error
 	onThaw   func() error
-	// digest is what every image has now.
+	// digest is what every image has now, but one that is named by its digest when such are kept.
 	digest string
+	kept   bool
 	// owner has the containers that are made.
 	owner string
 	// conditions are those of workers that are not idle; examine runs without mu. A worker that stands gives no answer until it does not.
@@ -79,11 +81,15 @@ func (b *box) Start(ctx context.Context, fn *gateway.Function, standby bool, _ s
 		return gateway.Worker{}, err
 	}
 	b.seq++
+	digest := b.digest
+	if _, named, ok := strings.Cut(fn.Image, "@"); ok && b.kept {
+		digest = named
+	}
 	id := fmt.Sprintf("%s-%d", fn.Name, b.seq)
 	b.containers[id] = pool.Observed{ID: id, Name: "lambda-" + id, Function: fn.Name, CreatedAt: time.Now(), Owner: b.owner,
-		Addr: "10.88.0.2:8080", Generation: fn.Generation, ImageDigest: b.digest, Interface: fn.Interface, Standby: standby}
+		Addr: "10.88.0.2:8080", Generation: fn.Generation, ImageDigest: digest, Interface: fn.Interface, Standby: standby}
 	b.standby[id] = standby
-	return gateway.Worker{ID: id, Name: "lambda-" + id, Addr: "10.88.0.2:8080", Function: fn.Name, Generation: fn.Generation, ImageDigest: b.digest, Interface: fn.Interface, Standby: standby}, nil
+	return gateway.Worker{ID: id, Name: "lambda-" + id, Addr: "10.88.0.2:8080", Function: fn.Name, Generation: fn.Generation, ImageDigest: digest, Interface: fn.Interface, Standby: standby}, nil
 }
 
 func (b *box) Stop(ctx context.Context, id string, _ time.Duration, reason string) error {

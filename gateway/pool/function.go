@@ -86,6 +86,11 @@ type functionPool struct {
 	// target is, while a function that was warm changes, how many workers of the current configuration it is to get, whether requests
 	// wait or not: as many as were in use.
 	target int
+	// proven is the configuration that the pool goes back to when a changed one cannot start. trialAt is when that is tried again though
+	// nothing else serves, after so many trials; fallbackAt when the start of proven is, which has failed so many times in a row.
+	proven              *proof
+	trials, fallbacks   int
+	trialAt, fallbackAt time.Time
 	// turning is true while workers older than the reached revision serve until they are replaced.
 	turning bool
 	// workers are all containers that hold a slot, by id, those being destroyed included.

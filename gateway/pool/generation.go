@@ -15,7 +15,8 @@ import (
 // From then on the older ones are replaced by turns: as many new ones as were in use lately (target) come, and with each of them an
 // old one leaves, so that the function can do as much at any moment as it could before. All of it is within max_capacity: when
 // nothing else gives a new worker a slot, one of the old ones is given up for it, and the next one when it is ready. With a
-// max_capacity of 1 that is the only one, and requests wait in the queue meanwhile.
+// max_capacity of 1 that is the only one, and requests wait in the queue meanwhile: for the new one, or, when that cannot start, for
+// another old one.
 
 // Inits says how the init of a worker went; agentclient is the one of production.
 type Inits interface {
@@ -43,6 +44,7 @@ func (p *functionPool) apply(fn *gateway.Function) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	changed, wasRemoved := p.fn.Generation != fn.Generation, p.removed
+	fellBack := p.canFallBack()
 	p.fn, p.removed = fn, false
 	p.generation.Store(&fn.Generation)
 	if changed {
@@ -50,6 +52,7 @@ func (p *functionPool) apply(fn *gateway.Function) {
 		p.changedAt = time.Now()
 		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
 		p.keepSame()
+		p.changedTo(fellBack || p.outgoing())
 		if len(p.idle)+p.returning() > 0 {
 			p.target = max(p.target, p.inUse(p.changedAt), 1)
 		}
@@ -145,7 +148,7 @@ func (p *functionPool) outdatedStarts() bool {
 // endChange ends a change with nothing left to change, and the replacement of old workers that is over, or takes too long.
 // Callers hold mu.
 func (p *functionPool) endChange(now time.Time) {
-	if p.reached < p.revision && !p.outgoing() {
+	if p.reached < p.revision && !p.changing() {
 		p.reached, p.reachedAt = p.revision, now
 	}
 	p.target = max(0, min(p.target, p.fn.Scaling.MaxCapacity))
@@ -166,7 +169,7 @@ func (p *functionPool) endChange(now time.Time) {
 func (p *functionPool) mustProve(s *start) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.manager.opts.Inits != nil && s.revision > p.reached && p.outgoing()
+	return p.manager.opts.Inits != nil && s.revision > p.reached && p.changing()
 }
 
 // succeed has w, which is ready, take the place of one that is older. Callers hold mu.
@@ -191,6 +194,7 @@ func (p *functionPool) reach(revision int) {
 	if revision > p.reached {
 		p.reached, p.reachedAt, p.turning = revision, now, p.target > 0
 	}
+	p.prove()
 	p.endChange(now)
 	p.retire()
 }
@@ -243,6 +247,10 @@ func (p *functionPool) needsRoom(now time.Time) bool {
 		return false
 	}
 	if p.usableStarts() > 0 || p.ready() >= max(1, p.renewed()) {
+		return false
+	}
+	if p.canFallBack() && now.Before(p.trialAt) {
+		p.arm(p.trialAt)
 		return false
 	}
 	if limit := p.changedAt.Add(changeLimit); p.outdatedStarts() && now.Before(limit) {

@@ -198,7 +198,7 @@ func TestChange_OneSlot_TheGapIsWaitedOut(t *testing.T) {
 				r := <-waiting
 				require.NoError(t, r.err)
 				assert.Equal(t, "g2", r.lease.Worker().Generation)
-				assert.Equal(t, 1100*time.Millisecond, time.Since(began), "an end and a start")
+				assert.Equal(t, 2100*time.Millisecond, time.Since(began), "an end, a start and its init")
 				r.lease.Release()
 				peak, _ := b.peaks("f")
 				assert.Equal(t, 1, peak)

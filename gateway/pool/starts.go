@@ -21,6 +21,8 @@ type start struct {
 	// Guarded by the pool's mu.
 	isPromoted bool
 	standby    bool
+	// fallback is true for one of the configuration before.
+	fallback bool
 	// fn is the configuration it starts, nil until its turn has come, and revision is that one's.
 	fn       *gateway.Function
 	revision int
@@ -35,6 +37,9 @@ func (p *functionPool) active() int { return p.live() - p.stopping }
 
 // current is true when s starts, or will start, a worker of the current configuration.
 func (p *functionPool) current(s *start) bool {
+	if s.fallback {
+		return false
+	}
 	if s.fn == nil || s.fn.Generation == p.fn.Generation {
 		return true
 	}
@@ -89,6 +94,7 @@ func (p *functionPool) fill() {
 	if hurry {
 		p.manager.starts.Hurry(p.name) // those that are in the line already
 	}
+	p.fallBack(now)
 	backedOff := now.Before(p.retryAt)
 	for usable < waiting && p.live() < sc.MaxCapacity {
 		if backedOff && (usable > 0 || p.returning() > 0 || p.outdatedStarts()) {
@@ -228,9 +234,14 @@ func (p *functionPool) run(s *start) {
 		w.generation, w.revision = p.fn.Generation, p.revision
 	}
 	p.workers[info.ID] = w
-	if initFailed != nil && m.ctx.Err() == nil && p.outgoing() {
+	if initFailed != nil && m.ctx.Err() == nil && p.changing() {
 		p.destroy(w, 0, "init failed")
 		p.startFailed(s, initFailed)
+		return
+	}
+	if !p.isProven(s, info) {
+		p.destroy(w, 0, errOtherImage.Error())
+		p.startFailed(s, errOtherImage)
 		return
 	}
 	if over {
@@ -278,6 +289,9 @@ func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	unwanted := !s.background && p.waiters.Len() == 0
+	if s.fallback && (!p.canFallBack() || s.revision != p.reached) {
+		unwanted = true // a new one is ready
+	}
 	if p.closed || p.removed || unwanted || p.unsettled() {
 		p.dropStart(s)
 		p.fill()
@@ -287,7 +301,12 @@ func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
 		// It was begun before a change: as long as that is on, a start is to show that the function can serve.
 		s.standby = false
 	}
-	s.fn, s.revision, s.begun = p.fn, p.revision, time.Now()
+	s.fn, s.begun = p.fn, time.Now()
+	if s.fallback {
+		s.fn = p.proven.fn
+	} else {
+		s.revision = p.revision
+	}
 	return s.fn, giveBack
 }
 
@@ -304,6 +323,10 @@ func (p *functionPool) dropStart(s *start) {
 // nothing is left all are answered at once. The pool tries again after a pause that grows with each failure in a
 // row; a new request that has nothing else to hope for does not wait for that pause. Callers hold mu.
 func (p *functionPool) startFailed(s *start, cause error) {
+	if s.fallback && !p.closed && !p.removed {
+		p.fallbackFailed(cause)
+		return
+	}
 	if p.closed || p.removed || !p.current(s) {
 		p.fill()
 		return
@@ -315,7 +338,9 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	if errors.As(cause, &known) && known.Reason == reason.AgentAway {
 		pause = min(pause, awayBackoff)
 	}
-	p.retryAt = time.Now().Add(pause)
+	now := time.Now()
+	p.retryAt = now.Add(pause)
+	p.trialFailed(now)
 
 	err := gateway.Errorf(gateway.CodeUnavailable, "function %s: starting a container: %w", p.name, &StartError{err: cause})
 	err.RetryAfter = max(pause, time.Second)
@@ -325,7 +350,7 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	}
 	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
 		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds(), "outdated_workers_serve", p.outdated())
-	if p.returning() == 0 && !p.outdatedStarts() && (err.Permanent || p.usableStarts() == 0) {
+	if p.returning() == 0 && !p.outdatedStarts() && (err.Permanent || p.usableStarts() == 0) && !p.fallsBack(now) {
 		p.answerAll(err)
 	}
 	p.fill()
