@@ -367,6 +367,7 @@ func (s *Store) importArchive(ctx context.Context, file archiveFile) (err error)
 		if err := core.WalkNotEmpty(ctx, keep, m); err != nil {
 			return fmt.Errorf("import %s of %s: %w", name, file.path, err)
 		}
+		s.keepBefore(ctx, name, m.Digest)
 		img := core.Image{Name: name, Target: m, Labels: file.source().labels()}
 		if _, err = s.client.ImageService().Update(ctx, img, "target", "labels"); errdefs.IsNotFound(err) {
 			s.forgetLost(ctx) // as Unpack does

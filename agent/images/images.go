@@ -170,6 +170,10 @@ func (s *Store) Get(ctx context.Context, ref string, policy agent.PullPolicy) (I
 		}
 		return s.whole(ctx, name, policy)
 	}
+	if found, ok := s.byDigest(ctx, name); ok {
+		s.usage.note(found)
+		return s.whole(ctx, found, policy)
+	}
 	archiveErr := s.importChanged(ctx, name)
 	img, err := s.whole(ctx, name, policy)
 	if errors.Is(err, errNoImage) && s.archives.forget(name) {
@@ -247,6 +251,7 @@ func (s *Store) pullIf(ctx context.Context, name string, changed bool) error {
 			return nil, nil
 		}
 		s.log.InfoContext(ctx, "image pull", "image", name, "digest", target.Digest.String())
+		s.keepBefore(ctx, name, target.Digest)
 		// Unpacked by Unpack, which looks at the size first.
 		_, err = s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPlatformMatcher(s.platform),
 			containerd.WithPullLabels(s.archives.takenFrom(name).labels()), containerd.WithImageHandler(s.boundDownload()))

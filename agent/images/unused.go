@@ -265,7 +265,7 @@ func (s *Store) Tend(ctx context.Context, running []string) error {
 		return fmt.Errorf("list the images: %w", err)
 	}
 	now := time.Now()
-	var unused []agent.Image
+	var unused, kept []agent.Image
 	for _, record := range records {
 		img := s.describe(record, running, now)
 		noted, _ := time.Parse(time.RFC3339, record.Labels[labelUsed])
@@ -275,7 +275,11 @@ func (s *Store) Tend(ctx context.Context, running []string) error {
 				return fmt.Errorf("note the use of image %s: %w", record.Name, err)
 			}
 		}
-		if !img.InUse {
+		switch {
+		case img.InUse:
+		case record.Labels[labelBefore] != "" && now.Sub(img.UsedAt) > keptFor:
+			kept = append(kept, img)
+		default:
 			unused = append(unused, img)
 		}
 	}
@@ -284,6 +288,10 @@ func (s *Store) Tend(ctx context.Context, running []string) error {
 	}
 	slices.SortFunc(unused, func(a, b agent.Image) int { return cmp.Or(a.UsedAt.Compare(b.UsedAt), strings.Compare(a.Name, b.Name)) })
 	var errs []error
+	for _, img := range kept {
+		_, err := s.delete(ctx, img, "another one has its name, and nothing has gone back to it")
+		errs = append(errs, err, s.collect(ctx))
+	}
 	for len(unused) > 0 && s.unusedFor > 0 && now.Sub(unused[0].UsedAt) > s.unusedFor {
 		_, err := s.delete(ctx, unused[0], "nothing has used it for longer than IMAGE_UNUSED_DAYS")
 		errs = append(errs, err, s.collect(ctx))

@@ -1,0 +1,102 @@
+package images
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// A function whose new image cannot serve goes back to the one that it had. So an image that another one replaces under its name stays
+// here for a while, under its digest; and an image that is asked for by its digest is found under whatever name it has.
+
+const (
+	// labelBefore is of an image that is kept: the name that it had.
+	labelBefore = "esb_before"
+	// keptFor is how long one is kept that nothing uses, and keptOf how many of each name.
+	keptFor = 24 * time.Hour
+	keptOf  = 3
+)
+
+// repository is a normalised reference without tag and digest.
+func repository(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		name = name[:i]
+	}
+	return name
+}
+
+// byDigest finds the image that a normalised reference with a digest means among those that are here: under that name, or under another
+// one of its repository.
+func (s *Store) byDigest(ctx context.Context, name string) (found string, ok bool) {
+	_, text, pinned := strings.Cut(name, "@")
+	if !pinned {
+		return "", false
+	}
+	records, err := s.client.ImageService().List(ctx)
+	if err != nil {
+		return "", false // who looks for it says so
+	}
+	for _, record := range records {
+		if record.Name == name {
+			return name, true
+		}
+		if found != "" || repository(record.Name) != repository(name) {
+			continue
+		}
+		if manifest, err := s.manifestDigest(ctx, record.Target); record.Target.Digest.String() == text || err == nil && manifest.String() == text {
+			found = record.Name
+		}
+	}
+	return found, found != ""
+}
+
+// keepBefore keeps the image that has a name, which the one with the digest next is about to get. That it cannot be kept must not stop
+// the new one.
+func (s *Store) keepBefore(ctx context.Context, name string, next digest.Digest) {
+	if strings.Contains(name, "@") {
+		return
+	}
+	record, err := s.client.ImageService().Get(ctx, name)
+	if err != nil || record.Target.Digest == next {
+		return
+	}
+	manifest, err := s.manifestDigest(ctx, record.Target)
+	if err == nil {
+		kept := images.Image{Name: repository(name) + "@" + manifest.String(), Target: record.Target, Labels: map[string]string{labelBefore: name}}
+		if _, err = s.client.ImageService().Create(ctx, kept); errdefs.IsAlreadyExists(err) {
+			err = nil
+		}
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "the image of before is not kept: a function whose new one does not work cannot go back to it", "image", name, "error", err)
+		return
+	}
+	if err := s.dropKept(ctx, name); err != nil {
+		s.log.WarnContext(ctx, "old images that are kept cannot be removed", "image", name, "error", err)
+	}
+}
+
+// dropKept removes the oldest of the kept images of a name that are too many, unless functions have gone back to them lately.
+func (s *Store) dropKept(ctx context.Context, name string) error {
+	records, err := s.client.ImageService().List(ctx)
+	if err != nil {
+		return err
+	}
+	records = slices.DeleteFunc(records, func(r images.Image) bool { return r.Labels[labelBefore] != name })
+	slices.SortFunc(records, func(a, b images.Image) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	for i, r := range records {
+		if i < keptOf {
+			continue
+		}
+		if _, err := s.delete(ctx, s.describe(r, nil, time.Now()), "newer ones of its name are kept"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
