@@ -273,13 +273,7 @@ func TestStart_GatewayDies_LeavesAnAgentAloneThatWasUp(t *testing.T) {
 	require.NoError(t, b.start(t.Context()), b.out)
 	agent := b.pids(t)[0]
 	b.play("fail")
-	// The played setting concerns the agent as well; this is about the gateway alone.
-	print, err := b.fingerprint(native.Agent, b.user(native.Agent))
-	require.NoError(t, err)
-	r, err := process.Read(b.pidFile(native.Agent))
-	require.NoError(t, err)
-	r.Fingerprint = print
-	require.NoError(t, r.Write(b.pidFile(native.Agent)))
+	b.environ = append(b.environ, "CIRCUIT_BREAKER_FAILURES=7")
 	gateway := b.pids(t)[1]
 	require.ErrorContains(t, b.start(t.Context()), "functions.yml:3: boom")
 	assert.Equal(t, [2]int{agent, gateway}, b.pids(t), "nor is a gateway that serves given up for one that would not start")
