@@ -100,7 +100,7 @@ func TestReader_WrongValues_AreNamedAllAtOnce(t *testing.T) {
 		`P_ADDR: must be host:port, such as 127.0.0.1:80, got "host"`,
 		`P_ADDR: must be host:port, such as 127.0.0.1:80, or off, got "host"`,
 		`P_ADDR: must be a comma separated list of host:port, such as 127.0.0.1:80, or off, got "host"`,
-		`P_ADDR: must be host:port with an IP address, localhost, or no host for all addresses, got "host"`,
+		`P_ADDR: must be host:port with an IP address, localhost, or no host for all addresses, and a port from 1 to 65535, got "host"`,
 		`P_LIST: must be ports from 1 to 65535, separated by commas, got "0"`,
 		`P_TEXT: must be a port from 1 to 65535, got "x"`,
 		`P_TEXT: must be on or off, got "x"`,

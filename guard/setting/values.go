@@ -228,18 +228,20 @@ func (r *Reader) Addrs(name string, derived ...string) []string {
 	return r.addrs(name, isAddr, "must be a comma separated list of host:port, such as 127.0.0.1:"+example+", or off", derived)
 }
 
+const aListener = "host:port with an IP address, localhost, or no host for all addresses, and a port from 1 to 65535"
+
 // Listener reads the address of a listener, which has a port.
 func (r *Reader) Listener(name string) string {
 	v := r.Text(name)
 	if !isListener(v) {
-		r.Fail(name, v, "must be host:port with an IP address, localhost, or no host for all addresses")
+		r.Fail(name, v, "must be "+aListener)
 	}
 	return v
 }
 
 // Listeners reads addresses of listeners that are separated by commas, none for "off".
 func (r *Reader) Listeners(name string, derived ...string) []string {
-	return r.addrs(name, isListener, "must be host:port with an IP address, localhost, or no host for all addresses, a comma separated list of these, or off", derived)
+	return r.addrs(name, isListener, "must be "+aListener+", a comma separated list of these, or off", derived)
 }
 
 func (r *Reader) addrs(name string, right func(string) bool, must string, derived []string) []string {

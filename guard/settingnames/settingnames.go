@@ -4,22 +4,19 @@
 package settingnames
 
 import (
-	_ "embed"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/edge-serverless-box/esb/guard/editdistance"
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
-// names are all settings of all services, one a line; go tool task docs writes them from the settings' doc comments.
-//
-//go:embed names.txt
-var names string
-
-// nothing are variables that mean nothing here, though documents about boxes like this one name them, and what does.
-var nothing = map[string]string{
-	"DOCKER_NETWORK": "functions are on a bridge of the box's own: ESB_BRIDGE and ESB_SUBNET say which",
+// nothing returns variables that mean nothing here, though documents about boxes like this one name them, and what does.
+func nothing() map[string]string {
+	return map[string]string{
+		"DOCKER_NETWORK": "functions are on a bridge of the box's own: ESB_BRIDGE and ESB_SUBNET say which",
+	}
 }
 
 const (
@@ -32,14 +29,14 @@ const (
 // Strange returns a sentence for each variable of environ ("NAME=value") that has a value and is no setting, though it looks
 // as if it were meant to be one.
 func Strange(environ []string) []string {
-	known := strings.Fields(names)
+	known := setting.Names()
 	var found []string
 	for _, v := range environ {
 		name, value, _ := strings.Cut(v, "=")
 		if value == "" || slices.Contains(known, name) {
 			continue
 		}
-		if why, ok := nothing[name]; ok {
+		if why, ok := nothing()[name]; ok {
 			found = append(found, fmt.Sprintf("%s is set and means nothing here: %s", name, why))
 			continue
 		}

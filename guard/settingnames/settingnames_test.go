@@ -2,7 +2,6 @@ package settingnames
 
 import (
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -20,8 +19,5 @@ func TestStrange(t *testing.T) {
 func TestStrange_OtherPrograms(t *testing.T) {
 	assert.Empty(t, Strange([]string{"HOME=/root", "HOSTNAME=box", "LOGNAME=root", "AWS_REGION=x", "AWS_DEFAULT_REGION=x", "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_SESSION_TOKEN=x",
 		"GOMEMLIMIT=1", "LANG=C", "LC_ALL=C", "HTTP_PROXY=x", "HTTPS_PROXY=x", "NO_PROXY=x", "GITHUB_TOKEN=x", "INVOCATION_ID=1", "JOURNAL_STREAM=1", "NOTIFY_SOCKET=x", "DOCKER_HOST=x"}))
-	for _, name := range []string{"ESB_HOME", "GATEWAY_HTTPS_ADDR", "AGENT_GRPC_ADDR", "S3_ADDR", "ESB_RELAY_PORTS"} {
-		assert.Contains(t, strings.Fields(names), name)
-	}
 	t.Logf("of this machine: %q", Strange(os.Environ()))
 }

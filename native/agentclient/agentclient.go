@@ -23,6 +23,7 @@ import (
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/settings"
 )
@@ -35,7 +36,7 @@ type Client struct{ conn *grpc.ClientConn }
 func Dial(s settings.Settings) (*Client, error) {
 	target, creds := "unix:"+s.AgentSocket, insecure.NewCredentials()
 	var options []grpc.DialOption
-	if s.AgentSocket == settings.Off {
+	if s.AgentSocket == setting.Off {
 		target = "passthrough:///" + settings.Reachable(s.AgentAddr)
 		if s.AgentTLS.CA != "" {
 			config, err := mutualTLS(s.AgentTLS)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 func TestLoad_MachineThatDynoxideIsNotMadeFor_DoesWithoutIt(t *testing.T) {
@@ -15,10 +17,10 @@ func TestLoad_MachineThatDynoxideIsNotMadeFor_DoesWithoutIt(t *testing.T) {
 		missing  bool
 		endpoint string
 	}{
-		"nothing set":      {missing: true, endpoint: Off},
-		"switched off":     {vars: map[string]string{"DYNAMODB_ADDR": "off"}, missing: true, endpoint: Off},
+		"nothing set":      {missing: true, endpoint: setting.Off},
+		"switched off":     {vars: map[string]string{"DYNAMODB_ADDR": "off"}, missing: true, endpoint: setting.Off},
 		"elsewhere":        {vars: map[string]string{"DYNAMODB_ENDPOINT": "http://10.0.0.5:8000"}, endpoint: "http://10.0.0.5:8000"},
-		"no native stores": {vars: map[string]string{"ESB_STORES": "off"}, endpoint: Off},
+		"no native stores": {vars: map[string]string{"ESB_STORES": "off"}, endpoint: setting.Off},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := load(env(c.vars), "/src/esb", "arm64")

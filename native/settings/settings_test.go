@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
+	"github.com/edge-serverless-box/esb/guard/setting/settingtest"
 )
 
 func env(vars map[string]string) func(string) string {
@@ -98,7 +101,7 @@ func TestLoad_SecondStack_TakesItsOwnPortsAndNetwork(t *testing.T) {
 
 // What up writes down must mean the same to down, whatever is in down's environment.
 func TestEnv_ReadAgain_GivesTheSameSettings(t *testing.T) {
-	first, err := Load(env(map[string]string{"ESB_HOME": "/tmp/two", "GATEWAY_HTTP_ADDR": "off", "X_API_KEY": "a", "AUTH_PASS": "b", "SHUTDOWN_GRACE_SECONDS": "7"}), "/src/esb")
+	first, err := Load(env(map[string]string{"ESB_HOME": "/tmp/two", "GATEWAY_HTTP_ADDR": "off", "X_API_KEY": "a", "AUTH_PASS": "b", "SHUTDOWN_GRACE_SECONDS": "7.5"}), "/src/esb")
 	require.NoError(t, err)
 	vars := map[string]string{"X_API_KEY": "a", "AUTH_PASS": "b"}
 	for _, v := range first.Env() {
@@ -128,6 +131,8 @@ func TestLoad_BadValues_NamesEachVariable(t *testing.T) {
 		"SHUTDOWN_GRACE_SECONDS":    "0",
 		"ESB_START_TIMEOUT_SECONDS": "soon",
 		"AGENT_TLS_CERT":            "only-this.pem",
+
+		"ESB_ALLOW_INSECURE_DEFAULTS": "yes",
 	} {
 		_, err := Load(env(map[string]string{name: value}), "/src/esb")
 		assert.ErrorContains(t, err, name)
@@ -204,4 +209,8 @@ func TestLoad_Stores_AreWhereTheServicesLookForThem(t *testing.T) {
 	}
 	_, err := Load(env(map[string]string{"ESB_STORES": "perhaps"}), "/src/esb")
 	assert.ErrorContains(t, err, "ESB_STORES")
+}
+
+func TestLoad_AsksForAllThatTheTableDeclares(t *testing.T) {
+	assert.Empty(t, settingtest.Unread(setting.Native, func(getenv func(string) string) { _, _ = Load(getenv, "/src/esb") }))
 }

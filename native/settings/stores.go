@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 // Store is one native store as this machine reaches it.
@@ -46,12 +47,9 @@ func (s Settings) Stores() []Store {
 }
 
 // stores reads the settings of the native stores.
-func (l *loader) stores(s *Settings) {
-	s.DataDir = l.path("ESB_DATA_DIR", filepath.Join(s.Home, "data"))
-	wanted := l.text("ESB_STORES", "on")
-	if wanted != "on" && wanted != Off {
-		l.bad("ESB_STORES", wanted, "on or off")
-	}
+func (r reader) stores(s *Settings) {
+	s.DataDir = r.Path("ESB_DATA_DIR", filepath.Join(s.Home, "data"))
+	wanted := r.OnOff("ESB_STORES")
 	for _, store := range []struct {
 		addrSetting, addr string
 		addrs             *[]string
@@ -60,71 +58,72 @@ func (l *loader) stores(s *Settings) {
 		// scheme of the endpoint; none is its default when there is no store.
 		scheme, none string
 	}{
-		{"S3_ADDR", s.shared(s3Port), &s.S3Addrs, "S3_ENDPOINT", &s.S3Endpoint, "http://", Off},
-		{"DYNAMODB_ADDR", s.shared(dynamoDBPort), &s.DynamoDBAddrs, "DYNAMODB_ENDPOINT", &s.DynamoDBEndpoint, "http://", Off},
-		{"VICTORIALOGS_ADDR", fmt.Sprintf("127.0.0.1:%d", logsPort), &s.LogsAddrs, "VICTORIALOGS_URL", &s.LogsURL, "http://", Off},
+		{"S3_ADDR", s.shared(s3Port), &s.S3Addrs, "S3_ENDPOINT", &s.S3Endpoint, "http://", setting.Off},
+		{"DYNAMODB_ADDR", s.shared(dynamoDBPort), &s.DynamoDBAddrs, "DYNAMODB_ENDPOINT", &s.DynamoDBEndpoint, "http://", setting.Off},
+		{"VICTORIALOGS_ADDR", fmt.Sprintf("127.0.0.1:%d", logsPort), &s.LogsAddrs, "VICTORIALOGS_URL", &s.LogsURL, "http://", setting.Off},
 		{"REGISTRY_ADDR", "127.0.0.1:5010", &s.RegistryAddrs, "ESB_REGISTRY", &s.Registry, "", "127.0.0.1:5010"},
 	} {
-		if l.text(store.endpointSetting, "") != "" {
-			store.addr = Off
+		if r.Set(store.endpointSetting) {
+			store.addr = setting.Off
 		}
-		lacking := store.addrSetting == "DYNAMODB_ADDR" && l.arch != DynoxideArch
+		lacking := store.addrSetting == "DYNAMODB_ADDR" && r.arch != DynoxideArch
 		if lacking {
-			store.addr = Off
+			store.addr = setting.Off
 		}
-		*store.addrs = l.addrs(store.addrSetting, store.addr)
-		if wanted == Off {
+		*store.addrs = r.Listeners(store.addrSetting, store.addr)
+		if !wanted {
 			*store.addrs = nil
 		}
 		if lacking && len(*store.addrs) > 0 {
-			l.bad(store.addrSetting, join(*store.addrs), "off on this machine ("+l.arch+"): dynoxide is made for "+DynoxideArch+" only")
+			r.Fail(store.addrSetting, join(*store.addrs), "must be off on this machine ("+r.arch+"): dynoxide is made for "+DynoxideArch+" only")
 			*store.addrs = nil
 		}
 		if len(*store.addrs) > 0 {
 			store.none = store.scheme + Reachable((*store.addrs)[0])
 		}
-		*store.endpoint = l.text(store.endpointSetting, store.none)
-		if lacking && wanted == "on" && *store.endpoint == Off {
+		*store.endpoint = r.Text(store.endpointSetting, store.none)
+		if lacking && wanted && *store.endpoint == setting.Off {
 			s.NotAvailable = append(s.NotAvailable, Missing{Name: "db", Why: fmt.Sprintf(
-				"the native DynamoDB API, dynoxide, is made for %s only, and this machine is %s: set DYNAMODB_ENDPOINT to one elsewhere", DynoxideArch, l.arch)})
+				"the native DynamoDB API, dynoxide, is made for %s only, and this machine is %s: set DYNAMODB_ENDPOINT to one elsewhere", DynoxideArch, r.arch)})
 		}
 	}
 	user, file, logs := "", "", uint16(logsPort)
 	if len(s.LogsAddrs) > 0 {
 		user, file, logs = "esb", filepath.Join(s.DataDir, "logs.password"), port(s.LogsAddrs[0])
 	}
-	s.LogsUser, s.LogsPasswordFile = l.text("VICTORIALOGS_USER", user), l.path("VICTORIALOGS_PASSWORD_FILE", file)
+	s.LogsPassword = r.Secret("VICTORIALOGS_PASSWORD")
+	s.LogsUser, s.LogsPasswordFile = r.Text("VICTORIALOGS_USER", user), r.Path("VICTORIALOGS_PASSWORD_FILE", file)
 	user, file = "", ""
 	if len(s.RegistryAddrs) > 0 {
 		user, file = "esb", filepath.Join(s.DataDir, "registry.password")
 	}
-	s.RegistryUser, s.RegistryPasswordFile = l.text("ESB_REGISTRY_USER", user), l.path("ESB_REGISTRY_PASSWORD_FILE", file)
-	posted := Off
-	if s.LogsURL != Off && s.Subnet.IsValid() {
+	s.RegistryUser, s.RegistryPasswordFile = r.Text("ESB_REGISTRY_USER", user), r.Path("ESB_REGISTRY_PASSWORD_FILE", file)
+	posted := setting.Off
+	if s.LogsURL != setting.Off && s.Subnet.IsValid() {
 		posted = netip.AddrPortFrom(s.BoxAddr(), logs).String()
 	}
-	s.FunctionLogsAddr = l.text("FUNCTION_LOGS_ADDR", posted)
+	s.FunctionLogsAddr = r.Text("FUNCTION_LOGS_ADDR", posted)
 	ui := "127.0.0.1:9001"
 	if len(s.S3Addrs) == 0 {
-		ui = Off
+		ui = setting.Off
 	}
-	s.S3UIAddrs = l.addrs("S3_UI_ADDR", ui)
+	s.S3UIAddrs = r.Listeners("S3_UI_ADDR", ui)
 	if len(s.S3Addrs) == 0 {
 		s.S3UIAddrs = nil
 	}
 	// Keys of stores elsewhere are not this box's to make.
 	if len(s.S3Addrs) > 0 {
-		l.madeKeys(s, credentials.S3AccessKey, credentials.S3SecretKey)
+		r.madeKeys(s, credentials.S3AccessKey, credentials.S3SecretKey)
 	}
 	if len(s.DynamoDBAddrs) > 0 {
-		l.madeKeys(s, credentials.DynamoDBAccessKey, credentials.DynamoDBSecretKey)
+		r.madeKeys(s, credentials.DynamoDBAccessKey, credentials.DynamoDBSecretKey)
 	}
 }
 
 // madeKeys notes which keys of a native store nobody has set.
-func (l *loader) madeKeys(s *Settings, names ...string) {
+func (r reader) madeKeys(s *Settings, names ...string) {
 	for _, name := range names {
-		if l.text(name, "") == "" {
+		if !r.Set(name) {
 			s.MadeSecrets = append(s.MadeSecrets, name)
 		}
 	}
@@ -150,7 +149,7 @@ func (s Settings) defaultLambdaEndpoint() string {
 			return "http://" + net.JoinHostPort(s.BoxAddr().String(), p)
 		}
 	}
-	return Off
+	return setting.Off
 }
 
 // StorePrograms are the programs of the native stores that are switched on, which are also the names of their build
@@ -171,5 +170,5 @@ func onOff(on bool) string {
 	if on {
 		return "on"
 	}
-	return Off
+	return setting.Off
 }

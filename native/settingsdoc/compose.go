@@ -26,9 +26,9 @@ const blockEnd = "# end of settings"
 var notHandedOn = []string{"BIN_SOURCE", "ESB_PROJECT", "ESB_HOME", "GATEWAY_HOME", "ESB_LOG_DIR", "ESB_BIN_DIR", "ESB_RUN_DIR", "AGENT_SOCKET", "CONTAINERD_ADDRESS", "GATEWAY_REPLACES"}
 
 // Compose returns a Compose file with its blocks made anew. A block has the settings of the services that it names, by the
-// titles of sources, "stack" being what the file at stack mentions as ${NAME}; what the block's own map sets to a value
+// names of guard/setting, "stack" being what the file at stack mentions as ${NAME}; what the block's own map sets to a value
 // before it, is left out.
-func Compose(root, file, stack string, sources []Source) (string, error) {
+func Compose(root, file, stack string) (string, error) {
 	data, err := os.ReadFile(filepath.Join(root, file))
 	if err != nil {
 		return "", err
@@ -38,7 +38,7 @@ func Compose(root, file, stack string, sources []Source) (string, error) {
 	for i, line := range strings.Split(string(data), "\n") {
 		switch m := blockBegin.FindStringSubmatch(line); {
 		case m != nil:
-			names, err := variables(root, stack, strings.Split(m[2], ", "), sources)
+			names, err := variables(root, stack, strings.Split(m[2], ", "))
 			if err != nil {
 				return "", fmt.Errorf("%s:%d: %w", file, i+1, err)
 			}
@@ -69,7 +69,7 @@ func Compose(root, file, stack string, sources []Source) (string, error) {
 }
 
 // variables of services, sorted.
-func variables(root, stack string, services []string, sources []Source) ([]string, error) {
+func variables(root, stack string, services []string) ([]string, error) {
 	all := make(map[string]bool)
 	for _, service := range services {
 		if service == "stack" {
@@ -82,24 +82,12 @@ func variables(root, stack string, services []string, sources []Source) ([]strin
 			}
 			continue
 		}
-		i := slices.IndexFunc(sources, func(s Source) bool { return s.Title == service })
-		if i < 0 {
+		settings := setting.Of(setting.Service(service))
+		if len(settings) == 0 {
 			return nil, fmt.Errorf("there is no service %q with settings", service)
 		}
-		for _, e := range setting.Of(sources[i].Table) {
+		for _, e := range settings {
 			for _, v := range e.Variables() {
-				all[v] = true
-			}
-		}
-		if sources[i].Table != "" {
-			continue
-		}
-		p, err := parse(filepath.Join(root, sources[i].Dir))
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range p.settings() {
-			for _, v := range s.Variables {
 				all[v] = true
 			}
 		}

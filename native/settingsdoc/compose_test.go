@@ -3,39 +3,56 @@ package settingsdoc_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/native/settingsdoc"
 )
 
-// compose makes a file's blocks of a package with the settings P_A, P_B and ESB_HOME.
+// compose makes a file's blocks, of a stack with ${ESB_IMAGE} and ${ESB_PROJECT}.
 func compose(t *testing.T, text string) (string, error) {
 	t.Helper()
 	root := t.TempDir()
-	code := "package p\ntype S struct {\n// A (P_A) is one.\nA int\n// B (P_B) is two.\nB int\n// Home (ESB_HOME) is a folder.\nHome string\n}\n"
-	require.NoError(t, os.WriteFile(filepath.Join(root, "settings.go"), []byte(code), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "box.yml"), []byte(text), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "stack.yml"), []byte("image: ${ESB_IMAGE:-x}\nname: ${ESB_PROJECT}\n"), 0o600))
-	return settingsdoc.Compose(root, "box.yml", "stack.yml", []settingsdoc.Source{{Dir: ".", Title: "gateway"}})
+	return settingsdoc.Compose(root, "box.yml", "stack.yml")
+}
+
+// block are lines of settings of the relay, and of others, without some.
+func block(indent string, others []string, without ...string) string {
+	names := slices.Clone(others)
+	for _, s := range setting.Of(setting.Relay) {
+		names = append(names, s.Names...)
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	for _, name := range names {
+		if !slices.Contains(without, name) {
+			b.WriteString(indent + name + ":\n")
+		}
+	}
+	return b.String()
 }
 
 func TestCompose_BlocksAreMadeAnew(t *testing.T) {
 	got, err := compose(t, `services:
   other:
     environment:
-      P_B: "2"
-  gateway:
+      AWS_REGION: "2"
+  relay:
     environment:
-      P_A: "1"
-      # settings of gateway: why
-      P_OLD:
+      ESB_SUBNET: "1"
+      # settings of relay: why
+      ESB_OLD:
       # end of settings
   root:
     environment:
-      # settings of stack, gateway: why
+      # settings of stack, relay: why
       # end of settings
     ports: [1]
 `)
@@ -43,20 +60,16 @@ func TestCompose_BlocksAreMadeAnew(t *testing.T) {
 	assert.Equal(t, `services:
   other:
     environment:
-      P_B: "2"
-  gateway:
+      AWS_REGION: "2"
+  relay:
     environment:
-      P_A: "1"
-      # settings of gateway: why
-      P_B:
-      # end of settings
+      ESB_SUBNET: "1"
+      # settings of relay: why
+`+block("      ", nil, "ESB_SUBNET")+`      # end of settings
   root:
     environment:
-      # settings of stack, gateway: why
-      ESB_IMAGE:
-      P_A:
-      P_B:
-      # end of settings
+      # settings of stack, relay: why
+`+block("      ", []string{"ESB_IMAGE"})+`      # end of settings
     ports: [1]
 `, got)
 }

@@ -1,74 +1,48 @@
-package settingsdoc_test
+package settingsdoc
 
 import (
 	"os"
-	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/native/settingsdoc"
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
-func page(t *testing.T, code string) (string, error) {
-	t.Helper()
-	root := t.TempDir()
-	require.NoError(t, os.Mkdir(filepath.Join(root, "p"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(root, "p", "settings.go"), []byte("package p\n"+code), 0o600))
-	return settingsdoc.Page(root, []settingsdoc.Source{{Dir: "p", Title: "p"}})
-}
-
-func TestPage_BothFormsOfComments_BecomeRows(t *testing.T) {
-	got, err := page(t, `
-const DefaultUser = "somebody"
-
-type S struct {
-	// Home (P_HOME, default /var/p) is the folder <of> everything.
-	Home string
-	// AuthUser may log in. AUTH_USER; default DefaultUser, see there.
-	AuthUser string
-	// CertFile and KeyFile are PEM files in Home. P_CERT and P_KEY, both or neither; default none. A changed file is taken up.
-	CertFile, KeyFile string
-	// Wait (P_WAIT) is how long. Default: 30 s.
-	Wait int
-	// One (P_ONE, a number; default 1) and Two (P_TWO, default 2) are for AuthUser.
-	One, Two int
-	// Derived is no setting of its own, but of P_HOME.
-	Derived string
-}
-
-func load(l loader) { l.text("P_HOME", ""); l.text("AUTH_USER", ""); l.problemf("P_OTHER", "no") }
-`)
-	require.NoError(t, err)
-	for _, row := range []string{
-		"| `P_HOME` | /var/p | The folder &lt;of&gt; everything. |\n",
-		"| `AUTH_USER` | \"somebody\" | May log in. |\n",
-		"| `P_CERT`, `P_KEY` | none | PEM files in `P_HOME`. A changed file is taken up. (both or neither) |\n",
-		"| `P_WAIT` | 30 s | How long. |\n",
-		"| `P_ONE`, `P_TWO` | 1; 2 | `P_ONE` and `P_TWO` are for `AUTH_USER`. (a number) |\n",
-	} {
-		assert.Contains(t, got, row)
+func TestPage_HasAllSettings(t *testing.T) {
+	page := Page()
+	for _, name := range setting.Names() {
+		assert.Contains(t, page, "`"+name+"`")
 	}
-	assert.NotContains(t, got, "Derived")
+	for _, row := range []string{
+		"## esb up\n\nThe native way's own command,",
+		"| `ESB_DATA_DIR` | &lt;ESB_HOME&gt;/data | Holds the data, a folder for each store: s3, db, logs, registry. |\n",
+		"| `X_API_KEY`, `X_API_KEY_FILE` | one that the box makes at its first start and keeps in the file credentials in `GATEWAY_HOME` | What",
+		"| `HEARTBEAT_INTERVAL` | 30 | How often the pools are compared with the agent's list of containers. (seconds) |\n",
+	} {
+		assert.Contains(t, page, row)
+	}
+	for line := range strings.SplitSeq(page, "\n") {
+		if strings.HasPrefix(line, "|") {
+			assert.Equal(t, 4, strings.Count(strings.ReplaceAll(line, `\|`, ""), "|"), line)
+		}
+	}
+	kept, err := os.ReadFile("../../docs/settings.md")
+	require.NoError(t, err)
+	assert.Equal(t, page, string(kept), "go tool task docs writes it")
 }
 
-func TestPage_SettingWithoutComment_IsAnError(t *testing.T) {
-	_, err := page(t, "type S struct {\n// A (P_A, default 1) is one.\nA int\n}\nfunc load() { text(\"P_A\", \"\"); text(\"P_B\", \"\") }\n")
-	require.ErrorContains(t, err, "settings.go:6:32: P_B is read and no doc comment of a field explains it")
-	require.NotContains(t, err.Error(), "P_A is read")
-}
-
-// The page in the repository; go tool task docs writes it.
-func TestPage_OfTheRepository_HasAllSettings(t *testing.T) {
-	got, err := settingsdoc.Page("../..", settingsdoc.Sources())
-	require.NoError(t, err)
-	names, err := settingsdoc.Names("../..", settingsdoc.Sources())
-	require.NoError(t, err)
-	kept, err := os.ReadFile("../../guard/settingnames/names.txt")
-	require.NoError(t, err)
-	assert.Equal(t, names, string(kept), "go tool task docs writes it")
-	for _, want := range []string{"`GATEWAY_HTTPS_ADDR`", "`FUNCTION_KEYS_FILE`", "`ESB_DATA_DIR`", "`ESB_RELAY_PORTS`", "`X_API_KEY`"} {
-		assert.Contains(t, got, want)
+func TestCell_MarksNamesAndEscapes(t *testing.T) {
+	names := []string{"ESB_HOME", "ESB_DNS"}
+	for text, want := range map[string]string{
+		"in ESB_HOME.":              "in `ESB_HOME`.",
+		"(ESB_DNS), ESB_HOMES":      "(`ESB_DNS`), ESB_HOMES",
+		"<ESB_HOME>/x|y":            `&lt;ESB_HOME&gt;/x\|y`,
+		"ESB_HOME=/x or `ESB_HOME`": "ESB_HOME=/x or `ESB_HOME`",
+		"":                          "",
+	} {
+		assert.Equal(t, want, cell(text, names))
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
 	"github.com/edge-serverless-box/esb/guard/logfile"
+	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/agentclient"
@@ -192,7 +193,7 @@ func (s *Stack) preflight() error {
 			o.Listeners = append(o.Listeners, preflight.Listener{Addr: addr, Setting: setting})
 		}
 	}
-	if now.FunctionLogsAddr != settings.Off {
+	if now.FunctionLogsAddr != setting.Off {
 		o.Listeners = append(o.Listeners, preflight.Listener{Addr: now.FunctionLogsAddr, Setting: "FUNCTION_LOGS_ADDR"})
 	}
 	o.Listeners = append(o.Listeners,

@@ -1,4 +1,4 @@
-// Command esb-settings writes docs/settings.md, and the lists of settings in the Compose files, of what the code says; or
+// Command esb-settings writes docs/settings.md, and the lists of settings in the Compose files, of the tables in guard/setting; or
 // with -check says whether they are current. It is run in the repository.
 package main
 
@@ -26,20 +26,9 @@ func main() {
 }
 
 func run(root string, check bool) error {
-	page, err := settingsdoc.Page(root, settingsdoc.Sources())
-	if err != nil {
-		return err
-	}
-	names, err := settingsdoc.Names(root, settingsdoc.Sources())
-	if err != nil {
-		return err
-	}
-	errs := []error{
-		bring(root, filepath.Join("docs", "settings.md"), page, check),
-		bring(root, filepath.Join("guard", "settingnames", "names.txt"), names, check),
-	}
+	errs := []error{bring(root, filepath.Join("docs", "settings.md"), settingsdoc.Page(), check)}
 	for _, file := range []string{composeFile, "docker-compose.dind.yml"} {
-		text, err := settingsdoc.Compose(root, file, composeFile, settingsdoc.Sources())
+		text, err := settingsdoc.Compose(root, file, composeFile)
 		if err != nil {
 			return err
 		}
@@ -55,7 +44,7 @@ func bring(root, name, want string, check bool) error {
 		return os.WriteFile(path, []byte(want), 0o644)
 	}
 	if old, err := os.ReadFile(path); err != nil || string(old) != want {
-		return errors.Join(err, fmt.Errorf("%s is not what the doc comments of the settings say: run 'go tool task docs' and commit what it changes", name))
+		return errors.Join(err, fmt.Errorf("%s is not what the tables in guard/setting say: run 'go tool task docs' and commit what it changes", name))
 	}
 	return nil
 }

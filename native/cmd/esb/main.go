@@ -169,7 +169,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 			}
 		}
 		if *store || *query != "" || !isDir(o.Dir) { // there are no files here when the box runs in Docker
-			logs := logview.Store{URL: s.LogsURL, User: s.LogsUser, Password: getenv("VICTORIALOGS_PASSWORD")}
+			logs := logview.Store{URL: s.LogsURL, User: s.LogsUser, Password: string(s.LogsPassword)}
 			if logs.Password == "" && s.LogsPasswordFile != "" {
 				if logs.Password, err = secretfile.Read(s.LogsPasswordFile); err != nil {
 					return exitFailed, fmt.Errorf("VICTORIALOGS_PASSWORD_FILE: %w", err)
