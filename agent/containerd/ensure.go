@@ -4,19 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
-	"net"
-	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,8 +18,6 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
 
@@ -34,9 +25,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/cgroup"
 	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/errcode"
-	"github.com/edge-serverless-box/esb/agent/hostfiles"
 	"github.com/edge-serverless-box/esb/agent/images"
-	"github.com/edge-serverless-box/esb/agent/notify"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 	"github.com/edge-serverless-box/esb/guard/turns"
 )
@@ -84,27 +73,6 @@ type launch struct {
 	exit chan exit
 	// took is how long each step was, in milliseconds, for the log.
 	took []any
-}
-
-// exit is how a process 1 ended; err says why that could not be learned.
-type exit struct {
-	code uint32
-	err  error
-}
-
-// exitError is a process 1 that ended before it was ready.
-type exitError struct {
-	code uint32
-	oom  bool
-}
-
-// Error implements error.
-func (e *exitError) Error() string {
-	why := ""
-	if e.oom {
-		why = ", out of memory"
-	}
-	return fmt.Sprintf("the container ended with exit code %d%s before it was ready", e.code, why)
 }
 
 // Ensure implements agent.Runtime. Its errors have a reason; a start that failed stands in the function's log.
@@ -352,155 +320,9 @@ func (l *launch) attach(ctx context.Context) error {
 	return nil
 }
 
-func (l *launch) makeFiles(context.Context) error {
-	dir := l.r.files(l.record.ID)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	ip, err := netip.ParseAddr(l.record.IP)
-	if err != nil {
-		return err
-	}
-	hosts := hostfiles.Hosts(hostname(l.record.ID), ip, l.r.network.Gateway())
-	if err := os.WriteFile(filepath.Join(dir, "hosts"), hosts, 0o644); err != nil {
-		return err
-	}
-	owner := -1 // root alone: the shim writes it
-	if l.spec.Interface == agent.Supervisor {
-		owner = int(l.record.firstID)
-	}
-	if err := l.r.logs.Create(l.record.ID, owner); err != nil {
-		return err
-	}
-	if l.spec.Interface != agent.Supervisor {
-		return nil
-	}
-	// What the container sees of it: the socket, which is lambda-init's alone.
-	if err := os.Mkdir(l.r.notifyDir(l.record.ID), 0o711); err != nil {
-		return err
-	}
-	var once sync.Once
-	l.state.socket, err = l.r.listen(l.record, func() { once.Do(func() { close(l.ready) }) })
-	return err
-}
-
-// meminfo returns the file that is /proc/meminfo in containers of so much memory. It is made once.
-func (r *Runtime) meminfo(memoryMB int) (string, error) {
-	file := filepath.Join(r.filesDir(), fmt.Sprintf("meminfo-%d", memoryMB))
-	if _, err := os.Stat(file); err == nil {
-		return file, nil
-	}
-	fresh := file + "-" + randomHex(suffixBytes)
-	err := os.WriteFile(fresh, hostfiles.Meminfo(memoryMB), 0o644)
-	if err == nil {
-		err = os.Rename(fresh, file)
-	}
-	if err != nil {
-		return "", fmt.Errorf("write what containers see of their memory: %w", err)
-	}
-	return file, nil
-}
-
-// hostname is short: the kernel takes 64 characters, a container's id may have more.
-func hostname(id string) string { return "lambda-" + shortID(id) }
-
-// listen hears what a container's lambda-init says; ready may be called more than once.
-func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
-	return notify.Listen(filepath.Join(r.notifyDir(rec.ID), notifyName), rec.firstID, func(m notify.Message) {
-		if lines, ok := m.LogLost(); ok {
-			r.log.Warn("log lines of a container were lost: its file could not be written, or took too long", "container_id", rec.ID,
-				"function", rec.FunctionName, "lines", lines)
-			return
-		}
-		switch m {
-		case notify.Ready:
-			ready()
-		case notify.InitStart:
-			// All the CPU there is, as AWS gives the init phase. A new life of the function's process needs it as the first one did:
-			// with the quota of a small function, imports of a second take longer than an init may.
-			if err := r.groups.LiftQuota(rec.ID); err != nil {
-				r.log.Warn("container has its CPU quota in its init phase, too", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
-			}
-		case notify.InitOK, notify.InitError:
-			r.setQuota(rec)
-		}
-	})
-}
-
-// setQuota limits a container's CPU, unless it is being removed: its quota was lifted for that.
-func (r *Runtime) setQuota(rec record) {
-	if s := r.state(rec.ID); s != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.dying {
-			return
-		}
-	}
-	if err := r.groups.SetQuota(rec.ID, rec.memoryMB); err != nil {
-		r.log.Warn("container has no CPU quota", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
-	}
-}
-
 func (l *launch) makeGroup(context.Context) (err error) {
 	l.groups, err = l.r.groups.Create(l.record.ID)
 	return err
-}
-
-func (l *launch) makeSnapshot(ctx context.Context) error {
-	sn := l.r.client.SnapshotService(images.Snapshotter)
-	labels := map[string]string{labelRoot: time.Now().UTC().Format(time.RFC3339), labelStack: l.r.cfg.Stack}
-	if namesUser(l.image.Config.User) {
-		maps.Copy(labels, mappedRoot(l.record.firstID))
-	}
-	opt := snapshots.WithLabels(labels)
-	err := l.prepare(ctx, sn, opt)
-	if cleaner, ok := sn.(snapshots.Cleaner); ok && err != nil && strings.Contains(err.Error(), "file exists") {
-		// A containerd that was killed has made a snapshot's folder and not written it down: its number is used again.
-		if err := cleaner.Cleanup(ctx); err != nil {
-			return fmt.Errorf("remove folders of snapshots that a killed containerd has left: %w", err)
-		}
-		err = l.prepare(ctx, sn, opt)
-	}
-	if !images.Lost(err) {
-		return err
-	}
-	// What is known of the image may be of before containerd has tidied up: it was removed, or its tag is another one's now, and what
-	// was derived from it has gone in order.
-	l.r.images.Forget(l.image)
-	if err = l.prepareAnew(ctx, sn, opt); !images.Lost(err) {
-		return err
-	}
-	// Something of it has gone from containerd's store that should be there.
-	mended, mendErr := l.r.images.Mend(ctx, l.image.Name, l.spec.PullPolicy)
-	if !mended {
-		return errors.Join(err, mendErr)
-	}
-	return l.prepareAnew(ctx, sn, opt)
-}
-
-// prepareAnew is prepare with the image as it is now: a registry may have another one meanwhile.
-func (l *launch) prepareAnew(ctx context.Context, sn snapshots.Snapshotter, opt snapshots.Opt) error {
-	img, err := l.r.images.Get(ctx, l.image.Name, l.spec.PullPolicy)
-	if err != nil {
-		return err
-	}
-	l.image, l.record.ImageDigest = img, img.Manifest.String()
-	return l.prepare(ctx, sn, opt)
-}
-
-// prepare makes the container's snapshot. The error is images.Lost when folders of layers have gone.
-func (l *launch) prepare(ctx context.Context, sn snapshots.Snapshotter, opt snapshots.Opt) error {
-	base, err := l.r.prepared(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.Config.WorkingDir))
-	if err != nil {
-		return err
-	}
-	if l.rootfs, err = sn.Prepare(ctx, l.record.ID, base, opt); err != nil {
-		return err
-	}
-	if images.Missing(l.rootfs) {
-		return errors.Join(fmt.Errorf("a layer of image %s has no files any more: %w", l.image.Name, errdefs.ErrNotFound), sn.Remove(ctx, l.record.ID))
-	}
-	return nil
 }
 
 func (l *launch) makeContainer(ctx context.Context) error {
@@ -573,104 +395,4 @@ func executable(err error) error {
 		return agent.Errorf(agent.CodePrecondition, "the entrypoint cannot be executed: %w", err)
 	}
 	return err
-}
-
-// waitExit waits until process 1 of a container has ended.
-func (r *Runtime) waitExit(ctx context.Context, id string) exit {
-	resp, err := r.client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: id})
-	if err != nil {
-		return exit{err: errgrpc.ToNative(err)}
-	}
-	return exit{code: resp.ExitStatus}
-}
-
-// waitReady waits until the worker endpoint answers, the process ends, the time is up or the caller leaves.
-func (l *launch) waitReady(ctx context.Context) error {
-	limit := l.r.cfg.ReadyTimeout
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	if l.spec.Interface == agent.RIE {
-		probe, stop := context.WithCancel(ctx)
-		var probing sync.WaitGroup
-		defer probing.Wait()
-		defer stop()
-		probing.Go(func() { l.probe(probe) })
-	}
-	select {
-	case <-l.ready:
-		return nil
-	case e := <-l.exit:
-		return l.early(e)
-	case <-timer.C:
-		return agent.Errorf(agent.CodeDeadline, "container %s was not ready within %s (CONTAINER_READY_TIMEOUT_SECONDS)", l.record.ID, limit)
-	case <-ctx.Done():
-		return fmt.Errorf("the caller left while container %s started: %w", l.record.ID, ctx.Err())
-	}
-}
-
-// probe closes l.ready when the worker port accepts connections. It sends nothing: any request to RIE is an invocation.
-func (l *launch) probe(ctx context.Context) {
-	addr := net.JoinHostPort(l.record.IP, strconv.Itoa(l.record.Port))
-	tick := time.NewTicker(probeInterval)
-	defer tick.Stop()
-	for {
-		dialer := net.Dialer{Timeout: time.Second}
-		if conn, err := dialer.DialContext(ctx, "tcp", addr); err == nil {
-			_ = conn.Close()
-			close(l.ready)
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// early is the error for a process 1 that ended before it was ready. Unless a signal ended it, it will do so again.
-func (l *launch) early(e exit) error {
-	if e.err != nil {
-		return fmt.Errorf("container %s: watch its process: %w", l.record.ID, e.err)
-	}
-	stats, err := l.r.groups.Stats(l.record.ID)
-	died := &exitError{code: e.code, oom: err == nil && stats.OOMKills > 0}
-	code := agent.CodePrecondition
-	if e.code > 128 && !died.oom {
-		code = agent.CodeInternal
-	}
-	return agent.Errorf(code, "container %s: %w", l.record.ID, died)
-}
-
-// publish hands the container from this launch to the rest of the Runtime.
-func (l *launch) publish() error {
-	l.state.mu.Lock()
-	defer l.state.mu.Unlock()
-	if l.state.ended {
-		return l.early(exit{err: errors.New("it ended as soon as it was ready")})
-	}
-	l.state.starting = false
-	return nil
-}
-
-// lastOutput returns the end of the container's log. The shim copies what the container prints and is sometimes a moment behind
-// its exit, so an empty log is looked at again for up to tailPatience.
-func (l *launch) lastOutput() string {
-	for end := time.Now().Add(tailPatience); ; time.Sleep(tailPoll) {
-		if tail := l.r.logs.Tail(l.record.ID, tailLines); tail != "" || !time.Now().Before(end) {
-			return tail
-		}
-	}
-}
-
-// explain gives the error its code, and the last lines of the log when the container ended by itself. It is called
-// after the removal, which waits for the shim to write them, but not for ever.
-func (l *launch) explain(err error) error {
-	var died *exitError
-	if errors.As(err, &died) {
-		if tail := l.lastOutput(); tail != "" {
-			err = agent.Errorf(agent.ErrorCode(err), "%w; its last output: %s", err, strings.ToValidUTF8(tail, "?"))
-		}
-	}
-	return errcode.Of(agent.CodeInternal, err)
 }

@@ -409,3 +409,45 @@ func nearest(name string, known []string) string {
 func fold(s string) string {
 	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s))
 }
+
+func (v value) boolean() (on, ok bool) {
+	text, tag, ok := v.scalar("true or false")
+	if !ok {
+		return false, false
+	}
+	if tag != "!!bool" {
+		v.problemf("must be true or false, got %q", text)
+		return false, false
+	}
+	return strings.EqualFold(text, "true"), true
+}
+
+func (v value) nonEmptyList() ([]value, bool) {
+	items, ok := v.list()
+	if ok && len(items) == 0 {
+		v.problemf("must not be an empty list")
+		return nil, false
+	}
+	return items, ok
+}
+
+// someTexts reads a list of one text or more, without doubles.
+func (v value) someTexts(what string) []string {
+	items, ok := v.nonEmptyList()
+	if !ok {
+		return nil
+	}
+	var list []string
+	for _, item := range items {
+		switch s, ok := item.text(what); {
+		case !ok:
+		case s == "" || strings.ContainsAny(s, " \t\n"):
+			item.problemf("must be %s without spaces, got %q", what, s)
+		case slices.Contains(list, s):
+			item.problemf("%s is listed twice", s)
+		default:
+			list = append(list, s)
+		}
+	}
+	return list
+}
