@@ -13,7 +13,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +30,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/api/codeversion"
+	"github.com/edge-serverless-box/esb/guard/statefile"
 )
 
 const (
@@ -350,7 +350,7 @@ func (s *Store) make(ctx context.Context, fill func(ctx context.Context, dir str
 		return "", err
 	}
 	about.Boot = s.boot
-	data, err := json.Marshal(about)
+	data, err := statefile.CodeTree().Encode(about)
 	if err != nil {
 		return "", fmt.Errorf("describe %s: %w", about.Location, err)
 	}
@@ -401,10 +401,7 @@ func (s *Store) unpin(ids ...string) {
 }
 
 func (s *Store) describe(id string) (about info, err error) {
-	data, err := os.ReadFile(s.path("trees", id, "info.json"))
-	if err == nil {
-		err = json.Unmarshal(data, &about)
-	}
+	err = statefile.CodeTree().Read(s.path("trees", id, "info.json"), &about)
 	return about, err
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/agent/logshare"
+	"github.com/edge-serverless-box/esb/guard/statefile"
 )
 
 const (
@@ -165,12 +166,14 @@ func newShipper(cfg Config) (*Shipper, error) {
 		s.store = NewStore(cfg)
 	}
 	known, err := readOffsets(s.offsetsPath())
-	if errors.Is(err, errDamaged) {
+	var useless *statefile.Error
+	if errors.As(err, &useless) && !useless.Newer() {
+		// Lines twice are better than lines lost.
 		aside := s.offsetsPath() + ".damaged"
 		if err := os.Rename(s.offsetsPath(), aside); err != nil {
 			return nil, fmt.Errorf("move a damaged file aside: %w", err)
 		}
-		s.log.Error("all log lines are shipped once more: what was shipped is not known", "error", errDamaged, "file", aside)
+		s.log.Error("all log lines are shipped once more: what was shipped is not known", "error", err, "file", aside)
 	} else if err != nil {
 		return nil, err
 	}

@@ -382,6 +382,18 @@ func TestShipper_DamagedOffsets_ShipsAllAgainAndKeepsTheFile(t *testing.T) {
 	assert.FileExists(t, filepath.Join(cfg.Dir, offsetsFile+".damaged"))
 }
 
+func TestOpen_OffsetsOfANewerEsb_AreRefusedAndKept(t *testing.T) {
+	cfg, _ := config(t, "")
+	path := filepath.Join(cfg.Dir, offsetsFile)
+	require.NoError(t, os.MkdirAll(cfg.Dir, 0o700))
+	require.NoError(t, os.WriteFile(path, []byte(`{"version": 2}`), 0o600))
+	_, err := newShipper(cfg)
+	require.ErrorContains(t, err, path+" is of version 2")
+	require.ErrorContains(t, err, "Use the newer esb again, or move the file away")
+	assert.FileExists(t, path)
+	assert.NoFileExists(t, path+".damaged")
+}
+
 func used(t *testing.T, cfg Config) (total int64) {
 	t.Helper()
 	s := &Shipper{cfg: cfg}

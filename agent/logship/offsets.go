@@ -1,12 +1,11 @@
 package logship
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+
+	"github.com/edge-serverless-box/esb/guard/statefile"
 )
 
 // offsetsFile is in the folder whose files it is about.
@@ -34,7 +33,6 @@ type position struct {
 }
 
 type offsets struct {
-	Version int `json:"version"`
 	// DroppedLines is how many lines were given up since the file was made.
 	DroppedLines int64      `json:"dropped_lines,omitempty"`
 	Files        []position `json:"files"`
@@ -42,53 +40,17 @@ type offsets struct {
 
 // readOffsets returns what writeOffsets kept; nothing yet is no error.
 func readOffsets(path string) (offsets, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return offsets{}, nil
-	}
-	if err != nil {
-		return offsets{}, fmt.Errorf("read how far logs are shipped: %w", err)
-	}
 	var o offsets
-	if err := json.Unmarshal(data, &o); err != nil || o.Version != 1 {
-		// Lines twice are better than lines lost.
-		return offsets{}, errDamaged
+	if err := statefile.Shipped().Read(path, &o); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return offsets{}, fmt.Errorf("read how far logs are shipped: %w", err)
 	}
 	return o, nil
 }
 
-var errDamaged = errors.New("the file that says how far logs are shipped is damaged")
-
 // writeOffsets replaces the file in one step that a crash or a power cut leaves done or undone.
-func writeOffsets(path string, o offsets) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("keep how far logs are shipped: %w", err)
-		}
-	}()
-	o.Version = 1
-	data, err := json.Marshal(o)
-	if err != nil {
-		return err
+func writeOffsets(path string, o offsets) error {
+	if err := statefile.Shipped().Write(path, o, 0o600); err != nil {
+		return fmt.Errorf("keep how far logs are shipped: %w", err)
 	}
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,9 @@ const (
 	unclearPause = 20 * time.Second
 	// uptimeRoom is what the stream of the up-time may take: it has one message.
 	uptimeRoom = 1 << 20
+	// formKey is where a stream says the form of its messages, form the newest that this gateway understands, and the one that it
+	// writes. It is raised when a gateway of before must not read what this one writes.
+	formKey, form = "esb_form", 1
 )
 
 // store is JetStream, embedded or a cluster, and the streams in it.
@@ -259,6 +263,7 @@ func (s *store) setUp(ctx context.Context) error {
 	config := jetstream.StreamConfig{
 		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
 		Replicas: max(1, s.opts.Replicas), AllowDirect: true, Duplicates: dedupWindow,
+		Metadata: map[string]string{formKey: strconv.Itoa(form)},
 	}
 	var events [shards]jetstream.Stream
 	for i := range shards {
@@ -302,6 +307,8 @@ func (s *store) stream(ctx context.Context, config jetstream.StreamConfig) (jets
 		return s.js.CreateStream(ctx, config)
 	case err != nil:
 		return nil, err
+	case formOf(there) > form:
+		return nil, fmt.Errorf("its events have the form %d, which a newer esb has written; this one understands %d at most: use the newer esb again, or remove the stream, with its events", formOf(there), form)
 	case sameLimits(there.CachedInfo().Config, config):
 		return there, nil
 	}
@@ -313,6 +320,15 @@ func (s *store) stream(ctx context.Context, config jetstream.StreamConfig) (jets
 	return there, nil
 }
 
+// formOf is that of a stream's events; a stream of before there were forms has 1.
+func formOf(stream jetstream.Stream) int {
+	n, err := strconv.Atoi(stream.CachedInfo().Config.Metadata[formKey])
+	if err != nil {
+		return 1
+	}
+	return n
+}
+
 // sameLimits compares what setUp sets; the server fills in the rest.
 func sameLimits(have, want jetstream.StreamConfig) bool {
 	if want.MaxMsgs == 0 {
@@ -320,7 +336,7 @@ func sameLimits(have, want jetstream.StreamConfig) bool {
 	}
 	return have.Description == want.Description && slices.Equal(have.Subjects, want.Subjects) && have.Retention == want.Retention &&
 		have.Discard == want.Discard && have.Storage == want.Storage && have.Replicas == want.Replicas && have.AllowDirect == want.AllowDirect &&
-		have.Duplicates == want.Duplicates && have.MaxBytes == want.MaxBytes && have.MaxMsgs == want.MaxMsgs && have.MaxAge == want.MaxAge
+		have.Duplicates == want.Duplicates && have.Metadata[formKey] == want.Metadata[formKey] && have.MaxBytes == want.MaxBytes && have.MaxMsgs == want.MaxMsgs && have.MaxAge == want.MaxAge
 }
 
 func (s *store) shard(i int) jetstream.Stream {

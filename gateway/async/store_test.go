@@ -48,3 +48,37 @@ func TestSameLimits_SeesAnAge(t *testing.T) {
 	assert.True(t, sameLimits(jetstream.StreamConfig{MaxMsgs: -1}, jetstream.StreamConfig{}))
 	assert.False(t, sameLimits(jetstream.StreamConfig{MaxMsgs: -1, MaxAge: 1}, jetstream.StreamConfig{}))
 }
+
+// The streams of before there were forms are of the first one, and are read.
+func TestOpen_FormOfStreams_IsRead_AndANewerOneRefused(t *testing.T) {
+	dir, inv := t.TempDir(), newInvoker()
+	q, err := Open(t.Context(), options(dir, inv))
+	require.NoError(t, err)
+	f := function("f")
+	for _, id := range []string{"r1", "r2", "r3", "r4"} {
+		enqueue(t, q, f, id, `{}`)
+	}
+	set := func(shard int, form map[string]string) {
+		config := q.store.shard(shard).CachedInfo().Config
+		assert.Equal(t, "1", config.Metadata[formKey])
+		config.Metadata = form
+		_, err := q.store.js.UpdateStream(t.Context(), config)
+		require.NoError(t, err)
+	}
+	set(2, nil)
+	mustClose(t, q)
+
+	q, err = Open(t.Context(), options(dir, inv))
+	require.NoError(t, err)
+	apply(q, f)
+	empty(t, q)
+	for _, id := range []string{"r1", "r2", "r3", "r4"} {
+		assert.Equal(t, 1, inv.ran(id), id)
+	}
+	set(2, map[string]string{formKey: "2"})
+	mustClose(t, q)
+
+	_, err = Open(t.Context(), options(dir, inv))
+	require.ErrorContains(t, err, "-event-2: its events have the form 2")
+	require.ErrorContains(t, err, "use the newer esb again")
+}

@@ -32,7 +32,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/edge-serverless-box/esb/gateway"
-	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
+	"github.com/edge-serverless-box/esb/guard/statefile"
 )
 
 const (
@@ -467,28 +467,20 @@ type kept struct {
 }
 
 func (s *issuer) save(ks *keySet) error {
-	data, err := json.Marshal(kept{Issuer: s.spec.URL, JWKSURL: s.spec.JWKSURL, Fetched: ks.fetched.UTC(), Keys: ks.raw})
-	if err != nil {
-		return fmt.Errorf("encode keys: %w", err)
-	}
 	if err := os.MkdirAll(filepath.Dir(s.file), 0o700); err != nil {
 		return fmt.Errorf("folder of keys: %w", err)
 	}
-	return atomicfile.Write(s.file, data, 0o600)
+	return statefile.IssuerKeys().Write(s.file, kept{Issuer: s.spec.URL, JWKSURL: s.spec.JWKSURL, Fetched: ks.fetched.UTC(), Keys: ks.raw}, 0o600)
 }
 
 // load takes the keys on disk; none is no error.
 func (s *issuer) load() error {
-	data, err := os.ReadFile(s.file)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
 	var k kept
-	if err := json.Unmarshal(data, &k); err != nil {
-		return fmt.Errorf("is damaged: %w", err)
+	if err := statefile.IssuerKeys().Read(s.file, &k); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
 	}
 	if k.Issuer != s.spec.URL || k.JWKSURL != s.spec.JWKSURL {
 		return errors.New("is of another issuer")

@@ -19,8 +19,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 )
 
 const (
@@ -108,7 +108,7 @@ func newAuthority(certPath string, key crypto.Signer, now time.Time) (*authority
 	if err != nil {
 		return nil, fmt.Errorf("make the development CA: %w", err)
 	}
-	if err := atomicfile.Write(certPath, encode("CERTIFICATE", der), 0o644); err != nil {
+	if err := wholefile.Write(certPath, encode("CERTIFICATE", der), 0o644); err != nil {
 		return nil, fmt.Errorf("make the development CA: %w", err)
 	}
 	return &authority{cert: cert, key: key}, nil
@@ -144,7 +144,7 @@ func (a *authority) issue(dir string, names names, now time.Time) (*tls.Certific
 		return nil, fmt.Errorf("make the development certificate: %w", err)
 	}
 	chain := append(encode("CERTIFICATE", der), encode("CERTIFICATE", a.cert.Raw)...)
-	if err := atomicfile.Write(filepath.Join(dir, serverCertFile), chain, 0o644); err != nil {
+	if err := wholefile.Write(filepath.Join(dir, serverCertFile), chain, 0o644); err != nil {
 		return nil, fmt.Errorf("make the development certificate: %w", err)
 	}
 	return readServer(dir)
@@ -242,7 +242,7 @@ func newKey(path string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := atomicfile.Write(path, encode("PRIVATE KEY", der), 0o600); err != nil {
+	if err := wholefile.Write(path, encode("PRIVATE KEY", der), 0o600); err != nil {
 		return nil, err
 	}
 	return key, nil

@@ -389,6 +389,18 @@ func TestOpen_BrokenFile_IsPutAside(t *testing.T) {
 	})
 }
 
+func TestOpen_FileOfANewerEsb_IsRefusedAndKept(t *testing.T) {
+	const newer = `{"version": 2, "schedules": []}`
+	b := newBox(t)
+	require.NoError(t, os.WriteFile(b.path, []byte(newer), 0o600))
+	_, err := schedule.Open(schedule.Options{Path: b.path, Queue: b.queue, Logger: slog.New(slog.DiscardHandler)})
+	require.ErrorContains(t, err, b.path+" is of version 2")
+	require.ErrorContains(t, err, "Use the newer esb again, or move the file away")
+	text, err := os.ReadFile(b.path)
+	require.NoError(t, err)
+	assert.Equal(t, newer, string(text))
+}
+
 func TestScheduler_DiskFull_GoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)

@@ -1,22 +1,17 @@
 package schedule
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"time"
 
-	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
+	"github.com/edge-serverless-box/esb/guard/statefile"
 )
-
-// stateVersion is that of the file's format.
-const stateVersion = 1
 
 // stateFile is the content of the file on disk.
 type stateFile struct {
-	Version   int               `json:"version"`
 	Schedules map[string]record `json:"schedules"`
 }
 
@@ -41,33 +36,26 @@ func (r record) same(other record) bool {
 	return r.Function == other.Function && r.Expression == other.Expression && r.Timezone == other.Timezone
 }
 
-// readState reads the file; no file is an empty state. A file that cannot be understood is put aside: an unattended box
-// goes on without it.
+// readState reads the file; no file is an empty state. A damaged one is put aside: an unattended box goes on without it.
 func readState(path string) (_ map[string]record, broken error, err error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the times of schedules: %w", err)
-	}
 	var state stateFile
-	if broken = json.Unmarshal(data, &state); broken == nil && state.Version != stateVersion {
-		broken = fmt.Errorf("its version is %d, this gateway writes %d", state.Version, stateVersion)
-	}
-	if broken == nil {
+	err = statefile.Schedules().Read(path, &state)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return state.Schedules, nil, nil
+	}
+	var useless *statefile.Error
+	if !errors.As(err, &useless) || useless.Newer() {
+		return nil, nil, fmt.Errorf("read the times of schedules: %w", err)
 	}
 	if err := os.Rename(path, path+".broken"); err != nil {
 		return nil, nil, fmt.Errorf("put the broken file of schedules aside: %w", err)
 	}
-	return nil, broken, nil
+	return nil, useless, nil
 }
 
 func writeState(path string, records map[string]record) error {
-	data, err := json.MarshalIndent(stateFile{Version: stateVersion, Schedules: records}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the times of schedules: %w", err)
+	if err := statefile.Schedules().Write(path, stateFile{Schedules: records}, 0o600); err != nil {
+		return fmt.Errorf("keep the times of schedules: %w", err)
 	}
-	return atomicfile.Write(path, append(data, '\n'), 0o600)
+	return nil
 }

@@ -10,9 +10,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/edge-serverless-box/esb/gateway/internal/atomicfile"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/guard/setting"
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 )
 
 // jwtKeyFile holds the generated signing key, in the folder Home.
@@ -38,7 +38,7 @@ func keptSecret(path string) (setting.Secret, error) {
 		return "", fmt.Errorf("the folder of ESB_HOME cannot be made: %w", err)
 	}
 	key := hex.AppendEncode(nil, randomBytes(32))
-	if err := atomicfile.Write(path, append(key, '\n'), 0o600); err != nil {
+	if err := wholefile.Write(path, append(key, '\n'), 0o600); err != nil {
 		return "", fmt.Errorf("its stand-in cannot be kept: %w", err)
 	}
 	return setting.Secret(key), nil

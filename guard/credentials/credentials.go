@@ -18,6 +18,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/guard/setting"
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 )
 
 // File is the name of the file in the folder of the box's state.
@@ -114,6 +115,9 @@ func add(path string, names []string) (all map[string]string, made []string, err
 		all = make(map[string]string)
 	}
 	made = missing(all, names)
+	if len(made) == 0 && err == nil {
+		return all, nil, nil
+	}
 	for _, name := range made {
 		all[name] = secret(name)
 	}
@@ -122,7 +126,7 @@ func add(path string, names []string) (all map[string]string, made []string, err
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		fmt.Fprintf(&text, "%s=%s\n", name, all[name])
 	}
-	if err := write(path, text.Bytes()); err != nil {
+	if err := wholefile.Write(path, text.Bytes(), 0o600); err != nil {
 		return nil, nil, fmt.Errorf("keep the box's secrets: %w", err)
 	}
 	return all, made, nil
@@ -152,18 +156,4 @@ func secret(name string) string {
 		return long()
 	}
 	return rand.Text()
-}
-
-// write replaces a file in one step, on the disk when it returns.
-func write(path string, text []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(temp.Name()) }()
-	_, err = temp.Write(text)
-	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), path)
 }

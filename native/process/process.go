@@ -4,7 +4,6 @@ package process
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/logfile"
 	"github.com/edge-serverless-box/esb/guard/ownthread"
+	"github.com/edge-serverless-box/esb/guard/statefile"
 )
 
 // poll is how often the end of a process that is not our child is looked for.
@@ -178,12 +178,11 @@ func Identify(pid int) (Record, error) {
 
 // Read reads a pid file. A missing one gives an error that is fs.ErrNotExist.
 func Read(file string) (Record, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
+	var r Record
+	if err := statefile.Process().Read(file, &r); err != nil {
 		return Record{}, fmt.Errorf("read pid file: %w", err)
 	}
-	var r Record
-	if err := json.Unmarshal(data, &r); err != nil || r.PID < 2 {
+	if r.PID < 2 {
 		return Record{}, fmt.Errorf("pid file %s is damaged: remove it after making sure that its process is gone", file)
 	}
 	return r, nil
@@ -191,16 +190,8 @@ func Read(file string) (Record, error) {
 
 // Write writes the pid file in one step.
 func (r Record) Write(file string) error {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode pid file: %w", err)
-	}
-	tmp := file + ".tmp"
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write pid file: %w", err)
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return fmt.Errorf("write pid file: %w", err)
+	if err := statefile.Process().Write(file, r, 0o600); err != nil {
+		return fmt.Errorf("pid file: %w", err)
 	}
 	return nil
 }

@@ -37,7 +37,12 @@ func TestLookFiles_NamesDamageAndItsCure(t *testing.T) {
 		"shipped logs, empty":      {"logs/shipped.json", "", "no JSON", "Set it aside", true},
 		"record of the stack, cut": {"run/stack.json", `{"ESB_BRIDGE": "es`, "no JSON", "Set it aside", true},
 		"pid file of noise":        {"run/agent.pid", "noise", "damaged", "Set it aside", true},
-		"a newer version":          {"gateway/schedules.json", `{"version": 99}`, "made by a newer esb", "Use that esb again", false},
+		"supervisor, cut":          {"run/supervisor.json", `{"version": 1,`, "damaged", "Set it aside", true},
+		"issuer's keys of noise":   {"gateway/jwks/a.json", "noise", "no JSON", "Set it aside", true},
+		"newer record of a stack":  {"run/stack.json", `{"version": "2"}`, "version 2", "Use the newer esb again", false},
+		"newer pid file":           {"run/agent.pid", `{"version": 7, "pid": 4711}`, "version 7", "Use the newer esb again", false},
+		"owner, empty":             {"gateway/owner", "", "it is empty", "Remove it", false},
+		"a newer version":          {"gateway/schedules.json", `{"version": 99}`, "which a newer esb has written", "Use the newer esb again", false},
 		"key of tokens, empty":     {"gateway/jwt.key", "\n", "it is empty", "Restore it from a backup", false},
 		"certificate, cut":         {"gateway/tls/ca.crt", "-----BEGIN CERTIF", "no PEM", "Restore it from a backup", false},
 	} {

@@ -3,7 +3,6 @@ package stack
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/statefile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/process"
 )
@@ -23,11 +23,12 @@ type stateFile struct {
 	path string
 	// owner is the service that has it open, "" for none: it is not touched while that runs.
 	owner string
-	// whole says what is wrong with its content.
+	// form is that of a file of JSON, whole says what is wrong with the content of another one.
+	form  statefile.Form
 	whole func([]byte) error
 	// again: the box makes a new one, and nothing is lost that it cannot do without.
 	again bool
-	// cure is what a person can do about one that is not set aside unasked.
+	// cure is what a person can do about one that has no form and is not set aside unasked.
 	cure string
 }
 
@@ -36,12 +37,15 @@ func (s *Stack) stateFiles() []stateFile {
 	home, gateway := s.settings.Home, s.settings.ServiceHome(native.Gateway)
 	key := "Restore it from a backup, or remove it, for a new one: what the old one has signed or opens is void then."
 	files := []stateFile{
-		{path: recordFile(home), whole: isJSON(0), again: true},
-		{path: filepath.Join(gateway, "schedules.json"), owner: native.Gateway, whole: isJSON(1), again: true},
-		{path: filepath.Join(gateway, "function-access.json"), owner: native.Gateway, whole: isJSON(0), again: true},
-		{path: filepath.Join(s.settings.LogsDir(), "shipped.json"), owner: native.Agent, whole: isJSON(1), again: true},
+		{path: recordFile(home), form: statefile.Stack(), again: true},
+		{path: s.supervisorFile(), form: statefile.Supervisor(), again: true},
+		{path: filepath.Join(gateway, "schedules.json"), owner: native.Gateway, form: statefile.Schedules(), again: true},
+		{path: filepath.Join(gateway, "function-access.json"), owner: native.Gateway, form: statefile.FunctionAccess(), again: true},
+		{path: filepath.Join(s.settings.LogsDir(), "shipped.json"), owner: native.Agent, form: statefile.Shipped(), again: true},
 		{path: filepath.Join(gateway, "jwt.key"), owner: native.Gateway, whole: notEmpty, cure: key},
 		{path: filepath.Join(gateway, "admin-token"), owner: native.Gateway, whole: notEmpty, cure: key},
+		{path: filepath.Join(gateway, "owner"), owner: native.Gateway, whole: notEmpty,
+			cure: "Remove it, for a new one: containers that run are another gateway's then, and are replaced."},
 		{path: filepath.Join(home, "agent-token"), owner: native.Agent, whole: notEmpty, cure: key},
 		{path: filepath.Join(home, "function-keys"), whole: notEmpty, cure: key},
 		{path: s.settings.SecretsFile(), whole: notEmpty, cure: key},
@@ -49,8 +53,12 @@ func (s *Stack) stateFiles() []stateFile {
 	for _, name := range []string{"ca.key", "ca.crt", "server.key", "server.crt"} {
 		files = append(files, stateFile{path: filepath.Join(gateway, "tls", name), owner: native.Gateway, whole: isPEM, cure: "Restore it from a backup, or remove the folder, for a new development CA, which clients have to trust anew."})
 	}
+	issuers, _ := filepath.Glob(filepath.Join(gateway, "jwks", "*.json")) // the pattern is right
+	for _, file := range issuers {
+		files = append(files, stateFile{path: file, owner: native.Gateway, form: statefile.IssuerKeys(), again: true})
+	}
 	for _, service := range allServices {
-		files = append(files, stateFile{path: s.pidFile(service), again: true, whole: func([]byte) error {
+		files = append(files, stateFile{path: s.pidFile(service), form: statefile.Process(), again: true, whole: func([]byte) error {
 			_, err := process.Read(s.pidFile(service))
 			return err
 		}})
@@ -58,21 +66,99 @@ func (s *Stack) stateFiles() []stateFile {
 	return files
 }
 
-// errNewer is a file that a later version of esb has written.
-var errNewer = errors.New("it was made by a newer esb")
+// look says of which version a file is, 0 where it is not there or says none, and what is wrong with it.
+func (f stateFile) look() (version int, there bool, err error) {
+	data, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err == nil && f.form.Version > 0 {
+		version, err = f.form.VersionOf(f.path)
+	}
+	if err == nil && f.whole != nil {
+		if err = f.whole(data); err != nil {
+			err = fmt.Errorf("%s is damaged: %w", f.path, err)
+		}
+	}
+	return version, true, err
+}
 
-// isJSON takes an object, of that version at most when it names one.
-func isJSON(version int) func([]byte) error {
-	return func(data []byte) error {
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal(data, &object); err != nil {
-			return fmt.Errorf("it is no JSON object: %w", err)
+// problem is what is wrong with a file, and what a person can do.
+func (f stateFile) problem(err error) native.Problem {
+	var useless *statefile.Error
+	if errors.As(err, &useless) {
+		return native.Problem{What: useless.What(), Do: useless.Cure()}
+	}
+	do := f.cure
+	if f.form.Version > 0 {
+		do = "Move the file away. " + f.form.Lost
+	}
+	return native.Problem{What: err.Error(), Do: do}
+}
+
+// newer says whether an error is that of a file that a newer esb has written.
+func newer(err error) bool {
+	var useless *statefile.Error
+	return errors.As(err, &useless) && useless.Newer()
+}
+
+// understood refuses to touch a box whose files a newer esb has written: half understood, they would be lost.
+func (s *Stack) understood() error {
+	var errs []error
+	for _, f := range s.stateFiles() {
+		if _, _, err := f.look(); newer(err) {
+			problem := f.problem(err)
+			errs = append(errs, &problem)
 		}
-		var has int
-		if err := json.Unmarshal(object["version"], &has); err == nil && has > version && version > 0 {
-			return fmt.Errorf("%w: its version is %d, this one writes %d", errNewer, has, version)
+	}
+	return errors.Join(errs...)
+}
+
+// heal sets damaged files aside that the box makes anew, before anything reads them.
+func (s *Stack) heal(ctx context.Context) error {
+	for _, f := range s.damagedFiles() {
+		if f.fix == nil {
+			continue // it may not be in use at all: who needs it says so, and then unhealed names its cure
 		}
+		s.console.Printf("==> warning: %s", f.What)
+		if err := f.fix(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unhealed adds to an error of a start what is wrong with files that the box cannot make anew.
+func (s *Stack) unhealed(err error) error {
+	if err == nil {
 		return nil
+	}
+	errs := []error{err}
+	for _, f := range s.damagedFiles() {
+		if f.fix == nil {
+			errs = append(errs, &f.Problem)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sayFiles lists the files of state and what is wrong with which.
+func (s *Stack) sayFiles() {
+	s.console.Printf("files of state:")
+	for _, f := range s.stateFiles() {
+		version, there, err := f.look()
+		text := "whole"
+		switch {
+		case !there:
+			continue // it is made when it is needed
+		case newer(err):
+			text = fmt.Sprintf("version %d, and version %d at most is understood", version, f.form.Version)
+		case err != nil:
+			text = "damaged"
+		case f.form.Version > 0:
+			text = fmt.Sprintf("version %d", version)
+		}
+		s.console.Printf("  %s: %s", f.path, text)
 	}
 }
 
@@ -90,26 +176,24 @@ func isPEM(data []byte) error {
 	return nil
 }
 
-// lookFiles reads the files of state. One that is not there is none: it is made when it is needed.
+// lookFiles looks at the files of state, and at the store of images.
 func (s *Stack) lookFiles(ctx context.Context) ([]finding, error) {
+	s.sayFiles()
+	store, err := s.lookStore(ctx)
+	return append(s.damagedFiles(), store...), err
+}
+
+// damagedFiles are the files of state that are of no use. One that is not there is none: it is made when it is needed.
+func (s *Stack) damagedFiles() []finding {
 	var found []finding
 	for _, f := range s.stateFiles() {
-		data, err := os.ReadFile(f.path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = f.whole(data)
-		}
+		_, _, err := f.look()
 		if err == nil {
 			continue
 		}
-		one := finding{Problem: native.Problem{What: fmt.Sprintf("%s is damaged: %v", f.path, err), Do: f.cure}}
-		switch {
-		case errors.Is(err, errNewer):
-			one.What, one.Do = fmt.Sprintf("%s cannot be used: %v", f.path, err), "Use that esb again, or restore the file from a backup of this one."
-		case f.again:
-			one.Do = "Set it aside: the box makes another."
+		one := finding{Problem: f.problem(err)}
+		if f.again && !newer(err) {
+			one.Do = "Set it aside: the box makes another. " + f.form.Lost
 			one.fix = func(context.Context) error { return s.setAside(f.path) }
 			if f.owner != "" {
 				if _, alive, err := s.running(f.owner); err != nil || alive {
@@ -119,8 +203,7 @@ func (s *Stack) lookFiles(ctx context.Context) ([]finding, error) {
 		}
 		found = append(found, one)
 	}
-	store, err := s.lookStore(ctx)
-	return append(found, store...), err
+	return found
 }
 
 // lookStore has the agent's program look at the databases of a containerd that does not run.

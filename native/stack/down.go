@@ -43,6 +43,9 @@ func (s *Stack) Down(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = held.Close() }()
+	if err := s.understood(); err != nil {
+		return err
+	}
 	// First: what is stopped is to stay so.
 	if err := s.stopSupervisor(ctx); err != nil {
 		return err

@@ -2,7 +2,6 @@ package stack
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/logfile"
+	"github.com/edge-serverless-box/esb/guard/statefile"
 	"github.com/edge-serverless-box/esb/guard/supervise"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/agentclient"
@@ -269,15 +269,7 @@ func (k *keeper) write() error {
 		}
 		state.Services[k.services[i]] = one
 	}
-	data, err := json.MarshalIndent(state, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the supervisor's state: %w", err)
-	}
-	file := k.stack.supervisorFile()
-	if err := os.WriteFile(file+".tmp", append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("keep the supervisor's state: %w", err)
-	}
-	if err := os.Rename(file+".tmp", file); err != nil {
+	if err := statefile.Supervisor().Write(k.stack.supervisorFile(), state, 0o600); err != nil {
 		return fmt.Errorf("keep the supervisor's state: %w", err)
 	}
 	return nil
@@ -294,8 +286,7 @@ func (k *keeper) forget() error {
 // the file is none.
 func (s *Stack) supervisor() (supervisorState, bool) {
 	var state supervisorState
-	data, err := os.ReadFile(s.supervisorFile())
-	if err != nil || json.Unmarshal(data, &state) != nil {
+	if err := statefile.Supervisor().Read(s.supervisorFile(), &state); err != nil {
 		return supervisorState{}, false
 	}
 	return state, state.Process.PID > 1 && state.Process.Alive()

@@ -3,19 +3,18 @@ package stack
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
+	"github.com/edge-serverless-box/esb/guard/statefile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/agentclient"
 	"github.com/edge-serverless-box/esb/native/console"
@@ -207,15 +206,7 @@ func (s *Stack) writeRecord() error {
 		name, value, _ := strings.Cut(v, "=")
 		record[name] = value
 	}
-	data, err := json.MarshalIndent(record, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the stack's settings: %w", err)
-	}
-	file := recordFile(s.settings.Home)
-	if err := os.WriteFile(file+".tmp", append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("keep the stack's settings: %w", err)
-	}
-	if err := os.Rename(file+".tmp", file); err != nil {
+	if err := statefile.Stack().Write(recordFile(s.settings.Home), record, 0o600); err != nil {
 		return fmt.Errorf("keep the stack's settings: %w", err)
 	}
 	return nil
@@ -223,16 +214,13 @@ func (s *Stack) writeRecord() error {
 
 // Recorded returns the settings that the stack of home was started with, nil when it is not up.
 func Recorded(home string) (map[string]string, error) {
-	data, err := os.ReadFile(recordFile(home))
+	var record map[string]string
+	err := statefile.Stack().Read(recordFile(home), &record)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the stack's settings: %w", err)
-	}
-	var record map[string]string
-	if err := json.Unmarshal(data, &record); err != nil {
-		return nil, fmt.Errorf("the stack's settings in %s are damaged (%w): remove the file", recordFile(home), err)
 	}
 	return record, nil
 }

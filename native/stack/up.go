@@ -63,7 +63,13 @@ func (s *Stack) Up(ctx context.Context) error {
 // bring does the work of Up. Nobody watches the services afterwards, unless it fails: then those are watched that were before,
 // as far as they run.
 func (s *Stack) bring(ctx context.Context) error {
+	if err := s.understood(); err != nil {
+		return err
+	}
 	if err := s.unattended(); err != nil {
+		return err
+	}
+	if err := s.heal(ctx); err != nil {
 		return err
 	}
 	if err := s.sameNetwork(); err != nil {
@@ -87,7 +93,7 @@ func (s *Stack) bring(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.start(ctx); err != nil {
+	if err := s.unhealed(s.start(ctx)); err != nil {
 		if watched {
 			err = errors.Join(err, s.superviseRunning())
 		}

@@ -1,12 +1,12 @@
 package functionaccess
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
 
-	"github.com/edge-serverless-box/esb/sigv4/wholefile"
+	"github.com/edge-serverless-box/esb/guard/statefile"
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 )
 
 // mode lets the stores read the file where they run as a user of their own, in the gateway's group.
@@ -14,18 +14,10 @@ const mode = 0o640
 
 // Save puts a list into the file at path: the old list is there, or the new one, and never a part. The folder must exist.
 func Save(path string, l List) error {
-	if err := save(path, l); err != nil {
-		return fmt.Errorf("write what functions may do at the stores to %s: %w", path, err)
+	if err := statefile.FunctionAccess().Write(path, l, mode); err != nil {
+		return fmt.Errorf("write what functions may do at the stores: %w", err)
 	}
 	return nil
-}
-
-func save(path string, l List) error {
-	data, err := json.MarshalIndent(l, "", "  ")
-	if err != nil {
-		return err
-	}
-	return wholefile.Write(path, append(data, '\n'), mode)
 }
 
 // File knows what functions may do by a file that the gateway writes. It is looked at with each question: what the gateway
@@ -65,7 +57,7 @@ func (f *File) Rights(accessKeyID string) (Rights, bool) {
 func (f *File) refresh() error {
 	return f.file.Refresh("others may read or change it; run: chmod 640", func(data []byte) error {
 		var list List
-		if err := json.Unmarshal(data, &list); err != nil {
+		if err := statefile.FunctionAccess().Decode(data, &list); err != nil {
 			return err
 		}
 		f.list = list

@@ -5,18 +5,13 @@ package functionkeys
 import (
 	"bytes"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
+	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/sigv4"
 )
 
@@ -46,49 +41,15 @@ func New(master []byte) (*Keys, error) {
 // Open reads the master secret in a file, and makes the file (mode 0600) when it is not there. Any number of programs
 // may do so at once.
 func Open(path string) (*Keys, error) {
-	master, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = create(path); err == nil {
-			master, err = os.ReadFile(path)
-		}
-	}
+	master, err := secretfile.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("the functions' master secret: %w", err)
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("the functions' master secret: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s: others than its owner may read the functions' master secret (mode %04o); run: chmod 600 %s", path, info.Mode().Perm(), path)
-	}
-	keys, err := New(bytes.TrimSpace(master))
+	keys, err := New([]byte(master))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; remove the file, and a new one is made at the next start", path, err)
 	}
 	return keys, nil
-}
-
-// create makes the file whole or not at all; one that another program has made meanwhile stays.
-func create(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(temp.Name()) }()
-	var random [32]byte
-	_, _ = rand.Read(random[:]) // never fails
-	_, err = temp.WriteString(hex.EncodeToString(random[:]) + "\n")
-	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
 }
 
 // Of returns the credentials of a function. They are the same for ever.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/edge-serverless-box/esb/guard/secretfile"
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 )
 
 // Files of the folder.
@@ -82,16 +83,7 @@ func keepHtpasswd(path, user, password string) error {
 
 // replace writes a file, readable by its owner alone, whole or not at all.
 func replace(path, text string) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // mode 0600
-	if err != nil {
-		return fmt.Errorf("keep a password: %w", err)
-	}
-	defer func() { _ = os.Remove(temp.Name()) }()
-	_, err = temp.WriteString(text)
-	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return fmt.Errorf("keep a password: %w", err)
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
+	if err := wholefile.Write(path, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("keep a password: %w", err)
 	}
 	return nil

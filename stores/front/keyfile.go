@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 	"github.com/edge-serverless-box/esb/sigv4/functionkeys"
-	"github.com/edge-serverless-box/esb/sigv4/wholefile"
 )
 
 // lookEvery bounds how often the file is looked at.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/edge-serverless-box/esb/sigv4/wholefile"
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 )
 
 const suffix = ".xml"

@@ -1,4 +1,5 @@
-// Package wholefile is for files that one program replaces as a whole and another one reads again when they have changed.
+// Package wholefile is for files that are replaced as a whole, so that a crash or a power cut leaves the old content or the new one, and
+// that another program may read again when they have changed.
 package wholefile
 
 import (
@@ -11,7 +12,14 @@ import (
 // Write puts data into the file at path: the old content is there, or the new one, and never a part, also after a power cut. The
 // folder must exist.
 func Write(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err := write(path, data, mode); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func write(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // CreateTemp makes it 0600
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,65 @@
+package statefile
+
+// Stack is the form of run/stack.json: the settings that a box was started with.
+func Stack() Form {
+	return Form{
+		Version: 1, Texts: true,
+		Lost: "Lost is which settings the box was started with: set ESB_BRIDGE, ESB_SUBNET and ESB_RUN_DIR as then, where they were set, and `esb up` or `esb down` goes on with it.",
+	}
+}
+
+// Supervisor is the form of run/supervisor.json: who watches the services, and how often each was started again.
+func Supervisor() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is which process watches the services: end `esb run`, with SIGTERM, before that.",
+	}
+}
+
+// Process is the form of run/NAME.pid: which process a service is.
+func Process() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is which process the service is: make sure that it has ended before that.",
+	}
+}
+
+// Schedules is the form of the gateway's schedules.json: up to which time each schedule has run.
+func Schedules() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost are the ticks that were due while the box was down; rates count from the next start.",
+	}
+}
+
+// Shipped is the form of shipped.json in the folder of logs: how far each log has been sent to VictoriaLogs.
+func Shipped() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is how far logs have been sent: the lines that are still in files are sent once more.",
+	}
+}
+
+// FunctionAccess is the form of function-access.json: what functions may do at the stores.
+func FunctionAccess() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Nothing is lost: the gateway writes it anew at its start, and functions may use no store until then.",
+	}
+}
+
+// IssuerKeys is the form of the files in jwks of the gateway: the public keys of an OpenID Connect issuer.
+func IssuerKeys() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost are the keys that an issuer has last shown: they are fetched anew, and its tokens are refused until then.",
+	}
+}
+
+// CodeTree is the form of info.json beside each unpacked archive of function code.
+func CodeTree() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is one unpacked archive: it is fetched and unpacked anew.",
+	}
+}

@@ -1,0 +1,86 @@
+package stack
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/console"
+	"github.com/edge-serverless-box/esb/native/process"
+)
+
+// A box in the field comes up after an upgrade: its files say no version.
+func TestStateFiles_OfBeforeVersions_AreReadAndListed(t *testing.T) {
+	files := map[string]string{}
+	for file, name := range map[string]string{
+		"stack.json": "run/stack.json", "supervisor.json": "run/supervisor.json", "agent.pid": "run/agent.pid", "schedules.json": "gateway/schedules.json",
+		"function-access.json": "gateway/function-access.json", "shipped.json": "logs/shipped.json",
+	} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "guard", "statefile", "testdata", file))
+		require.NoError(t, err)
+		files[name] = string(text)
+	}
+	s := damagedBox(t, files)
+	var out bytes.Buffer
+	s.console = console.New(&out)
+	found, err := s.lookFiles(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, found)
+	for name := range files {
+		assert.Contains(t, out.String(), filepath.Join(s.settings.Home, name)+": version 1\n")
+	}
+	require.NoError(t, s.understood())
+	require.NoError(t, s.heal(t.Context()))
+	record, err := Recorded(s.settings.Home)
+	require.NoError(t, err)
+	assert.Equal(t, "esbte8b3b1", record["ESB_BRIDGE"])
+	pid, err := process.Read(s.pidFile(native.Agent))
+	require.NoError(t, err)
+	assert.Equal(t, 10525, pid.PID)
+}
+
+func TestUnderstood_NewerFile_IsRefusedByUpAndDown(t *testing.T) {
+	s := damagedBox(t, map[string]string{"gateway/schedules.json": `{"version": 2}`, "run/supervisor.json": `{"version": 3}`, "run/stack.json": "{"})
+	for name, refused := range map[string]error{"up": s.bring(t.Context()), "down": s.Down(t.Context())} {
+		if os.Geteuid() != 0 && name == "down" {
+			continue // it says so instead
+		}
+		problems := native.Problems(refused)
+		require.Len(t, problems, 2, name)
+		assert.Contains(t, problems[0].What, filepath.Join(s.settings.Home, "run/supervisor.json")+" is of version 3")
+		assert.Contains(t, problems[1].What, filepath.Join(s.settings.Home, "gateway/schedules.json")+" is of version 2")
+		assert.Contains(t, problems[1].What, "version 1 at most")
+		assert.Contains(t, problems[1].Do, "Use the newer esb again, or move the file away. Lost are the ticks")
+	}
+	assert.FileExists(t, recordFile(s.settings.Home), "nothing was touched")
+}
+
+func TestHeal_DamagedFiles_AreSetAside_AndOthersKept(t *testing.T) {
+	s := damagedBox(t, map[string]string{"run/stack.json": "", "gateway/schedules.json": "noise", "gateway/jwt.key": "\n", "run/gateway.pid": `{"pid": 4711}`})
+	var out bytes.Buffer
+	s.console = console.New(&out)
+	require.NoError(t, s.heal(t.Context()))
+	assert.Contains(t, out.String(), recordFile(s.settings.Home)+" is damaged")
+	assert.NoFileExists(t, recordFile(s.settings.Home))
+	assert.NoFileExists(t, filepath.Join(s.settings.Home, "gateway", "schedules.json"))
+	assert.FileExists(t, filepath.Join(s.settings.Home, "gateway", "jwt.key"), "nobody but a person replaces a key")
+	assert.FileExists(t, filepath.Join(s.settings.Home, "run", "gateway.pid"))
+	kept, err := filepath.Glob(filepath.Join(s.settings.Home, "damaged", "*", "*"))
+	require.NoError(t, err)
+	assert.Len(t, kept, 2)
+
+	require.NoError(t, s.unhealed(nil))
+	boom := errors.New("boom")
+	err = s.unhealed(boom)
+	require.ErrorIs(t, err, boom)
+	problems := native.Problems(err)
+	require.Len(t, problems, 1)
+	assert.Contains(t, problems[0].What, filepath.Join("gateway", "jwt.key")+" is damaged: it is empty")
+	assert.Contains(t, problems[0].Do, "Restore it from a backup, or remove it")
+}
