@@ -13,6 +13,9 @@ import (
 	"github.com/edge-serverless-box/esb/agent/supervisor"
 )
 
+// AbsentImages is the argument with which the agent's program says which images no archive has, and does nothing else.
+const AbsentImages = "absent-images"
+
 // CheckDatabase is the argument with which the agent's program looks at a database, and does nothing else.
 const CheckDatabase = "check-database"
 

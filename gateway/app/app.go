@@ -158,16 +158,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		return nil, err
 	}
 	a.issuers = auth.OpenIssuers(auth.IssuersOptions{Dir: filepath.Join(s.Home, "jwks"), Logger: a.log})
-	a.auth, err = auth.New(auth.Options{
-		Issuers:  a.issuers,
-		APIKey:   string(s.APIKey),
-		User:     s.AuthUser,
-		Password: string(s.AuthPass),
-		Secret:   []byte(s.JWTSecret),
-		Expires:  s.JWTExpires,
-		Region:   s.Region,
-	})
-	if err != nil {
+	if a.auth, err = authenticator(s, a.issuers); err != nil {
 		return nil, err
 	}
 	if a.keys, err = functionkeys.Open(s.FunctionKeysFile); err != nil {
@@ -270,6 +261,18 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	a.log.Info("gateway started", "functions", len(cfg.Functions), "routes", len(cfg.Routes), "agent", s.AgentAddr,
 		"memory_mb", memory.Bytes>>20, "memory_from", memory.Source, "buffer_mb", buffers.Limit()>>20, "connections", options.Connections.Total)
 	return a, nil
+}
+
+func authenticator(s settings.Settings, issuers *auth.Issuers) (*auth.Authenticator, error) {
+	return auth.New(auth.Options{
+		Issuers:  issuers,
+		APIKey:   string(s.APIKey),
+		User:     s.AuthUser,
+		Password: string(s.AuthPass),
+		Secret:   []byte(s.JWTSecret),
+		Expires:  s.JWTExpires,
+		Region:   s.Region,
+	})
 }
 
 // openCertificate opens what the HTTPS listeners identify themselves with, nil without such listeners.

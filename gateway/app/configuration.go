@@ -32,44 +32,59 @@ type guards struct {
 // what is quick first, then what may take seconds, and last what writes a file. They are swapped in the opposite order, so that
 // who leads somewhere comes after where it leads to: no schedule, route or caller has a function before the pools have it.
 func (a *App) configurationParts() []part {
-	return []part{
-		{"schedules", a.compileSchedules},
-		{"requests", a.compileRequests},
-		{"Lambda's API", func(cfg *config.Config) (func(), error) {
+	return append(a.fileParts(),
+		part{"Lambda's API", func(cfg *config.Config) (func(), error) {
 			return func() { a.lambda.SetFunctions(cfg.Functions) }, nil
 		}},
-		{"queue", func(cfg *config.Config) (func(), error) {
+		part{"queue", func(cfg *config.Config) (func(), error) {
 			return func() { a.async.Apply(cfg.Functions) }, nil
 		}},
-		{"substitutes", func(cfg *config.Config) (func(), error) {
+		part{"substitutes", func(cfg *config.Config) (func(), error) {
 			list := cfg.Substitutes()
 			return func() { a.useSubstitutes(list) }, nil
 		}},
-		{"pools", func(cfg *config.Config) (func(), error) {
+		part{"pools", func(cfg *config.Config) (func(), error) {
 			a.code.Look(cfg.Functions)
 			return func() { a.code.Use(cfg.Functions) }, nil
 		}},
-		{"resources", func(cfg *config.Config) (func(), error) {
+		part{"resources", func(cfg *config.Config) (func(), error) {
 			return func() { a.stores.Apply(cfg.Resources) }, nil
 		}},
-		{"access to stores", a.compileStoreAccess},
+		part{"access to stores", a.compileStoreAccess},
+	)
+}
+
+// fileParts are those that follow from the files alone: `check` compiles them where no gateway runs.
+func (a *App) fileParts() []part {
+	return []part{
+		{"schedules", a.compileSchedules},
+		{"requests", a.compileRequests},
 	}
 }
 
 // apply makes a new configuration the current one, whole or not at all.
 func (a *App) apply(cfg *config.Config) error {
-	swaps := make([]func(), 0, len(a.parts))
-	for _, p := range a.parts {
-		swap, err := p.compile(cfg)
-		if err != nil {
-			return err
-		}
-		swaps = append(swaps, swap)
+	swaps, err := compile(a.parts, cfg)
+	if err != nil {
+		return err
 	}
 	for _, swap := range slices.Backward(swaps) {
 		swap()
 	}
 	return nil
+}
+
+// compile compiles parts, up to the first that cannot be.
+func compile(parts []part, cfg *config.Config) ([]func(), error) {
+	swaps := make([]func(), 0, len(parts))
+	for _, p := range parts {
+		swap, err := p.compile(cfg)
+		if err != nil {
+			return nil, err
+		}
+		swaps = append(swaps, swap)
+	}
+	return swaps, nil
 }
 
 func (a *App) compileSchedules(cfg *config.Config) (func(), error) {

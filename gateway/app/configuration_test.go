@@ -236,7 +236,7 @@ func TestApp_StartAndReload_ApplyAllOfAConfiguration(t *testing.T) {
 		}
 		return names
 	}
-	assert.Equal(t, []string{"Functions", "NamesStores", "Routes", "API", "Replies", "Access", "Resources"}, fields(config.Config{}))
+	assert.Equal(t, []string{"Functions", "NamesStores", "Routes", "API", "Replies", "Access", "Resources", "Images", "Code"}, fields(config.Config{})) // the last two are for `check` alone
 	assert.Equal(t, []string{"APIKeys", "Issuers", "CORS", "Throttle"}, fields(gateway.Access{}))
 	assert.Equal(t, []string{"Matcher", "API", "Replies", "CORS", "Throttle", "Limits", "Auth", "Authorizers"}, fields(httpapi.Routing{}))
 }

@@ -47,7 +47,7 @@ func usage(name string) string {
 		row(q.name, q.what)
 	}
 	row("admin [METHOD] PATH", "anything else of the admin listener (docs/operations.md)")
-	row("check", "read settings and files, and say what is wrong with them")
+	row("check", "read settings and files, and say what is wrong with them: "+CheckAsReload+" what a reload refuses, "+CheckJSON)
 	row("credentials", "the secrets that the box has made for itself")
 	return b.String()
 }
@@ -69,11 +69,11 @@ func Operate(ctx context.Context, getenv func(string) string, name string, args 
 			method = args[1]
 		}
 		return failed(Admin(ctx, getenv, method, args[len(args)-1], out))
+	case command == "check" && !slices.ContainsFunc(args[1:], func(o string) bool { return o != CheckAsReload && o != CheckJSON }):
+		return failed(check(ctx, getenv, args[1:], out))
 	case len(args) > 1:
 	case command == "status" || command == "functions":
 		return status(ctx, getenv, command == "status", out)
-	case command == "check":
-		return failed(Check(getenv, out))
 	case command == "credentials":
 		return failed(Credentials(getenv, out))
 	default:

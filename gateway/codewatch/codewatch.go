@@ -387,7 +387,7 @@ func (w *Watcher) look(ctx context.Context, s *source) bool {
 func (w *Watcher) versionOf(ctx context.Context, s *source) (string, error) {
 	if isObject(s.location) {
 		if w.opts.Objects == nil {
-			return "", &problem{reason.Configuration, errors.New("there is no S3 store: S3_ENDPOINT is off")}
+			return "", errNoStore()
 		}
 		bucket, key, _ := strings.Cut(strings.TrimPrefix(s.location, objectScheme), "/")
 		etag, err := w.opts.Objects.ETag(ctx, bucket, key)

@@ -20,6 +20,10 @@ func (p *problem) Error() string { return p.err.Error() }
 // Unwrap returns the cause.
 func (p *problem) Unwrap() error { return p.err }
 
+func errNoStore() error {
+	return &problem{reason.Configuration, errors.New("there is no S3 store: S3_ENDPOINT is off")}
+}
+
 // reasonOf is the kind of reason for an error of a look at location. What is wrong with a local path stays so until somebody
 // changes it.
 func reasonOf(location string, err error) reason.Reason {

@@ -1,6 +1,7 @@
 package codewatch
 
 import (
+	"archive/zip"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -57,6 +58,28 @@ func sign(ctx context.Context, path string) (signature string, settled bool, err
 		return err
 	})
 	return string(sum.Sum(nil)), time.Since(newest) > settling, err
+}
+
+// Look says what is wrong with code at a local path, nil when it is there and can be read. Code in a store is not looked at, but
+// there must be one.
+func Look(ctx context.Context, location string, store bool) error {
+	if isObject(location) {
+		if !store {
+			return errNoStore()
+		}
+		return nil
+	}
+	if _, err := codeversion.Of(ctx, location); err != nil {
+		return err
+	}
+	if info, err := os.Stat(location); err != nil || info.IsDir() {
+		return err
+	}
+	archive, err := zip.OpenReader(location)
+	if err != nil {
+		return fmt.Errorf("%s: is no zip file: %w", location, err)
+	}
+	return archive.Close()
 }
 
 // foldersIn returns path and the folders below it, none when it is a file.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/subtle"
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"net/textproto"
@@ -195,8 +196,10 @@ func (o *object) issuer(name string) *gateway.Issuer {
 			if !filepath.IsAbs(s) {
 				s = filepath.Join(filepath.Dir(v.doc.path), s)
 			}
-			if _, err := os.Stat(s); err != nil {
+			if pem, err := os.ReadFile(s); err != nil {
 				v.problemf("cannot be read: %v", err)
+			} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+				v.problemf("%s has no certificate in PEM", s)
 			}
 			i.CAFile = s
 		}

@@ -83,6 +83,7 @@ func (v value) location() string {
 	case !ok:
 		return ""
 	case objectLocation.MatchString(s) && len(s) <= maxObject:
+		v.doc.code = append(v.doc.code, v.place(s))
 		return s
 	case s == "" || scheme.MatchString(s) || strings.ContainsRune(s, 0):
 		v.problemf("must be %s, got %q", want, s)
@@ -95,5 +96,6 @@ func (v value) location() string {
 	if err != nil {
 		v.problemf("cannot be made an absolute path: %v", err)
 	}
+	v.doc.code = append(v.doc.code, v.place(absolute))
 	return absolute
 }

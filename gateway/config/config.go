@@ -34,6 +34,22 @@ type Config struct {
 	Access gateway.Access
 	// Resources are the tables and buckets of resources.yml.
 	Resources gateway.Resources
+	// Images and Code are where functions name their images, and code and layers outside of images.
+	Images, Code []Place
+}
+
+// Place is where a file names something that is outside of it.
+type Place struct {
+	File string
+	Line int
+	Key  string
+	// Value is what it names: an image, or where code is, whose path is whole.
+	Value string
+}
+
+// Problem is what is wrong with what a place names.
+func (p Place) Problem(format string, args ...any) Problem {
+	return Problem{File: p.File, Line: p.Line, Key: p.Key, Message: fmt.Sprintf(format, args...)}
 }
 
 // Options are what the files depend on.
@@ -57,6 +73,8 @@ type Options struct {
 // Error is what Load returns when a file was read and refused.
 type Error struct {
 	Problems []Problem
+	// Images and Code are those of Config, as far as the files could be read.
+	Images, Code []Place
 }
 
 // Problem is one thing that is wrong with a file.
@@ -152,11 +170,14 @@ func parse(f files, opts Options) (*Config, error) {
 	problems = append(problems, parseRouting(f.routing, opts, base, c)...)
 	problems = append(problems, base.checkMentions()...)
 	c.NamesStores = slices.ContainsFunc(base.docs, func(d *document) bool { return d.stores })
+	for _, d := range base.docs {
+		c.Images, c.Code = append(c.Images, d.images...), append(c.Code, d.code...)
+	}
 	var sp []Problem
 	c.Resources, sp = parseResources(f.resources, opts)
 	problems = append(problems, sp...)
 	if len(problems) > 0 {
-		return nil, &Error{Problems: problems}
+		return nil, &Error{Problems: problems, Images: c.Images, Code: c.Code}
 	}
 	return c, nil
 }

@@ -25,6 +25,8 @@ type document struct {
 	sends []send
 	// stores is true when a function, or defaults, says what it may do at the stores.
 	stores bool
+	// images and code are where functions name them.
+	images, code []Place
 	// runtimes are those that functions may name; nil in files without functions.
 	runtimes *runtimes
 }
@@ -112,6 +114,11 @@ type value struct {
 }
 
 func (v value) problemf(format string, args ...any) { v.doc.problemf(v.line, v.key, format, args...) }
+
+// place is where v stands, for what is to be looked at later.
+func (v value) place(of string) Place {
+	return Place{File: v.doc.path, Line: v.line, Key: v.key, Value: of}
+}
 
 func (v value) null() bool { return v.node.Kind == yaml.ScalarNode && v.node.ShortTag() == "!!null" }
 

@@ -434,6 +434,8 @@ func (v value) image() string {
 	s, ok := v.text(want)
 	if ok && (len(s) > 512 || !imageReference.MatchString(s)) {
 		v.problemf("must be %s, got %q", want, s)
+	} else if ok {
+		v.doc.images = append(v.doc.images, v.place(s))
 	}
 	return s
 }

@@ -3,19 +3,21 @@ package stack
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
 	"github.com/edge-serverless-box/esb/native"
 )
 
-// Check reads functions.yml, routing.yml and resources.yml as the gateway would, without touching one that runs, and names
-// misspelt settings as Up does. Its error has all that is wrong with the files.
+// Check reads functions.yml, routing.yml and resources.yml and compiles them as the gateway would, looks at the code and images that
+// they name, without touching a box that runs, and names misspelt settings as Up does. Its error has all that is wrong with the files.
 func (s *Stack) Check(ctx context.Context) error {
 	s.sayStrange()
 	gateway := filepath.Join(s.settings.BinDir, native.Gateway)
@@ -39,17 +41,69 @@ func (s *Stack) Check(ctx context.Context) error {
 	if _, err := os.Stat(s.settings.ImagesDir); err == nil {
 		_ = s.askRuntimes(ctx) // without, those of the box's own images count
 	}
-	said, err := s.readFiles(ctx)
-	if err == nil {
-		s.console.Printf("%s", said)
+	said, err := s.readFiles(ctx, "-json")
+	if err != nil {
+		return err
 	}
-	return err
+	var found struct {
+		Summary string       `json:"summary"`
+		Images  []namedImage `json:"images"`
+	}
+	if err := json.Unmarshal([]byte(said), &found); err != nil {
+		return fmt.Errorf("read what the gateway's program says of the files: %w", err)
+	}
+	s.console.Printf("%s", found.Summary)
+	return s.sayAbsent(ctx, found.Images)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// namedImage is an image and where a file names it.
+type namedImage struct {
+	Place string `json:"place"`
+	Image string `json:"image"`
+}
+
+// sayAbsent names the images that no archive has. A registry may have them, so they are no mistakes.
+func (s *Stack) sayAbsent(ctx context.Context, images []namedImage) error {
+	agent := filepath.Join(s.settings.BinDir, native.Agent)
+	// The first `up` makes both, and the archives of the samples.
+	if !exists(agent) || !exists(s.settings.ImagesDir) || len(images) == 0 {
+		return nil
+	}
+	args := []string{"absent-images"}
+	for _, i := range images {
+		args = append(args, i.Image)
+	}
+	var out, problems bytes.Buffer
+	cmd := exec.CommandContext(ctx, agent, args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.settings.Root, s.env(native.Agent), &out, &problems
+	if err := cmd.Run(); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || ctx.Err() != nil {
+			return fmt.Errorf("look at the archives of images: %w", errors.Join(err, ctx.Err()))
+		}
+		return &native.Problem{
+			What: "not all archives of images can be read:\n" + native.Indent(strings.TrimPrefix(strings.TrimSpace(problems.String()), "agent: "), "      "),
+			Do:   "Make them again, or take them away from " + s.settings.ImagesDir + ".",
+		}
+	}
+	absent := strings.Fields(out.String())
+	for _, i := range images {
+		if slices.Contains(absent, i.Image) {
+			s.console.Printf("==> note: %s: no archive in %s has %s: a registry has to, when the box has not fetched it yet", i.Place, s.settings.ImagesDir, i.Image)
+		}
+	}
+	return nil
 }
 
 // readFiles has the gateway's program read the files, and returns what it says of them.
-func (s *Stack) readFiles(ctx context.Context) (string, error) {
+func (s *Stack) readFiles(ctx context.Context, options ...string) (string, error) {
 	var out, problems bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, native.Gateway), "check")
+	cmd := exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, native.Gateway), append([]string{"check"}, options...)...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.settings.Root, s.env(native.Gateway), &out, &problems
 	err := cmd.Run()
 	var exit *exec.ExitError

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,6 +48,14 @@ func TestMain(m *testing.M) {
 func playAgent() {
 	if len(os.Args) > 1 && os.Args[1] == "purge" {
 		check(os.WriteFile(filepath.Join(os.Getenv("ESB_HOME"), "purged"), nil, 0o644))
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "absent-images" {
+		if os.Getenv("ESB_PLAY_GATEWAY") == "no archive" {
+			fmt.Fprintln(os.Stderr, "agent: image archive f.tar: not a whole tar file")
+			os.Exit(1)
+		}
+		fmt.Println(os.Args[2])
 		return
 	}
 	_ = os.Remove(os.Getenv("AGENT_SOCKET")) // an agent that was killed leaves it
@@ -86,7 +95,9 @@ func playGateway() {
 			fmt.Fprintln(os.Stderr, "gateway: no X_API_KEY")
 			os.Exit(1)
 		}
-		fmt.Println("functions.yml is right")
+		if slices.Contains(os.Args, "-json") {
+			fmt.Println(`{"summary":"functions.yml is right","images":[{"place":"functions.yml:2: functions.f.image","image":"f:1"},{"place":"functions.yml:3: functions.g.image","image":"g:1"}]}`)
+		}
 		return
 	}
 	switch os.Getenv("ESB_PLAY_GATEWAY") {
@@ -323,10 +334,15 @@ func TestUp_RefusedConfiguration_SaysSo(t *testing.T) {
 func TestCheck_SaysWhatIsWrong_BeforeTheFirstUp(t *testing.T) {
 	b := mustOpen(t)
 	b.environ = append(b.environ, "GATWAY_HTTP_ADDR=:1")
+	require.NoError(t, os.MkdirAll(b.settings.ImagesDir, 0o755))
 	require.NoError(t, b.Check(t.Context()))
 	assert.Contains(t, b.out.String(), "functions.yml is right")
 	assert.Contains(t, b.out.String(), "note: GATWAY_HTTP_ADDR is set and is no setting: did you mean GATEWAY_HTTP_ADDR?")
+	assert.Contains(t, b.out.String(), "note: functions.yml:2: functions.f.image: no archive in "+b.settings.ImagesDir+" has f:1")
+	assert.NotContains(t, b.out.String(), "g:1")
 	assert.NoFileExists(t, b.settings.SecretsFile(), "it makes nothing")
+	b.play("no archive")
+	assert.ErrorContains(t, b.Check(t.Context()), "not a whole tar file")
 	b.play("fail")
 	err := b.Check(t.Context())
 	require.Len(t, native.Problems(err), 1)

@@ -353,7 +353,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		}
 		if service == native.Gateway {
 			// A gateway that serves is not given up for one that would not start.
-			if _, err := s.readFiles(ctx); err != nil {
+			if _, err := s.readFiles(ctx, "-as-reload"); err != nil {
 				return false, err
 			}
 		}

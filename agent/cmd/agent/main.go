@@ -6,6 +6,8 @@
 //	agent check-database FILE...
 //	               exit with 0 when databases of containerd are whole, 3 when one is damaged: the agent asks that of a process
 //	               of its own, since looking at some damage ends the process
+//	agent absent-images NAME...
+//	               print those of the images that no archive in IMAGE_ARCHIVES_DIR has
 //	agent health   exit with 0 when the agent of these settings serves, for container health checks
 //
 // Its settings are environment variables: see package settings.
@@ -23,6 +25,7 @@ import (
 	"syscall"
 
 	"github.com/edge-serverless-box/esb/agent/app"
+	"github.com/edge-serverless-box/esb/agent/images"
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/settings"
 	"github.com/edge-serverless-box/esb/agent/storedb"
@@ -54,6 +57,13 @@ func run(ctx context.Context, args []string) error {
 	}
 	s, err := settings.Load(os.Getenv, executable)
 	if err != nil {
+		return err
+	}
+	if len(args) > 0 && args[0] == app.AbsentImages {
+		absent, err := images.Absent(s.ArchivesDir, s.Registry, args[1:])
+		for _, name := range absent {
+			_, _ = fmt.Println(name)
+		}
 		return err
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: s.LogLevel}))
