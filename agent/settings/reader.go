@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -61,16 +60,10 @@ func (r reader) loopback(name string) string {
 	if v == setting.Off {
 		return ""
 	}
-	host, _, err := net.SplitHostPort(v)
-	if err != nil || !isLoopback(host) {
+	if !setting.Loopback(v) {
 		r.Fail(name, v, "must be off or host:port on loopback, such as 127.0.0.1:9444")
 	}
 	return v
-}
-
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // functionLogsAddr reads where functions post lines, empty when they may not.
@@ -78,7 +71,7 @@ func (r reader) functionLogsAddr(s Settings) string {
 	if !s.Subnet.IsValid() {
 		return ""
 	}
-	box := s.Subnet.Addr().Next()
+	box := setting.Box(s.Subnet)
 	v := r.Text("FUNCTION_LOGS_ADDR", netip.AddrPortFrom(box, 9428).String())
 	if v == setting.Off || s.VictoriaLogsURL == "" {
 		return ""
@@ -108,7 +101,7 @@ func (r reader) check(s Settings) {
 		r.Problemf("AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA: set all three or none")
 	}
 	// An agent that strangers could reach.
-	if host, _, err := net.SplitHostPort(s.GRPCAddr); err == nil && !isLoopback(host) && !s.TLS() {
+	if s.GRPCAddr != "" && !setting.Loopback(s.GRPCAddr) && !s.TLS() {
 		r.Fail("AGENT_GRPC_ADDR", s.GRPCAddr,
 			"is not a loopback address, so clients must prove who they are: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA, or use 127.0.0.1")
 	}

@@ -269,7 +269,7 @@ func (s Settings) fromFunctions(endpoint string) string {
 		return setting.Off
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && (ip.IsLoopback() || ip.IsUnspecified()) {
-		box := s.Subnet.Addr().Next().String()
+		box := setting.Box(s.Subnet).String()
 		if port := u.Port(); port != "" {
 			box = net.JoinHostPort(box, port)
 		}

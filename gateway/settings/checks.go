@@ -4,6 +4,8 @@ import (
 	"net"
 	"os"
 	"strings"
+
+	"github.com/edge-serverless-box/esb/guard/setting"
 )
 
 func (r reader) checkTLSFiles(s Settings) {
@@ -33,7 +35,7 @@ func (r reader) checkAgent(s Settings) {
 	case len(set) > 0 && len(missing) > 0:
 		r.Problemf("%s: missing beside %s: mutual TLS with the agent needs all three or none",
 			strings.Join(missing, ", "), strings.Join(set, ", "))
-	case len(set) == 0 && s.AgentAddr != "" && !loopback(s.AgentAddr):
+	case len(set) == 0 && s.AgentAddr != "" && !setting.Loopback(s.AgentAddr):
 		r.Problemf("AGENT_GRPC_ADDR: %q is not on loopback and so needs mutual TLS: set AGENT_TLS_CERT, AGENT_TLS_KEY and AGENT_TLS_CA",
 			s.AgentAddr)
 	}

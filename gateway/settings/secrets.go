@@ -20,20 +20,11 @@ const (
 	minAuthPass = 12
 )
 
-// localAddrs are the addresses of what this box and its functions use.
-func localAddrs(subnet netip.Prefix, port uint16) string {
-	addrs := fmt.Sprintf("127.0.0.1:%d", port)
-	if subnet.IsValid() {
-		addrs += "," + netip.AddrPortFrom(subnet.Addr().Next(), port).String()
-	}
-	return addrs
-}
-
 // defaultHTTPS offers the gateway to the network when somebody has set all of its secrets: who does that means to.
 func (r reader) defaultHTTPS(subnet netip.Prefix) string {
 	for _, name := range []string{credentials.APIKey, credentials.Password, credentials.LambdaKeys} {
 		if !r.Set(name) {
-			return localAddrs(subnet, 443)
+			return setting.LocalAddrs(subnet, 443)
 		}
 	}
 	return ":443"
@@ -73,7 +64,7 @@ func (r reader) checkSecrets(s Settings) {
 	if s.AllowInsecureDefaults {
 		return
 	}
-	if s.AdminAddr != "" && !loopback(s.AdminAddr) && !r.Failed("GATEWAY_ADMIN_ADDR") {
+	if s.AdminAddr != "" && !setting.Loopback(s.AdminAddr) && !r.Failed("GATEWAY_ADMIN_ADDR") {
 		r.Problemf("GATEWAY_ADMIN_ADDR: %q is not on loopback, and its token can be read on the way to it: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true", s.AdminAddr)
 	}
 	var known, short []string
@@ -98,11 +89,11 @@ func (r reader) checkSecrets(s Settings) {
 			known = append(known, credentials.LambdaKeys)
 		}
 	}
-	if reached := s.listeners(func(addr string) bool { return !loopback(addr) }); len(known) > 0 && reached != "" {
+	if reached := s.listeners(func(addr string) bool { return !setting.Loopback(addr) }); len(known) > 0 && reached != "" {
 		r.Problemf("%s: everybody knows this value, which is refused because more than this machine's own programs reach %s: unset it (the box then makes one of its own), set one of yours, or listen on 127.0.0.1 alone",
 			strings.Join(known, ", "), reached)
 	}
-	if reached := s.listeners(func(addr string) bool { return !s.local(addr) }); reached != "" {
+	if reached := s.listeners(func(addr string) bool { return !setting.Local(addr, s.Subnet) }); reached != "" {
 		for _, problem := range short {
 			r.Problemf("%s, because other machines reach %s: unset it (the box then makes one of its own), or set a better one", problem, reached)
 		}

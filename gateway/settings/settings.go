@@ -194,7 +194,7 @@ type Store struct {
 func (t AgentTLS) Enabled() bool { return t.CertFile != "" }
 
 // BoxAddr is the box's own address on the function network, the first one of Subnet.
-func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
+func (s Settings) BoxAddr() netip.Addr { return setting.Box(s.Subnet) }
 
 // AdminTokenFile holds the token of the admin listener, which the gateway makes at its first start.
 func (s Settings) AdminTokenFile() string { return filepath.Join(s.Home, "admin-token") }
@@ -272,7 +272,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		ServiceLogMaxMB: r.Int("SERVICE_LOG_MAX_MB", 1, 1<<20),
 	}
 	s.HTTPSAddrs = r.Addrs("GATEWAY_HTTPS_ADDR", r.defaultHTTPS(s.Subnet))
-	s.HTTPAddrs = r.Addrs("GATEWAY_HTTP_ADDR", localAddrs(s.Subnet, 8000))
+	s.HTTPAddrs = r.Addrs("GATEWAY_HTTP_ADDR", setting.LocalAddrs(s.Subnet, 8000))
 	s.FunctionKeysFile = r.Text("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
 	s.FunctionAccessFile = r.Text("FUNCTION_ACCESS_FILE", filepath.Join(s.Home, "function-access.json"))
 	keys := setting.Off
@@ -310,33 +310,8 @@ func Load(getenv func(string) string) (Settings, error) {
 	return s, nil
 }
 
-// local says whether only this box and its functions can reach addr.
-func (s Settings) local(addr string) bool {
-	if loopback(addr) {
-		return true
-	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && s.Subnet.IsValid() && ip.Unmap() == s.BoxAddr()
-}
-
 // ownStore says whether a store is on this box, or there is none.
 func (s Settings) ownStore(store Store) bool {
 	u, err := url.Parse(store.Endpoint)
-	return store.Endpoint == "" || err == nil && s.local(net.JoinHostPort(u.Hostname(), "0"))
-}
-
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	return store.Endpoint == "" || err == nil && setting.Local(net.JoinHostPort(u.Hostname(), "0"), s.Subnet)
 }

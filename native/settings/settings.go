@@ -184,7 +184,7 @@ func load(getenv func(string) string, root, arch string) (Settings, error) {
 }
 
 // BoxAddr is the box's own address on the function network, its first.
-func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
+func (s Settings) BoxAddr() netip.Addr { return setting.Box(s.Subnet) }
 
 // Env returns the settings as the services read them, NAME=value, sorted: what `up` has decided, also where the
 // environment said nothing.
@@ -290,14 +290,7 @@ func (s Settings) ServiceUID(service string) uint32 {
 }
 
 // Outside says whether more than this machine and its functions reach a listener.
-func (s Settings) Outside(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil || host == "localhost" {
-		return err != nil
-	}
-	ip, err := netip.ParseAddr(host)
-	return err != nil || !ip.Unmap().IsLoopback() && ip.Unmap() != s.BoxAddr()
-}
+func (s Settings) Outside(addr string) bool { return !setting.Local(addr, s.Subnet) }
 
 // Reachable turns a listener into an address that a client on this machine can dial: an unspecified host becomes
 // 127.0.0.1.
@@ -344,7 +337,7 @@ func (s Settings) localAddrs(port uint16) string {
 	if s.WellKnown {
 		return fmt.Sprintf("127.0.0.1:%d", port)
 	}
-	return s.shared(port)
+	return setting.LocalAddrs(s.Subnet, port)
 }
 
 // AdminTokenFile is where the gateway keeps the token of its admin listener.

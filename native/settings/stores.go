@@ -58,8 +58,8 @@ func (r reader) stores(s *Settings) {
 		// scheme of the endpoint; none is its default when there is no store.
 		scheme, none string
 	}{
-		{"S3_ADDR", s.shared(s3Port), &s.S3Addrs, "S3_ENDPOINT", &s.S3Endpoint, "http://", setting.Off},
-		{"DYNAMODB_ADDR", s.shared(dynamoDBPort), &s.DynamoDBAddrs, "DYNAMODB_ENDPOINT", &s.DynamoDBEndpoint, "http://", setting.Off},
+		{"S3_ADDR", setting.LocalAddrs(s.Subnet, s3Port), &s.S3Addrs, "S3_ENDPOINT", &s.S3Endpoint, "http://", setting.Off},
+		{"DYNAMODB_ADDR", setting.LocalAddrs(s.Subnet, dynamoDBPort), &s.DynamoDBAddrs, "DYNAMODB_ENDPOINT", &s.DynamoDBEndpoint, "http://", setting.Off},
 		{"VICTORIALOGS_ADDR", fmt.Sprintf("127.0.0.1:%d", logsPort), &s.LogsAddrs, "VICTORIALOGS_URL", &s.LogsURL, "http://", setting.Off},
 		{"REGISTRY_ADDR", "127.0.0.1:5010", &s.RegistryAddrs, "ESB_REGISTRY", &s.Registry, "", "127.0.0.1:5010"},
 	} {
@@ -127,15 +127,6 @@ func (r reader) madeKeys(s *Settings, names ...string) {
 			s.MadeSecrets = append(s.MadeSecrets, name)
 		}
 	}
-}
-
-// shared are the addresses of what this machine and its functions use.
-func (s Settings) shared(port uint16) string {
-	addrs := fmt.Sprintf("127.0.0.1:%d", port)
-	if s.Subnet.IsValid() {
-		addrs += "," + netip.AddrPortFrom(s.BoxAddr(), port).String()
-	}
-	return addrs
 }
 
 func (s Settings) defaultLambdaEndpoint() string {

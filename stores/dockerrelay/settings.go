@@ -85,4 +85,4 @@ func addrs(r *setting.Reader, name string) []string {
 }
 
 // Box is the box's own address on the function network.
-func (s Settings) Box() netip.Addr { return s.Subnet.Addr().Next() }
+func (s Settings) Box() netip.Addr { return setting.Box(s.Subnet) }

@@ -4,7 +4,6 @@ package settings
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -111,8 +110,8 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	s.FunctionKeysFile = r.Path("FUNCTION_KEYS_FILE", filepath.Join(s.Home, "function-keys"))
 	s.FunctionAccessFile = r.Path("FUNCTION_ACCESS_FILE", filepath.Join(s.Home, "function-access.json"))
 	s.LogDir = r.Path("ESB_LOG_DIR", filepath.Join(s.Home, "logs"))
-	s.S3Addrs = r.Listeners("S3_ADDR", s.local(9000))
-	s.DynamoDBAddrs = r.Listeners("DYNAMODB_ADDR", s.local(8001))
+	s.S3Addrs = r.Listeners("S3_ADDR", setting.LocalAddrs(s.Subnet, 9000))
+	s.DynamoDBAddrs = r.Listeners("DYNAMODB_ADDR", setting.LocalAddrs(s.Subnet, 8001))
 	s.LogsPasswordFile = r.Path("VICTORIALOGS_PASSWORD_FILE", filepath.Join(s.DataDir, "logs.password"))
 	s.RegistryPasswordFile = r.Path("ESB_REGISTRY_PASSWORD_FILE", filepath.Join(s.DataDir, "registry.password"))
 	for name, user := range map[string]string{"VICTORIALOGS_USER": s.LogsUser, "ESB_REGISTRY_USER": s.RegistryUser} {
@@ -182,15 +181,7 @@ func (s Settings) Addrs(store stores.Store) []string {
 }
 
 // BoxAddr is the box's own address on the function network, its first.
-func (s Settings) BoxAddr() netip.Addr { return s.Subnet.Addr().Next() }
-
-func (s Settings) local(port uint16) string {
-	addrs := fmt.Sprintf("127.0.0.1:%d", port)
-	if s.Subnet.IsValid() {
-		addrs += "," + netip.AddrPortFrom(s.BoxAddr(), port).String()
-	}
-	return addrs
-}
+func (s Settings) BoxAddr() netip.Addr { return setting.Box(s.Subnet) }
 
 // reader reads what is the stores' alone, too.
 type reader struct{ *setting.Reader }
@@ -226,7 +217,7 @@ func (r reader) checkExposure(s Settings) {
 	} {
 		for _, addr := range store.addrs {
 			switch {
-			case s.isLocal(addr):
+			case setting.Local(addr, s.Subnet):
 			case store.keys == "VICTORIALOGS", store.keys == "ESB_REGISTRY":
 				r.Fail(store.setting, addr, "can be reached by other machines, and its credentials would cross the network in the clear: listen on 127.0.0.1 and put a proxy with TLS in front, or set ESB_ALLOW_INSECURE_DEFAULTS=true")
 			case store.secret == setting.StoreSecretKey:
@@ -236,17 +227,4 @@ func (r reader) checkExposure(s Settings) {
 			}
 		}
 	}
-}
-
-// isLocal says whether only this box and its functions can reach addr.
-func (s Settings) isLocal(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && (ip.Unmap().IsLoopback() || s.Subnet.IsValid() && ip.Unmap() == s.BoxAddr())
 }
