@@ -27,7 +27,8 @@ var programs = []string{
 type Scope struct {
 	// Home and RunDir are its folders.
 	Home, RunDir string
-	// BinDir is where its binaries are.
+	// BinDir is where its binaries are. Of one that is a link, those count, too, that are beside the folder that it leads to: releases
+	// of an installation, which the link has led to or will lead to.
 	BinDir string
 	// Bridge names its bridge, firewall table and cgroup. Empty: do not look for them.
 	Bridge string
@@ -106,9 +107,11 @@ func processes(s Scope) ([]Item, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, err = os.Readlink(s.BinDir)
+	installed := err == nil
 	var items []Item
 	for _, p := range all {
-		if p.PID != os.Getpid() && s.owns(p) {
+		if p.PID != os.Getpid() && s.owns(p, installed) {
 			items = append(items, Item{Kind: Process, Name: fmt.Sprintf("%d (%s)", p.PID, strings.Join(p.Args, " ")), PID: p.PID, Program: p.Exe})
 		}
 	}
@@ -117,8 +120,9 @@ func processes(s Scope) ([]Item, error) {
 
 // owns is true for a process of the stack: it runs one of its programs from its folder, and its environment or command
 // line names this stack and not another one that shares the binaries.
-func (s Scope) owns(p process.Info) bool {
-	if filepath.Dir(p.Exe) != s.BinDir || !slices.Contains(programs, filepath.Base(p.Exe)) {
+func (s Scope) owns(p process.Info, installed bool) bool {
+	dir := filepath.Dir(p.Exe)
+	if dir != s.BinDir && (!installed || filepath.Dir(dir) != filepath.Dir(s.BinDir)) || !slices.Contains(programs, filepath.Base(p.Exe)) {
 		return false
 	}
 	if slices.Contains(p.Env, "ESB_HOME="+s.Home) {

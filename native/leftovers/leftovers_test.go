@@ -25,8 +25,23 @@ func TestOwns_TwoStacksShareTheirBinaries(t *testing.T) {
 		"the machine's own containerd":    {process.Info{Exe: "/usr/bin/containerd", Env: []string{"ESB_HOME=/srv/one"}}, false},
 		"a tool of this repository":       {process.Info{Exe: "/src/.esb/bin/esb", Env: []string{"ESB_HOME=/srv/one"}}, false},
 	} {
-		assert.Equal(t, c.owned, s.owns(c.process), name)
+		assert.Equal(t, c.owned, s.owns(c.process, false), name)
 	}
+}
+
+func TestOwns_ALinkToARelease_MeansAllReleasesBesideIt(t *testing.T) {
+	base := t.TempDir()
+	current := filepath.Join(base, "current")
+	for _, version := range []string{"1", "2"} {
+		require.NoError(t, os.Mkdir(filepath.Join(base, version), 0o755))
+	}
+	require.NoError(t, os.Symlink("2", current))
+	s := Scope{Home: "/srv/one", BinDir: current}
+	before := process.Info{Exe: filepath.Join(base, "1", "gateway"), Env: []string{"ESB_HOME=/srv/one"}}
+	assert.True(t, s.owns(before, true), "a gateway of the release before")
+	assert.False(t, s.owns(before, false), "in a working copy it would be somebody else's")
+	before.Exe = "/opt/other/1/gateway"
+	assert.False(t, s.owns(before, true))
 }
 
 func TestMountPoints_UnescapesNames(t *testing.T) {

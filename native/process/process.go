@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -58,6 +59,13 @@ type Spec struct {
 // protectedScore counts as half of the machine's memory less than the process has (proc(5), oom_score_adj); functions have 500 and
 // more. Its children inherit it.
 const protectedScore = "-500"
+
+// plainScore is that of any process: what systemd protects the supervisor by is not for all that it starts.
+const plainScore = "0"
+
+func setScore(pid int, score string) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(score), 0)
+}
 
 // User is whom a process runs as, by numbers, which need no entry in /etc/passwd.
 type User struct {
@@ -131,7 +139,9 @@ func Start(spec Spec) (*Child, error) {
 	}
 	if spec.Protected {
 		// Refused to a root without CAP_SYS_RESOURCE, in some containers: it is a service that runs all the same.
-		_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte(protectedScore), 0)
+		_ = setScore(cmd.Process.Pid, protectedScore)
+	} else if own, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil && strings.HasPrefix(string(own), "-") {
+		_ = setScore(cmd.Process.Pid, plainScore) // nobody is refused to give up protection
 	}
 	c := &Child{cmd: cmd, log: spec.Log, logStart: size}
 	c.Record, err = Identify(cmd.Process.Pid)
@@ -256,6 +266,16 @@ func (r Record) End(ctx context.Context, sig syscall.Signal, grace time.Duration
 		return true, fmt.Errorf("process %d is still there 10 s after SIGKILL: it hangs in the kernel", r.PID)
 	}
 	return true, nil
+}
+
+// Inherit has the end of the process taken note of when it is a child of this process from a time when that was another program
+// (execve(2)): it would stay as a zombie.
+func (r Record) Inherit() {
+	p, err := os.FindProcess(r.PID)
+	if err != nil || !r.Alive() {
+		return
+	}
+	go func() { _, _ = p.Wait() }() // ends with the process; at once when it is nobody's child here
 }
 
 // wait returns true when the process has ended, false when ctx has.

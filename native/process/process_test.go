@@ -199,3 +199,21 @@ func TestStart_ProgramIsMissing_SaysSo(t *testing.T) {
 	assert.ErrorIs(t, err, fs.ErrNotExist)
 	assert.NoFileExists(t, filepath.Join(dir, "pid"))
 }
+
+func TestInherit_ChildOfATimeBefore_LeavesNoZombie(t *testing.T) {
+	// Another program image of this process would have started it: nobody here waits for it.
+	dir := t.TempDir()
+	c, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", "exec sleep 300"}, Env: os.Environ(), Dir: dir, Log: filepath.Join(dir, "log"), PIDFile: filepath.Join(dir, "pid")})
+	require.NoError(t, err)
+	r, err := Read(filepath.Join(dir, "pid"))
+	require.NoError(t, err)
+	r.Inherit()
+	self, err := Identify(os.Getpid())
+	require.NoError(t, err)
+	self.Inherit() // nobody's child here: nothing happens
+	require.NoError(t, c.Signal(syscall.SIGKILL))
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d", r.PID))
+		return errors.Is(err, fs.ErrNotExist)
+	}, limit, 10*time.Millisecond, "it stays as a zombie")
+}

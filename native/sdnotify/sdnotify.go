@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -49,6 +50,32 @@ func (n Notifier) Tell(state string) error {
 		return fmt.Errorf("tell the service manager %s: %w", state, err)
 	}
 	return nil
+}
+
+// During does work, and says meanwhile that this program is alive: work that takes longer than the service manager has patience, and is
+// bounded by itself.
+func (n Notifier) During(work func()) {
+	if n.Every <= 0 {
+		work()
+		return
+	}
+	done := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		ticker := time.NewTicker(n.Every)
+		defer ticker.Stop()
+		for {
+			_ = n.Tell(Alive)
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+	work()
+	close(done)
+	telling.Wait()
 }
 
 // Without returns an environment without the variables of FromEnv: they are not meant for children.

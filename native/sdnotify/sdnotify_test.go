@@ -38,3 +38,22 @@ func TestFromEnv_Watchdog(t *testing.T) {
 	assert.Zero(t, FromEnv(func(string) string { return "" }, 7).Every)
 	assert.Equal(t, []string{"A=1"}, Without([]string{"NOTIFY_SOCKET=x", "A=1", "WATCHDOG_PID=1", "WATCHDOG_USEC=1"}))
 }
+
+func TestDuring_WorkTakesLong_SaysThatItIsAlive(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, l.Close()) })
+	n := Notifier{socket: name, Every: time.Millisecond}
+	n.During(func() {
+		got := make([]byte, 64)
+		for range 3 {
+			size, err := l.Read(got)
+			require.NoError(t, err)
+			assert.Equal(t, Alive, string(got[:size]))
+		}
+	})
+	done := false
+	Notifier{}.During(func() { done = true })
+	assert.True(t, done)
+}
