@@ -6,6 +6,7 @@ require (
 	github.com/edge-serverless-box/esb/api v0.0.0
 	github.com/edge-serverless-box/esb/functions v0.0.0
 	github.com/google/nftables v0.3.0
+	github.com/klauspost/compress v1.20.4
 	github.com/stretchr/testify v1.12.1
 	github.com/vishvananda/netlink v1.3.1
 	go.yaml.in/yaml/v3 v3.0.5
