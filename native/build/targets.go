@@ -17,6 +17,8 @@ const (
 	GroupStores = "stores"
 	// GroupGenerate is buf and its plugins.
 	GroupGenerate = "generate"
+	// GroupCommand is the esb command, as a release has it: one of a working copy is built by whoever calls it.
+	GroupCommand = "command"
 	// GroupLint is golangci-lint.
 	GroupLint = "lint"
 	// GroupTest is the test runner.
@@ -96,6 +98,10 @@ func targetsFor(group, arch string) []Target {
 			})
 		}
 		return targets
+	case GroupCommand:
+		command := own("native", "esb", "./cmd/esb", "esb")
+		command.Sources = append(command.Sources, "functions/gotool", "functions/runtimes")
+		return []Target{command}
 	case GroupGenerate:
 		return []Target{wrapper("buf", "tools/buf", Target{
 			Packages: []string{

@@ -39,18 +39,23 @@ const (
 )
 
 // Run starts the box as Up does, and watches it until ctx ends: what ends or hangs is started again. Then it stops the services, the
-// last one first; when hasten is closed, it kills them.
-func (s *Stack) Run(ctx context.Context, hasten <-chan struct{}) error {
+// last one first; when hasten is closed, it kills them. At a signal of relieve it lets go of the services of an installation until an
+// upgrade is done, and becomes the program of the release that is the present one then.
+func (s *Stack) Run(ctx context.Context, hasten <-chan struct{}, relieve <-chan os.Signal) error {
 	if os.Geteuid() != 0 {
 		return preflight.Run(preflight.Options{})
 	}
 	notifier := sdnotify.FromEnv(os.Getenv, os.Getpid())
 	s.environ = sdnotify.Without(s.environ)
+	if err := s.endTrial(); err != nil {
+		return err
+	}
+	s.inherit()
 	held, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
-	err = s.bring(ctx)
+	notifier.During(func() { err = s.bring(ctx) })
 	var k *keeper
 	if err == nil {
 		k, err = s.keep(s.services(), false, slog.New(slog.NewTextHandler(s.console, nil)))
@@ -67,7 +72,14 @@ func (s *Stack) Run(ctx context.Context, hasten <-chan struct{}) error {
 	s.sayWhere() // and no secret: a journal may be read by others
 	s.console.Printf("\nIts secrets are in %s, which root alone reads.", s.settings.SecretsFile())
 	s.gatewayFresh = false // the next one is not its
-	k.watch(ctx, notifier)
+	for k.watch(ctx, notifier, relieve) {
+		if s.layout == nil {
+			continue // there is nothing that could be put in its place
+		}
+		if k, err = k.giveWay(ctx, notifier, hasten); k == nil {
+			return err
+		}
+	}
 	_ = notifier.Tell(sdnotify.Stopping)
 	s.console.Printf("==> stopping")
 	return k.stop(hasten)
@@ -91,7 +103,7 @@ func (s *Stack) Supervise(ctx context.Context, services []string) error {
 	}
 	k.settle(ctx)
 	if err = k.write(); err == nil {
-		k.watch(ctx, sdnotify.Notifier{})
+		k.watch(ctx, sdnotify.Notifier{}, nil)
 	}
 	for _, w := range slices.Backward(k.watchers) {
 		w.Release()
@@ -111,6 +123,8 @@ type keeper struct {
 	watchers   []*supervise.Supervisor
 	// settled is true when the watchers have taken the services, as far as they have within settle.
 	settled bool
+	// released is true when it has let go of them, for an upgrade.
+	released bool
 	// changed has a token when the state has changed since it was written.
 	changed chan struct{}
 	self    process.Record
@@ -176,8 +190,9 @@ func (k *keeper) start(service string) (supervise.Process, error) {
 	return child.Watch(), nil
 }
 
-// watch returns when ctx ends. It tells the service manager that the services run, and writes what changes.
-func (k *keeper) watch(ctx context.Context, notifier sdnotify.Notifier) {
+// watch returns when ctx ends, or with true when it is to be relieved. It tells the service manager that the services run, and writes
+// what changes.
+func (k *keeper) watch(ctx context.Context, notifier sdnotify.Notifier, relieve <-chan os.Signal) bool {
 	for _, w := range k.watchers {
 		_ = w.First(ctx) // what does not start is started again, and said by the watcher
 	}
@@ -193,7 +208,9 @@ func (k *keeper) watch(ctx context.Context, notifier sdnotify.Notifier) {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
+		case <-relieve:
+			return true
 		case <-alive:
 			_ = notifier.Tell(sdnotify.Alive)
 		case <-k.changed:
@@ -238,7 +255,9 @@ type supervisorState struct {
 	// Background: `up` has started it, and it lets go of the services when it ends.
 	Background bool `json:"background"`
 	// Settled: it has the services in its hands.
-	Settled  bool                       `json:"settled"`
+	Settled bool `json:"settled"`
+	// Released: it has let go of them and waits until an upgrade is done.
+	Released bool                       `json:"released,omitempty"`
 	Services map[string]supervisedState `json:"services"`
 }
 
@@ -260,7 +279,7 @@ func (k *keeper) write() error {
 		}
 		k.self = self
 	}
-	state := supervisorState{Process: k.self, Background: k.background, Settled: k.settled, Services: map[string]supervisedState{}}
+	state := supervisorState{Process: k.self, Background: k.background, Settled: k.settled, Released: k.released, Services: map[string]supervisedState{}}
 	for i, w := range k.watchers {
 		now := w.State()
 		one := supervisedState{Restarts: now.Restarts, Serving: now.Serving, Since: now.Since.UTC()}
@@ -294,7 +313,7 @@ func (s *Stack) supervisor() (supervisorState, bool) {
 
 // unattended refuses to touch a box that `esb run` keeps running.
 func (s *Stack) unattended() error {
-	if state, alive := s.supervisor(); alive && !state.Background {
+	if state, alive := s.supervisor(); alive && !state.Background && !state.Released {
 		return &native.Problem{
 			What: fmt.Sprintf("`esb run` (process %d) keeps this box running already", state.Process.PID),
 			Do:   "Restart that (`systemctl restart esb`, if it is a service of systemd), or stop it first.",
@@ -310,7 +329,7 @@ func (s *Stack) release(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	state, alive := s.supervisor()
-	if !alive {
+	if !alive || state.Released {
 		return false, nil
 	}
 	killed, err := state.Process.End(ctx, letGo, letGoLimit)
@@ -356,6 +375,9 @@ func (s *Stack) superviseRunning() error {
 	if !s.settings.Supervisor || len(services) == 0 {
 		return nil
 	}
+	if _, waits := s.supervisor(); waits {
+		return nil // it takes them when the upgrade is done
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -370,7 +392,11 @@ func (s *Stack) superviseRunning() error {
 		return fmt.Errorf("find the end of the supervisor's log: %w", err)
 	}
 	// Not CommandContext: it outlives this program.
-	cmd := exec.Command(self, append([]string{"run", "-background", "-root", s.settings.Root}, services...)...)
+	args := []string{"run", "-background"}
+	if s.layout == nil {
+		args = append(args, "-root", s.settings.Root)
+	}
+	cmd := exec.Command(self, append(args, services...)...)
 	cmd.Env, cmd.Dir = sdnotify.Without(s.environ), "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -30,7 +30,7 @@ func mustKeep(t *testing.T, b *box) (k *keeper, end func()) {
 	require.NoError(t, k.write())
 	ctx, cancel := context.WithCancel(t.Context())
 	watched := make(chan struct{})
-	go func() { defer close(watched); k.watch(ctx, sdnotify.Notifier{}) }()
+	go func() { defer close(watched); k.watch(ctx, sdnotify.Notifier{}, nil) }()
 	end = func() { cancel(); <-watched }
 	t.Cleanup(end)
 	t.Cleanup(func() {

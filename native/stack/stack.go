@@ -21,6 +21,7 @@ import (
 	"github.com/edge-serverless-box/esb/native/leftovers"
 	"github.com/edge-serverless-box/esb/native/lock"
 	"github.com/edge-serverless-box/esb/native/process"
+	"github.com/edge-serverless-box/esb/native/release"
 	"github.com/edge-serverless-box/esb/native/settings"
 )
 
@@ -66,6 +67,8 @@ type Stack struct {
 	// missingSince is since when some of the stores say that they cannot be started, wanting is true when `up` goes on without them.
 	missingSince time.Time
 	wanting      bool
+	// layout is the installation that this is the box of, nil for one of a working copy.
+	layout *release.Layout
 	// said are lines that need not be printed again.
 	said    []string
 	console *console.Console
@@ -76,6 +79,20 @@ func New(s settings.Settings, environ []string, c *console.Console) *Stack {
 	// What only a gateway that is started in the place of another one is told.
 	environ = slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, replaces+"=") })
 	return &Stack{settings: s, environ: environ, console: c}
+}
+
+// Installed says that this is the box of an installation: its programs and images are those of the present release, and nothing is built.
+func (s *Stack) Installed(l release.Layout) *Stack {
+	s.layout = &l
+	return s
+}
+
+// command is how a person calls this program.
+func (s *Stack) command() string {
+	if s.layout != nil {
+		return "esb"
+	}
+	return "go tool task"
 }
 
 func (s *Stack) lock(ctx context.Context) (*lock.Lock, error) {

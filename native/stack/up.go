@@ -39,10 +39,13 @@ const (
 )
 
 // Up starts what is not running, and starts again what runs with other binaries or settings than it would be started
-// with now. When it fails, what it had started is stopped again.
-func (s *Stack) Up(ctx context.Context) error {
+// with now. When it fails, what it had started is stopped again. Unless brief, it says where the box is.
+func (s *Stack) Up(ctx context.Context, brief bool) error {
 	if os.Geteuid() != 0 {
 		return preflight.Run(preflight.Options{})
+	}
+	if err := s.endTrial(); err != nil {
+		return err
 	}
 	held, err := s.lock(ctx)
 	if err != nil {
@@ -55,8 +58,10 @@ func (s *Stack) Up(ctx context.Context) error {
 	if err := s.superviseRunning(); err != nil {
 		return err
 	}
-	s.hello()
-	s.sayNotes(ctx)
+	if !brief {
+		s.hello()
+		s.sayNotes(ctx)
+	}
 	return s.served(ctx)
 }
 
@@ -79,14 +84,18 @@ func (s *Stack) bring(ctx context.Context) error {
 	if err := s.console.Step("checking this machine", s.preflight); err != nil {
 		return err
 	}
-	groups := []string{build.GroupRuntime, build.GroupServices}
-	if len(s.settings.Stores()) > 0 {
-		groups = append(groups, build.GroupStores)
-	}
-	if err := s.Build(ctx, groups...); err != nil {
-		return err
-	}
-	if err := s.images(ctx); err != nil {
+	if s.layout == nil {
+		groups := []string{build.GroupRuntime, build.GroupServices}
+		if len(s.settings.Stores()) > 0 {
+			groups = append(groups, build.GroupStores)
+		}
+		if err := s.Build(ctx, groups...); err != nil {
+			return err
+		}
+		if err := s.images(ctx); err != nil {
+			return err
+		}
+	} else if err := s.bringImages(ctx); err != nil {
 		return err
 	}
 	watched, err := s.release(ctx)
@@ -138,6 +147,9 @@ func (s *Stack) sayStrange() {
 
 // Build builds groups of targets.
 func (s *Stack) Build(ctx context.Context, groups ...string) error {
+	if s.layout != nil {
+		return &native.Problem{What: "this is the esb of an installation, which builds nothing", Do: "Make a release in the repository (`esb release`), and bring it here with `esb upgrade`."}
+	}
 	installer := &apt.Installer{}
 	binaries := build.New(s.settings.Root, s.settings.BinDir, s.console, installer)
 	tools := build.New(s.settings.Root, filepath.Join(s.settings.Root, ".esb", "tools"), s.console, installer)
@@ -170,7 +182,7 @@ func (s *Stack) sameNetwork() error {
 		if record[name] != "" && record[name] != value {
 			return &native.Problem{
 				What: fmt.Sprintf("this stack (%s) is up with %s=%s, and now %s is asked for", now.Home, name, record[name], value),
-				Do:   "Run `go tool task down` first, or set ESB_HOME to another folder for a second stack.",
+				Do:   "Run `" + s.command() + " down` first, or set ESB_HOME to another folder for a second stack.",
 			}
 		}
 	}
@@ -222,23 +234,8 @@ func (s *Stack) owns(pid int) bool {
 // images makes the archives of the sample functions; esb-image skips what is up to date.
 func (s *Stack) images(ctx context.Context) error {
 	return s.console.Step("making the images of the sample functions", func() error {
-		if err := os.MkdirAll(s.settings.ImagesDir, 0o755); err != nil {
-			return fmt.Errorf("make the image folder: %w", err)
-		}
-		args := []string{"build-samples", "-out", s.settings.ImagesDir, "-cache", filepath.Join(s.settings.Root, ".esb", "cache", "images")}
-		cmd := exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, "esb-image"), args...)
-		cmd.Dir, cmd.Env = s.settings.Root, s.environ
-		var output lines
-		output.print = func(line string) { s.console.Printf("    %s", line) }
-		cmd.Stdout, cmd.Stderr = &output, &output
-		if err := cmd.Run(); err != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("make the images of the sample functions: %w", ctx.Err())
-			}
-			return &native.Problem{
-				What: fmt.Sprintf("making the images of the sample functions failed (%v)", err),
-				Do:   "Cure what its last line above names, and run the command again.",
-			}
+		if err := s.makeImages(ctx, s.settings.ImagesDir); err != nil {
+			return err
 		}
 		return s.askRuntimes(ctx)
 	})
@@ -481,7 +478,7 @@ func (s *Stack) failed(service string, child *process.Child, reason string) erro
 	}
 	return &native.Problem{
 		What: fmt.Sprintf("%s %s. The end of its log:\n%s", service, reason, native.Indent(tail, "      ")),
-		Do:   "Cure what the log names (all of it is in " + s.settings.LogFile(service) + "), and run `go tool task up` again.",
+		Do:   "Cure what the log names (all of it is in " + s.settings.LogFile(service) + "), and run `" + s.command() + " up` again.",
 	}
 }
 
@@ -499,7 +496,7 @@ func (s *Stack) hello() {
 	s.console.Printf("  %s\n", login)
 	s.console.Printf("  TOKEN=$(%s | sed 's/.*\"IdToken\":\"\\([^\"]*\\)\".*/\\1/')", s.login("-sk"))
 	s.console.Printf("  curl -k -X POST %s/api/echo -H \"Authorization: Bearer $TOKEN\" -d '{\"message\":\"hello\"}'\n", s.urls()[0])
-	s.console.Printf("go tool task status | logs | down")
+	s.console.Printf("%s status | logs | down", s.command())
 }
 
 // sayWhere says where the box is, and no secret.

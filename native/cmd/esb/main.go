@@ -1,5 +1,5 @@
 // Command esb runs the box as plain processes of this machine: esb up, down, status, logs. `go tool task` builds and
-// calls it.
+// calls it in a working copy; in an installation it needs neither Go nor sources.
 package main
 
 import (
@@ -17,9 +17,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/native"
-	"github.com/edge-serverless-box/esb/native/console"
 	"github.com/edge-serverless-box/esb/native/logview"
-	"github.com/edge-serverless-box/esb/native/settings"
 	"github.com/edge-serverless-box/esb/native/stack"
 )
 
@@ -50,12 +48,19 @@ const usage = `esb runs the edge serverless box on this machine.
   esb images prune [-days N]         remove all images that nothing has used for N days (default 0); -archives as above
   esb build [group...]               build only: runtime services stores generate lint test (default: the first three)
 
+  esb install [-print] [RELEASE]     install the box on this machine, below /opt/esb, /etc/esb and /var/lib/esb, as a service of systemd;
+      [-prefix DIR] [-start=false]   -print says what would be done; -prefix: all of it below a folder; -unit prints the unit alone
+  esb upgrade [-back] RELEASE        put another release in the place of the present one; a box that runs goes on with its programs, and
+                                     with the old ones when it does not serve; -back, or esb rollback: the release of before
+  esb uninstall [-purge]             stop the box and remove it; -purge: its configuration and state, too
+  esb release [-version V] PATH      build all, and make a release of it: a folder, or an archive (.tar.gz, .tar.zst), for another machine
+
 Settings are environment variables; docs/settings.md lists them.
 `
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), interrupts()...)
-	code, err := run(ctx, os.Args[1:], os.Getenv, os.Environ(), os.Stdout)
+	code, err := run(ctx, os.Args[1:], os.Environ(), os.Stdout)
 	stop()
 	if err != nil {
 		report(os.Stderr, err)
@@ -85,7 +90,7 @@ func report(w io.Writer, err error) {
 	}
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string, environ []string, out io.Writer) (int, error) {
+func run(ctx context.Context, args []string, environ []string, out io.Writer) (int, error) {
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" {
 		_, _ = fmt.Fprint(out, usage)
 		return exitUsage, nil
@@ -97,7 +102,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	asJSON, follow, lines := new(bool), new(bool), new(int)
 	background := new(bool)
 	store, query, level := new(bool), new(string), new(string)
-	fix := new(bool)
+	fix, brief := new(bool), new(bool)
 	switch command {
 	case "status":
 		flags.BoolVar(asJSON, "json", false, "print JSON")
@@ -114,8 +119,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	case "doctor":
 		flags.BoolVar(fix, "fix", false, "do the cures that do no harm")
 	case "images":
-		return images(ctx, args[1:], getenv, environ, out)
-	case "up", "down", "build", "admin", "check":
+		return images(ctx, args[1:], environ, out)
+	case "up":
+		// How an upgrade calls it: nobody is there who wants to know where the box is.
+		flags.BoolVar(brief, "brief", false, "")
+	case "install", "uninstall", "upgrade", "rollback", "release":
+		return installation(ctx, command, args[1:], environ, out)
+	case "down", "build", "admin", "check", "fit":
 	default:
 		return exitUsage, fmt.Errorf("no command %q\n\n%s", command, usage)
 	}
@@ -128,20 +138,21 @@ func run(ctx context.Context, args []string, getenv func(string) string, environ
 	if flags.NArg() > 0 && command != "logs" && command != "build" && command != "admin" && !*background {
 		return exitUsage, fmt.Errorf("esb %s takes no argument %q", command, flags.Arg(0))
 	}
-	s, err := load(command, *root, getenv)
+	s, box, err := open(command, *root, environ, out)
 	if err != nil {
 		return exitFailed, err
 	}
-	box := stack.New(s, environ, console.New(out))
 	switch command {
 	case "up":
-		err = box.Up(ctx)
+		err = box.Up(ctx, *brief)
 	case "run":
 		err = keep(ctx, box, *background, flags.Args())
 	case "down":
 		err = box.Down(ctx)
 	case "check":
 		err = box.Check(ctx)
+	case "fit": // how an upgrade asks the programs of a release
+		err = box.Fit(ctx)
 	case "doctor":
 		err = box.Doctor(ctx, *fix)
 	case "build":
@@ -193,9 +204,11 @@ func keep(ctx context.Context, box *stack.Stack, background bool, services []str
 		defer stop()
 		return box.Supervise(ctx, services)
 	}
-	signals, hasten := make(chan os.Signal, 2), make(chan struct{})
+	signals, relieve, hasten := make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(signals, interrupts()...)
 	defer signal.Stop(signals)
+	signal.Notify(relieve, stack.LetGo())
+	defer signal.Stop(relieve)
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go func() { // ends with the program
@@ -204,11 +217,11 @@ func keep(ctx context.Context, box *stack.Stack, background bool, services []str
 		<-signals
 		close(hasten)
 	}()
-	return box.Run(watching, hasten)
+	return box.Run(watching, hasten, relieve)
 }
 
 // images lists images, or removes some.
-func images(ctx context.Context, args []string, getenv func(string) string, environ []string, out io.Writer) (int, error) {
+func images(ctx context.Context, args []string, environ []string, out io.Writer) (int, error) {
 	verb := "ls"
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		verb, args = args[0], args[1:]
@@ -234,11 +247,10 @@ func images(ctx context.Context, args []string, getenv func(string) string, envi
 	if (flags.NArg() > 0) != (verb == "rm") {
 		return exitUsage, fmt.Errorf("esb images %s: names of images are for rm, which needs one", verb)
 	}
-	s, err := load("images", *root, getenv)
+	_, box, err := open("images", *root, environ, out)
 	if err != nil {
 		return exitFailed, err
 	}
-	box := stack.New(s, environ, console.New(out))
 	if verb == "ls" {
 		err = box.Images(ctx, out, *asJSON)
 	} else {
@@ -253,41 +265,6 @@ func images(ctx context.Context, args []string, getenv func(string) string, envi
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
-}
-
-// load reads the settings. All commands but up use those that the stack was started with, where it is up.
-func load(command, root string, getenv func(string) string) (settings.Settings, error) {
-	if root == "" {
-		root = "."
-	}
-	root, err := settings.FindRoot(root)
-	if err != nil {
-		return settings.Settings{}, err
-	}
-	s, err := settings.Load(getenv, root)
-	if err != nil {
-		return settings.Settings{}, fmt.Errorf("settings:\n%w", err)
-	}
-	if command == "up" || command == "run" || command == "build" {
-		return s, nil
-	}
-	record, err := stack.Recorded(s.Home)
-	if command == "doctor" && record == nil {
-		err = nil // it says so itself
-	}
-	if err != nil || record == nil {
-		return s, err
-	}
-	s, err = settings.Load(func(name string) string {
-		if value, ok := record[name]; ok {
-			return value
-		}
-		return getenv(name)
-	}, root)
-	if err != nil {
-		return settings.Settings{}, fmt.Errorf("settings of the running stack:\n%w", err)
-	}
-	return s, nil
 }
 
 func status(ctx context.Context, box *stack.Stack, asJSON bool, out io.Writer) (int, error) {

@@ -1,0 +1,73 @@
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/edge-serverless-box/esb/native/release"
+)
+
+// broughtImage is an image archive of a release as it was put into the box's folder.
+type broughtImage struct {
+	Digest string    `json:"digest"`
+	Size   int64     `json:"size"`
+	Time   time.Time `json:"time"`
+}
+
+// bringImages puts the image archives of the present release into the box's folder of archives. One that somebody has changed there since
+// is left as it is.
+func (s *Stack) bringImages(ctx context.Context) error {
+	return s.console.Step("bringing the images of the release", func() error {
+		if err := os.MkdirAll(s.settings.ImagesDir, 0o755); err != nil {
+			return fmt.Errorf("make the image folder: %w", err)
+		}
+		note := filepath.Join(s.settings.RunDir(), "images.json")
+		brought := map[string]broughtImage{}
+		if data, err := os.ReadFile(note); err == nil {
+			_ = json.Unmarshal(data, &brought) // a damaged one is none: they are all brought again
+		}
+		archives, err := filepath.Glob(filepath.Join(s.layout.Current(), release.Images, "*.tar"))
+		if err != nil {
+			return fmt.Errorf("list the images of the release: %w", err)
+		}
+		sums, err := release.Checksums(s.layout.Current())
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, archive := range archives {
+			name := filepath.Base(archive)
+			digest := sums[release.Images+"/"+name]
+			target := filepath.Join(s.settings.ImagesDir, name)
+			if info, err := os.Stat(target); err == nil {
+				was, known := brought[name]
+				if known && (info.Size() != was.Size || !info.ModTime().Equal(was.Time)) {
+					s.once("%s is not the release's any more, and stays as it is", target)
+					continue
+				}
+				if known && was.Digest == digest {
+					continue
+				}
+			}
+			info, err := release.Replace(archive, target)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("bring the image archive %s: %w", name, err))
+				continue
+			}
+			brought[name] = broughtImage{Digest: digest, Size: info.Size(), Time: info.ModTime().UTC()}
+		}
+		data, err := json.MarshalIndent(brought, "", "  ")
+		if err == nil {
+			err = release.WriteFile(note, append(data, '\n'), 0o600)
+		}
+		if err := errors.Join(append(errs, err)...); err != nil {
+			return err
+		}
+		return s.askRuntimes(ctx)
+	})
+}

@@ -1,0 +1,185 @@
+package stack
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/native/lock"
+	"github.com/edge-serverless-box/esb/native/release"
+	"github.com/edge-serverless-box/esb/native/sdnotify"
+)
+
+// mustInstall makes the played box one of an installation with releases that have no programs, so that a supervisor cannot become one.
+func mustInstall(t *testing.T, b *box) release.Layout {
+	t.Helper()
+	l := release.Layout{Prefix: t.TempDir()}
+	for _, version := range []string{"1", "2"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(l.Dir(version), release.Images), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(l.Dir(version), "release.json"), []byte(`{"version":"`+version+`"}`), 0o644))
+	}
+	require.NoError(t, l.Switch("1"))
+	b.Installed(l)
+	return l
+}
+
+// mustForeground keeps the played services as an `esb run` of an installation in the foreground does, until stop.
+func mustForeground(t *testing.T, b *box) (k *keeper, relieve chan os.Signal, stop func()) {
+	t.Helper()
+	require.NoError(t, b.start(t.Context()), b.out)
+	k, err := b.keep(b.services(), false, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	k.settle(t.Context())
+	require.NoError(t, k.write())
+	relieve = make(chan os.Signal, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for k.watch(ctx, sdnotify.Notifier{}, relieve) {
+			next, err := k.giveWay(ctx, sdnotify.Notifier{}, nil)
+			if next == nil {
+				assert.NoError(t, err)
+				return
+			}
+			k = next
+		}
+		for _, w := range k.watchers {
+			w.Release()
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return k, relieve, stop
+}
+
+func (b *box) awaitState(t *testing.T, wanted func(supervisorState) bool) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		state, alive := b.supervisor()
+		return alive && wanted(state)
+	}, waitLimit, 10*time.Millisecond)
+}
+
+func TestGiveWay_UpgradeEndsWithoutAProgramToBecome_TakesTheServicesBack(t *testing.T) {
+	b := mustOpen(t)
+	l := mustInstall(t, b)
+	held, err := lock.Take(t.Context(), b.upgradeLock(), nil)
+	require.NoError(t, err)
+	_, relieve, _ := mustForeground(t, b)
+	require.Error(t, b.unattended())
+	first := b.pids(t)
+
+	relieve <- letGo
+	b.awaitState(t, func(s supervisorState) bool { return s.Released })
+	require.NoError(t, b.unattended(), "an upgrade may start services now")
+	watched, err := b.release(t.Context())
+	require.NoError(t, err)
+	assert.False(t, watched, "it is not ended")
+	require.NoError(t, b.superviseRunning(), "nor is another one started beside it")
+	require.NoError(t, l.Try("2")) // and whoever did that dies
+	require.NoError(t, held.Close())
+
+	b.awaitState(t, func(s supervisorState) bool { return !s.Released && s.Settled })
+	assert.Equal(t, first, b.pids(t), "the services have gone on")
+	version, err := l.CurrentVersion()
+	require.NoError(t, err)
+	assert.Equal(t, "1", version, "the upgrade that was broken off is undone")
+}
+
+func TestGiveWay_IsStoppedMeanwhile_StopsTheServices(t *testing.T) {
+	b := mustOpen(t)
+	mustInstall(t, b)
+	held, err := lock.Take(t.Context(), b.upgradeLock(), nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, held.Close()) })
+	_, relieve, stop := mustForeground(t, b)
+	relieve <- letGo
+	b.awaitState(t, func(s supervisorState) bool { return s.Released })
+	stop()
+	assert.Equal(t, [2]int{}, b.pids(t))
+	_, alive := b.supervisor()
+	assert.False(t, alive)
+}
+
+func TestEndTrial_SomebodyIsAtTheUpgrade_LeavesItAlone(t *testing.T) {
+	b := mustOpen(t)
+	l := mustInstall(t, b)
+	require.NoError(t, b.endTrial(), "nothing is on trial")
+	require.NoError(t, l.Try("2"))
+	held, err := lock.Take(t.Context(), b.upgradeLock(), nil)
+	require.NoError(t, err)
+	require.NoError(t, b.endTrial())
+	version, err := l.CurrentVersion()
+	require.NoError(t, err)
+	assert.Equal(t, "2", version)
+
+	require.NoError(t, held.Close())
+	require.ErrorContains(t, b.endTrial(), "become", "the release has no program")
+	version, err = l.CurrentVersion()
+	require.NoError(t, err)
+	assert.Equal(t, "1", version)
+	assert.Contains(t, b.out.String(), "going back to 1")
+}
+
+func TestBringImages_OfTheRelease_ButNotOverThoseOfSomebodyElse(t *testing.T) {
+	b := mustOpen(t)
+	l := mustInstall(t, b)
+	require.NoError(t, os.WriteFile(filepath.Join(b.settings.BinDir, "esb-image"), []byte("#!/bin/sh\necho python3.11\n"), 0o755))
+	require.NoError(t, os.MkdirAll(b.settings.RunDir(), 0o755))
+	put := func(version string, images map[string]string) {
+		t.Helper()
+		sums := ""
+		for name, text := range images {
+			file := filepath.Join(l.Dir(version), release.Images, name)
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+			digest, err := release.Digest(file)
+			require.NoError(t, err)
+			sums += digest + "  " + release.Images + "/" + name + "\n"
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(l.Dir(version), "SHA256SUMS"), []byte(sums), 0o644))
+	}
+	has := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(b.settings.ImagesDir, name))
+		require.NoError(t, err)
+		return strings.TrimSpace(string(data))
+	}
+	put("1", map[string]string{"a.tar": "a1", "b.tar": "b1"})
+	put("2", map[string]string{"a.tar": "a2", "b.tar": "b2"})
+	require.NoError(t, b.bringImages(t.Context()))
+	assert.Equal(t, "a1", has("a.tar"))
+	assert.Equal(t, "python3.11", b.runtimes)
+	before, err := os.Stat(filepath.Join(b.settings.ImagesDir, "a.tar"))
+	require.NoError(t, err)
+
+	require.NoError(t, os.WriteFile(filepath.Join(b.settings.ImagesDir, "b.tar"), []byte("mine, and longer"), 0o644))
+	require.NoError(t, b.bringImages(t.Context()))
+	same, err := os.Stat(filepath.Join(b.settings.ImagesDir, "a.tar"))
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(before, same), "what is there is not written again")
+	require.NoError(t, l.Switch("2"))
+	require.NoError(t, b.bringImages(t.Context()))
+	assert.Equal(t, "a2", has("a.tar"))
+	assert.Equal(t, "mine, and longer", has("b.tar"))
+	require.NoError(t, os.Remove(filepath.Join(b.settings.ImagesDir, "b.tar")))
+	require.NoError(t, b.bringImages(t.Context()))
+	assert.Equal(t, "b2", has("b.tar"), "one that is gone comes back")
+}
+
+func TestBuild_InAnInstallation_IsRefused(t *testing.T) {
+	b := mustOpen(t)
+	mustInstall(t, b)
+	require.ErrorContains(t, b.Build(t.Context(), "services"), "builds nothing")
+}
+
+func TestSampleCode(t *testing.T) {
+	assert.Equal(t, []string{"hello", "layers/watcher", "layers/b"}, sampleCode("functions:\n  a:\n    code: ./hello\n    layers: [./layers/watcher, ./layers/b]\n  b:\n    image: x\n    code: s3://bucket/x.zip\n"))
+}
