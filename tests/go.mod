@@ -23,7 +23,10 @@ require (
 	google.golang.org/grpc v1.83.2
 )
 
-require github.com/go-logr/logr v1.4.4 // indirect
+require (
+	github.com/go-logr/logr v1.4.4 // indirect
+	github.com/klauspost/compress v1.20.4 // indirect
+)
 
 require (
 	github.com/aws/aws-sdk-go-v2/internal/configsources v1.5.10 // indirect

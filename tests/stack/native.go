@@ -16,7 +16,9 @@ type native struct {
 	stack   *Stack
 	command string
 	env     []string
-	ownLogs bool
+	// settings are those of env that are this box's.
+	settings []string
+	ownLogs  bool
 }
 
 func prepareNative(s *Stack, opts Options) (driver, error) {
@@ -27,7 +29,7 @@ func prepareNative(s *Stack, opts Options) (driver, error) {
 	own := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	// Functions reach the stores and the Invoke API at the box's address.
 	shared := func(port int) string { return fmt.Sprintf("127.0.0.1:%d,%s:%d", port, s.Box, port) }
-	n.env = append(append(os.Environ(), secrets()...),
+	n.settings = append(secrets(),
 		"ESB_HOME="+s.Home,
 		"ESB_BIN_DIR="+s.BinDir,
 		"GATEWAY_HTTPS_ADDR="+own(s.ports.https),
@@ -47,12 +49,13 @@ func prepareNative(s *Stack, opts Options) (driver, error) {
 		"RESOURCES_CONFIG_PATH="+opts.ResourcesConfig,
 	)
 	if !opts.Supervised {
-		n.env = append(n.env, "ESB_SUPERVISOR=off")
+		n.settings = append(n.settings, "ESB_SUPERVISOR=off")
 	}
 	if opts.OwnLogs {
-		n.env = append(n.env, "VICTORIALOGS_ADDR=off", "VICTORIALOGS_URL="+s.LogsURL)
+		n.settings = append(n.settings, "VICTORIALOGS_ADDR=off", "VICTORIALOGS_URL="+s.LogsURL)
 	}
-	n.env = append(n.env, opts.Env...)
+	n.settings = append(n.settings, opts.Env...)
+	n.env = append(os.Environ(), n.settings...)
 	return n, copyImages(filepath.Join(s.Home, "images"), opts.Images)
 }
 

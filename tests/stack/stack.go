@@ -97,7 +97,9 @@ type Stack struct {
 	Agent  agentv1.AgentServiceClient
 	Health healthpb.HealthClient
 
-	root       string
+	root string
+	// installed: it is the box of an installation, which has nothing to do with the repository.
+	installed  bool
 	ports      ports
 	driver     driver
 	connection *grpc.ClientConn
@@ -272,9 +274,12 @@ func (s *Stack) AdminToken(ctx context.Context) (string, error) {
 // the call: the output goes to a file.
 func (s *Stack) run(ctx context.Context, env []string, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = s.root
+	outputs := s.Home
+	if cmd.Dir = s.root; s.installed {
+		cmd.Dir, outputs = "/", os.TempDir() // its home may be removed
+	}
 	cmd.Env = env
-	out, err := os.CreateTemp(s.Home, "output-*")
+	out, err := os.CreateTemp(outputs, "output-*")
 	if err != nil {
 		return "", err
 	}

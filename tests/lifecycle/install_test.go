@@ -1,0 +1,217 @@
+package lifecycle
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/native/release"
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// workshop makes releases of this repository's programs.
+type workshop struct {
+	dir      string
+	contents release.Contents
+}
+
+func mustOpenWorkshop(t *testing.T, box *stack.Stack) *workshop {
+	t.Helper()
+	root, err := stack.RepositoryRoot()
+	require.NoError(t, err)
+	out, err := box.Esb(t.Context(), "build", "runtime", "services")
+	require.NoError(t, err, out)
+	w := &workshop{dir: t.TempDir()}
+	images, samples := filepath.Join(w.dir, "images"), filepath.Join(w.dir, "samples")
+	require.NoError(t, os.Mkdir(images, 0o755))
+	program, err := stack.BuildProgram(root, w.dir, "./functions/lambda-echo", "-tags", "lambda.norpc")
+	require.NoError(t, err)
+	archive, err := stack.BuildImage(root, w.dir, "esb/lambda-echo:latest", "-binary", program)
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(archive, filepath.Join(images, "lambda-echo.tar")))
+	mustWrite(t, filepath.Join(samples, "functions.yml"), "functions:\n  echo: {image: \"esb/lambda-echo:latest\", timeout: 10, scaling: {min_capacity: 2, max_capacity: 4}}\n")
+	mustWrite(t, filepath.Join(samples, "routing.yml"), "routes:\n  - {path: /echo, method: POST, function: echo}\n")
+	mustWrite(t, filepath.Join(samples, "resources.yml"), "{}\n")
+	command, err := stack.BuildProgram(root, w.dir, "./native/cmd/esb")
+	require.NoError(t, err)
+	w.contents = release.Contents{Images: images, Samples: samples, Programs: map[string][]string{"esb": {command}}}
+	for target, programs := range map[string][]string{
+		"containerd": {"containerd", "containerd-shim-runc-v2"}, "runc": {"runc"}, "cni-plugins": {"bridge", "host-local", "loopback"},
+		"agent": {"agent"}, "lambda-init": {"lambda-init"}, "gateway": {"gateway"}, "esb-image": {"esb-image"},
+	} {
+		for _, name := range programs {
+			w.contents.Programs[target] = append(w.contents.Programs[target], filepath.Join(box.BinDir, name))
+		}
+	}
+	return w
+}
+
+func mustWrite(t *testing.T, file, text string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+}
+
+// make makes a release whose esb, agent and gateway are other files than those of any other, and do the same.
+func (w *workshop) make(t *testing.T, version string) string {
+	t.Helper()
+	for _, name := range []string{"esb", "agent", "gateway"} {
+		data, err := os.ReadFile(w.contents.Programs[name][0])
+		require.NoError(t, err)
+		other := filepath.Join(w.dir, "of-"+version, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(other), 0o755))
+		require.NoError(t, os.WriteFile(other, append(data, version...), 0o755)) // nobody reads what is behind the end of an ELF file
+		w.contents.Programs[name] = []string{other}
+	}
+	made, err := release.Make(filepath.Join(w.dir, version), version, w.contents)
+	require.NoError(t, err)
+	return made.Dir
+}
+
+// openLoop asks a function 20 times a second, however long answers take, until stop, which says how often it answered, and asserts that
+// it always did.
+func openLoop(t *testing.T, box *stack.Stack, token string) (stop func() int) {
+	t.Helper()
+	var mu sync.Mutex
+	answered, failures := 0, []string{}
+	done := make(chan struct{})
+	var asking, ticking sync.WaitGroup
+	ticking.Go(func() {
+		ticker := time.NewTicker(50 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+			}
+			asking.Go(func() {
+				// net/http may send it once more, on another connection, if the one that it has kept is closed as it sends.
+				answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/echo", token, []byte(`{"message":"x"}`), "Content-Type", "application/json", "Idempotency-Key", "x")
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err != nil:
+					failures = append(failures, err.Error())
+				case answer.Status != http.StatusOK:
+					failures = append(failures, fmt.Sprintf("%d: %s", answer.Status, answer.Body))
+				default:
+					answered++
+				}
+			})
+		}
+	})
+	var once sync.Once
+	end := func() {
+		once.Do(func() { close(done) })
+		ticking.Wait()
+		asking.Wait()
+	}
+	t.Cleanup(end)
+	return func() int {
+		t.Helper()
+		end()
+		assert.Empty(t, failures)
+		return answered
+	}
+}
+
+// TestInstallation: a box that has neither Go nor sources is installed, upgraded under load, and goes back from a release that is no good.
+func TestInstallation(t *testing.T) {
+	prefix := t.TempDir()
+	home := filepath.Join(prefix, "var", "lib", "esb")
+	require.NoError(t, os.MkdirAll(home, 0o755))
+	if os.Getuid() != 0 {
+		t.Fatal("the lifecycle tests start containers: run them as root")
+	}
+	box, err := stack.Prepare(home, stack.Options{Supervised: true, Env: []string{"ESB_STORES=off"}})
+	require.NoError(t, err)
+	w := mustOpenWorkshop(t, box)
+	first, second := w.make(t, "1"), w.make(t, "2")
+	root, err := stack.RepositoryRoot()
+	require.NoError(t, err)
+	broken, err := stack.BuildProgram(root, w.dir, "./tests/lifecycle/brokengateway")
+	require.NoError(t, err)
+	require.NoError(t, os.Rename(broken, filepath.Join(w.dir, "gateway")))
+	w.contents.Programs["gateway"] = []string{filepath.Join(w.dir, "gateway")}
+	third := w.make(t, "3")
+
+	// Whoever asks for Go leaves a mark.
+	path, mark := filepath.Join(w.dir, "path"), filepath.Join(w.dir, "go-was-asked-for")
+	mustWrite(t, filepath.Join(path, "go"), "#!/bin/sh\ntouch "+mark+"\nexit 99\n")
+	require.NoError(t, os.Chmod(filepath.Join(path, "go"), 0o755))
+	require.NoError(t, box.Install(t.Context(), prefix, first, path+":/usr/sbin:/usr/bin:/sbin:/bin"))
+	ended := make(chan error, 1)
+	go func() {
+		said, err := box.Esb(t.Context(), "run")
+		if err != nil {
+			err = fmt.Errorf("%w:\n%s", err, said)
+		}
+		ended <- err
+	}()
+	installed := true
+	t.Cleanup(func() {
+		if installed {
+			assert.NoError(t, box.Down())
+		}
+	})
+	stack.Eventually(t, func() bool {
+		s, ok := tryStatus(t, box)
+		return ok && s.State == "healthy" && s.Supervisor > 0
+	}, "the box must be up")
+	token, err := box.Token(t.Context())
+	require.NoError(t, err)
+	stack.Eventually(t, func() bool {
+		answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/echo", token, []byte(`{"message":"x"}`), "Content-Type", "application/json")
+		return err == nil && answer.Status == http.StatusOK
+	}, "the function must run")
+	release := func(name string) string {
+		version, err := os.Readlink(filepath.Join(prefix, "opt", "esb", name))
+		require.NoError(t, err)
+		return version
+	}
+	before := mustStatus(t, box)
+
+	stop := openLoop(t, box, token)
+	said, err := box.Esb(t.Context(), "upgrade", second)
+	require.NoError(t, err, said)
+	assert.Positive(t, stop(), "no request fails")
+	now := mustStatus(t, box)
+	assert.Equal(t, "healthy", now.State)
+	assert.Equal(t, []string{"2", "1"}, []string{release("current"), release("previous")})
+	assert.Equal(t, before.Supervisor, now.Supervisor, "whoever started the supervisor sees it go on")
+	for name, pid := range map[string]int{"gateway": now.pids()["gateway"], "agent": now.pids()["agent"], "esb": now.Supervisor} {
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		require.NoError(t, err)
+		assert.Equal(t, filepath.Join(prefix, "opt", "esb", "2", name), program)
+	}
+
+	stop = openLoop(t, box, token)
+	said, err = box.Esb(t.Context(), "upgrade", third)
+	require.Error(t, err)
+	assert.Positive(t, stop(), "nor when it goes back")
+	assert.Contains(t, said, "this gateway is broken")
+	assert.Contains(t, said, "went back to 2 by itself")
+	assert.Equal(t, []string{"2", "1"}, []string{release("current"), release("previous")})
+	back := mustStatus(t, box)
+	assert.Equal(t, "healthy", back.State)
+	assert.Equal(t, now.pids()["gateway"], back.pids()["gateway"], "it has served all the time")
+	mustSignal(t, back.Supervisor, syscall.SIGTERM)
+	require.NoError(t, <-ended)
+	said, err = box.Esb(t.Context(), "uninstall", "-purge")
+	require.NoError(t, err, said)
+	installed = false
+	for _, dir := range []string{"opt/esb", "etc/esb", "var/lib/esb", "usr/local/bin/esb", "etc/systemd/system/esb.service"} {
+		assert.NoFileExists(t, filepath.Join(prefix, dir))
+		assert.NoDirExists(t, filepath.Join(prefix, dir))
+	}
+	assert.NoFileExists(t, mark, "an installation must not want Go")
+}
