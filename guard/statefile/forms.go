@@ -63,3 +63,19 @@ func CodeTree() Form {
 		Lost:    "Lost is one unpacked archive: it is fetched and unpacked anew.",
 	}
 }
+
+// Trial is the form of trial.json of an installation: which release is on trial, and which one was before it.
+func Trial() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is which release an upgrade that was broken off began at: `esb rollback` or `esb upgrade` puts one in its place.",
+	}
+}
+
+// Images is the form of run/images.json: which image archives of a release were put into the folder of archives.
+func Images() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is which image archives are the release's: they are all brought again, also over those that somebody has changed.",
+	}
+}

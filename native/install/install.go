@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/console"
 	"github.com/edge-serverless-box/esb/native/release"
@@ -238,11 +239,11 @@ func file(path string, data []byte, mode fs.FileMode) step {
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				return err
 			}
-			return release.WriteFile(path, data, mode)
+			return wholefile.Write(path, data, mode)
 		},
 		undo: func() error {
 			if there {
-				return release.WriteFile(path, old, mode)
+				return wholefile.Write(path, old, mode)
 			}
 			return os.Remove(path)
 		},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/release"
 )
@@ -147,7 +148,7 @@ func (m *Machine) renewUnit(ctx context.Context, version string) error {
 	if err != nil || string(have) == made {
 		return err
 	}
-	if err := release.WriteFile(m.Layout.UnitFile(), []byte(made), 0o644); err != nil {
+	if err := wholefile.Write(m.Layout.UnitFile(), []byte(made), 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", m.Layout.UnitFile(), err)
 	}
 	if m.Systemctl == nil {

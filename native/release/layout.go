@@ -3,7 +3,6 @@
 package release
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+
+	"github.com/edge-serverless-box/esb/guard/statefile"
 )
 
 // Layout is where an installation has its things. The zero Layout is that of the machine.
@@ -147,11 +148,7 @@ func (l Layout) Try(to string) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(Trial{From: from, To: to})
-	if err != nil {
-		return fmt.Errorf("note the trial of %s: %w", to, err)
-	}
-	if err := WriteFile(l.trialFile(), append(data, '\n'), 0o644); err != nil {
+	if err := statefile.Trial().Write(l.trialFile(), Trial{From: from, To: to}, 0o644); err != nil {
 		return fmt.Errorf("note the trial of %s: %w", to, err)
 	}
 	if err := l.Switch(to); err != nil {
@@ -163,8 +160,7 @@ func (l Layout) Try(to string) error {
 // Trial returns what is on trial; false when nothing is. What a power cut has left of its file is nothing: the switch comes after it.
 func (l Layout) Trial() (Trial, bool) {
 	var t Trial
-	data, err := os.ReadFile(l.trialFile())
-	if err != nil || json.Unmarshal(data, &t) != nil || CheckVersion(t.From) != nil {
+	if err := statefile.Trial().Read(l.trialFile(), &t); err != nil || CheckVersion(t.From) != nil {
 		return Trial{}, false
 	}
 	return t, true
@@ -246,21 +242,4 @@ func (l Layout) Prune() error {
 		}
 	}
 	return nil
-}
-
-// WriteFile writes a file in one step, and has the disk know of it.
-func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }

@@ -39,6 +39,7 @@ func (s *Stack) stateFiles() []stateFile {
 	files := []stateFile{
 		{path: recordFile(home), form: statefile.Stack(), again: true},
 		{path: s.supervisorFile(), form: statefile.Supervisor(), again: true},
+		{path: s.imagesFile(), form: statefile.Images(), again: true},
 		{path: filepath.Join(gateway, "schedules.json"), owner: native.Gateway, form: statefile.Schedules(), again: true},
 		{path: filepath.Join(gateway, "function-access.json"), owner: native.Gateway, form: statefile.FunctionAccess(), again: true},
 		{path: filepath.Join(s.settings.LogsDir(), "shipped.json"), owner: native.Agent, form: statefile.Shipped(), again: true},

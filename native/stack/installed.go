@@ -2,13 +2,13 @@ package stack
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/statefile"
 	"github.com/edge-serverless-box/esb/native/release"
 )
 
@@ -19,6 +19,13 @@ type broughtImage struct {
 	Time   time.Time `json:"time"`
 }
 
+// imagesFile notes what bringImages has brought.
+func (s *Stack) imagesFile() string { return filepath.Join(s.settings.RunDir(), "images.json") }
+
+type broughtImages struct {
+	Images map[string]broughtImage `json:"images"`
+}
+
 // bringImages puts the image archives of the present release into the box's folder of archives. One that somebody has changed there since
 // is left as it is.
 func (s *Stack) bringImages(ctx context.Context) error {
@@ -26,10 +33,12 @@ func (s *Stack) bringImages(ctx context.Context) error {
 		if err := os.MkdirAll(s.settings.ImagesDir, 0o755); err != nil {
 			return fmt.Errorf("make the image folder: %w", err)
 		}
-		note := filepath.Join(s.settings.RunDir(), "images.json")
-		brought := map[string]broughtImage{}
-		if data, err := os.ReadFile(note); err == nil {
-			_ = json.Unmarshal(data, &brought) // a damaged one is none: they are all brought again
+		note := s.imagesFile()
+		known := broughtImages{}
+		_ = statefile.Images().Read(note, &known) // one that is of no use is none: they are all brought again
+		brought := known.Images
+		if brought == nil {
+			brought = map[string]broughtImage{}
 		}
 		archives, err := filepath.Glob(filepath.Join(s.layout.Current(), release.Images, "*.tar"))
 		if err != nil {
@@ -61,11 +70,8 @@ func (s *Stack) bringImages(ctx context.Context) error {
 			}
 			brought[name] = broughtImage{Digest: digest, Size: info.Size(), Time: info.ModTime().UTC()}
 		}
-		data, err := json.MarshalIndent(brought, "", "  ")
-		if err == nil {
-			err = release.WriteFile(note, append(data, '\n'), 0o600)
-		}
-		if err := errors.Join(append(errs, err)...); err != nil {
+		errs = append(errs, statefile.Images().Write(note, broughtImages{brought}, 0o600))
+		if err := errors.Join(errs...); err != nil {
 			return err
 		}
 		return s.askRuntimes(ctx)
