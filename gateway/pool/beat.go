@@ -184,8 +184,12 @@ func (p *functionPool) check(ctx context.Context, l *Lease) (bool, error) {
 		// What cannot be asked is lent as it is.
 		p.mu.Lock()
 		w.signed = time.Now()
+		lost := err != nil && w.doomed != ""
 		p.mu.Unlock()
-		return true, nil
+		if !lost {
+			return true, nil
+		}
+		l.Condemn(notFit) // it has ended meanwhile
 	}
 	if ctx.Err() != nil {
 		return false, contextError(ctx, p.name)
@@ -205,6 +209,10 @@ func (p *functionPool) doubt(l *Lease) {
 	case p.closed:
 		p.busy--
 		p.give(w)
+	case w.doomed != "":
+		p.busy-- // it has ended meanwhile
+		p.destroy(w, 0, w.doomed)
+		p.fill()
 	default:
 		w.held, w.doubted = true, true
 		p.manager.tasks.Go(func() { p.awaitSign(w) })

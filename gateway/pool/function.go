@@ -356,13 +356,13 @@ func (p *functionPool) answerAll(err error) {
 // attach keeps c with w.
 func (p *functionPool) attach(w *worker, c io.Closer) {
 	p.mu.Lock()
-	gone := w.phase != PhaseBusy
+	gone := w.phase != PhaseBusy || w.doomed != ""
 	if !gone {
 		w.attachment = c
 	}
 	p.mu.Unlock()
 	if gone {
-		_ = c.Close() // Close has evicted the worker in the meantime
+		_ = c.Close() // Close has evicted the worker in the meantime, or it has ended
 	}
 }
 
