@@ -268,7 +268,7 @@ func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
 	if w.Interface != gateway.RIE {
 		is, err := c.workerState(ctx, w, flushedPath)
 		if err != nil {
-			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, err)
+			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, fmt.Errorf("%w: %w", pool.ErrNoAnswer, err))
 		}
 		// On standby no process runs: it ended by itself, and nothing could start one but a request.
 		if is.State != "idle" && is.State != "standby" {

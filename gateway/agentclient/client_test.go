@@ -206,7 +206,7 @@ func TestClient_Freeze_AsksTheWorkerFirst(t *testing.T) {
 	a.err = status.Error(codes.NotFound, "gone")
 	require.Error(t, c.Thaw(ctx, "c1"))
 	w.Addr = "127.0.0.1:1"
-	require.ErrorContains(t, c.Freeze(ctx, w), "asking worker")
+	require.ErrorIs(t, c.Freeze(ctx, w), pool.ErrNoAnswer)
 }
 
 // TestClient_AwaitInit_TellsAFunctionThatCannotServe: a worker without a process that was to have one.

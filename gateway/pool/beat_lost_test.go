@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -63,5 +64,74 @@ func TestBeat_WorkerEndsBeforeItsConnectionIsAttached_NobodyWaitsForIt(t *testin
 			t.Error("it is open")
 		}
 		l.Condemn("not reached")
+	})
+}
+
+// freezeAsks has Freeze ask the worker first.
+func (b *box) freezeAsks() {
+	b.onFreeze = func(ctx context.Context, id string) error {
+		b.mu.Lock()
+		stands := b.stands[id]
+		b.mu.Unlock()
+		if stands == nil {
+			return nil
+		}
+		select {
+		case <-stands:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("asking worker: %w: %w", pool.ErrNoAnswer, ctx.Err())
+		}
+	}
+}
+
+// TestBeat_StandsStillBeforeItIsFrozen_IsReplaced: it cannot be frozen either, since it does not say that it has nothing to do.
+func TestBeat_StandsStillBeforeItIsFrozen_IsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MinCapacity: 1, MaxCapacity: 1, Queue: 5})
+		fn.Freeze = true
+		b.freezeAsks()
+		m := mustOpen(t, b, pool.Options{HeartbeatInterval: time.Hour, Examiner: b, Freezer: b}, fn)
+		l := mustAcquire(t, m, fn)
+		b.stop(l.Worker().ID)
+		l.Release()
+		time.Sleep(20 * time.Second)
+		assert.Equal(t, still, b.reason("f-1"))
+		assert.Equal(t, 1, state(m, "f").Idle, "min_capacity is restored")
+		time.Sleep(time.Second)
+		assert.Equal(t, 1, state(m, "f").Frozen)
+
+		// One that is only slow is frozen once it answers.
+		l = mustAcquire(t, m, fn)
+		run := b.stop(l.Worker().ID)
+		l.Release()
+		time.Sleep(8 * time.Second)
+		run()
+		time.Sleep(20 * time.Second)
+		assert.Equal(t, 1, state(m, "f").Frozen)
+		assert.Empty(t, b.reason("f-2"))
+	})
+}
+
+// TestBeat_StandsStillWhileItIsToBeFrozen_NoRequestMeetsIt.
+func TestBeat_StandsStillWhileItIsToBeFrozen_NoRequestMeetsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox()
+		fn := function("f", gateway.Scaling{MaxCapacity: 2, Queue: 5})
+		fn.Freeze = true
+		b.freezeAsks()
+		m := mustOpen(t, b, pool.Options{HeartbeatInterval: time.Hour, Examiner: b, Freezer: b}, fn)
+		l := mustAcquire(t, m, fn)
+		b.stop("f-1")
+		l.Release()
+		time.Sleep(time.Second)
+		l = mustAcquire(t, m, fn)
+		assert.Equal(t, "f-2", l.Worker().ID)
+		l.Release()
+		time.Sleep(20 * time.Second)
+		assert.Equal(t, still, b.reason("f-1"))
+		s := state(m, "f")
+		assert.Equal(t, []int{1, 1, 0}, []int{s.Idle, s.Frozen, s.Busy})
 	})
 }

@@ -13,7 +13,7 @@ import (
 // again; agentclient is the one of production.
 type Freezer interface {
 	// Freeze stops every process of a worker. It returns ErrWorking, and leaves the worker as it is, while its init is
-	// going on or extensions still work on the last invocation; likewise ErrNotAsked, while the agent is away.
+	// going on or extensions still work on the last invocation; likewise ErrNotAsked, while the agent is away, and ErrNoAnswer.
 	Freeze(ctx context.Context, w gateway.Worker) error
 	// Thaw lets them run again; a worker that is not frozen is no error.
 	Thaw(ctx context.Context, workerID string) error
@@ -24,6 +24,8 @@ var (
 	ErrWorking = errors.New("the worker is still at work")
 	// ErrNotAsked says that nobody was there who could have frozen the worker.
 	ErrNotAsked = errors.New("the agent cannot be asked")
+	// ErrNoAnswer says that the worker did not tell whether it is at work, and was not touched.
+	ErrNoAnswer = errors.New("the worker cannot be asked")
 )
 
 const (
@@ -78,8 +80,9 @@ func (p *functionPool) freezeNow(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// A call that failed may have done its work all the same: whoever gets the worker thaws it.
-	untouched := errors.Is(err, ErrWorking) || errors.Is(err, ErrNotAsked)
-	w.frozen = !untouched
+	silent := errors.Is(err, ErrNoAnswer)
+	untouched := silent || errors.Is(err, ErrWorking) || errors.Is(err, ErrNotAsked)
+	w.frozen, w.mute = !untouched, silent
 	w.freezing = nil
 	close(done)
 	if err == nil {
@@ -95,6 +98,12 @@ func (p *functionPool) freezeNow(w *worker) {
 		pause = freezeBackoff
 		w.frozen, w.unsure = false, !untouched
 		p.manager.log.Warn("freezing a worker failed; trying again", "function", p.name, "container_id", w.info.ID, "error", err.Error())
+	}
+	if silent && !w.asked && p.manager.asks(w) {
+		// What stands still cannot be frozen, and as long as that is tried nobody asks it anything else.
+		w.asked = true
+		p.manager.tasks.Go(func() { p.listen(w) })
+		pause = (silence + 2) * beat
 	}
 	p.armFreeze(w, pause)
 }
@@ -138,6 +147,7 @@ func (p *functionPool) thaw(l *Lease) (bool, error) {
 		<-freezing // within freezeTimeout
 		p.mu.Lock()
 		runs := !w.frozen && !w.unsure
+		l.mute = w.mute
 		p.mu.Unlock()
 		if runs {
 			return true, nil

@@ -52,6 +52,8 @@ type worker struct {
 	freezing chan struct{}
 	// frozen is true while its processes stand still; unsure, when a freeze has failed and may have worked.
 	frozen, unsure bool
+	// mute is true when it did not answer the last attempt to freeze it.
+	mute bool
 }
 
 // waiter is a request in the queue.
@@ -156,6 +158,9 @@ func (p *functionPool) acquire(ctx context.Context, requestID string) (*Lease, e
 		switch {
 		case err != nil:
 			return nil, err
+		case runs && l.mute:
+			l.cool, l.mute = false, false
+			continue
 		case runs:
 			return l, nil
 		}

@@ -15,6 +15,7 @@ type Lease struct {
 	cold       bool
 	cool       bool // must be thawed first
 	stale      bool // must be asked for a sign of life first, when it is not cool
+	mute       bool // must be asked when it is thawed
 	attachment io.Closer
 	ended      atomic.Bool
 }
