@@ -183,3 +183,20 @@ func TestBuild_InAnInstallation_IsRefused(t *testing.T) {
 func TestSampleCode(t *testing.T) {
 	assert.Equal(t, []string{"hello", "layers/watcher", "layers/b"}, sampleCode("functions:\n  a:\n    code: ./hello\n    layers: [./layers/watcher, ./layers/b]\n  b:\n    image: x\n    code: s3://bucket/x.zip\n"))
 }
+
+func TestStatus_DuringAnUpgrade_NoServiceIsCalledDown(t *testing.T) {
+	b := mustOpen(t)
+	mustInstall(t, b)
+	held, err := lock.Take(t.Context(), b.upgradeLock(), nil)
+	require.NoError(t, err)
+	_, relieve, stop := mustForeground(t, b)
+	relieve <- letGo
+	b.awaitState(t, func(s supervisorState) bool { return s.Released })
+	status, err := b.Status(t.Context())
+	require.NoError(t, err)
+	for _, service := range status.Services {
+		assert.Zero(t, service.DownSince, service.Name)
+	}
+	stop()
+	require.NoError(t, held.Close())
+}

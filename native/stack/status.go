@@ -34,7 +34,7 @@ func (s *Stack) Status(ctx context.Context) (native.Status, error) {
 				service.State, service.Reason = native.Unhealthy, err.Error()
 			}
 		}
-		if seen, ok := supervisor.Services[name]; ok && supervised {
+		if seen, ok := supervisor.Services[name]; ok && supervised && !supervisor.Released {
 			service.Restarts = seen.Restarts
 			if !seen.Serving {
 				service.DownSince = seen.Since

@@ -138,7 +138,7 @@ func TestInstallation(t *testing.T) {
 	first, second := w.make(t, "1"), w.make(t, "2")
 	root, err := stack.RepositoryRoot()
 	require.NoError(t, err)
-	broken, err := stack.BuildProgram(root, w.dir, "./tests/lifecycle/brokengateway")
+	broken, err := stack.BuildProgram(root, w.dir, "./tests/lifecycle/brokengateway", "-ldflags", "-X main.good="+w.contents.Programs["gateway"][0])
 	require.NoError(t, err)
 	require.NoError(t, os.Rename(broken, filepath.Join(w.dir, "gateway")))
 	w.contents.Programs["gateway"] = []string{filepath.Join(w.dir, "gateway")}
