@@ -91,10 +91,19 @@ func (f stateFile) problem(err error) native.Problem {
 		return native.Problem{What: useless.What(), Do: useless.Cure()}
 	}
 	do := f.cure
-	if f.form.Version > 0 {
+	switch {
+	case unread(err):
+		do = "See to it that the file can be read, and look again: it may be whole."
+	case f.form.Version > 0:
 		do = "Move the file away. " + f.form.Lost
 	}
 	return native.Problem{What: err.Error(), Do: do}
+}
+
+// unread says whether a file could not be read, which says nothing of what is in it.
+func unread(err error) bool {
+	var failed *fs.PathError
+	return errors.As(err, &failed)
 }
 
 // newer says whether an error is that of a file that a newer esb has written.
@@ -154,6 +163,8 @@ func (s *Stack) sayFiles() {
 			continue // it is made when it is needed
 		case newer(err):
 			text = fmt.Sprintf("version %d, and version %d at most is understood", version, f.form.Version)
+		case unread(err):
+			text = "cannot be read"
 		case err != nil:
 			text = "damaged"
 		case f.form.Version > 0:
@@ -193,7 +204,7 @@ func (s *Stack) damagedFiles() []finding {
 			continue
 		}
 		one := finding{Problem: f.problem(err)}
-		if f.again && !newer(err) {
+		if f.again && !newer(err) && !unread(err) {
 			one.Do = "Set it aside: the box makes another. " + f.form.Lost
 			one.fix = func(context.Context) error { return s.setAside(f.path) }
 			if f.owner != "" {

@@ -84,3 +84,21 @@ func TestHeal_DamagedFiles_AreSetAside_AndOthersKept(t *testing.T) {
 	assert.Contains(t, problems[0].What, filepath.Join("gateway", "jwt.key")+" is damaged: it is empty")
 	assert.Contains(t, problems[0].Do, "Restore it from a backup, or remove it")
 }
+
+// What cannot be read for a moment may be whole: a disk that fails, a file system that is not there yet.
+func TestHeal_UnreadFile_StaysWhereItIs(t *testing.T) {
+	s := damagedBox(t, nil)
+	file := filepath.Join(s.settings.LogsDir(), "shipped.json")
+	require.NoError(t, os.MkdirAll(file, 0o700)) // reading a folder fails for root, too
+	var out bytes.Buffer
+	s.console = console.New(&out)
+	require.NoError(t, s.heal(t.Context()))
+	assert.DirExists(t, file)
+	found, err := s.lookFiles(t.Context())
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	assert.Contains(t, found[0].What, file)
+	assert.Contains(t, found[0].Do, "See to it that the file can be read")
+	assert.Nil(t, found[0].fix)
+	assert.Contains(t, out.String(), file+": cannot be read\n")
+}
