@@ -16,6 +16,9 @@ import (
 // AbsentImages is the argument with which the agent's program says which images no archive has, and does nothing else.
 const AbsentImages = "absent-images"
 
+// UnreadArchive is the exit code of AbsentImages when an archive cannot be read; another one than 0 has nothing to do with archives.
+const UnreadArchive = 3
+
 // CheckDatabase is the argument with which the agent's program looks at a database, and does nothing else.
 const CheckDatabase = "check-database"
 

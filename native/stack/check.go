@@ -67,6 +67,9 @@ type namedImage struct {
 	Image string `json:"image"`
 }
 
+// unreadArchive is the exit code of the agent's program when an archive cannot be read, and not something else is wrong.
+const unreadArchive = 3
+
 // sayAbsent names the images that no archive has. A registry may have them, so they are no mistakes.
 func (s *Stack) sayAbsent(ctx context.Context, images []namedImage) error {
 	agent := filepath.Join(s.settings.BinDir, native.Agent)
@@ -86,8 +89,12 @@ func (s *Stack) sayAbsent(ctx context.Context, images []namedImage) error {
 		if !errors.As(err, &exit) || ctx.Err() != nil {
 			return fmt.Errorf("look at the archives of images: %w", errors.Join(err, ctx.Err()))
 		}
+		said := native.Indent(strings.TrimPrefix(strings.TrimSpace(problems.String()), "agent: "), "      ")
+		if exit.ExitCode() != unreadArchive {
+			return &native.Problem{What: "the settings of the agent have mistakes:\n" + said, Do: "Correct them. A running box is not touched by this."}
+		}
 		return &native.Problem{
-			What: "not all archives of images can be read:\n" + native.Indent(strings.TrimPrefix(strings.TrimSpace(problems.String()), "agent: "), "      "),
+			What: "not all archives of images can be read:\n" + said,
 			Do:   "Make them again, or take them away from " + s.settings.ImagesDir + ".",
 		}
 	}

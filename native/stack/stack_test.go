@@ -51,8 +51,12 @@ func playAgent() {
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == "absent-images" {
-		if os.Getenv("ESB_PLAY_GATEWAY") == "no archive" {
-			fmt.Fprintln(os.Stderr, "agent: image archive f.tar: not a whole tar file")
+		switch os.Getenv("ESB_PLAY_GATEWAY") {
+		case "no archive":
+			fmt.Fprintln(os.Stderr, "image archive f.tar: not a whole tar file")
+			os.Exit(3)
+		case "agent refuses":
+			fmt.Fprintln(os.Stderr, "agent: FUNCTION_CPU_WEIGHT: boom")
 			os.Exit(1)
 		}
 		fmt.Println(os.Args[2])
@@ -343,6 +347,11 @@ func TestCheck_SaysWhatIsWrong_BeforeTheFirstUp(t *testing.T) {
 	assert.NoFileExists(t, b.settings.SecretsFile(), "it makes nothing")
 	b.play("no archive")
 	assert.ErrorContains(t, b.Check(t.Context()), "not a whole tar file")
+	b.play("agent refuses")
+	refused := native.Problems(b.Check(t.Context()))
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0].What, "the settings of the agent have mistakes:\n      FUNCTION_CPU_WEIGHT: boom")
+	assert.NotContains(t, refused[0].Do, b.settings.ImagesDir, "no archive is to blame")
 	b.play("fail")
 	err := b.Check(t.Context())
 	require.Len(t, native.Problems(err), 1)

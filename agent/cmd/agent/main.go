@@ -7,7 +7,7 @@
 //	               exit with 0 when databases of containerd are whole, 3 when one is damaged: the agent asks that of a process
 //	               of its own, since looking at some damage ends the process
 //	agent absent-images NAME...
-//	               print those of the images that no archive in IMAGE_ARCHIVES_DIR has
+//	               print those of the images that no archive in IMAGE_ARCHIVES_DIR has; exit with 3 when an archive cannot be read
 //	agent health   exit with 0 when the agent of these settings serves, for container health checks
 //
 // Its settings are environment variables: see package settings.
@@ -64,7 +64,11 @@ func run(ctx context.Context, args []string) error {
 		for _, name := range absent {
 			_, _ = fmt.Println(name)
 		}
-		return err
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(app.UnreadArchive)
+		}
+		return nil
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: s.LogLevel}))
 	switch {
