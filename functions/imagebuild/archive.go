@@ -197,3 +197,32 @@ func Annotations(file string) (map[string]string, error) {
 		return index.Manifests[0].Annotations, nil
 	}
 }
+
+// endBlocks are two blocks of nothing, with which a tar file ends (tar(5)).
+const endBlocks = 2 * 512
+
+// Whole returns an error when a part of an archive is missing at its end, as after a power cut. What is in its files is not read.
+func Whole(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	for archive := tar.NewReader(f); ; {
+		if _, err := archive.Next(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("read %s: %w", file, err)
+		}
+	}
+	// One that is cut between two of its files ends for the reader as well.
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	end := make([]byte, endBlocks)
+	if _, err := f.ReadAt(end, info.Size()-endBlocks); err != nil || !bytes.Equal(end, make([]byte, endBlocks)) {
+		return fmt.Errorf("read %s: %w", file, io.ErrUnexpectedEOF)
+	}
+	return nil
+}

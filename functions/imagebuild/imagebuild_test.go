@@ -163,6 +163,14 @@ func TestArchive_RoundTrip_KeepsDigestsAndNames(t *testing.T) {
 	archive := mustOpen(t, file)
 	require.NoError(t, validate.Image(archive))
 	assert.Equal(t, mustDigest(t, img), mustDigest(t, archive))
+	require.NoError(t, Whole(file))
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for _, left := range []int{len(content) - 512, len(content) - 1024, len(content) / 2, 100, 0} {
+		cut := filepath.Join(t.TempDir(), "cut.tar")
+		require.NoError(t, os.WriteFile(cut, content[:left], 0o600))
+		assert.ErrorContains(t, Whole(cut), cut)
+	}
 
 	tag, err := name.NewTag("esb/hello:latest")
 	require.NoError(t, err)

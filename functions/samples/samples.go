@@ -150,7 +150,7 @@ func (b *Builder) archive(s sample) string { return filepath.Join(b.Out, s.name+
 
 func (b *Builder) upToDate(s sample, digest string) bool {
 	annotations, err := imagebuild.Annotations(b.archive(s))
-	return err == nil && annotations[annotationInputs] == digest
+	return err == nil && annotations[annotationInputs] == digest && imagebuild.Whole(b.archive(s)) == nil
 }
 
 // inputs is a digest of everything that the image of a sample depends on.
