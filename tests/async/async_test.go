@@ -21,7 +21,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/tests/hoststate"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
@@ -133,12 +132,10 @@ functions:
 
 // send is one asynchronous invocation; it returns the request id of an accepted event.
 func send(ctx context.Context, box *stack.Stack) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, box.HTTPURL+"/2015-03-31/functions/runner/invocations", strings.NewReader(payload))
+	r, err := box.EventRequest(ctx, "runner", []byte(payload))
 	if err != nil {
 		return "", err
 	}
-	r.Header.Set("X-Amz-Invocation-Type", "Event")
-	sigv4.Sign(r, sigv4.Credentials{AccessKeyID: stack.AccessKey, SecretAccessKey: stack.SecretKey}, "us-east-1", "lambda", sigv4.HashPayload([]byte(payload)), time.Now())
 	res, err := box.HTTP.Do(r)
 	if err != nil {
 		return "", err

@@ -164,8 +164,8 @@ func TestInstallation(t *testing.T) {
 		}
 	})
 	stack.Eventually(t, func() bool {
-		s, ok := tryStatus(t, box)
-		return ok && s.State == "healthy" && s.Supervisor > 0
+		s, err := box.Status(t.Context())
+		return err == nil && s.State == "healthy" && s.Supervisor > 0
 	}, "the box must be up")
 	token, err := box.Token(t.Context())
 	require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestInstallation(t *testing.T) {
 	assert.Equal(t, "healthy", now.State)
 	assert.Equal(t, []string{"2", "1"}, []string{release("current"), release("previous")})
 	assert.Equal(t, before.Supervisor, now.Supervisor, "whoever started the supervisor sees it go on")
-	for name, pid := range map[string]int{"gateway": now.pids()["gateway"], "agent": now.pids()["agent"], "esb": now.Supervisor} {
+	for name, pid := range map[string]int{"gateway": now.PIDs()["gateway"], "agent": now.PIDs()["agent"], "esb": now.Supervisor} {
 		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		require.NoError(t, err)
 		assert.Equal(t, filepath.Join(prefix, "opt", "esb", "2", name), program)
@@ -203,7 +203,7 @@ func TestInstallation(t *testing.T) {
 	assert.Equal(t, []string{"2", "1"}, []string{release("current"), release("previous")})
 	back := mustStatus(t, box)
 	assert.Equal(t, "healthy", back.State)
-	assert.Equal(t, now.pids()["gateway"], back.pids()["gateway"], "it has served all the time")
+	assert.Equal(t, now.PIDs()["gateway"], back.PIDs()["gateway"], "it has served all the time")
 	mustSignal(t, back.Supervisor, syscall.SIGTERM)
 	require.NoError(t, <-ended)
 	said, err = box.Esb(t.Context(), "uninstall", "-purge")

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,31 +13,13 @@ import (
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
-// status is what `esb status -json` says.
-type status struct {
-	State      string
-	Supervisor int
-	Services   []struct {
-		Name, State   string
-		PID, Restarts int
-	}
-}
-
-// tryStatus asks for the status, which a box that starts or stops just then may not have.
-func tryStatus(t *testing.T, box *stack.Stack) (s status, ok bool) {
+func mustStatus(t *testing.T, box *stack.Stack) stack.Status {
 	t.Helper()
-	out, _ := box.Esb(t.Context(), "status", "-json") // its exit code is the state
-	ok = json.Unmarshal([]byte(out), &s) == nil
-	return s, ok
-}
-
-func mustStatus(t *testing.T, box *stack.Stack) status {
-	t.Helper()
-	var s status
+	var s stack.Status
 	stack.Eventually(t, func() bool {
-		var ok bool
-		s, ok = tryStatus(t, box)
-		return ok
+		var err error
+		s, err = box.Status(t.Context())
+		return err == nil
 	}, "the status must be had")
 	return s
 }
@@ -50,20 +31,12 @@ func mustSignal(t *testing.T, pid int, sig syscall.Signal) {
 	require.NoError(t, syscall.Kill(pid, sig))
 }
 
-func (s status) pids() map[string]int {
-	pids := map[string]int{}
-	for _, service := range s.Services {
-		pids[service.Name] = service.PID
-	}
-	return pids
-}
-
 // mustHeal waits until the box is healthy with another process of a service, which is said to have been started again.
 func mustHeal(t *testing.T, box *stack.Stack, service string, before int) {
 	t.Helper()
 	stack.Eventually(t, func() bool {
-		s, ok := tryStatus(t, box)
-		if !ok || s.State != "healthy" {
+		s, err := box.Status(t.Context())
+		if err != nil || s.State != "healthy" {
 			return false
 		}
 		for _, one := range s.Services {
@@ -83,12 +56,12 @@ func TestSupervisor_OnABox(t *testing.T) {
 	require.NoError(t, box.Up(t.Context()))
 
 	for _, service := range []string{"gateway", "agent", "stores"} {
-		pid := mustStatus(t, box).pids()[service]
+		pid := mustStatus(t, box).PIDs()[service]
 		mustSignal(t, pid, syscall.SIGKILL)
 		mustHeal(t, box, service, pid)
 	}
 	for _, service := range []string{"gateway", "agent", "stores"} {
-		pid := mustStatus(t, box).pids()[service]
+		pid := mustStatus(t, box).PIDs()[service]
 		mustSignal(t, pid, syscall.SIGSTOP)
 		mustHeal(t, box, service, pid)
 	}
@@ -102,19 +75,19 @@ func TestSupervisor_OnABox(t *testing.T) {
 	healthy := mustStatus(t, box)
 	mustSignal(t, healthy.Supervisor, syscall.SIGKILL)
 	stack.Eventually(t, func() bool {
-		s, ok := tryStatus(t, box)
-		return ok && s.Supervisor == 0
+		s, err := box.Status(t.Context())
+		return err == nil && s.Supervisor == 0
 	}, "the supervisor must be dead")
 	require.NoError(t, box.Up(t.Context()))
 	now := mustStatus(t, box)
-	assert.Equal(t, healthy.pids(), now.pids(), "the services go on")
+	assert.Equal(t, healthy.PIDs(), now.PIDs(), "the services go on")
 	assert.Positive(t, now.Supervisor)
-	gateway := now.pids()["gateway"]
+	gateway := now.PIDs()["gateway"]
 	mustSignal(t, gateway, syscall.SIGKILL)
 	mustHeal(t, box, "gateway", gateway)
 
 	// An end that is asked for goes before a start that is under way.
-	mustSignal(t, mustStatus(t, box).pids()["gateway"], syscall.SIGKILL)
+	mustSignal(t, mustStatus(t, box).PIDs()["gateway"], syscall.SIGKILL)
 	require.NoError(t, box.Down())
 	assert.Empty(t, mustFindProcesses(t, box))
 	assert.Equal(t, "down", mustStatus(t, box).State)
@@ -140,15 +113,15 @@ func TestRun_InTheForeground(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		s, ok := tryStatus(t, box)
-		return ok && s.State == "healthy"
+		s, err := box.Status(t.Context())
+		return err == nil && s.State == "healthy"
 	}, "the box must be up")
 	now := mustStatus(t, box)
 	said, err := box.Esb(t.Context(), "up")
 	require.Error(t, err)
 	assert.Contains(t, said, "esb run")
-	mustSignal(t, now.pids()["gateway"], syscall.SIGKILL)
-	mustHeal(t, box, "gateway", now.pids()["gateway"])
+	mustSignal(t, now.PIDs()["gateway"], syscall.SIGKILL)
+	mustHeal(t, box, "gateway", now.PIDs()["gateway"])
 
 	mustSignal(t, now.Supervisor, syscall.SIGTERM)
 	end := <-ended

@@ -274,12 +274,11 @@ func (s *Stack) AdminToken(ctx context.Context) (string, error) {
 // the call: the output goes to a file.
 func (s *Stack) run(ctx context.Context, env []string, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
-	outputs := s.Home
 	if cmd.Dir = s.root; s.installed {
-		cmd.Dir, outputs = "/", os.TempDir() // its home may be removed
+		cmd.Dir = "/"
 	}
 	cmd.Env = env
-	out, err := os.CreateTemp(outputs, "output-*")
+	out, err := os.CreateTemp("", "esb-output-*") // Home may be removed, or its disk be full
 	if err != nil {
 		return "", err
 	}
