@@ -1,0 +1,93 @@
+package chaos
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/edge-serverless-box/esb/native/leftovers"
+	"github.com/edge-serverless-box/esb/tests/hoststate"
+	"github.com/edge-serverless-box/esb/tests/stack"
+)
+
+// owned is how many things of each kind a box has on the machine. With the same containers it has the same, however often others
+// have come and gone.
+type owned map[string]int
+
+// readOwned counts them.
+func readOwned(box *stack.Stack) (owned, error) {
+	state, err := hoststate.Read(box.Home, filepath.Join(box.Home, "none"), box.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	found := owned{}
+	for _, kind := range []string{"mounts", "disks", "cgroups", "leases", "nftables"} {
+		for _, line := range state[kind] {
+			if (strings.Contains(line, box.Home) || strings.Contains(line, box.Bridge)) && (kind != "leases" || !resting(line)) {
+				found[kind]++
+			}
+		}
+	}
+	for _, line := range state["processes"] {
+		_, command, _ := strings.Cut(line, " ")
+		program, _, _ := strings.Cut(command, " ")
+		found["processes "+filepath.Base(program)]++
+	}
+	ports, err := leftovers.Ports(box.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	found["veths"] = len(ports)
+	run := filepath.Join("/run/esb", box.Bridge)
+	for kind, pattern := range map[string]string{
+		"shim sockets": filepath.Join(run, "containerd", "s", "*"),
+		"bundles":      filepath.Join(run, "containerd", "state", "*.task", "*", "*"),
+		"runc's state": filepath.Join(run, "runc", "*", "*"),
+		"files":        filepath.Join(run, "c", "*", "hosts"),
+	} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		found[kind] = len(paths)
+	}
+	found["snapshots"], err = snapshots(box, filepath.Join(run, "containerd", "containerd.sock"))
+	return found, err
+}
+
+// snapshots counts the root filesystems of containers; layers of images come when there is time.
+func snapshots(box *stack.Stack, socket string) (n int, err error) {
+	cmd := exec.Command(filepath.Join(box.BinDir, "ctr"), "--address", socket, "--namespace", "esb-runtime", "snapshots", "list")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("list the snapshots: %w: %s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[len(fields)-1] == "Active" {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// more names what there is more of than before, and counts it.
+func (o owned) more(before owned) (text string, n int) {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		if d := o[name] - before[name]; d > 0 {
+			all = append(all, fmt.Sprintf("%s %d instead of %d", name, o[name], before[name]))
+			n += d
+		}
+	}
+	return strings.Join(all, ", "), n
+}
+
+// resting is true for the lease of an address that nobody has: it is not given to the next one for a while.
+func resting(file string) bool {
+	text, err := os.ReadFile(file)
+	return err != nil || strings.HasPrefix(string(text), "resting since ")
+}
