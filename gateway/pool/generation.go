@@ -165,11 +165,18 @@ func (p *functionPool) endChange(now time.Time) {
 	}
 }
 
-// mustProve is true when the worker of s is to show that its function can serve before others go for it.
-func (p *functionPool) mustProve(s *start) bool {
+// mustProve is true when the worker of s, which runs that image, is to show that its function can serve before others go for it.
+func (p *functionPool) mustProve(s *start, digest string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.manager.opts.Inits != nil && s.revision > p.reached && p.changing()
+	if p.manager.opts.Inits == nil || s.standby {
+		return false
+	}
+	revision := s.revision
+	if s.fn.Generation == p.fn.Generation {
+		revision = p.revision // whatever it was when it began
+	}
+	return revision > p.reached && p.changing() || revision == p.revision && p.brings(s.begun, digest)
 }
 
 // succeed has w, which is ready, take the place of one that is older. Callers hold mu.
@@ -289,28 +296,3 @@ func (p *functionPool) makeRoom(now time.Time) {
 // earned is when w has served for as long as its start took. With a change a second, and starts that take longer, workers would
 // be given up as soon as they are there otherwise.
 func (w *worker) earned() time.Time { return w.ready.Add(min(w.ready.Sub(w.begun), mostService)) }
-
-// supersede drains the workers whose image is not that of w, which has just been started: their tag points elsewhere by
-// now, and requests must not get old and new code by turns. Of two starts the one that began later knows better.
-// Callers hold mu.
-func (p *functionPool) supersede(w *worker) {
-	const reason = "image changed"
-	var old []*worker
-	for _, o := range p.workers {
-		switch {
-		case o == w || o.doomed != "" || o.generation != w.generation || o.phase == PhaseStopping || o.info.ImageDigest == w.info.ImageDigest:
-		case !o.begun.Before(w.begun):
-			w.doomed = reason
-		case o.phase == PhaseBusy:
-			o.doomed = reason
-		default:
-			old = append(old, o)
-		}
-	}
-	outdated := func(o *worker) bool { return slices.Contains(old, o) }
-	p.idle = slices.DeleteFunc(p.idle, outdated)
-	p.standby = slices.DeleteFunc(p.standby, outdated)
-	for _, o := range old {
-		p.destroy(o, idleGrace, reason)
-	}
-}

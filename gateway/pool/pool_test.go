@@ -539,7 +539,7 @@ func TestPool_Apply_DrainsOldGenerations(t *testing.T) {
 	})
 }
 
-func TestPool_ImagePushedAgain_DrainsWorkersOfTheOldOne(t *testing.T) {
+func TestPool_ImagePushedAgain_ReplacesWorkersOfTheOldOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox()
 		fn := function("f", gateway.Scaling{MaxCapacity: 4, Queue: 5})
@@ -557,14 +557,15 @@ func TestPool_ImagePushedAgain_DrainsWorkersOfTheOldOne(t *testing.T) {
 		again.Release()
 		idle.Release()
 		synctest.Wait()
-		assert.Equal(t, "image changed", b.reason(idle.Worker().ID))
+		assert.Equal(t, "configuration changed", b.reason(idle.Worker().ID))
 		assert.Empty(t, b.reason(busy.Worker().ID), "its request is not over")
 		busy.Release()
 		fresh.Release()
 		time.Sleep(time.Second)
-		assert.Equal(t, "image changed", b.reason(busy.Worker().ID))
+		assert.Equal(t, "configuration changed", b.reason(busy.Worker().ID))
 		assert.Empty(t, b.reason(fresh.Worker().ID))
-		assert.Equal(t, 1, state(m, "f").Idle)
+		s := state(m, "f")
+		assert.Equal(t, []int{3, 0}, []int{s.Idle, s.Outdated}, "as many as were in use")
 	})
 }
 

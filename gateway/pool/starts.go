@@ -216,7 +216,7 @@ func (p *functionPool) run(s *start) {
 	}
 	startDuration.WithLabelValues(p.name, outcome).Observe(ready.Sub(s.begun).Seconds())
 	var initFailed error
-	if err == nil && !s.standby && p.mustProve(s) {
+	if err == nil && p.mustProve(s, info.ImageDigest) {
 		initFailed = m.opts.Inits.AwaitInit(m.ctx, info)
 	}
 
@@ -234,7 +234,7 @@ func (p *functionPool) run(s *start) {
 		w.generation, w.revision = p.fn.Generation, p.revision
 	}
 	p.workers[info.ID] = w
-	if initFailed != nil && m.ctx.Err() == nil && p.changing() {
+	if initFailed != nil && m.ctx.Err() == nil && (p.changing() || w.revision == p.revision && p.brings(s.begun, info.ImageDigest)) {
 		p.destroy(w, 0, "init failed")
 		p.startFailed(s, initFailed)
 		return

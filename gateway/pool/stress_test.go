@@ -99,6 +99,7 @@ func TestPool_Stress(t *testing.T) {
 					next = append(next, &changed)
 				}
 				apply(m, next...)
+				b.pushImage(string(rune('a' + rand.N(4))))
 				for _, s := range m.Snapshot() {
 					if n := len(s.Workers); n > 0 && rand.N(2) == 0 {
 						b.mu.Lock()
