@@ -29,6 +29,8 @@ type played struct {
 	done    int
 	down    int
 	systemd []string
+	// mortal are versions whose supervisor ends at once.
+	mortal map[string]bool
 	// fails is what systemctl refuses.
 	fails string
 }
@@ -59,8 +61,20 @@ func mustOpen(t *testing.T) *played {
 
 func (p *played) Relieve(context.Context) (Relief, error) { return p, nil }
 func (p *played) Runs() bool                              { return p.runs }
-func (p *played) Done(context.Context) error              { p.done++; return nil }
-func (p *played) Down(context.Context) error              { p.down++; return nil }
+func (p *played) Done(context.Context) error {
+	p.done++
+	if p.Lost() {
+		return errors.New("process 1 has ended")
+	}
+	return nil
+}
+
+func (p *played) Lost() bool {
+	version, err := p.Layout.CurrentVersion()
+	return err == nil && p.mortal[version]
+}
+
+func (p *played) Down(context.Context) error { p.down++; return nil }
 
 func (p *played) Take(context.Context) error {
 	version, err := p.Layout.CurrentVersion()
@@ -245,6 +259,28 @@ func TestUpgrade_BoxDoesNotServe_GoesBack(t *testing.T) {
 	require.ErrorContains(t, err, "nor does it with 1 again")
 	p.requireCurrent(t, "1")
 	assert.Equal(t, 2, p.done, "whoever watches gets the box back all the same")
+}
+
+func TestUpgrade_SupervisorEndsAtOnce_TheNextOneIsThatOfTheReleaseBefore(t *testing.T) {
+	p := mustOpen(t)
+	p.runs, p.mortal = true, map[string]bool{"2": true}
+	require.NoError(t, p.Install(t.Context(), mustRelease(t, "1"), true))
+	p.UnitOf = func(_ context.Context, dir string) (string, error) {
+		text, err := Unit()
+		if filepath.Base(dir) == "2" {
+			text += "# of 2\n"
+		}
+		return text, err
+	}
+	fetched, err := p.Layout.Fetch(mustRelease(t, "2"))
+	require.NoError(t, err)
+	err = p.Upgrade(t.Context(), fetched.Version)
+	require.ErrorContains(t, err, "process 1 has ended")
+	require.ErrorContains(t, err, "1 is the present release again")
+	p.requireCurrent(t, "1")
+	text, err := Unit()
+	require.NoError(t, err)
+	assert.Equal(t, text, p.files(t)["etc/systemd/system/esb.service"])
 }
 
 func TestUpgrade_ReleaseSaysThatItDoesNotFit_NothingIsTouched(t *testing.T) {

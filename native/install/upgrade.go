@@ -27,6 +27,8 @@ type Relief interface {
 	Take(ctx context.Context) error
 	// Done gives the services to their supervisor again.
 	Done(ctx context.Context) error
+	// Lost says, after Done, whether the supervisor has ended when it became the program of the present release.
+	Lost() bool
 }
 
 // Upgrade makes a release that is in the installation the present one, and has the box, if it runs, go on with its programs without that a
@@ -55,36 +57,59 @@ func (m *Machine) Upgrade(ctx context.Context, version string) error {
 	}
 	// From here on the box is given back, whatever happens.
 	undone := context.WithoutCancel(ctx)
-	err = m.exchange(ctx, relief, version)
-	return errors.Join(err, relief.Done(undone))
+	before, err := m.exchange(ctx, relief, version)
+	lost := relief.Done(undone)
+	if err == nil && before != "" && relief.Lost() {
+		return m.abandon(undone, version, before, lost)
+	}
+	return errors.Join(err, lost)
 }
 
-// exchange does the work of Upgrade while nobody else starts the services.
-func (m *Machine) exchange(ctx context.Context, relief Relief, version string) error {
+// abandon has the release of before be the present one again, when the supervisor cannot live with the new one: whoever starts it again
+// starts that of before, and would start one without end that ends at once.
+func (m *Machine) abandon(ctx context.Context, version, before string, reason error) error {
+	ours := m.unitIsOurs(ctx, version)
+	if err := m.Layout.Switch(before); err != nil {
+		return errors.Join(reason, err)
+	}
+	if ours {
+		if err := m.renewUnit(ctx, before); err != nil {
+			m.Console.Printf("==> warning: the unit of systemd stays as it is: %v", err)
+		}
+	}
+	return &native.Problem{
+		What: fmt.Sprintf("the `esb run` of the release %s does not live: %v", version, reason),
+		Do:   fmt.Sprintf("%s is the present release again. See that `esb run` runs again: systemd starts it by itself; start it where nobody does.", before),
+	}
+}
+
+// exchange does the work of Upgrade while nobody else starts the services. It returns the release of before when another one is the
+// present one now.
+func (m *Machine) exchange(ctx context.Context, relief Relief, version string) (string, error) {
 	l := m.Layout
 	if err := l.Undo(); err != nil { // what was broken off before
-		return err
+		return "", err
 	}
 	before, err := l.CurrentVersion()
 	if err != nil {
-		return err
+		return "", err
 	}
 	if before == version {
 		m.Console.Printf("==> %s is the present release already", version)
-		return nil
+		return "", nil
 	}
 	oldUnit := m.unitIsOurs(ctx, before)
 	if err := l.Try(version); err != nil {
-		return err
+		return "", err
 	}
 	if relief.Runs() {
 		err := m.Console.Step(fmt.Sprintf("the programs of %s take over from those of %s", version, before), func() error { return relief.Take(ctx) })
 		if err != nil {
-			return m.goBack(context.WithoutCancel(ctx), relief, version, before, err)
+			return "", m.goBack(context.WithoutCancel(ctx), relief, version, before, err)
 		}
 	}
 	if err := l.Accept(); err != nil {
-		return err
+		return "", err
 	}
 	if oldUnit {
 		if err := m.renewUnit(ctx, version); err != nil {
@@ -95,7 +120,7 @@ func (m *Machine) exchange(ctx context.Context, relief Relief, version string) e
 		m.Console.Printf("==> warning: %v", err)
 	}
 	m.Console.Printf("==> %s is the present release; `esb rollback` goes back to %s", version, before)
-	return nil
+	return before, nil
 }
 
 // goBack has the release of before take the box over again.

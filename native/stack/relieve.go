@@ -42,7 +42,12 @@ type Relief struct {
 	environ []string
 	// running is true when there are any.
 	running bool
+	// lost is true when foreground has ended as the program of the present release.
+	lost bool
 }
+
+// Lost says, after Done, whether the `esb run` that was relieved has ended when it became the program of the present release.
+func (r *Relief) Lost() bool { return r.lost }
 
 // Runs says whether there are services to take over.
 func (r *Relief) Runs() bool { return r.running }
@@ -176,6 +181,7 @@ func (r *Relief) Done(ctx context.Context) error {
 	}
 	err := s.awaitSupervisor(ctx, *r.foreground, takeBackLimit, func(now supervisorState) bool { return now.Settled && !now.Released })
 	if err != nil {
+		r.lost = !r.foreground.Alive()
 		return &native.Problem{What: fmt.Sprintf("the services run, but `esb run` has not come back to them: %v", err), Do: "Start it again: `systemctl restart esb`, if it is a service of systemd. Its log says why."}
 	}
 	return nil

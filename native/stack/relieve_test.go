@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/native/lock"
+	"github.com/edge-serverless-box/esb/native/process"
 	"github.com/edge-serverless-box/esb/native/release"
 	"github.com/edge-serverless-box/esb/native/sdnotify"
 )
@@ -199,4 +201,30 @@ func TestStatus_DuringAnUpgrade_NoServiceIsCalledDown(t *testing.T) {
 	}
 	stop()
 	require.NoError(t, held.Close())
+}
+
+func TestDone_SupervisorEndsAsTheOtherProgram_IsLost(t *testing.T) {
+	b := mustOpen(t)
+	mustInstall(t, b)
+	held, err := lock.Take(t.Context(), b.upgradeLock(), nil)
+	require.NoError(t, err)
+	cmd := exec.Command("/bin/sleep", "300")
+	require.NoError(t, cmd.Start())
+	foreground, err := process.Identify(cmd.Process.Pid)
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { // as one that becomes a program which ends at once
+		free, err := lock.Take(t.Context(), b.upgradeLock(), nil)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if err == nil {
+			err = free.Close()
+		}
+		ended <- err
+	}()
+	r := &Relief{stack: b.Stack, held: held, foreground: &foreground}
+	assert.False(t, r.Lost())
+	require.ErrorContains(t, r.Done(t.Context()), "has not come back")
+	assert.True(t, r.Lost())
+	require.NoError(t, <-ended)
 }
