@@ -11,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/edge-serverless-box/esb/guard/wholefile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/console"
+	"github.com/edge-serverless-box/esb/native/lock"
 	"github.com/edge-serverless-box/esb/native/release"
 )
 
@@ -41,6 +43,27 @@ type step struct {
 	do   func() error
 	// undo takes it back when a later step fails; nil when it does no harm.
 	undo func() error
+}
+
+// Alone does something to the installation that nobody else does anything to meanwhile. What was brought for nothing goes again when that
+// fails: releases that cannot take over would pile up.
+func (m *Machine) Alone(ctx context.Context, do func() error) (err error) {
+	defer syscall.Umask(syscall.Umask(0o022)) // the users of the services reach their programs and configuration
+	if err := os.MkdirAll(m.Layout.Base(), 0o755); err != nil {
+		return fmt.Errorf("make the folder of releases: %w", err)
+	}
+	held, err := lock.Take(ctx, filepath.Join(m.Layout.Base(), ".lock"), func() { m.Console.Printf("waiting for another change of the installation to end") })
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
+	if err = do(); err == nil {
+		return nil
+	}
+	if current, currentErr := m.Layout.CurrentVersion(); currentErr != nil || current == "" {
+		return err
+	}
+	return errors.Join(err, m.Layout.Prune())
 }
 
 // Install brings the release in source, a folder or an archive, to the machine. Configuration that is there stays as it is. With start the

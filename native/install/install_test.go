@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -281,6 +282,47 @@ func TestUpgrade_SupervisorEndsAtOnce_TheNextOneIsThatOfTheReleaseBefore(t *test
 	text, err := Unit()
 	require.NoError(t, err)
 	assert.Equal(t, text, p.files(t)["etc/systemd/system/esb.service"])
+}
+
+func TestAlone_Fails_LeavesNothingThatWasBroughtForIt(t *testing.T) {
+	p := mustOpen(t)
+	p.runs, p.bad["2"], p.unfit["3"] = true, true, true
+	require.NoError(t, p.Install(t.Context(), mustRelease(t, "1"), true))
+	for _, version := range []string{"2", "3"} {
+		require.Error(t, p.Alone(t.Context(), func() error {
+			fetched, err := p.Layout.Fetch(mustRelease(t, version))
+			require.NoError(t, err)
+			return p.Upgrade(t.Context(), fetched.Version)
+		}))
+		versions, err := p.Layout.Versions()
+		require.NoError(t, err)
+		assert.Equal(t, []string{"1"}, versions)
+	}
+}
+
+func TestAlone_SomebodyElseIsAtIt_Waits(t *testing.T) {
+	p := mustOpen(t)
+	busy, cancel := context.WithCancel(t.Context())
+	require.NoError(t, p.Alone(t.Context(), func() error {
+		cancel()
+		require.ErrorIs(t, p.Alone(busy, func() error { t.Error("two at once"); return nil }), context.Canceled)
+		return nil
+	}))
+	assert.Contains(t, p.out.String(), "waiting for another")
+}
+
+func TestAlone_NarrowUmask_ServicesReachTheirFiles(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	p := mustOpen(t)
+	require.NoError(t, p.Alone(t.Context(), func() error { return p.Install(t.Context(), mustRelease(t, "1"), true) }))
+	for _, path := range []string{p.Layout.Base(), p.Layout.Dir("1"), filepath.Join(p.Layout.Dir("1"), release.Samples), filepath.Join(p.Layout.Config(), "code")} {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o755), info.Mode().Perm(), path)
+	}
+	info, err := os.Stat(p.Layout.EnvFile())
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 }
 
 func TestUpgrade_ReleaseSaysThatItDoesNotFit_NothingIsTouched(t *testing.T) {

@@ -196,6 +196,9 @@ func (l Layout) endTrial() error {
 	if err := os.Remove(l.trialFile()); err != nil {
 		return fmt.Errorf("end the trial: %w", err)
 	}
+	if err := syncDir(l.Base()); err != nil { // else a power cut would undo what was accepted
+		return fmt.Errorf("end the trial: %w", err)
+	}
 	return nil
 }
 

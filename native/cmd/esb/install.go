@@ -66,26 +66,40 @@ func installation(ctx context.Context, command string, args, environ []string, o
 	if err != nil {
 		return exitFailed, err
 	}
-	switch {
-	case command == "install":
+	if *show {
 		err = installFrom(ctx, m, path, *show, *start, environ, out)
-	case command == "uninstall":
-		err = m.Uninstall(ctx, *purge)
-	case command == "rollback" || *back:
-		err = m.Rollback(ctx)
-	default:
+		return code(err), err
+	}
+	if command == "upgrade" || command == "rollback" {
 		if current, currentErr := m.Layout.CurrentVersion(); currentErr != nil || current == "" {
 			return exitFailed, errors.Join(currentErr, &native.Problem{What: "nothing is installed in " + m.Layout.Base(), Do: "Install it: esb install " + path})
 		}
-		var fetched release.Release
-		if err = m.Console.Step("bringing the release "+path, func() error {
-			fetched, err = m.Layout.Fetch(path)
-			return err
-		}); err == nil {
-			err = m.Upgrade(ctx, fetched.Version)
-		}
 	}
+	err = m.Alone(ctx, func() error {
+		switch {
+		case command == "install":
+			return installFrom(ctx, m, path, *show, *start, environ, out)
+		case command == "uninstall":
+			return m.Uninstall(ctx, *purge)
+		case command == "rollback" || *back:
+			return m.Rollback(ctx)
+		}
+		return upgradeTo(ctx, m, path)
+	})
 	return code(err), err
+}
+
+// upgradeTo brings a release and puts it in the place of the present one.
+func upgradeTo(ctx context.Context, m *install.Machine, path string) error {
+	var fetched release.Release
+	err := m.Console.Step("bringing the release "+path, func() (err error) {
+		fetched, err = m.Layout.Fetch(path)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return m.Upgrade(ctx, fetched.Version)
 }
 
 func code(err error) int {
