@@ -153,8 +153,8 @@ func TestLoad_BadValue_NamesVariableValueAndRemedy(t *testing.T) {
 		{"AWS_ACCOUNT_ID", "123", `AWS_ACCOUNT_ID: must be 12 digits, got "123"`},
 		{"ESB_SUBNET", "10.88.0.1/16", `ESB_SUBNET: "10.88.0.1/16" has host bits set; the network is 10.88.0.0/16`},
 		{"ESB_SUBNET", "fd00::/64", `ESB_SUBNET: must be an IPv4 network from /8 to /29, such as 10.88.0.0/16, got "fd00::/64"`},
-		{"S3_ENDPOINT", "127.0.0.1:9000", `S3_ENDPOINT: must be an http or https URL without credentials, such as http://127.0.0.1:9000, or off`},
-		{"DYNAMODB_ENDPOINT", "http://me:secret@db:8001", `DYNAMODB_ENDPOINT: must be an http or https URL without credentials, such as http://127.0.0.1:8001, or off`},
+		{"S3_ENDPOINT", "127.0.0.1:9000", `S3_ENDPOINT: must be an http or https URL without credentials and query, such as http://127.0.0.1:9000, or off`},
+		{"DYNAMODB_ENDPOINT", "http://me:secret@db:8001", `DYNAMODB_ENDPOINT: must be an http or https URL without credentials and query, such as http://127.0.0.1:8001, or off`},
 		{"LOG_LEVEL", "loud", `LOG_LEVEL: must be DEBUG, INFO, WARN or ERROR, got "loud"`},
 	} {
 		t.Run(c.name+"="+c.value, func(t *testing.T) {

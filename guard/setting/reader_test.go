@@ -96,7 +96,7 @@ func TestReader_WrongValues_AreNamedAllAtOnce(t *testing.T) {
 		`P_YES: must be true or false, got "yes"`,
 		`P_LEVEL: must be DEBUG, INFO, WARN or ERROR, got "loud"`,
 		`P_NET: "10.0.0.1/24" has host bits set; the network is 10.0.0.0/24`,
-		`P_URL: must be an http or https URL without credentials, such as http://127.0.0.1:9000, or off`,
+		`P_URL: must be an http or https URL without credentials and query, such as http://127.0.0.1:9000, or off`,
 		`P_ADDR: must be host:port, such as 127.0.0.1:80, got "host"`,
 		`P_ADDR: must be host:port, such as 127.0.0.1:80, or off, got "host"`,
 		`P_ADDR: must be a comma separated list of host:port, such as 127.0.0.1:80, or off, got "host"`,

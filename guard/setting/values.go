@@ -163,7 +163,7 @@ func (r *Reader) URL(name string, derived ...string) string {
 		if example == "" || example == Off {
 			example = "http://host:port"
 		}
-		r.Problemf("%s: must be an http or https URL without credentials, such as %s, or off", name, example)
+		r.Problemf("%s: must be an http or https URL without credentials and query, such as %s, or off", name, example)
 		return ""
 	}
 	return v
