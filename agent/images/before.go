@@ -70,7 +70,7 @@ func (s *Store) keepBefore(ctx context.Context, name string, next digest.Digest)
 	if err == nil {
 		kept := images.Image{Name: repository(name) + "@" + manifest.String(), Target: record.Target, Labels: map[string]string{labelBefore: name}}
 		if _, err = s.client.ImageService().Create(ctx, kept); errdefs.IsAlreadyExists(err) {
-			err = nil
+			err = s.keepLonger(ctx, kept)
 		}
 	}
 	if err != nil {
@@ -82,6 +82,16 @@ func (s *Store) keepBefore(ctx context.Context, name string, next digest.Digest)
 	}
 }
 
+// keepLonger has an image that is kept already count as one that is kept from now on. Not one that somebody has pulled by its digest.
+func (s *Store) keepLonger(ctx context.Context, kept images.Image) error {
+	record, err := s.client.ImageService().Get(ctx, kept.Name)
+	if err != nil || record.Labels[labelBefore] == "" {
+		return err
+	}
+	_, err = s.client.ImageService().Update(ctx, kept, "labels")
+	return err
+}
+
 // dropKept removes the oldest of the kept images of a name that are too many, unless functions have gone back to them lately.
 func (s *Store) dropKept(ctx context.Context, name string) error {
 	records, err := s.client.ImageService().List(ctx)
@@ -89,7 +99,7 @@ func (s *Store) dropKept(ctx context.Context, name string) error {
 		return err
 	}
 	records = slices.DeleteFunc(records, func(r images.Image) bool { return r.Labels[labelBefore] != name })
-	slices.SortFunc(records, func(a, b images.Image) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	slices.SortFunc(records, func(a, b images.Image) int { return b.UpdatedAt.Compare(a.UpdatedAt) })
 	for i, r := range records {
 		if i < keptOf {
 			continue
