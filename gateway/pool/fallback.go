@@ -108,7 +108,11 @@ func (p *functionPool) isProven(s *start, info gateway.Worker) bool {
 }
 
 // fallbackFailed is startFailed for the configuration before. Callers hold mu.
-func (p *functionPool) fallbackFailed(cause error) {
+func (p *functionPool) fallbackFailed(s *start, cause error) {
+	if !p.canFallBack() || s.revision != p.reached {
+		p.fill() // a newer one serves by now, and it is that one that is proven
+		return
+	}
 	pause := min(firstBackoff<<min(p.fallbacks, 16), lastBackoff)
 	p.fallbacks++
 	p.fallbackAt = time.Now().Add(pause)

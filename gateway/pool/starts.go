@@ -324,7 +324,7 @@ func (p *functionPool) dropStart(s *start) {
 // row; a new request that has nothing else to hope for does not wait for that pause. Callers hold mu.
 func (p *functionPool) startFailed(s *start, cause error) {
 	if s.fallback && !p.closed && !p.removed {
-		p.fallbackFailed(cause)
+		p.fallbackFailed(s, cause)
 		return
 	}
 	if p.closed || p.removed || !p.current(s) {
