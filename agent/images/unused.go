@@ -185,7 +185,7 @@ func (s *Store) Remove(ctx context.Context, refs []string, unusedFor time.Durati
 	}
 	if _, ok := s.usage.hearing(); !ok {
 		return nil, agent.Errorf(agent.CodePrecondition,
-			"no image is removed: no gateway with functions has asked for its images for %v, so it is not known which images functions name", wantedFor)
+			"no image is removed: no gateway has asked for its images for %v, so it is not known which images functions name", wantedFor)
 	}
 	now := time.Now()
 	var doomed []agent.Image

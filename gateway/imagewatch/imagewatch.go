@@ -52,6 +52,8 @@ type Watcher struct {
 	// mu guards what follows, and puts the calls of apply in order.
 	mu        sync.Mutex
 	functions map[string]*gateway.Function // as they came
+	// set says that functions have come, even if there are none: the agent is told so, and keeps no image for want of word.
+	set bool
 	// digests are those of images that functions have.
 	digests map[gateway.ImageReference]string
 	// silent says that the agent could not be asked the last time.
@@ -81,7 +83,7 @@ func (w *Watcher) Close() error {
 // whose image is not known yet goes without.
 func (w *Watcher) Set(functions map[string]*gateway.Function) {
 	w.mu.Lock()
-	w.functions = functions
+	w.functions, w.set = functions, true
 	wanted := references(functions)
 	maps.DeleteFunc(w.digests, func(ref gateway.ImageReference, _ string) bool { return !slices.Contains(wanted, ref) })
 	var unknown []gateway.ImageReference
@@ -153,13 +155,16 @@ func (w *Watcher) run() {
 			wanted = false
 		}
 		w.mu.Lock()
-		all := references(w.functions)
+		all, set := references(w.functions), w.set
 		w.mu.Unlock()
+		if !set {
+			continue
+		}
 		if !wanted {
 			w.keep(all)
 			continue
 		}
-		if len(all) == 0 || !w.look(all, lookTimeout) || w.life.Err() != nil {
+		if !w.look(all, lookTimeout) || w.life.Err() != nil {
 			continue
 		}
 		w.mu.Lock()
@@ -172,9 +177,6 @@ func (w *Watcher) run() {
 func (w *Watcher) keep(images []gateway.ImageReference) {
 	for i := range images {
 		images[i].AskRegistry = false // it would pull what is new
-	}
-	if len(images) == 0 {
-		return
 	}
 	ctx, cancel := context.WithTimeout(w.life, lookTimeout)
 	defer cancel()

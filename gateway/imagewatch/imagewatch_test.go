@@ -173,6 +173,26 @@ func TestWatcher_OffOrSeldom_NamesImagesAllTheSame(t *testing.T) {
 	}
 }
 
+// TestWatcher_NoFunctions_TellsTheAgentSo: else it would keep all images for want of word.
+func TestWatcher_NoFunctions_TellsTheAgentSo(t *testing.T) {
+	for _, poll := range []time.Duration{0, 2 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &fakeAgent{}
+			w, _ := mustOpen(t, a, poll)
+			time.Sleep(2 * keepInterval)
+			synctest.Wait()
+			a.change(func() { assert.Zero(t, a.asked, "functions are not known yet") })
+			w.Set(map[string]*gateway.Function{})
+			time.Sleep(keepInterval + time.Second)
+			synctest.Wait()
+			a.change(func() {
+				assert.Less(t, time.Since(a.asked), keepInterval)
+				assert.Empty(t, a.askedOf)
+			})
+		})
+	}
+}
+
 func TestWatcher_ImageThatNoFunctionHas_IsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		image := gateway.ImageReference{Image: "i:1"}
