@@ -19,6 +19,10 @@ const AbsentImages = "absent-images"
 // UnreadArchive is the exit code of AbsentImages when an archive cannot be read; another one than 0 has nothing to do with archives.
 const UnreadArchive = 3
 
+// JudgeDatabase is the argument with which the agent's program has a process of its own look at databases, and says by its exit code
+// what that has found: ExitDamaged, or 1 when it could not look.
+const JudgeDatabase, ExitDamaged = "judge-database", 3
+
 // CheckDatabase is the argument with which the agent's program looks at a database, and does nothing else.
 const CheckDatabase = "check-database"
 

@@ -86,7 +86,15 @@ func inspect(file string) error {
 // Check looks at the databases of a containerd that does not run. command looks at them: it gets their paths as its last arguments,
 // and ends with the exit code of Inspect. damage is "" when they are whole; the error says why that could not be learned.
 func Check(ctx context.Context, command []string, root, state string) (damage string, err error) {
-	files := Databases(root, state)
+	damage, err = Judge(ctx, command, Databases(root, state))
+	if err != nil {
+		err = fmt.Errorf("look at the databases in %s: %w", root, err)
+	}
+	return damage, err
+}
+
+// Judge is Check of some databases.
+func Judge(ctx context.Context, command, files []string) (damage string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], append(slices.Clone(command[1:]), files...)...)
@@ -100,7 +108,7 @@ func Check(ctx context.Context, command []string, root, state string) (damage st
 		return damage, nil
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
-	return "", fmt.Errorf("look at the databases in %s: %w: %s", root, errors.Join(err, ctx.Err()), first)
+	return "", fmt.Errorf("%w: %s", errors.Join(err, ctx.Err()), first)
 }
 
 // Damage is what a process that looks at databases has found, by how it ended and what it said; "" when they are whole, or when it is

@@ -119,6 +119,18 @@ func TestDamage_IsNotTheMachinesFault(t *testing.T) {
 	assert.Empty(t, Damage(errors.New("not started"), "panic: x"))
 }
 
+// TestJudge_EndOfTheLook_IsDamageOnlyWhenItSaysSo, for whoever starts one process more.
+func TestJudge_EndOfTheLook_IsDamageOnlyWhenItSaysSo(t *testing.T) {
+	damage, err := Judge(t.Context(), []string{"sh", "-c", "echo 'panic: page 7' >&2; exit 2"}, nil)
+	require.NoError(t, err)
+	assert.Equal(t, "panic: page 7", damage)
+	for _, script := range []string{"echo 'fatal error: runtime: out of memory' >&2; exit 2", "kill -9 $$", "exit 1"} {
+		damage, err = Judge(t.Context(), []string{"sh", "-c", script}, nil)
+		require.Error(t, err, script)
+		assert.Empty(t, damage, script)
+	}
+}
+
 func remove(t *testing.T, files ...string) {
 	t.Helper()
 	for _, file := range files {

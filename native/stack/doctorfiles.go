@@ -218,6 +218,9 @@ func (s *Stack) damagedFiles() []finding {
 	return found
 }
 
+// exitDamaged is how the agent's program ends when it has found damage. Any other end, a crash of it too, says nothing of that.
+const exitDamaged = 3
+
 // lookStore has the agent's program look at the databases of a containerd that does not run.
 func (s *Stack) lookStore(ctx context.Context) ([]finding, error) {
 	for _, program := range []string{native.Agent, native.Containerd} {
@@ -231,13 +234,13 @@ func (s *Stack) lookStore(ctx context.Context) ([]finding, error) {
 	if _, statErr := os.Stat(binary); err != nil || statErr != nil || len(files) == 0 {
 		return nil, err
 	}
-	out, err := exec.CommandContext(ctx, binary, append([]string{"check-database"}, files...)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, binary, append([]string{"judge-database"}, files...)...).CombinedOutput()
 	if err == nil {
 		return nil, nil
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() == 1 { // somebody has them open, or the machine lacks something
+	if !errors.As(err, &exit) || exit.ExitCode() != exitDamaged { // somebody has them open, or the machine lacks something
 		return []finding{{Problem: native.Problem{
 			What: fmt.Sprintf("the store of images in %s could not be looked at: %s", root, cmp.Or(first, err.Error())),
 			Do:   "Run `esb doctor` again; when it says the same, end what has these files open.",

@@ -102,3 +102,28 @@ func TestHeal_UnreadFile_StaysWhereItIs(t *testing.T) {
 	assert.Nil(t, found[0].fix)
 	assert.Contains(t, out.String(), file+": cannot be read\n")
 }
+
+// The agent's program may end for want of memory, or be killed: that says nothing of the databases.
+func TestLookStore_TellsDamageFromALookThatFailed(t *testing.T) {
+	for name, c := range map[string]struct{ script, what string }{
+		"whole":         {"exit 0", ""},
+		"damaged":       {"echo 'meta.db: no database' >&2; exit 3", "is damaged: meta.db: no database"},
+		"in use":        {"echo 'meta.db: timeout' >&2; exit 1", "could not be looked at: meta.db: timeout"},
+		"crash":         {"echo 'fatal error: runtime: out of memory' >&2; exit 2", "could not be looked at: fatal error"},
+		"killed":        {"kill -9 $$", "could not be looked at: signal: killed"},
+		"asks to judge": {`[ "$1" = judge-database ] && [ -f "$2" ]`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := damagedBox(t, map[string]string{"containerd/io.containerd.metadata.v1.bolt/meta.db": "x", "bin/agent": "#!/bin/sh\n" + c.script + "\n"})
+			require.NoError(t, os.Chmod(filepath.Join(s.settings.BinDir, native.Agent), 0o700))
+			found, err := s.lookStore(t.Context())
+			require.NoError(t, err)
+			if c.what == "" {
+				assert.Empty(t, found)
+				return
+			}
+			require.Len(t, found, 1)
+			assert.Contains(t, found[0].What, c.what)
+		})
+	}
+}

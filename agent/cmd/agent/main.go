@@ -6,6 +6,8 @@
 //	agent check-database FILE...
 //	               exit with 0 when databases of containerd are whole, 3 when one is damaged: the agent asks that of a process
 //	               of its own, since looking at some damage ends the process
+//	agent judge-database FILE...
+//	               have another process do that, and exit with 3 when a database is damaged, 1 when it could not be looked at
 //	agent absent-images NAME...
 //	               print those of the images that no archive in IMAGE_ARCHIVES_DIR has; exit with 3 when an archive cannot be read
 //	agent health   exit with 0 when the agent of these settings serves, for container health checks
@@ -54,6 +56,14 @@ func run(ctx context.Context, args []string) error {
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the agent's own folder: %w", err)
+	}
+	if len(args) > 0 && args[0] == app.JudgeDatabase {
+		damage, err := storedb.Judge(ctx, []string{executable, app.CheckDatabase}, args[1:])
+		if damage != "" {
+			fmt.Fprintln(os.Stderr, damage)
+			os.Exit(app.ExitDamaged)
+		}
+		return err
 	}
 	s, err := settings.Load(os.Getenv, executable)
 	if err != nil {
