@@ -74,11 +74,11 @@ func targetsFor(group, arch string) []Target {
 			own("functions", "esb-image", "./cmd/esb-image", "esb-image",
 				"cmd", "gotool", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),
 			own("stores", "esb-relay", "./cmd/esb-relay", "esb-relay",
-				"basicauth", "cmd/esb-relay", "dockerpasswords", "dockerrelay", "dynamofront", "front", "listen", "relay", "s3front", "server", "settings", "stores.go", "go.mod", "go.sum"),
+				"basicauth", "cmd/esb-relay", "dockerpasswords", "dockerrelay", "dynamofront", "front", "relay", "s3front", "server", "settings", "stores.go", "go.mod", "go.sum"),
 		}
 	case GroupStores:
 		targets := []Target{
-			own("stores", "stores", "./cmd/stores", "stores", "app", "basicauth", "child", "cmd/stores", "confine", "dynamofront", "front", "listen", "logfront", "logroom",
+			own("stores", "stores", "./cmd/stores", "stores", "app", "basicauth", "child", "cmd/stores", "confine", "dynamofront", "front", "logfront", "logroom",
 				"registryfront", "relay", "s3front", "server", "settings", "ttl", "stores.go", "go.mod", "go.sum"),
 			wrapper("victoria-logs", "stores/victorialogs", Target{
 				Packages: []string{"github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs"},

@@ -25,6 +25,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
+	"github.com/edge-serverless-box/esb/guard/listen"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/sigv4"
@@ -36,7 +37,6 @@ import (
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
 	"github.com/edge-serverless-box/esb/stores/front"
 	"github.com/edge-serverless-box/esb/stores/lifecycle"
-	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/logfront"
 	"github.com/edge-serverless-box/esb/stores/logroom"
 	"github.com/edge-serverless-box/esb/stores/registryfront"

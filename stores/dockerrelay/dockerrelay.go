@@ -16,12 +16,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/edge-serverless-box/esb/guard/listen"
 	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/sigv4"
 	"github.com/edge-serverless-box/esb/sigv4/functionaccess"
 	"github.com/edge-serverless-box/esb/stores/dynamofront"
 	"github.com/edge-serverless-box/esb/stores/front"
-	"github.com/edge-serverless-box/esb/stores/listen"
 	"github.com/edge-serverless-box/esb/stores/relay"
 	"github.com/edge-serverless-box/esb/stores/s3front"
 	"github.com/edge-serverless-box/esb/stores/settings"

@@ -8,17 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/guard/connlimit"
+	"github.com/edge-serverless-box/esb/guard/listen"
 )
 
 // Times and sizes of a client's connection. They are no settings: they bound what one client can hold.
@@ -88,7 +85,7 @@ func (s *Set) Add(ctx context.Context, setting, addr, scheme string) (*Listener,
 	bound := s.sockets.take(setting, addr)
 	if bound == nil {
 		var err error
-		if bound, err = listen(ctx, setting, addr); err != nil {
+		if bound, err = listen.One(ctx, setting, addr); err != nil {
 			return nil, err
 		}
 	}
@@ -228,40 +225,6 @@ func (s *Set) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// listen binds addr. An address of one interface may be bound before it exists, because the function network's
-// bridge comes with the first container.
-func listen(ctx context.Context, setting, addr string) (net.Listener, error) {
-	var lc net.ListenConfig
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() {
-			lc.Control = freebind
-		}
-	}
-	l, err := lc.Listen(ctx, "tcp", addr)
-	switch {
-	case err == nil:
-		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: %s is in use: stop the program that listens there (ss -ltnp shows it) or choose another address: %w", setting, addr, err)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%s: not allowed to listen on %s: run as root, give CAP_NET_BIND_SERVICE, or choose a port above 1023: %w", setting, addr, err)
-	}
-	return nil, fmt.Errorf("%s: cannot listen on %q: want host:port of this machine: %w", setting, addr, err)
-}
-
-// freebind lets the socket be bound to an address that no interface has yet.
-func freebind(network, _ string, c syscall.RawConn) error {
-	var err error
-	control := c.Control(func(fd uintptr) {
-		if strings.HasSuffix(network, "6") {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
-			return
-		}
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
-	})
-	return errors.Join(control, err)
 }
 
 // Port is the port that is bound.

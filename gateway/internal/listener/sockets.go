@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/edge-serverless-box/esb/guard/listen"
 )
 
 // Sockets are bound before the Sets are made that listen on them. A nil one has none.
@@ -28,7 +30,7 @@ func (s *Sockets) Bind(ctx context.Context, setting string, addrs []string, give
 		l := given(name)
 		if l == nil {
 			var err error
-			if l, err = listen(ctx, setting, addr); err != nil {
+			if l, err = listen.One(ctx, setting, addr); err != nil {
 				return err
 			}
 		}

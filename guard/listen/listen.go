@@ -1,4 +1,4 @@
-// Package listen opens the listeners of the stores.
+// Package listen binds the addresses that settings name, and says what to do where one cannot be had.
 package listen
 
 import (
@@ -14,12 +14,11 @@ import (
 )
 
 // All listens on every address; setting is the environment variable that names them. When one of them cannot be had, none
-// is open. An address of one interface may be listened on before it exists, because the function network's bridge comes
-// with the agent.
+// is open.
 func All(ctx context.Context, setting string, addrs []string) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, addr := range addrs {
-		l, err := open(ctx, setting, addr)
+		l, err := One(ctx, setting, addr)
 		if err != nil {
 			for _, other := range listeners {
 				_ = other.Close()
@@ -31,7 +30,9 @@ func All(ctx context.Context, setting string, addrs []string) ([]net.Listener, e
 	return listeners, nil
 }
 
-func open(ctx context.Context, setting, addr string) (net.Listener, error) {
+// One listens on one address. That of one interface may be listened on before it exists, because the function network's bridge comes
+// with the agent.
+func One(ctx context.Context, setting, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() && !ip.IsUnspecified() {
@@ -39,13 +40,15 @@ func open(ctx context.Context, setting, addr string) (net.Listener, error) {
 		}
 	}
 	l, err := lc.Listen(ctx, "tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%s: %s is in use: stop the program that listens there (ss -ltnp shows it) or choose another address: %w", setting, addr, err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: not allowed to listen on %s: run as root, give CAP_NET_BIND_SERVICE, or choose a port above 1023: %w", setting, addr, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: listen on %s: %w", setting, addr, err)
-	}
-	return l, nil
+	return nil, fmt.Errorf("%s: cannot listen on %q: want host:port of this machine: %w", setting, addr, err)
 }
 
 // freebind lets the socket be bound to an address that no interface has yet.
