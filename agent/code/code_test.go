@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/flight"
 	"github.com/edge-serverless-box/esb/api/codeversion"
 )
 
@@ -537,5 +538,5 @@ func TestStore_Closed_RefusesAndEndsWhatRuns(t *testing.T) {
 	require.NoError(t, s.Close())
 	assert.ErrorIs(t, <-done, context.Canceled)
 	_, err := s.Get(t.Context(), agent.FunctionCode{Source: source})
-	assert.ErrorIs(t, err, errStopping)
+	assert.ErrorIs(t, err, flight.ErrStopping)
 }

@@ -25,10 +25,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/flight"
 	"github.com/edge-serverless-box/esb/api/codeversion"
 	"github.com/edge-serverless-box/esb/guard/statefile"
 )
@@ -75,7 +75,7 @@ type Store struct {
 	life    context.Context
 	end     context.CancelFunc
 	running sync.WaitGroup
-	flights singleflight.Group
+	flights *flight.Group[string]
 
 	// mu guards pins, how often each tree is leased, and makes leasing and choosing what to remove one at a time.
 	mu   sync.Mutex
@@ -91,8 +91,6 @@ type info struct {
 	// Boot is the boot of the machine in which it was made.
 	Boot string `json:"boot"`
 }
-
-var errStopping = agent.Errorf(agent.CodeUnavailable, "the agent is stopping")
 
 // Open prepares the folder, and removes what an earlier Store had not finished.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
@@ -120,6 +118,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("remove unfinished function code: %w", err)
 	}
 	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.flights = flight.New[string](s.life, fetchTimeout, &s.running)
 	return s, nil
 }
 
@@ -321,7 +320,7 @@ func (s *Store) lease(ctx context.Context, location, key string, known func() st
 				return t, nil
 			}
 		}
-		id, err := s.once(ctx, key, func(ctx context.Context) (string, error) { return s.make(ctx, fill) })
+		id, err := s.flights.Do(ctx, key, func(ctx context.Context) (string, error) { return s.make(ctx, fill) })
 		if err != nil {
 			return tree{}, err
 		}
@@ -512,27 +511,4 @@ func (s *Store) forget() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// once runs fn for all callers that ask for key at the same time. fn lives on when a caller leaves.
-func (s *Store) once(ctx context.Context, key string, fn func(context.Context) (string, error)) (string, error) {
-	if s.life.Err() != nil {
-		return "", errStopping
-	}
-	done := s.flights.DoChan(key, func() (any, error) {
-		s.running.Add(1)
-		defer s.running.Done()
-		ctx, cancel := context.WithTimeout(s.life, fetchTimeout)
-		defer cancel()
-		return fn(ctx)
-	})
-	select {
-	case r := <-done:
-		if r.Err != nil {
-			return "", r.Err
-		}
-		return r.Val.(string), nil
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
 }

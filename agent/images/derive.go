@@ -23,7 +23,7 @@ func (s *Store) Derive(ctx context.Context, img Image, variant string, change fu
 	if _, ok := s.derived.Load(name); ok {
 		return name, nil
 	}
-	_, err := s.once(ctx, "derive "+name, func(ctx context.Context) (any, error) {
+	_, err := s.flights.Do(ctx, "derive "+name, func(ctx context.Context) (any, error) {
 		sn := s.client.SnapshotService(Snapshotter)
 		if _, err := sn.Stat(ctx, name); err == nil || !errdefs.IsNotFound(err) {
 			return nil, err

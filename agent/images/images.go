@@ -24,10 +24,10 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/errcode"
+	"github.com/edge-serverless-box/esb/agent/flight"
 	"github.com/edge-serverless-box/esb/api/reason"
 )
 
@@ -90,7 +90,7 @@ type Store struct {
 	life    context.Context
 	end     context.CancelFunc
 	running sync.WaitGroup
-	flights singleflight.Group
+	flights *flight.Group[any]
 	// unpacked holds images by the digest that their name points at. It only saves reading: what it says follows
 	// from the digest.
 	unpacked sync.Map // digest.Digest -> Image
@@ -115,6 +115,7 @@ func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, e
 		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20,
 		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, log: cfg.Logger, life: life, end: end, opened: time.Now(),
 	}
+	s.flights = flight.New[any](life, fetchTimeout, &s.running)
 	s.registries = newRegistryClient()
 	s.watch = newRegistryWatch(life, &s.running, s, cfg.RegistryPoll, cfg.Logger)
 	known, err := client.ImageService().List(ctx)
@@ -223,7 +224,7 @@ func (s *Store) importChanged(ctx context.Context, name string) error {
 }
 
 func (s *Store) importOnce(ctx context.Context, f archiveFile) error {
-	_, err := s.once(ctx, "import "+f.path+f.stamp, func(ctx context.Context) (any, error) {
+	_, err := s.flights.Do(ctx, "import "+f.path+f.stamp, func(ctx context.Context) (any, error) {
 		if s.archives.done(f) {
 			return nil, nil // since the caller looked
 		}
@@ -237,7 +238,7 @@ func (s *Store) pull(ctx context.Context, name string) error { return s.pullIf(c
 
 // pullIf is pull; unless changed, what is here of the image does not count, and it is pulled again.
 func (s *Store) pullIf(ctx context.Context, name string, changed bool) error {
-	_, err := s.once(ctx, fmt.Sprint("pull ", name, changed), func(ctx context.Context) (any, error) {
+	_, err := s.flights.Do(ctx, fmt.Sprint("pull ", name, changed), func(ctx context.Context) (any, error) {
 		resolver, err := newResolver(s.registries, s.plainHTTP, s.credentials)
 		if err != nil {
 			return nil, agent.Errorf(agent.CodePrecondition, "image %s: %w", name, err)
@@ -312,7 +313,7 @@ func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 		known.Name = name
 		return known, nil
 	}
-	v, err := s.once(ctx, "unpack "+record.Target.Digest.String(), func(ctx context.Context) (any, error) {
+	v, err := s.flights.Do(ctx, "unpack "+record.Target.Digest.String(), func(ctx context.Context) (any, error) {
 		img, err := s.unpackRecord(ctx, record)
 		if err != nil {
 			return nil, unusable(errcode.Of(agent.CodePrecondition, fmt.Errorf("image %s cannot be used: %w", name, err)))
@@ -427,25 +428,4 @@ func (s *Store) manifestDigest(ctx context.Context, target ocispec.Descriptor) (
 		return children[0].Digest, nil
 	}
 	return "", fmt.Errorf("its index has no manifest for %s", platforms.DefaultString())
-}
-
-// once runs fn for all callers that ask for key at the same time. fn lives on when a caller leaves, since others may
-// wait for it and its work is wanted by the next.
-func (s *Store) once(ctx context.Context, key string, fn func(context.Context) (any, error)) (any, error) {
-	if s.life.Err() != nil {
-		return nil, agent.Errorf(agent.CodeUnavailable, "the agent is stopping")
-	}
-	done := s.flights.DoChan(key, func() (any, error) {
-		s.running.Add(1)
-		defer s.running.Done()
-		ctx, cancel := context.WithTimeout(s.life, fetchTimeout)
-		defer cancel()
-		return fn(ctx)
-	})
-	select {
-	case r := <-done:
-		return r.Val, r.Err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }

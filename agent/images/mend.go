@@ -103,7 +103,7 @@ func withCause(err, cause error) error {
 // policy allows, and layers are unpacked again by the next Unpack. It looks once a minute for each image, more seldom while nothing is
 // damaged, and says the same until then. done is false when nothing is damaged.
 func (s *Store) Mend(ctx context.Context, name string, policy agent.PullPolicy) (done bool, err error) {
-	v, err := s.once(ctx, "mend "+name, func(ctx context.Context) (any, error) {
+	v, err := s.flights.Do(ctx, "mend "+name, func(ctx context.Context) (any, error) {
 		if s.forgetLost(ctx) {
 			return true, nil
 		}
