@@ -21,7 +21,10 @@ const UnreadArchive = 3
 
 // JudgeDatabase is the argument with which the agent's program has a process of its own look at databases, and says by its exit code
 // what that has found: ExitDamaged, or 1 when it could not look.
-const JudgeDatabase, ExitDamaged = "judge-database", 3
+const JudgeDatabase = "judge-database"
+
+// ExitDamaged is the exit code for databases that are damaged.
+const ExitDamaged = 3
 
 // CheckDatabase is the argument with which the agent's program looks at a database, and does nothing else.
 const CheckDatabase = "check-database"
