@@ -2,7 +2,6 @@ package logfiles
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,46 +37,6 @@ func TestFree_KeepsHeadSizeAndRest(t *testing.T) {
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.LessOrEqual(t, info.Sys().(*syscall.Stat_t).Blocks*512, int64(len(text)-hole+2*Block))
-}
-
-func TestRotating_BoundsItsFilesAndLosesNoLineOfThem(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "logs", "agent.log")
-	std, err := os.OpenFile(mustTouch(t, path), os.O_APPEND|os.O_WRONLY, 0o644)
-	require.NoError(t, err)
-	defer func() { _ = std.Close() }()
-	r, err := OpenRotating(path, 4000, std)
-	require.NoError(t, err)
-	assert.True(t, r.Is(std))
-	var wrote []string
-	for i := range 200 {
-		line := fmt.Sprintf("line %d %s\n", i, strings.Repeat("x", 80))
-		wrote = append(wrote, line)
-		_, err := r.Write([]byte(line))
-		require.NoError(t, err)
-	}
-	_, err = std.WriteString("panic\n")
-	require.NoError(t, err)
-	require.NoError(t, r.Close())
-	files, err := filepath.Glob(path + "*")
-	require.NoError(t, err)
-	assert.Len(t, files, 4)
-	var kept strings.Builder
-	for _, f := range append(files[1:], files[0]) {
-		data, err := os.ReadFile(f)
-		require.NoError(t, err)
-		assert.LessOrEqual(t, len(data), 1100)
-		kept.Write(data)
-	}
-	assert.True(t, strings.HasSuffix(strings.Join(wrote, "")+"panic\n", kept.String()), "the newest lines, in order, and standard error in the current file")
-	_, err = r.Write([]byte("late\n"))
-	assert.ErrorIs(t, err, os.ErrClosed)
-}
-
-func mustTouch(t *testing.T, path string) string {
-	t.Helper()
-	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	require.NoError(t, os.WriteFile(path, nil, 0o644))
-	return path
 }
 
 func TestTail_LastLinesOnly(t *testing.T) {

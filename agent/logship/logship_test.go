@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/logshare"
+	"github.com/edge-serverless-box/esb/guard/logfile"
 )
 
 // patience bounds every wait; it says nothing about how long anything takes.
@@ -289,7 +289,7 @@ func TestShipper_RestartedInOrder_DeliversNothingTwice(t *testing.T) {
 func TestShipper_FollowsRotation_AlsoWhileTheStoreIsDown(t *testing.T) {
 	store := mustStore(t)
 	cfg, _ := config(t, store.URL)
-	log, err := logfiles.OpenRotating(filepath.Join(cfg.Dir, "agent.log"), 1<<20)
+	log, err := logfile.OpenRotating(filepath.Join(cfg.Dir, "agent.log"), 1<<20, 0o640)
 	require.NoError(t, err)
 	defer func() { _ = log.Close() }()
 	write := func(word string, n int) (want []string) {

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/edge-serverless-box/esb/gateway/logfile"
 	"github.com/edge-serverless-box/esb/gateway/settings"
+	"github.com/edge-serverless-box/esb/guard/logfile"
 )
 
 const (
@@ -22,7 +22,7 @@ const (
 // openLog opens the log in ESB_LOG_DIR. Lines go to stdout too when that is something else: `esb up` has it lead to the
 // same file.
 func openLog(s settings.Settings, stdout io.Writer) (io.Writer, func() error, error) {
-	file, err := logfile.Open(filepath.Join(s.LogDir, "gateway.log"), int64(s.ServiceLogMaxMB)<<20, os.Stdout, os.Stderr)
+	file, err := logfile.OpenRotating(filepath.Join(s.LogDir, "gateway.log"), int64(s.ServiceLogMaxMB)<<20, 0o644, os.Stdout, os.Stderr)
 	if err != nil {
 		return nil, nil, fmt.Errorf("ESB_LOG_DIR: %w", err)
 	}

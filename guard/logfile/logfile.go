@@ -1,4 +1,5 @@
-// Package logfile is a log of bounded size for what a child process writes.
+// Package logfile has logs of bounded size: a File for what a child process writes, and a Rotating for a program's own lines, which others
+// follow.
 package logfile
 
 import (

@@ -28,10 +28,10 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent/app"
 	"github.com/edge-serverless-box/esb/agent/images"
-	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/settings"
 	"github.com/edge-serverless-box/esb/agent/storedb"
 	"github.com/edge-serverless-box/esb/guard/hung"
+	"github.com/edge-serverless-box/esb/guard/logfile"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 )
 
@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string) error {
 // serve runs the agent with its log in ESB_LOG_DIR, and on standard output when that is something else: `esb up` has it
 // lead to the same file.
 func serve(ctx context.Context, s settings.Settings) error {
-	file, err := logfiles.OpenRotating(filepath.Join(s.LogDir, "agent.log"), int64(s.ServiceLogMaxMB)<<20, os.Stdout, os.Stderr)
+	file, err := logfile.OpenRotating(filepath.Join(s.LogDir, "agent.log"), int64(s.ServiceLogMaxMB)<<20, 0o640, os.Stdout, os.Stderr)
 	if err != nil {
 		return fmt.Errorf("ESB_LOG_DIR: %w", err)
 	}

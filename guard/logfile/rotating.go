@@ -1,4 +1,4 @@
-package logfiles
+package logfile
 
 import (
 	"errors"
@@ -25,6 +25,7 @@ const (
 type Rotating struct {
 	path string
 	max  int64 // of one file
+	mode os.FileMode
 	std  []*os.File
 
 	// mu guards the following.
@@ -34,13 +35,14 @@ type Rotating struct {
 	next time.Time // no rotation before
 }
 
-// OpenRotating opens the log at path, whose folder it makes; all its files together take at most maxBytes. Those of
+// OpenRotating opens the log at path, whose folder it makes; all its files together take at most maxBytes, and have mode. Those of
 // std (standard output and error) that are this very file follow its rotations, so that a panic goes to the current file.
-func OpenRotating(path string, maxBytes int64, std ...*os.File) (*Rotating, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+func OpenRotating(path string, maxBytes int64, mode os.FileMode, std ...*os.File) (*Rotating, error) {
+	// Who may read the files may enter their folder.
+	if err := os.MkdirAll(filepath.Dir(path), mode|mode&0o444>>2); err != nil {
 		return nil, fmt.Errorf("make the log folder: %w", err)
 	}
-	r := &Rotating{path: path, max: max(maxBytes/segments, 1), std: std}
+	r := &Rotating{path: path, max: max(maxBytes/segments, 1), mode: mode, std: std}
 	if err := r.open(); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
@@ -67,7 +69,7 @@ func (r *Rotating) is(f *os.File) bool {
 }
 
 func (r *Rotating) open() error {
-	file, err := os.OpenFile(r.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	file, err := os.OpenFile(r.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, r.mode)
 	if err != nil {
 		return err
 	}

@@ -11,14 +11,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFile_BoundsItsFilesAndLosesNoLineOfThem(t *testing.T) {
+func TestRotating_BoundsItsFilesAndLosesNoLineOfThem(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "logs", "gateway.log")
 	std, err := os.OpenFile(mustTouch(t, path), os.O_APPEND|os.O_WRONLY, 0o644)
 	require.NoError(t, err)
 	defer func() { _ = std.Close() }()
-	r, err := Open(path, 4000, std)
+	r, err := OpenRotating(path, 4000, 0o640, std)
 	require.NoError(t, err)
 	assert.True(t, r.Is(std))
+	folder, err := os.Stat(filepath.Dir(path))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o750), folder.Mode().Perm())
 	var wrote []string
 	for i := range 200 {
 		line := fmt.Sprintf("line %d %s\n", i, strings.Repeat("x", 80))
@@ -37,6 +40,9 @@ func TestFile_BoundsItsFilesAndLosesNoLineOfThem(t *testing.T) {
 		data, err := os.ReadFile(f)
 		require.NoError(t, err)
 		assert.LessOrEqual(t, len(data), 1100)
+		info, err := os.Stat(f)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o640), info.Mode().Perm())
 		kept.Write(data)
 	}
 	assert.True(t, strings.HasSuffix(strings.Join(wrote, "")+"panic\n", kept.String()), "the newest lines, in order, and standard error in the current file")
@@ -46,7 +52,8 @@ func TestFile_BoundsItsFilesAndLosesNoLineOfThem(t *testing.T) {
 
 func mustTouch(t *testing.T, path string) string {
 	t.Helper()
-	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	require.NoError(t, os.WriteFile(path, nil, 0o644))
+	r, err := OpenRotating(path, 4000, 0o640)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
 	return path
 }
