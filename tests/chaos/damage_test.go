@@ -41,7 +41,7 @@ func damages() []damage {
 		{name: "content is gone", files: []string{store + "content.v1.content/blobs/sha256/*"}, do: os.RemoveAll},
 		{name: "image archives are cut", files: []string{"images/*.tar"}, do: cut},
 		{name: "times of schedules and keys of access are noise", files: []string{"gateway/schedules.json", "gateway/function-access.json"}, do: noise},
-		{name: "owner is empty", files: []string{"gateway/owner"}, do: empty},
+		{name: "owner is empty", files: []string{"gateway/owner"}, do: empty, refused: true},
 		{name: "records of processes and settings are noise", files: []string{"run/*.pid", "run/stack.json", "run/supervisor.json"}, do: noise},
 		{name: "key of tokens is empty", files: []string{"gateway/jwt.key"}, do: empty, refused: true},
 		{name: "tables are noise", files: []string{"data/db/dynamodb.sqlite*"}, do: noise, warned: "the store db does not work"},
