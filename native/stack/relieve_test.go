@@ -228,3 +228,18 @@ func TestDone_SupervisorEndsAsTheOtherProgram_IsLost(t *testing.T) {
 	assert.True(t, r.Lost())
 	require.NoError(t, <-ended)
 }
+
+func TestClosedTo_SettingsBesideFunctions_GiveTheGatewayNoFurtherRight(t *testing.T) {
+	b := mustOpen(t)
+	l := mustInstall(t, b)
+	require.NoError(t, os.Chmod(filepath.Dir(l.Prefix), 0o755))
+	require.NoError(t, os.MkdirAll(l.Config(), 0o755))
+	b.settings.FunctionsConfig = filepath.Join(l.Config(), "functions.yml")
+	require.NoError(t, os.WriteFile(b.settings.FunctionsConfig, nil, 0o644))
+	require.NoError(t, os.WriteFile(l.EnvFile(), nil, 0o600))
+	b.settings.RoutingConfig, b.settings.ResourcesConfig = b.settings.FunctionsConfig, b.settings.FunctionsConfig
+	u := &process.User{UID: b.settings.ServiceUID("gateway"), GID: b.settings.ServiceGID()}
+	assert.Empty(t, b.closedTo(u))
+	b.layout = nil
+	assert.Equal(t, l.EnvFile(), b.closedTo(u), "in a working copy such a file may be code")
+}

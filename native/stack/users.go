@@ -134,6 +134,9 @@ func (s *Stack) closedTo(u *process.User) string {
 			if err != nil {
 				return fs.SkipDir // gone, or the gateway complains
 			}
+			if s.layout != nil && path == s.layout.EnvFile() {
+				return nil // it is beside functions.yml, and root's alone
+			}
 			if info, err := d.Info(); err == nil && info.Mode()&(fs.ModeType&^fs.ModeDir) == 0 && !allows(info, u) {
 				found = path
 				return filepath.SkipAll
