@@ -74,7 +74,8 @@ type pool struct {
 	Error    string `json:"error"`
 }
 
-func changingPool(t *testing.T) pool {
+// poolOf asks for the pool of a function.
+func poolOf(t *testing.T, function string) pool {
 	t.Helper()
 	answer, err := box.Do(t.Context(), http.MethodGet, box.AdminURL+"/pools", "", nil)
 	require.NoError(t, err)
@@ -82,7 +83,7 @@ func changingPool(t *testing.T) pool {
 		Pools []pool `json:"pools"`
 	}
 	require.NoError(t, json.Unmarshal(answer.Body, &body))
-	i := slices.IndexFunc(body.Pools, func(p pool) bool { return p.Function == "changing" })
+	i := slices.IndexFunc(body.Pools, func(p pool) bool { return p.Function == function })
 	require.GreaterOrEqual(t, i, 0, "the function has a pool")
 	return body.Pools[i]
 }
@@ -172,13 +173,13 @@ func TestChange_FunctionUnderLoad_NoRequestFails(t *testing.T) {
 		load.more(t, int64(5+20*(i%2))) // mostly before a new worker is ready
 	}
 	// By all workers: they are replaced by turns, and one of before would serve on beside them.
-	stack.Eventually(t, func() bool { return value() == "6" && changingPool(t).Outdated == 0 }, "the last value must be served")
+	stack.Eventually(t, func() bool { return value() == "6" && poolOf(t, "changing").Outdated == 0 }, "the last value must be served")
 
 	use("broken")
-	stack.Eventually(t, func() bool { return changingPool(t).Failures >= 2 }, "the new one must have been tried")
+	stack.Eventually(t, func() bool { return poolOf(t, "changing").Failures >= 2 }, "the new one must have been tried")
 	load.more(t, 20)
 	assert.Equal(t, "6", value())
-	p := changingPool(t)
+	p := poolOf(t, "changing")
 	assert.Positive(t, p.Outdated)
 	assert.Contains(t, p.Error, "the configuration before the present one still serves")
 	assert.Contains(t, p.Error, "its init has failed")
