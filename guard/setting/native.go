@@ -4,7 +4,7 @@ package setting
 func native() []Setting {
 	return []Setting{
 		{
-			Names: []string{"ESB_HOME"}, Derived: ".esb in the repository",
+			Names: []string{"ESB_HOME"}, Derived: ".esb in the repository; /var/lib/esb in an installation",
 			What: `The folder of the stack's state: images, containers, certificates, logs. Two stacks on one machine need different ones.`,
 		},
 		{
@@ -12,7 +12,7 @@ func native() []Setting {
 			What: `Holds the log files of the services and, below functions, of the containers.`,
 		},
 		{
-			Names: []string{"ESB_BIN_DIR"}, Derived: ".esb/bin in the repository",
+			Names: []string{"ESB_BIN_DIR"}, Derived: ".esb/bin in the repository; /opt/esb/current in an installation",
 			What: `Holds the binaries; stacks share them.`,
 		},
 		{
@@ -70,15 +70,15 @@ func native() []Setting {
 			What: `Holds the agent's sockets, whose paths must be short.`,
 		},
 		{
-			Names: []string{"FUNCTIONS_CONFIG_PATH"}, Derived: "functions/functions.yml in the repository",
+			Names: []string{"FUNCTIONS_CONFIG_PATH"}, Derived: "functions/functions.yml in the repository; in /etc/esb in an installation",
 			What: `The file of the functions.`,
 		},
 		{
-			Names: []string{"ROUTING_CONFIG_PATH"}, Derived: "functions/routing.yml in the repository",
+			Names: []string{"ROUTING_CONFIG_PATH"}, Derived: "functions/routing.yml in the repository; in /etc/esb in an installation",
 			What: `The file of the routes.`,
 		},
 		{
-			Names: []string{"RESOURCES_CONFIG_PATH"}, Derived: "functions/resources.yml in the repository",
+			Names: []string{"RESOURCES_CONFIG_PATH"}, Derived: "functions/resources.yml in the repository; in /etc/esb in an installation",
 			What: `The file of tables and buckets.`,
 		},
 		{

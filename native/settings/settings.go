@@ -1,5 +1,5 @@
 // Package settings reads the environment of the native way. Every other variable is passed on to the services as it
-// is; their own settings packages say what they understand.
+// is; the tables of guard/setting say what they understand.
 package settings
 
 import (

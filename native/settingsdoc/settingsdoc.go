@@ -11,7 +11,7 @@ import (
 
 const header = `# Settings
 
-All settings are environment variables; for ` + "`go tool task`" + ` and Docker Compose also lines of a file .env. An empty variable counts as unset.
+All settings are environment variables; for ` + "`go tool task`" + ` and Docker Compose also lines of a file .env, in an installation of /etc/esb/esb.env. An empty variable counts as unset.
 What is wrong is refused at the start, with the variable's name; a name that is almost one of these is named in the log of the services and by ` + "`up`" + `. This page is made of the tables in [guard/setting](../guard/setting) by ` + "`go tool task docs`" + `.
 `
 

@@ -198,7 +198,7 @@ func (s *Stack) remove(ctx context.Context) error {
 		}
 		return &native.Problem{
 			What: "these could not be removed:\n" + native.Indent(strings.Join(names, "\n"), "      "),
-			Do:   "Run `go tool task down` again; if that does not help, the end of " + s.settings.LogFile(native.Agent) + " says why, and a reboot removes all of them but leases.",
+			Do:   "Run `" + s.command() + " down` again; if that does not help, the end of " + s.settings.LogFile(native.Agent) + " says why, and a reboot removes all of them but leases.",
 		}
 	}
 	if err := os.Remove(recordFile(s.settings.Home)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -213,17 +213,18 @@ func (s *Stack) purge(ctx context.Context) error {
 	defer cancel()
 	binary := filepath.Join(s.settings.BinDir, native.Agent)
 	if _, err := os.Stat(binary); err != nil {
-		return &native.Problem{
-			What: fmt.Sprintf("the agent's program is gone (%v), and only it knows how to remove containers", err),
-			Do:   "Run `go tool task build`, then `go tool task down` again.",
+		cure := "Run `go tool task build`, then `go tool task down` again."
+		if s.layout != nil {
+			cure = "Bring it again with `esb install RELEASE`, then run `esb down` again."
 		}
+		return &native.Problem{What: fmt.Sprintf("the agent's program is gone (%v), and only it knows how to remove containers", err), Do: cure}
 	}
 	cmd := exec.CommandContext(ctx, binary, "purge")
 	cmd.Env, cmd.Dir = s.env(native.Agent), s.settings.Root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return &native.Problem{
 			What: fmt.Sprintf("`agent purge` failed (%v):\n%s", err, native.Indent(string(out), "      ")),
-			Do:   "Cure what its last line names, and run `go tool task down` again.",
+			Do:   "Cure what its last line names, and run `" + s.command() + " down` again.",
 		}
 	}
 	return nil

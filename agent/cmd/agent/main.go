@@ -12,7 +12,7 @@
 //	               print those of the images that no archive in IMAGE_ARCHIVES_DIR has; exit with 3 when an archive cannot be read
 //	agent health   exit with 0 when the agent of these settings serves, for container health checks
 //
-// Its settings are environment variables: see package settings.
+// Its settings are environment variables: docs/settings.md lists them.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Command gateway is the front door of the edge serverless box: HTTP in, Lambda events to function containers, HTTP
-// out. Its settings are environment variables; package settings documents them.
+// out. Its settings are environment variables; docs/settings.md lists them.
 //
 // Usage: gateway                serve until SIGTERM or SIGINT
 //

@@ -33,9 +33,9 @@ const (
 const usage = `esb runs the edge serverless box on this machine.
 
   esb up                             start the box; building what is missing
-  esb check                          say what is wrong with functions.yml, routing.yml and resources.yml, before or after saving; exit code 1
   esb run                            the same in the foreground: watches it, and stops it at SIGTERM (a second one hastens)
-  esb down                           stop it and remove all that it has made, but images, logs and keys
+  esb down                           stop it and remove all that it has made, but data, images, logs and keys
+  esb check                          say what is wrong with functions.yml, routing.yml and resources.yml, before or after saving; exit code 1
   esb status [-json]                 services and containers; exit code 0 up, 3 down, 4 not healthy
   esb logs [-f] [-n lines] [name...] logs of services (agent, gateway, containerd), functions, containers
        [-level WARN] [-json]         what is at least so grave; lines as they are, for programs
@@ -46,14 +46,17 @@ const usage = `esb runs the edge serverless box on this machine.
   esb images [-json]                 the images that the box has, and when they were last used
   esb images rm NAME...              remove images that nothing uses; -archives: their archives, too
   esb images prune [-days N]         remove all images that nothing has used for N days (default 0); -archives as above
-  esb build [group...]               build only: runtime services stores generate lint test (default: the first three)
+  esb build [group...]               build only: runtime services stores generate lint test vulncheck (default: the first three)
 
   esb install [-print] [RELEASE]     install the box on this machine, below /opt/esb, /etc/esb and /var/lib/esb, as a service of systemd;
       [-prefix DIR] [-start=false]   -print says what would be done; -prefix: all of it below a folder; -unit prints the unit alone
-  esb upgrade [-back] RELEASE        put another release in the place of the present one; a box that runs goes on with its programs, and
-                                     with the old ones when it does not serve; -back, or esb rollback: the release of before
+  esb upgrade RELEASE                put another release in the place of the present one; a box that runs goes on with its programs, and
+                                     with the old ones when it does not serve
+  esb rollback                       the release of before again; esb upgrade -back is the same
   esb uninstall [-purge]             stop the box and remove it; -purge: its configuration and state, too
   esb release [-version V] PATH      build all, and make a release of it: a folder, or an archive (.tar.gz, .tar.zst), for another machine
+
+In a working copy, -root DIR names the repository; install, upgrade, rollback and uninstall take -prefix DIR.
 
 Settings are environment variables; docs/settings.md lists them.
 `

@@ -4,7 +4,7 @@
 //
 //	stores health [s3] [db] [logs] [registry]  ask the running ones; exit code 0 when all of them work
 //
-// Its settings are environment variables: see package settings.
+// Its settings are environment variables: docs/settings.md lists them.
 package main
 
 import (
