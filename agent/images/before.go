@@ -92,7 +92,7 @@ func (s *Store) keepLonger(ctx context.Context, kept images.Image) error {
 	return err
 }
 
-// dropKept removes the oldest of the kept images of a name that are too many, unless functions have gone back to them lately.
+// dropKept removes the oldest of the kept images of a name that are too many, but for those that functions have gone back to.
 func (s *Store) dropKept(ctx context.Context, name string) error {
 	records, err := s.client.ImageService().List(ctx)
 	if err != nil {
@@ -101,8 +101,8 @@ func (s *Store) dropKept(ctx context.Context, name string) error {
 	records = slices.DeleteFunc(records, func(r images.Image) bool { return r.Labels[labelBefore] != name })
 	slices.SortFunc(records, func(a, b images.Image) int { return b.UpdatedAt.Compare(a.UpdatedAt) })
 	for i, r := range records {
-		if i < keptOf {
-			continue
+		if i < keptOf || time.Since(s.usage.last(r.Name)) < keptFor {
+			continue // a function that has gone back to it has asked for it by its digest
 		}
 		if _, err := s.delete(ctx, s.describe(r, nil, time.Now()), "newer ones of its name are kept"); err != nil {
 			return err

@@ -37,6 +37,18 @@ func TestKeepBefore_Again_IsAsIfItWereTheFirstTime(t *testing.T) {
 	assert.Contains(t, names, "127.0.0.1:5010/my/image@"+second.String())
 }
 
+// TestKeepBefore_ImageInUse_Stays: a function that has gone back to it has nothing else, however many do not work after it.
+func TestKeepBefore_ImageInUse_Stays(t *testing.T) {
+	ctx, s := mustStore(t, Config{})
+	name := "127.0.0.1:5010/my/image@" + mustImage(ctx, t, s, image).String()
+	replace(ctx, t, s, 0)
+	s.usage.at = map[string]time.Time{name: time.Now().Add(-2 * wantedFor)}
+	for n := range 2 * keptOf {
+		replace(ctx, t, s, n+1)
+	}
+	assert.Contains(t, kept(ctx, t, s), name)
+}
+
 // TestKeepBefore_PulledByItsDigest_IsNotOneThatIsKept.
 func TestKeepBefore_PulledByItsDigest_IsNotOneThatIsKept(t *testing.T) {
 	ctx, s := mustStore(t, Config{})

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 
@@ -88,17 +87,10 @@ func (f Form) Read(path string, into any) error {
 	return nil
 }
 
-// VersionOf returns the version of a file, 0 where there is none.
-func (f Form) VersionOf(path string) (int, error) {
+// VersionIn returns the version that the content of the file at path says.
+func (f Form) VersionIn(path string, data []byte) (int, error) {
 	var content json.RawMessage
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err == nil {
-		err = f.Decode(data, &content)
-	}
-	if err != nil {
+	if err := f.Decode(data, &content); err != nil {
 		var useless *Error
 		if errors.As(err, &useless) {
 			useless.Path = path

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,25 @@ import (
 // they name, without touching a box that runs, and names misspelt settings as Up does. Its error has all that is wrong with the files.
 func (s *Stack) Check(ctx context.Context) error {
 	s.sayStrange()
+	return s.asked(ctx, func() error {
+		said, err := s.readFiles(ctx, "-json")
+		if err != nil {
+			return err
+		}
+		var found struct {
+			Summary string       `json:"summary"`
+			Images  []namedImage `json:"images"`
+		}
+		if err := json.Unmarshal([]byte(said), &found); err != nil {
+			return fmt.Errorf("read what the gateway's program says of the files: %w", err)
+		}
+		s.console.Printf("%s", found.Summary)
+		return s.sayAbsent(ctx, found.Images)
+	})
+}
+
+// asked calls ask, in which the gateway's program can be asked of the files.
+func (s *Stack) asked(ctx context.Context, ask func() error) error {
 	gateway := filepath.Join(s.settings.BinDir, native.Gateway)
 	if _, err := os.Stat(gateway); err != nil {
 		return &native.Problem{What: "there is no " + gateway + " yet, which reads the files", Do: "Run `esb build services` first."}
@@ -41,19 +61,7 @@ func (s *Stack) Check(ctx context.Context) error {
 	if _, err := os.Stat(s.settings.ImagesDir); err == nil {
 		_ = s.askRuntimes(ctx) // without, those of the box's own images count
 	}
-	said, err := s.readFiles(ctx, "-json")
-	if err != nil {
-		return err
-	}
-	var found struct {
-		Summary string       `json:"summary"`
-		Images  []namedImage `json:"images"`
-	}
-	if err := json.Unmarshal([]byte(said), &found); err != nil {
-		return fmt.Errorf("read what the gateway's program says of the files: %w", err)
-	}
-	s.console.Printf("%s", found.Summary)
-	return s.sayAbsent(ctx, found.Images)
+	return ask()
 }
 
 func exists(path string) bool {
@@ -72,39 +80,47 @@ const unreadArchive = 3
 
 // sayAbsent names the images that no archive has. A registry may have them, so they are no mistakes.
 func (s *Stack) sayAbsent(ctx context.Context, images []namedImage) error {
-	agent := filepath.Join(s.settings.BinDir, native.Agent)
 	// The first `up` makes both, and the archives of the samples.
-	if !exists(agent) || !exists(s.settings.ImagesDir) || len(images) == 0 {
+	if !exists(filepath.Join(s.settings.BinDir, native.Agent)) || !exists(s.settings.ImagesDir) || len(images) == 0 {
 		return nil
 	}
-	args := []string{"absent-images"}
+	var names []string
 	for _, i := range images {
-		args = append(args, i.Image)
+		names = append(names, i.Image)
 	}
-	var out, problems bytes.Buffer
-	cmd := exec.CommandContext(ctx, agent, args...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.settings.Root, s.env(native.Agent), &out, &problems
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || ctx.Err() != nil {
-			return fmt.Errorf("look at the archives of images: %w", errors.Join(err, ctx.Err()))
-		}
-		said := native.Indent(strings.TrimPrefix(strings.TrimSpace(problems.String()), "agent: "), "      ")
-		if exit.ExitCode() != unreadArchive {
-			return &native.Problem{What: "the settings of the agent have mistakes:\n" + said, Do: "Correct them. A running box is not touched by this."}
-		}
-		return &native.Problem{
-			What: "not all archives of images can be read:\n" + said,
-			Do:   "Make them again, or take them away from " + s.settings.ImagesDir + ".",
-		}
+	absent, unread, err := s.absent(ctx, names...)
+	if err != nil || unread != nil {
+		return cmp.Or(err, unread)
 	}
-	absent := strings.Fields(out.String())
 	for _, i := range images {
 		if slices.Contains(absent, i.Image) {
 			s.console.Printf("==> note: %s: no archive in %s has %s: a registry has to, when the box has not fetched it yet", i.Place, s.settings.ImagesDir, i.Image)
 		}
 	}
 	return nil
+}
+
+// absent asks the agent's program which of the images no archive has. unread is what is wrong with archives, err with its settings.
+func (s *Stack) absent(ctx context.Context, names ...string) (absent []string, unread, err error) {
+	var out, problems bytes.Buffer
+	cmd := exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, native.Agent), append([]string{"absent-images"}, names...)...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.settings.Root, s.env(native.Agent), &out, &problems
+	err = cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return strings.Fields(out.String()), nil, nil
+	case !errors.As(err, &exit) || ctx.Err() != nil:
+		return nil, nil, fmt.Errorf("look at the archives of images: %w", errors.Join(err, ctx.Err()))
+	}
+	said := native.Indent(strings.TrimPrefix(strings.TrimSpace(problems.String()), "agent: "), "      ")
+	if exit.ExitCode() != unreadArchive {
+		return nil, nil, &native.Problem{What: "the settings of the agent have mistakes:\n" + said, Do: "Correct them. A running box is not touched by this."}
+	}
+	return nil, &native.Problem{
+		What: "not all archives of images can be read:\n" + said,
+		Do:   "Make them again, or take them away from " + s.settings.ImagesDir + ".",
+	}, nil
 }
 
 // readFiles has the gateway's program read the files, and returns what it says of them.

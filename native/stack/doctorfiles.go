@@ -6,11 +6,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/statefile"
@@ -69,12 +71,12 @@ func (s *Stack) stateFiles() []stateFile {
 
 // look says of which version a file is, 0 where it is not there or says none, and what is wrong with it.
 func (f stateFile) look() (version int, there bool, err error) {
-	data, err := os.ReadFile(f.path)
+	data, err := readRegular(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
 	if err == nil && f.form.Version > 0 {
-		version, err = f.form.VersionOf(f.path)
+		version, err = f.form.VersionIn(f.path, data)
 	}
 	if err == nil && f.whole != nil {
 		if err = f.whole(data); err != nil {
@@ -82,6 +84,28 @@ func (f stateFile) look() (version int, there bool, err error) {
 		}
 	}
 	return version, true, err
+}
+
+// maxStateFile is what one may have: the largest, of issuers' keys and functions' rights, stay far below it.
+const maxStateFile = 64 << 20
+
+// readRegular reads a file that another user may have put there: no link, nothing that blocks or never ends.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("it is no regular file")}
+	case info.Size() > maxStateFile:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("it has %d bytes, and %d at most are read", info.Size(), maxStateFile)}
+	}
+	return io.ReadAll(io.LimitReader(f, maxStateFile))
 }
 
 // problem is what is wrong with a file, and what a person can do.
@@ -125,17 +149,17 @@ func (s *Stack) understood() error {
 }
 
 // heal sets damaged files aside that the box makes anew, before anything reads them.
-func (s *Stack) heal(ctx context.Context) error {
+func (s *Stack) heal(ctx context.Context) {
 	for _, f := range s.damagedFiles() {
 		if f.fix == nil {
 			continue // it may not be in use at all: who needs it says so, and then unhealed names its cure
 		}
 		s.console.Printf("==> warning: %s", f.What)
 		if err := f.fix(ctx); err != nil {
-			return err
+			// The service that has it may still do without: that is no reason for a box to stay down.
+			s.console.Printf("==> warning: %v", err)
 		}
 	}
-	return nil
 }
 
 // unhealed adds to an error of a start what is wrong with files that the box cannot make anew.
@@ -252,15 +276,21 @@ func (s *Stack) lookStore(ctx context.Context) ([]finding, error) {
 	}}}, nil
 }
 
-// setAside moves a file to the folder of what was damaged.
+// setAside moves a file to the folder of what was damaged, or gives it another name where it is: it may be on another disk, and there may
+// be no room for a folder.
 func (s *Stack) setAside(file string) error {
 	dir := filepath.Join(s.settings.Home, "damaged", time.Now().UTC().Format("20060102T150405.000Z"))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the folder for damaged files: %w", err)
+	to := filepath.Join(dir, filepath.Base(file))
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.Rename(file, to)
 	}
-	if err := os.Rename(file, filepath.Join(dir, filepath.Base(file))); err != nil {
-		return fmt.Errorf("set a damaged file aside: %w", err)
+	if err != nil {
+		to = file + ".damaged"
+		if again := os.Rename(file, to); again != nil {
+			return fmt.Errorf("set a damaged file aside: %w", errors.Join(err, again))
+		}
 	}
-	s.console.Printf("set aside: %s is in %s", file, dir)
+	s.console.Printf("set aside: %s is %s now", file, to)
 	return nil
 }

@@ -56,8 +56,19 @@ func (s *Stack) bringImages(ctx context.Context) error {
 			if info, err := os.Stat(target); err == nil {
 				was, known := brought[name]
 				if known && (info.Size() != was.Size || !info.ModTime().Equal(was.Time)) {
-					s.once("%s is not the release's any more, and stays as it is", target)
-					continue
+					// A release's archive may be there without a note, too: of a start that was broken off in between.
+					has, err := release.Digest(target)
+					switch {
+					case err != nil:
+						errs = append(errs, fmt.Errorf("read the image archive %s: %w", target, err))
+						continue
+					case has == digest:
+						brought[name] = broughtImage{Digest: digest, Size: info.Size(), Time: info.ModTime().UTC()}
+						continue
+					case has != was.Digest:
+						s.once("%s is not the release's any more, and stays as it is", target)
+						continue
+					}
 				}
 				if known && was.Digest == digest {
 					continue
@@ -69,6 +80,7 @@ func (s *Stack) bringImages(ctx context.Context) error {
 				continue
 			}
 			brought[name] = broughtImage{Digest: digest, Size: info.Size(), Time: info.ModTime().UTC()}
+			errs = append(errs, statefile.Images().Write(note, broughtImages{brought}, 0o600))
 		}
 		errs = append(errs, statefile.Images().Write(note, broughtImages{brought}, 0o600))
 		if err := errors.Join(errs...); err != nil {

@@ -83,7 +83,12 @@ func (s *Stack) Fit(ctx context.Context) error {
 			return &native.Problem{What: fmt.Sprintf("%s does not run on this machine: %v: %s", path, err, bytes.TrimSpace(out)), Do: "Take a release that is made for this machine."}
 		}
 	}
-	return errors.Join(s.understood(), s.Check(ctx))
+	// As for a reload: code that is missing, or an archive that cannot be read, is waited for, and must not keep anybody from going back.
+	return errors.Join(s.understood(), s.asked(ctx, func() error {
+		_, files := s.readFiles(ctx, "-as-reload")
+		_, _, settings := s.absent(ctx, "esb/none")
+		return errors.Join(files, settings)
+	}))
 }
 
 // makeImages makes the archives of the sample functions and base images; esb-image skips what is up to date.

@@ -214,9 +214,11 @@ func (k *keeper) watch(ctx context.Context, notifier sdnotify.Notifier, relieve 
 		case <-alive:
 			_ = notifier.Tell(sdnotify.Alive)
 		case <-k.changed:
-			if err := k.write(); err != nil {
-				k.log.Error("what `esb status` reads cannot be written", "error", err)
-			}
+			notifier.During(func() { // a disk may take its time
+				if err := k.write(); err != nil {
+					k.log.Error("what `esb status` reads cannot be written", "error", err)
+				}
+			})
 		}
 	}
 }

@@ -74,9 +74,7 @@ func (s *Stack) bring(ctx context.Context) error {
 	if err := s.unattended(); err != nil {
 		return err
 	}
-	if err := s.heal(ctx); err != nil {
-		return err
-	}
+	s.heal(ctx)
 	if err := s.sameNetwork(); err != nil {
 		return err
 	}
