@@ -134,8 +134,8 @@ func (s *Stack) closedTo(u *process.User) string {
 			if err != nil {
 				return fs.SkipDir // gone, or the gateway complains
 			}
-			if s.layout != nil && path == s.layout.EnvFile() {
-				return nil // it is beside functions.yml, and root's alone
+			if s.layout != nil && filepath.Dir(path) == s.layout.Config() && strings.HasPrefix(strings.TrimPrefix(d.Name(), "."), filepath.Base(s.layout.EnvFile())) {
+				return nil // it is beside functions.yml, and root's alone; so are copies that editors make of it
 			}
 			if info, err := d.Info(); err == nil && info.Mode()&(fs.ModeType&^fs.ModeDir) == 0 && !allows(info, u) {
 				found = path
