@@ -72,6 +72,14 @@ func inspect(file string) error {
 		return err
 	}
 	err = db.View(func(tx *bbolt.Tx) error {
+		// What is cut off may be pages that nothing uses: bbolt finds nothing wrong then, and ends whoever writes with a fault.
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		if info.Size() < tx.Size() {
+			return fmt.Errorf("it has %d bytes of %d", info.Size(), tx.Size())
+		}
 		var first error
 		for err := range tx.Check() {
 			if first == nil && !strings.HasSuffix(err.Error(), leak) {

@@ -69,6 +69,33 @@ func mustStore(t *testing.T) (root, state string) {
 	return root, state
 }
 
+// TestCheck_WhatIsCutOffWasFree_IsDamage: nothing that is in use is missing, until somebody writes.
+func TestCheck_WhatIsCutOffWasFree_IsDamage(t *testing.T) {
+	t.Setenv(asChild, "1")
+	root, state := mustStore(t)
+	file := Databases(root, state)[0]
+	db, err := bbolt.Open(file, 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("filling")) }))
+	for range 3 { // what is in use moves to the free pages at the beginning
+		require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+			b, err := tx.CreateBucketIfNotExists([]byte("v1"))
+			require.NoError(t, err)
+			return b.Put([]byte("again"), []byte("x"))
+		}))
+	}
+	var used int64
+	require.NoError(t, db.View(func(tx *bbolt.Tx) error { used = tx.Size(); return nil }))
+	require.NoError(t, db.Close())
+	damage, err := Check(t.Context(), []string{os.Args[0], "look"}, root, state)
+	require.NoError(t, err)
+	assert.Empty(t, damage)
+	require.NoError(t, os.Truncate(file, used-int64(os.Getpagesize())))
+	damage, err = Check(t.Context(), []string{os.Args[0], "look"}, root, state)
+	require.NoError(t, err)
+	assert.Contains(t, damage, fmt.Sprintf("bytes of %d", used))
+}
+
 func TestCheck_SeesDamage(t *testing.T) {
 	t.Setenv(asChild, "1")
 	for name, c := range map[string]struct {

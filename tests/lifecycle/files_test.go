@@ -72,8 +72,9 @@ func TestFiles_OnABox(t *testing.T) {
 	assert.Regexp(t, `twin1 +warm `, said)
 
 	said, err = box.Esb(t.Context(), "check")
-	require.NoError(t, err, said)
-	assert.Contains(t, said, "functions 4")
+	require.Error(t, err)
+	assert.Contains(t, said, "functions.yml:5: functions.gone.code: the code cannot be used")
+	assert.NotContains(t, said, "solo")
 	write("functions.yml", strings.Replace(sharedCode, "{code: ./solo", "{memory: 256, code: ./solo", 1))
 	const mistake = "functions.yml:4: functions.solo.memory: is not a known key; did you mean memory_size?"
 	said, err = box.Esb(t.Context(), "check")
