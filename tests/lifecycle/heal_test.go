@@ -64,6 +64,14 @@ func overwrite(t *testing.T, files ...string) {
 	}
 }
 
+// cut takes the end of a database away: bbolt doubles a file that has become too small, so the second half of it may be empty yet.
+func cut(t *testing.T, database string) {
+	t.Helper()
+	info, err := os.Stat(database)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(database, info.Size()/3))
+}
+
 // below lists what is in a folder.
 func below(t *testing.T, dir string) []string {
 	t.Helper()
@@ -112,12 +120,6 @@ func TestUp_ContainerdDamaged_Heals(t *testing.T) {
 	layers := filepath.Join(store, "io.containerd.snapshotter.v1.overlayfs")
 	blobs := filepath.Join(store, "io.containerd.content.v1.content", "blobs", "sha256")
 	meta := filepath.Join(store, "io.containerd.metadata.v1.bolt", "meta.db")
-	half := func(t *testing.T, file string) {
-		t.Helper()
-		info, err := os.Stat(file)
-		require.NoError(t, err)
-		require.NoError(t, os.Truncate(file, info.Size()/2))
-	}
 	require.NoError(t, box.Up(t.Context()))
 	requireServes(t, box)
 	for _, c := range []struct {
@@ -133,7 +135,7 @@ func TestUp_ContainerdDamaged_Heals(t *testing.T) {
 			overwrite(t, below(t, blobs)...)
 			removeAll(t, below(t, filepath.Join(layers, "snapshots"))...)
 		}},
-		{"list of all cut under running containers", true, true, func(t *testing.T) { half(t, meta) }},
+		{"list of all cut under running containers", true, true, func(t *testing.T) { cut(t, meta) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.lives {
@@ -187,9 +189,7 @@ func TestDown_ContainerdDamaged_LeavesNothing(t *testing.T) {
 	requireServes(t, box)
 	killAgent(t, box)
 	meta := filepath.Join(box.Home, "containerd", "io.containerd.metadata.v1.bolt", "meta.db")
-	info, err := os.Stat(meta)
-	require.NoError(t, err)
-	require.NoError(t, os.Truncate(meta, info.Size()/2))
+	cut(t, meta)
 	said, err := box.Esb(t.Context(), "doctor")
 	require.Error(t, err)
 	assert.Contains(t, said, "the store of images in "+filepath.Join(box.Home, "containerd")+" is damaged")
