@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,6 +116,8 @@ type Shipper struct {
 
 	// keep is writeOffsets; tests replace it to fail between the steps.
 	keep func(string, offsets) error
+	// base is what offsetsFile has, nil until this Shipper has written it.
+	base map[fileID]position
 
 	lines, batches, failures, backlog, dropped atomic.Int64
 
@@ -165,26 +165,34 @@ func newShipper(cfg Config) (*Shipper, error) {
 	if cfg.URL != "" {
 		s.store = NewStore(cfg)
 	}
-	known, err := readOffsets(s.offsetsPath())
-	var useless *statefile.Error
-	if errors.As(err, &useless) && !useless.Newer() {
-		// Lines twice are better than lines lost.
-		aside := s.offsetsPath() + ".damaged"
-		if err := os.Rename(s.offsetsPath(), aside); err != nil {
-			return nil, fmt.Errorf("move a damaged file aside: %w", err)
+	for _, name := range []string{offsetsFile, sinceFile} {
+		if err := s.recall(filepath.Join(cfg.Dir, name)); err != nil {
+			return nil, err
 		}
-		s.log.Error("all log lines are shipped once more: what was shipped is not known", "error", err, "file", aside)
-	} else if err != nil {
-		return nil, err
-	}
-	s.dropped.Store(known.DroppedLines)
-	for _, p := range known.Files {
-		s.files[fileID{p.Device, p.Inode}] = &file{position: p}
 	}
 	return s, nil
 }
 
-func (s *Shipper) offsetsPath() string { return filepath.Join(s.cfg.Dir, offsetsFile) }
+// recall takes over what a file of an earlier Shipper says.
+func (s *Shipper) recall(path string) error {
+	known, err := readOffsets(path)
+	var useless *statefile.Error
+	if errors.As(err, &useless) && !useless.Newer() {
+		// Lines twice are better than lines lost.
+		aside := path + ".damaged"
+		if err := os.Rename(path, aside); err != nil {
+			return fmt.Errorf("move a damaged file aside: %w", err)
+		}
+		s.log.Error("log lines are shipped once more: what was shipped of them is not known", "error", err, "file", aside)
+	} else if err != nil {
+		return err
+	}
+	s.dropped.Store(max(s.dropped.Load(), known.DroppedLines))
+	for _, p := range known.Files {
+		s.files[fileID{p.Device, p.Inode}] = &file{position: p}
+	}
+	return nil
+}
 
 // Close waits for the batch that is on its way, ends what Open started, and returns when all of it has ended. What is
 // not shipped is when the next Shipper runs.
@@ -306,17 +314,6 @@ func (s *Shipper) delay(what string, err error) {
 	s.trouble(what, err)
 }
 
-func (s *Shipper) save() error {
-	o := offsets{DroppedLines: s.dropped.Load()}
-	for _, f := range s.files {
-		if f.Offset > 0 {
-			o.Files = append(o.Files, f.position)
-		}
-	}
-	slices.SortFunc(o.Files, func(a, b position) int { return strings.Compare(a.Name, b.Name) })
-	return s.keep(s.offsetsPath(), o)
-}
-
 // drain waits for the batch on its way, so that a stop in order delivers nothing twice.
 func (s *Shipper) drain(cancel context.CancelFunc) {
 	if s.sending {
@@ -333,6 +330,12 @@ func (s *Shipper) drain(cancel context.CancelFunc) {
 	}
 	if s.store != nil {
 		s.store.Close()
+	}
+	if s.base == nil {
+		return
+	}
+	if err := s.saveAll(); err != nil {
+		s.trouble(troubleKeep, err)
 	}
 }
 

@@ -4,12 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/edge-serverless-box/esb/guard/statefile"
 )
 
-// offsetsFile is in the folder whose files it is about.
-const offsetsFile = "shipped.json"
+// Both are in the folder whose files they are about. Most files are of containers that have ended and are shipped to their end: what is
+// written after each batch has only what is other than in offsetsFile.
+const (
+	offsetsFile = "shipped.json"
+	sinceFile   = "shipped-since.json"
+	// endedSince is how many files that change no more sinceFile may have until all are written anew.
+	endedSince = 64
+)
 
 // position is how far a file has been shipped, as it is kept on disk.
 type position struct {
@@ -53,4 +63,51 @@ func writeOffsets(path string, o offsets) error {
 		return fmt.Errorf("keep how far logs are shipped: %w", err)
 	}
 	return nil
+}
+
+// save puts on disk how far each file has been shipped.
+func (s *Shipper) save() error {
+	since, ended := offsets{DroppedLines: s.dropped.Load()}, 0
+	for id, f := range s.files {
+		base, known := s.base[id]
+		if f.Offset == 0 && known && base.Name == f.Name {
+			return s.saveAll() // it was cut: what was known of it must go
+		}
+		if f.Offset == 0 || base == f.position {
+			continue
+		}
+		since.Files = append(since.Files, f.position)
+		if !f.alive && f.Offset >= f.size {
+			ended++
+		}
+	}
+	if s.base == nil || ended > endedSince {
+		return s.saveAll()
+	}
+	since.sort()
+	return s.keep(filepath.Join(s.cfg.Dir, sinceFile), since)
+}
+
+// saveAll writes offsetsFile anew. A crash before sinceFile is removed costs what one before save would: a batch is delivered twice.
+func (s *Shipper) saveAll() error {
+	all, base := offsets{DroppedLines: s.dropped.Load()}, make(map[fileID]position, len(s.files))
+	for id, f := range s.files {
+		if f.Offset > 0 {
+			all.Files = append(all.Files, f.position)
+			base[id] = f.position
+		}
+	}
+	all.sort()
+	if err := s.keep(filepath.Join(s.cfg.Dir, offsetsFile), all); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(s.cfg.Dir, sinceFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove how far logs were shipped before: %w", err)
+	}
+	s.base = base
+	return nil
+}
+
+func (o *offsets) sort() {
+	slices.SortFunc(o.Files, func(a, b position) int { return strings.Compare(a.Name, b.Name) })
 }

@@ -32,7 +32,8 @@ func Schedules() Form {
 	}
 }
 
-// Shipped is the form of shipped.json in the folder of logs: how far each log has been sent to VictoriaLogs.
+// Shipped is the form of shipped.json and shipped-since.json in the folder of logs: how far each log has been sent to VictoriaLogs, and
+// what is other since.
 func Shipped() Form {
 	return Form{
 		Version: 1,

@@ -45,6 +45,7 @@ func (s *Stack) stateFiles() []stateFile {
 		{path: filepath.Join(gateway, "schedules.json"), owner: native.Gateway, form: statefile.Schedules(), again: true},
 		{path: filepath.Join(gateway, "function-access.json"), owner: native.Gateway, form: statefile.FunctionAccess(), again: true},
 		{path: filepath.Join(s.settings.LogsDir(), "shipped.json"), owner: native.Agent, form: statefile.Shipped(), again: true},
+		{path: filepath.Join(s.settings.LogsDir(), "shipped-since.json"), owner: native.Agent, form: statefile.Shipped(), again: true},
 		{path: filepath.Join(gateway, "jwt.key"), owner: native.Gateway, whole: notEmpty, cure: key},
 		{path: filepath.Join(gateway, "admin-token"), owner: native.Gateway, whole: notEmpty, cure: key},
 		{path: filepath.Join(gateway, "owner"), owner: native.Gateway, whole: notEmpty,
