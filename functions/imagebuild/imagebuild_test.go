@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -212,14 +213,7 @@ func TestOpenArchive_ForeignArchives(t *testing.T) {
 	require.NoError(t, tarball.WriteToFile(dockerOnly, tag, img))
 	require.NoError(t, validate.Image(mustOpen(t, dockerOnly)))
 
-	path, err := layout.Write(filepath.Join(dir, "oci"), mustIndex(t, img))
-	require.NoError(t, err)
-	ociOnly := filepath.Join(dir, "oci.tar")
-	out, err := os.Create(ociOnly)
-	require.NoError(t, err)
-	archive := tar.NewWriter(out)
-	require.NoError(t, archive.AddFS(os.DirFS(string(path))))
-	require.NoError(t, errors.Join(archive.Close(), out.Close()))
+	ociOnly := mustOCIArchive(t, mustIndex(t, img))
 	assert.Equal(t, mustDigest(t, img), mustDigest(t, mustOpen(t, ociOnly)))
 
 	other := filepath.Join(dir, "other.tar")
@@ -230,6 +224,62 @@ func TestOpenArchive_ForeignArchives(t *testing.T) {
 	assert.ErrorContains(t, err, "not an OCI archive")
 	_, err = OpenArchive(filepath.Join(dir, "nothere.tar"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// As tools make them that build for one architecture after another.
+func TestOpenArchive_IndexesInAnIndex_AreAllLookedAt(t *testing.T) {
+	img := mustImage(t, Config{}, oneFile("a", "a"))
+	foreign := mustIndexOf(t, img, "somewhere-else")
+	for name, c := range map[string]struct {
+		inner []v1.ImageIndex
+		err   string
+	}{
+		"the second has it": {[]v1.ImageIndex{foreign, mustIndexOf(t, img, runtime.GOARCH)}, ""},
+		"the first has it":  {[]v1.ImageIndex{mustIndexOf(t, img, runtime.GOARCH), foreign}, ""},
+		"none has it":       {[]v1.ImageIndex{foreign}, "no image for linux/" + runtime.GOARCH},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, err := layout.Write(t.TempDir(), empty.Index)
+			require.NoError(t, err)
+			for _, index := range c.inner {
+				require.NoError(t, path.AppendIndex(index))
+			}
+			outer, err := path.ImageIndex()
+			require.NoError(t, err)
+			file := mustOCIArchive(t, outer)
+			if c.err != "" {
+				_, err = OpenArchive(file)
+				require.ErrorContains(t, err, c.err)
+				return
+			}
+			assert.Equal(t, mustDigest(t, img), mustDigest(t, mustOpen(t, file)))
+		})
+	}
+}
+
+// mustIndexOf returns an index with an image of an architecture alone.
+func mustIndexOf(t *testing.T, img v1.Image, architecture string) v1.ImageIndex {
+	t.Helper()
+	path, err := layout.Write(t.TempDir(), empty.Index)
+	require.NoError(t, err)
+	require.NoError(t, path.AppendImage(img, layout.WithPlatform(v1.Platform{OS: "linux", Architecture: architecture})))
+	index, err := path.ImageIndex()
+	require.NoError(t, err)
+	return index
+}
+
+// mustOCIArchive writes an index as an OCI layout in a tar file, and returns that.
+func mustOCIArchive(t *testing.T, index v1.ImageIndex) string {
+	t.Helper()
+	path, err := layout.Write(t.TempDir(), index)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "oci.tar")
+	out, err := os.Create(file)
+	require.NoError(t, err)
+	archive := tar.NewWriter(out)
+	require.NoError(t, archive.AddFS(os.DirFS(string(path))))
+	require.NoError(t, errors.Join(archive.Close(), out.Close()))
+	return file
 }
 
 func TestWriteArchive_Fails_LeavesOldFile(t *testing.T) {

@@ -64,7 +64,7 @@ func readArchive(name string, file *os.File) (v1.Image, error) {
 		return tarball.ImageFromPath(name, nil)
 	}
 	layout := &layoutImage{entries: entries}
-	if err := layout.find(indexFile); err != nil {
+	if err := layout.find(indexFile, 1); err != nil {
 		return nil, err
 	}
 	return partial.CompressedToImage(layout)
@@ -77,8 +77,17 @@ type layoutImage struct {
 	manifest   *v1.Manifest
 }
 
+// errNoPlatform is an index without an image of this architecture.
+var errNoPlatform = errors.New("no image for linux/" + runtime.GOARCH)
+
+// maxIndexes is how deep indexes may lie in each other: images have two.
+const maxIndexes = 8
+
 // find looks for the image of this architecture in an index, and in the indexes in it.
-func (l *layoutImage) find(name string) error {
+func (l *layoutImage) find(name string, deep int) error {
+	if deep > maxIndexes {
+		return fmt.Errorf("%s: more than %d indexes in each other", name, maxIndexes)
+	}
 	data, err := l.read(name)
 	if err != nil {
 		return err
@@ -90,7 +99,9 @@ func (l *layoutImage) find(name string) error {
 	for _, d := range index.Manifests {
 		switch {
 		case d.MediaType.IsIndex():
-			return l.find(blobPath(d.Digest))
+			if err := l.find(blobPath(d.Digest), deep+1); !errors.Is(err, errNoPlatform) {
+				return err
+			}
 		case d.MediaType.IsImage() && (d.Platform == nil || d.Platform.OS == "linux" && d.Platform.Architecture == runtime.GOARCH):
 			manifest, err := l.read(blobPath(d.Digest))
 			if err != nil {
@@ -101,7 +112,7 @@ func (l *layoutImage) find(name string) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%s: no image for linux/%s", name, runtime.GOARCH)
+	return fmt.Errorf("%s: %w", name, errNoPlatform)
 }
 
 func (l *layoutImage) read(name string) (io.Reader, error) {
