@@ -33,6 +33,8 @@ const (
 	// pluginRuns bounds the plugins that run at once. The kernel takes one change of interfaces at a time (RTNL), so
 	// more would only wait there, and burn CPU that starting containers need.
 	pluginRuns = 4
+	// firewallInterval is how often the firewall is looked at: other programs change theirs, and may take away all there is.
+	firewallInterval = 10 * time.Second
 	// cleanupTimeout bounds the release of one attachment, which runs without its caller's deadline.
 	cleanupTimeout = 30 * time.Second
 )
@@ -67,6 +69,9 @@ type Network struct {
 	releases singleflight.Group
 	pool     *pool
 	ids      idRanges
+	// guard keeps the firewall until Close.
+	guard sync.WaitGroup
+	stop  context.CancelFunc
 
 	// mu guards the following.
 	mu sync.Mutex
@@ -143,8 +148,26 @@ func Open(ctx context.Context, cfg Config) (*Network, error) {
 			n.ids.taken[number] = true
 		}
 	}
+	life, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	n.guard.Go(func() { n.keepFirewall(life) })
 	n.pool = startPool(cfg.PoolSize, n.create, n.log)
 	return n, nil
+}
+
+// keepFirewall looks at the firewall until ctx ends.
+func (n *Network) keepFirewall(ctx context.Context) {
+	keeper := nftables.NewKeeper(n.cfg.firewall())
+	failed := false
+	for {
+		err := keeper.Look()
+		if err != nil && !failed {
+			n.log.Error("the firewall of functions cannot be looked at; trying again", "bridge", n.cfg.Bridge, "error", err)
+		}
+		if failed = err != nil; !wait(ctx, firewallInterval) {
+			return
+		}
+	}
 }
 
 // pluginList is the CNI configuration: no masquerading and no firewall there, because nftables does both at once for
@@ -246,6 +269,8 @@ func (n *Network) Reconcile(ctx context.Context, live []string) error {
 // Close ends the background work and releases the prepared attachments. Those that were handed out stay, and so do
 // bridge and firewall: containers outlive the agent. Purge removes everything.
 func (n *Network) Close() error {
+	n.stop()
+	n.guard.Wait()
 	unused := n.pool.close()
 	group := new(errgroup.Group)
 	group.SetLimit(pluginRuns)

@@ -265,6 +265,21 @@ func TestFirewall_FunctionReachesWhatItMayAndNothingElse(t *testing.T) {
 	})
 }
 
+// As `nft flush ruleset` does it, which restarts of a distribution's firewall run.
+func TestFirewall_TakenAway_IsThereAgain(t *testing.T) {
+	cfg := mustConfig(t)
+	n := mustOpen(t, cfg)
+	a, b := mustAttach(t, n), mustAttach(t, n)
+	outsidePath, outside, box := mustOutside(t, cfg.Subnet)
+	server := mustServe(t, outsidePath, netip.AddrPortFrom(outside, 0).String())
+	require.NoError(t, nftables.Remove(cfg.Bridge))
+	require.Eventually(t, func() bool {
+		answer, err := dial(t, a.NetnsPath, server, time.Second)
+		return err == nil && strings.Split(answer, ":")[0] == box.String()
+	}, limit, 100*time.Millisecond, "functions reach the outside with the box's address")
+	assertSilent(t, b.NetnsPath, mustServe(t, a.NetnsPath, netip.AddrPortFrom(a.IP, agent.SupervisorPort).String()))
+}
+
 func TestFirewall_DeniedNetworks_AreReachableForNoFunction(t *testing.T) {
 	cfg := mustConfig(t)
 	path, outside, _ := mustOutside(t, cfg.Subnet)

@@ -222,27 +222,13 @@ func passForeign(conn *nftables.Conn, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("list the chains of the packet filter: %w", err)
 	}
-	for _, chain := range chains {
-		if !dropsByPolicy(chain) || strings.HasPrefix(chain.Table.Name, tablePrefix) {
-			continue
-		}
-		if !isIPTables(chain.Table) {
-			cfg.Logger.Warn("another firewall drops packets by policy and may cut functions off: allow the bridge in it",
-				"bridge", cfg.Bridge, "table", chain.Table.Name, "chain", chain.Name)
-			continue
-		}
-		target, rules := chain, []rule{join(inInterface(cfg.Bridge), acceptPacket())}
-		if *chain.Hooknum == *nftables.ChainHookForward {
-			rules = append(rules, join(outInterface(cfg.Bridge), acceptPacket()))
-			// Docker keeps this chain in front of its own, also when it starts again.
-			if i := slices.IndexFunc(chains, func(c *nftables.Chain) bool {
-				return isIPTables(c.Table) && c.Name == "DOCKER-USER"
-			}); i >= 0 {
-				target = chains[i]
-			}
-		}
-		for _, r := range rules {
-			conn.InsertRule(&nftables.Rule{Table: target.Table, Chain: target, Exprs: r, UserData: comment(cfg.Bridge)})
+	openings, unknown := foreign(chains, cfg.Bridge)
+	for _, chain := range unknown {
+		warnUnknown(cfg, chain)
+	}
+	for _, o := range openings {
+		for _, r := range o.rules {
+			conn.InsertRule(&nftables.Rule{Table: o.chain.Table, Chain: o.chain, Exprs: r, UserData: comment(cfg.Bridge)})
 		}
 	}
 	if err := conn.Flush(); err != nil {
@@ -254,6 +240,42 @@ func passForeign(conn *nftables.Conn, cfg Config) error {
 			"bridge", cfg.Bridge)
 	}
 	return nil
+}
+
+// opening is what lets functions pass in another firewall.
+type opening struct {
+	chain *nftables.Chain
+	rules []rule
+}
+
+// foreign finds the other firewalls that drop by policy among all chains: what opens those of iptables, and the chains of others.
+func foreign(chains []*nftables.Chain, bridge string) (openings []opening, unknown []*nftables.Chain) {
+	for _, chain := range chains {
+		if !dropsByPolicy(chain) || strings.HasPrefix(chain.Table.Name, tablePrefix) {
+			continue
+		}
+		if !isIPTables(chain.Table) {
+			unknown = append(unknown, chain)
+			continue
+		}
+		o := opening{chain, []rule{join(inInterface(bridge), acceptPacket())}}
+		if *chain.Hooknum == *nftables.ChainHookForward {
+			o.rules = append(o.rules, join(outInterface(bridge), acceptPacket()))
+			// Docker keeps this chain in front of its own, also when it starts again.
+			if i := slices.IndexFunc(chains, func(c *nftables.Chain) bool {
+				return isIPTables(c.Table) && c.Name == "DOCKER-USER"
+			}); i >= 0 {
+				o.chain = chains[i]
+			}
+		}
+		openings = append(openings, o)
+	}
+	return openings, unknown
+}
+
+func warnUnknown(cfg Config, chain *nftables.Chain) {
+	cfg.Logger.Warn("another firewall drops packets by policy and may cut functions off: allow the bridge in it",
+		"bridge", cfg.Bridge, "table", chain.Table.Name, "chain", chain.Name)
 }
 
 // removeForeign adds the removal of the rules of passForeign to the transaction of conn.
