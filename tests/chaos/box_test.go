@@ -42,7 +42,7 @@ func mustBox(t *testing.T, p plan, home string, small bool) *box {
 	if os.Getuid() != 0 {
 		t.Fatal("these tests start containers: run them as root")
 	}
-	b := &box{config: &configuration{dir: mustReadable(t), small: small}, events: &events{ran: map[string]int{}}, gen: traffic.New()}
+	b := &box{config: &configuration{dir: mustReadable(t), small: small}, events: newEvents(), gen: traffic.New()}
 	server := httptest.NewServer(b.events)
 	b.config.records = server.URL
 	require.NoError(t, b.config.write())
@@ -324,24 +324,34 @@ func (b *box) pids(t *testing.T, program string) []int {
 
 // events takes the records of events that have run.
 type events struct {
-	// mu guards ran, how often each has, by request id.
-	mu  sync.Mutex
-	ran map[string]int
+	// mu guards the rest.
+	mu sync.Mutex
+	// ran is how often each has, by request id, gaveUp how often each was tried that has failed for good.
+	ran, gaveUp map[string]int
+	// ticked is when those of a schedule have.
+	ticked map[string][]time.Time
 }
 
-// ServeHTTP is the destination of the function runner.
+func newEvents() *events {
+	return &events{ran: map[string]int{}, gaveUp: map[string]int{}, ticked: map[string][]time.Time{}}
+}
+
+// ServeHTTP is the destination of functions that are invoked by events.
 func (e *events) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var record struct {
-		RequestContext struct{ RequestID, Condition string }
-	}
-	if err := json.NewDecoder(r.Body).Decode(&record); err != nil {
+	var got record
+	if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	if record.RequestContext.Condition == "Success" {
-		e.mu.Lock()
-		e.ran[record.RequestContext.RequestID]++
-		e.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if got.RequestContext.Condition != "Success" {
+		e.gaveUp[got.RequestContext.RequestID] = got.RequestContext.ApproximateInvokeCount
+		return
+	}
+	e.ran[got.RequestContext.RequestID]++
+	if schedule := got.tick(); schedule != "" {
+		e.ticked[schedule] = append(e.ticked[schedule], time.Now())
 	}
 }
 

@@ -7,9 +7,8 @@
 // The settings are those of plan. What must hold on any machine fails the test; times and ratios are said, and fail it with
 // ESB_CHAOS_STRICT=true.
 //
-// A clock that jumps is not among it: the kernel has one CLOCK_REALTIME for the whole machine, also for namespaces of time, and
-// this one belongs to others as well. Files that were written under another clock are. Jumps have unit tests (gateway/async,
-// gateway/schedule).
+// A clock that jumps is among it with ESB_CHAOS_CLOCK=true alone: the kernel has one CLOCK_REALTIME for the whole machine, also for
+// namespaces of time, and this one may belong to others as well. Files that were written under another clock always are.
 package chaos
 
 import (
@@ -40,9 +39,6 @@ func TestChaos(t *testing.T) {
 		fmt.Println(text)
 		assert.NoError(t, os.WriteFile(filepath.Join(root, ".esb", "chaos.txt"), []byte(text), 0o644))
 	})
-	t.Run("ClockSteps", func(t *testing.T) {
-		a.open(t, "clock steps").measure("left out: the machine's clock is not the test's (unit tests of gateway/async and gateway/schedule have them)")
-	})
 	t.Run("Box", func(t *testing.T) {
 		b := mustBox(t, p, t.TempDir(), false)
 		for _, part := range []struct {
@@ -50,6 +46,7 @@ func TestChaos(t *testing.T) {
 			run  func(*testing.T, *box, *account)
 		}{
 			{"Faults", runFaults}, {"Power", runPower}, {"Overload", runOverload}, {"Neighbours", runNeighbours}, {"Churn", runChurn}, {"Reload", runReload},
+			{"Clock", runClock},
 		} {
 			t.Run(part.name, func(t *testing.T) { part.run(t, b, a) })
 		}

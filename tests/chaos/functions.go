@@ -34,6 +34,8 @@ type configuration struct {
 	small bool
 	// records is the URL that takes the records of events that have run.
 	records string
+	// clock: those of clockFunctions are in it.
+	clock bool
 	// change is another one each time that the changing functions are changed.
 	change int
 }
@@ -109,6 +111,11 @@ func (c *configuration) write() error {
 		if err := c.put("bad/app.py", badFunction); err != nil {
 			return err
 		}
+	}
+	if c.clock {
+		more, moreRoutes := clockFunctions(c.records)
+		functions.WriteString(more)
+		routes.WriteString(moreRoutes)
 	}
 	if err := c.put("routing.yml", routes.String()); err != nil {
 		return err

@@ -25,6 +25,9 @@ type plan struct {
 	// strict (ESB_CHAOS_STRICT=true) has times and ratios fail the test, which otherwise are said alone: they hold where the machine
 	// does nothing else. Functions have the CPU weight that they have by default then.
 	strict bool
+	// clock (ESB_CHAOS_CLOCK=true) has the clock of the whole machine be set, two hours forward and back. It is set right at the end,
+	// however that comes, but whatever else runs on the machine goes through it as well.
+	clock bool
 }
 
 // readPlan reads the settings by a function such as os.Getenv.
@@ -52,12 +55,14 @@ func readPlan(setting func(string) string) (plan, error) {
 		}
 		p.seed = seed
 	}
-	if text := setting("ESB_CHAOS_STRICT"); text != "" {
-		strict, err := strconv.ParseBool(text)
-		if err != nil {
-			return plan{}, fmt.Errorf("ESB_CHAOS_STRICT: must be true or false, got %q", text)
+	for name, to := range map[string]*bool{"ESB_CHAOS_STRICT": &p.strict, "ESB_CHAOS_CLOCK": &p.clock} {
+		if text := setting(name); text != "" {
+			value, err := strconv.ParseBool(text)
+			if err != nil {
+				return plan{}, fmt.Errorf("%s: must be true or false, got %q", name, text)
+			}
+			*to = value
 		}
-		p.strict = strict
 	}
 	return p, nil
 }
@@ -81,8 +86,8 @@ func (p plan) late(began time.Time, part float64) bool {
 func (p plan) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(p.seed, part)) }
 
 func (p plan) String() string {
-	return fmt.Sprintf("seed %d (ESB_CHAOS_SEED), %g minutes (ESB_CHAOS_MINUTES), %d power losses (ESB_CHAOS_ROUNDS), times fail: %t (ESB_CHAOS_STRICT)",
-		p.seed, p.minutes, p.rounds, p.strict)
+	return fmt.Sprintf("seed %d (ESB_CHAOS_SEED), %g minutes (ESB_CHAOS_MINUTES), %d power losses (ESB_CHAOS_ROUNDS), times fail: %t (ESB_CHAOS_STRICT), clock: %t (ESB_CHAOS_CLOCK)",
+		p.seed, p.minutes, p.rounds, p.strict, p.clock)
 }
 
 func loadAverage() string {

@@ -366,15 +366,6 @@ func Eventually(t testing.TB, condition func() bool, format string, args ...any)
 	require.Eventually(t, condition, waitLimit, 50*time.Millisecond, append([]any{format}, args...)...)
 }
 
-func goBuild(root, out string, pkg string, flags ...string) (string, error) {
-	args := append([]string{"build", "-trimpath", "-o", out}, append(flags, pkg)...)
-	cmd := exec.Command("go", args...)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	text, err := cmd.CombinedOutput()
-	return string(text), err
-}
-
 // BuildImage builds a static Go program of the repository into an image archive that runs it, with the files
 // added at the given places. It uses the esb-image command, as a user does.
 func BuildImage(root, folder, tag string, arguments ...string) (string, error) {
