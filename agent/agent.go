@@ -135,6 +135,8 @@ type Container struct {
 	CreatedAt    time.Time
 	LastUsedAt   time.Time
 	Owner        string
+	// Outdated is true when it was made with settings of the agent that are others now.
+	Outdated bool
 }
 
 // Metrics is one reading of a container's cgroup.
@@ -156,6 +158,8 @@ type Exit struct {
 	ID, FunctionName string
 	// Code is the exit code of process 1.
 	Code uint32
+	// OOM is true when the kernel has killed processes of it for want of memory.
+	OOM bool
 }
 
 // ImageReference names an image by itself, or by what runs function code: a runtime, whose base image it is, or an image.

@@ -828,7 +828,7 @@ func TestAgent(t *testing.T) {
 		require.Error(t, err)
 
 		lighter := s
-		lighter.CPUWeight = 50
+		lighter.CPUWeight, lighter.Region = 50, "us-west-2"
 		b = mustStart(t, lighter)
 		assert.Equal(t, "50", weightOf(t, s), "also of the group that is there already")
 		assert.Equal(t, map[string]string{keep.GetId(): "RUNNING", standby.GetId(): "RUNNING"}, b.statuses(t), "the one that died is cleaned up")
@@ -847,12 +847,18 @@ func TestAgent(t *testing.T) {
 		assert.Equal(t, "g1", c.GetGeneration())
 		assert.Equal(t, supervised, c.GetRuntimeInterface())
 		assert.EqualValues(t, 27182, c.GetPort(), "8080 is the function's")
+		assert.True(t, c.GetOutdated(), "its AWS_REGION is another one")
 		invoke(t, keep)
 		_, err = b.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: keep.GetId()})
 		require.NoError(t, err)
 		// It stays for Purge to remove, paused.
 		w := b.ensure(t, request(supervised, nil))
 		assert.NotEqual(t, keep.GetIpAddress(), w.GetIpAddress())
+		l, err = b.ListContainers(t.Context(), &agentv1.ListContainersRequest{FunctionName: "fn"})
+		require.NoError(t, err)
+		for _, c := range l.GetContainers() {
+			assert.Equal(t, c.GetContainerId() == keep.GetId(), c.GetOutdated())
+		}
 	})
 	b.stop()
 }

@@ -93,7 +93,7 @@ func (r *Runtime) adopt(ctx context.Context) error {
 			r.log.WarnContext(ctx, "the disk of an adopted container will be written before it is removed", "container_id", o.ID, "error", err)
 		}
 		r.listenAgain(s)
-		r.log.InfoContext(ctx, "container adopted", "container_id", o.ID, "function", o.FunctionName)
+		r.log.InfoContext(ctx, "container adopted", "container_id", o.ID, "function", o.FunctionName, "made_with_other", r.differs(o.madeWith))
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("remove containers left by an earlier agent: %w", err)

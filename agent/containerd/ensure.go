@@ -174,6 +174,7 @@ func (r *Runtime) newLaunch(spec agent.ContainerSpec, img images.Image, leased *
 			Standby: spec.Standby, CreatedAt: now, LastUsedAt: now, Owner: spec.Owner,
 		},
 		memoryMB: spec.MemoryMB,
+		madeWith: r.madeWith(spec),
 	}
 	if leased != nil {
 		rec.code = leased.IDs

@@ -24,7 +24,8 @@ const (
 	labelMemory     = "esb_memory_mb"
 	labelCreated    = "esb_created_at"
 	labelOwner      = "esb_owner"
-	labelCode       = "esb_code" // trees of the code store that are mounted, separated by commas
+	labelMadeWith   = "esb_made_with" // Runtime.madeWith
+	labelCode       = "esb_code"      // trees of the code store that are mounted, separated by commas
 )
 
 // record is what the labels of a container say.
@@ -32,6 +33,8 @@ type record struct {
 	agent.Container
 	attachment string
 	memoryMB   int
+	// madeWith is empty where an earlier agent made it.
+	madeWith string
 	// firstID is the machine's id that is 0 in the container; 0 where an earlier agent made it without a user namespace.
 	firstID uint32
 	// code has the ids of the trees of the code store that are mounted.
@@ -55,6 +58,7 @@ func (r record) labels(stack string) map[string]string {
 		labelMemory:          strconv.Itoa(r.memoryMB),
 		labelCreated:         r.CreatedAt.UTC().Format(time.RFC3339Nano),
 		labelOwner:           r.Owner,
+		labelMadeWith:        r.madeWith,
 		labelCode:            strings.Join(r.code, ","),
 	}
 }
@@ -82,6 +86,7 @@ func recordOf(id string, labels map[string]string) record {
 		},
 		attachment: labels[labelAttachment],
 		memoryMB:   memory,
+		madeWith:   labels[labelMadeWith],
 		firstID:    uint32(first),
 		code:       code,
 	}

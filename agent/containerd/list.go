@@ -37,6 +37,7 @@ func (r *Runtime) List(ctx context.Context, function string) ([]agent.Container,
 func (r *Runtime) view(o observed) (agent.Container, bool) {
 	c := o.Container
 	c.Status = r.status(o)
+	c.Outdated = len(r.differs(o.madeWith)) > 0
 	if s := r.state(o.ID); s != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()

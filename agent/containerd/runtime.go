@@ -104,8 +104,9 @@ type Config struct {
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
 	RegistryUser, RegistryPassword, RegistryPasswordFile string
 	TmpSizeMB                                            int
-	// Disks are what /tmp of containers is; nil makes it memory.
-	Disks Disks
+	// Disks are what /tmp of containers is; nil makes it memory. TmpOnDisk says what it is to be.
+	Disks     Disks
+	TmpOnDisk bool
 	// CPUWeight is what all containers together count against everything else on the machine, which has 100 each.
 	CPUWeight int
 	// MemoryBudget is how many bytes all containers together may hold; 0 is no bound. Machine is what this machine, or the agent's
@@ -137,6 +138,8 @@ type Runtime struct {
 	groups  *cgroup.Hierarchy
 	logs    *logfiles.Dir
 	images  *images.Store
+	// marks are the digests of the settings that reach containers; they do not change.
+	marks map[string]string
 	// starts bounds containers being made at once.
 	starts *turns.Turns
 	// memory is what containers may hold.
@@ -191,6 +194,7 @@ func Open(ctx context.Context, cfg Config, network Network) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.marks = marksOf(cfg, network.Gateway())
 	if err := r.open(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}

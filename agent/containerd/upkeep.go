@@ -132,21 +132,23 @@ func (r *Runtime) ended(id string, code uint32) {
 	s.ended = true
 	ours := first && !s.starting && !s.dying
 	s.mu.Unlock()
-	if ours {
-		r.exits.tell(agent.Exit{ID: id, FunctionName: s.record.FunctionName, Code: code})
-		r.background.Go(func() { r.bury(s, code) })
+	if !ours {
+		return
 	}
+	stats, err := r.groups.Stats(id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("counters of an ended container cannot be read", "container_id", id, "error", err)
+	}
+	oom := stats.OOMKills > 0
+	r.exits.tell(agent.Exit{ID: id, FunctionName: s.record.FunctionName, Code: code, OOM: oom})
+	r.log.Warn("container ended by itself", "container_id", id, "function", s.record.FunctionName,
+		"exit_code", code, "oom", oom, "memory_peak_bytes", stats.MemoryPeakBytes)
+	r.background.Go(func() { r.bury(s) })
 }
 
-// bury says how a container ended, takes its network away, and after a while everything else.
-func (r *Runtime) bury(s *state, code uint32) {
+// bury takes the network of a container that has ended away, and after a while everything else.
+func (r *Runtime) bury(s *state) {
 	ctx := r.life
-	stats, err := r.groups.Stats(s.record.ID)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		r.log.Warn("counters of an ended container cannot be read", "container_id", s.record.ID, "error", err)
-	}
-	r.log.Warn("container ended by itself", "container_id", s.record.ID, "function", s.record.FunctionName,
-		"exit_code", code, "oom", stats.OOMKills > 0, "memory_peak_bytes", stats.MemoryPeakBytes)
 	if err := r.detach(ctx, s.record); err != nil {
 		r.log.Warn("network of an ended container cannot be released yet", "container_id", s.record.ID, "error", err)
 	}

@@ -176,7 +176,7 @@ func (s *service) ListContainers(ctx context.Context, r *agentv1.ListContainersR
 			ContainerId: c.ID, ContainerName: c.Name, FunctionName: c.FunctionName, Status: statusPB(c.Status),
 			LastUsedAt: timestamppb.New(c.LastUsedAt), CreatedAt: timestamppb.New(c.CreatedAt), IpAddress: c.IP, Port: uint32(c.Port),
 			Generation: c.Generation, ImageDigest: c.ImageDigest, Image: c.Image, RuntimeInterface: interfacePB(c.Interface), Standby: c.Standby,
-			Owner: c.Owner, OwnerSilentSeconds: s.owners.silent(c.Owner),
+			Owner: c.Owner, OwnerSilentSeconds: s.owners.silent(c.Owner), Outdated: c.Outdated,
 		})
 	}
 	return out, nil
@@ -264,7 +264,7 @@ func (s *service) WatchContainers(_ *agentv1.WatchContainersRequest, stream grpc
 			case !ok:
 				return agent.Errorf(agent.CodeExhausted, "the caller takes what it is told too slowly, or the agent stops")
 			}
-			if err := stream.Send(&agentv1.WatchContainersResponse{ContainerId: x.ID, FunctionName: x.FunctionName, ExitCode: x.Code}); err != nil {
+			if err := stream.Send(&agentv1.WatchContainersResponse{ContainerId: x.ID, FunctionName: x.FunctionName, ExitCode: x.Code, Oom: x.OOM}); err != nil {
 				return err
 			}
 		case <-s.stopping:

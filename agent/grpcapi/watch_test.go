@@ -38,10 +38,10 @@ func TestWatchContainers_TellsOfExits_UntilTheWatcherIsCutOff(t *testing.T) {
 	first, err := stream.Recv()
 	require.NoError(t, err)
 	assert.Empty(t, first.GetContainerId(), "the watch has begun")
-	w.exits <- agent.Exit{ID: "c1", FunctionName: "f", Code: 137}
+	w.exits <- agent.Exit{ID: "c1", FunctionName: "f", Code: 137, OOM: true}
 	exit, err := stream.Recv()
 	require.NoError(t, err)
-	assert.Equal(t, []any{"c1", "f", uint32(137)}, []any{exit.GetContainerId(), exit.GetFunctionName(), exit.GetExitCode()})
+	assert.Equal(t, []any{"c1", "f", uint32(137), true}, []any{exit.GetContainerId(), exit.GetFunctionName(), exit.GetExitCode(), exit.GetOom()})
 	close(w.exits)
 	_, err = stream.Recv()
 	assert.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)

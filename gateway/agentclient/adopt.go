@@ -69,6 +69,7 @@ func (c *Client) observed(i *agentv1.ContainerInfo) pool.Observed {
 		ImageDigest: i.GetImageDigest(),
 		Interface:   gateway.Supervisor,
 		Standby:     i.GetStandby(),
+		Outdated:    i.GetOutdated(),
 	}
 	if i.GetRuntimeInterface() == agentv1.RuntimeInterface_RUNTIME_INTERFACE_RIE {
 		o.Interface = gateway.RIE

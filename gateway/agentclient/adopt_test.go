@@ -29,11 +29,12 @@ func TestClient_Generation_DependsOnKeys(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, echo.Generation, worker.Generation)
 		assert.Equal(t, "me", a.ensured.GetOwner())
-		a.list = []*agentv1.ContainerInfo{{ContainerId: "c", FunctionName: echo.Name, Generation: a.ensured.GetGeneration()}}
+		a.list = []*agentv1.ContainerInfo{{ContainerId: "c", FunctionName: echo.Name, Generation: a.ensured.GetGeneration(), Outdated: maker == "keys"}}
 		for reader, options := range clients {
 			c, _ := mustDial(t, a, options...)
 			list, err := c.List(t.Context())
 			require.NoError(t, err)
+			assert.Equal(t, maker == "keys", list[0].Outdated)
 			assert.Equal(t, maker == reader, list[0].Generation == echo.Generation, "started with %s, found with %s: %s", maker, reader, list[0].Generation)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -426,14 +427,16 @@ func TestClient_Start_KnowsTheAgentsReason(t *testing.T) {
 
 func TestClient_Watch_TellsOfExits(t *testing.T) {
 	a := &fakeAgent{
-		exits: []*agentv1.WatchContainersResponse{{}, {ContainerId: "c1", FunctionName: "f"}, {ContainerId: "c2", FunctionName: "g"}},
+		exits: []*agentv1.WatchContainersResponse{{}, {ContainerId: "c1", FunctionName: "f"}, {ContainerId: "c2", FunctionName: "g", Oom: true}},
 		err:   status.Error(codes.ResourceExhausted, "too slow"),
 	}
 	c, _ := mustDial(t, a)
 	var told []string
-	err := c.Watch(t.Context(), func() { told = append(told, "begun") }, func(function, id string) { told = append(told, function+" "+id) })
+	err := c.Watch(t.Context(), func() { told = append(told, "begun") }, func(function, id string, oom bool) {
+		told = append(told, fmt.Sprint(function, " ", id, " ", oom))
+	})
 	require.ErrorContains(t, err, "too slow")
-	assert.Equal(t, []string{"begun", "f c1", "g c2"}, told)
+	assert.Equal(t, []string{"begun", "f c1 false", "g c2 true"}, told)
 }
 
 func TestClient_ImageVersions_LeavesOutWhatIsNotThere(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 )
 
 // Watch implements pool.Watcher.
-func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, workerID string)) error {
+func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.agent.WatchContainers(ctx, &agentv1.WatchContainersRequest{})
@@ -21,7 +21,7 @@ func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, w
 			return c.toError(err, "watching containers")
 		}
 		if id := exit.GetContainerId(); id != "" {
-			ended(exit.GetFunctionName(), id)
+			ended(exit.GetFunctionName(), id, exit.GetOom())
 		} else {
 			begun()
 		}

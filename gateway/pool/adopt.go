@@ -246,7 +246,7 @@ func (p *functionPool) adoptee(o Observed) *worker {
 		},
 		generation: o.Generation, revision: p.revision - 1, fn: &gateway.Function{Name: o.Function, Generation: o.Generation},
 		// How long its start took is not known, and the agent's clock may have been set since.
-		begun: now.Add(-time.Second), ready: now, since: now, invoked: true,
+		begun: now.Add(-time.Second), ready: now, since: now, invoked: true, outdated: o.Outdated,
 	}
 	if p.isCurrent(w) {
 		w.generation, w.revision, w.fn = p.fn.Generation, p.revision, p.fn
@@ -257,6 +257,9 @@ func (p *functionPool) adoptee(o Observed) *worker {
 // isCurrent says whether a worker whose generation another gateway has given is of the current configuration. One of them may not
 // have known its image's digest, which the container has; as long as this one does not, that counts as the present one.
 func (p *functionPool) isCurrent(w *worker) bool {
+	if w.outdated {
+		return false
+	}
 	fn, digest := p.fn, w.info.ImageDigest
 	if w.generation == fn.Generation {
 		return true

@@ -23,6 +23,8 @@ type worker struct {
 	revision   int
 	// fn is that configuration.
 	fn *gateway.Function
+	// outdated is true when it was made with settings of the agent that are others now: whatever generation it has, it is no current one.
+	outdated bool
 	// begun is when its start began, and so about when its image was looked up, and ready when that was over.
 	begun, ready time.Time
 	phase        Phase
@@ -104,8 +106,8 @@ type functionPool struct {
 	// stopping counts those being destroyed, and stuck those of them that cannot be.
 	stopping, stuck int
 	starts          []*start
-	// early are workers that have ended before the agent's answer to their start came.
-	early map[string]bool
+	// early are workers that have ended before the agent's answer to their start came, and why they are given up.
+	early map[string]string
 	// adopted is true when the workers of before are known; asking counts those that have not said yet whether they are free.
 	adopted bool
 	asking  int
@@ -133,7 +135,7 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 		wait:    acquireWait.WithLabelValues(fn.Name),
 		fn:      fn,
 		workers: make(map[string]*worker),
-		early:   make(map[string]bool),
+		early:   make(map[string]string),
 		adopted: !m.adopts(),
 		waiters: list.New(),
 	}

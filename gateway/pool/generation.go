@@ -79,7 +79,7 @@ func (p *functionPool) same(old *gateway.Function, digest string) bool {
 // back. Callers hold mu.
 func (p *functionPool) keepSame() {
 	for _, w := range p.workers {
-		if p.isCurrent(w) || p.same(w.fn, w.info.ImageDigest) {
+		if p.isCurrent(w) || !w.outdated && p.same(w.fn, w.info.ImageDigest) {
 			w.generation, w.revision = p.fn.Generation, p.revision
 		}
 	}

@@ -27,7 +27,8 @@ func (m *Manager) janitor() {
 	}
 }
 
-// reconcile takes workers that vanished or stopped out of the pools, and destroys containers that no pool knows.
+// reconcile takes workers that vanished or stopped out of the pools, has those replaced that the agent calls outdated, and destroys
+// containers that no pool knows.
 func (m *Manager) reconcile() {
 	// Only what was known before the list was made can be missed in it, and only what is unknown after it was
 	// made is an orphan.
@@ -50,6 +51,7 @@ func (m *Manager) reconcile() {
 		return
 	}
 	observed := make(map[string]Observed, len(list))
+	outdated := make(map[*functionPool]map[string]bool)
 	for _, o := range list {
 		observed[o.ID] = o
 	}
@@ -59,7 +61,15 @@ func (m *Manager) reconcile() {
 			p.doom(w, "container vanished")
 		case o.Stopped:
 			p.doom(w, "container stopped by itself")
+		case o.Outdated:
+			if outdated[p] == nil {
+				outdated[p] = make(map[string]bool)
+			}
+			outdated[p][w.info.ID] = true
 		}
+	}
+	for p, ids := range outdated {
+		p.outdate(ids)
 	}
 
 	var sweep sync.WaitGroup

@@ -36,9 +36,9 @@ type Provisioner interface {
 
 // Watcher tells of containers that end by themselves; agentclient is the one of production.
 type Watcher interface {
-	// Watch calls begun when from then on nothing is missed, and ended for each container that ends, one call at a time. It
-	// returns when ctx ends or the agent cannot be heard; its error says why.
-	Watch(ctx context.Context, begun func(), ended func(function, workerID string)) error
+	// Watch calls begun when from then on nothing is missed, and ended for each container that ends, one call at a time; oom says that
+	// the kernel has killed processes of it for want of memory. It returns when ctx ends or the agent cannot be heard; its error says why.
+	Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool)) error
 }
 
 // Observed is one container as the agent reports it.
@@ -60,6 +60,8 @@ type Observed struct {
 	ImageDigest string
 	Interface   gateway.RuntimeInterface
 	Standby     bool
+	// Outdated is true when it was made with settings of the agent that are others now.
+	Outdated bool
 }
 
 // Defaults of Options.

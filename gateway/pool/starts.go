@@ -244,9 +244,7 @@ func (p *functionPool) run(s *start) {
 		p.startFailed(s, errOtherImage)
 		return
 	}
-	if over {
-		w.doomed = endedByItself
-	}
+	w.doomed = over
 	if w.revision == p.revision {
 		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
 	}

@@ -38,7 +38,7 @@ func (p *functionPool) supersede(w *worker) {
 		p.changedAt = now
 		for _, o := range p.workers {
 			// A tag may also point to where it did before.
-			if (o.revision == before || o.generation == w.generation) && o.info.ImageDigest == w.info.ImageDigest {
+			if !o.outdated && (o.revision == before || o.generation == w.generation) && o.info.ImageDigest == w.info.ImageDigest {
 				o.revision = p.revision
 			}
 		}

@@ -9,8 +9,9 @@ const (
 	watchPause = time.Second
 	// lastWords is how long an answer may still be on its way from a worker that has ended.
 	lastWords = time.Second
-	// endedByItself is why a worker is given up.
-	endedByItself = "container ended by itself"
+	// endedByItself and endedOutOfMemory are why a worker is given up.
+	endedByItself    = "container ended by itself"
+	endedOutOfMemory = "container ended by itself, out of memory"
 )
 
 // watch hears of workers that end, as long as the Manager lives.
@@ -46,7 +47,11 @@ func (m *Manager) watch() {
 }
 
 // exited gives up a worker that has ended.
-func (m *Manager) exited(function, id string) {
+func (m *Manager) exited(function, id string, oom bool) {
+	reason := endedByItself
+	if oom {
+		reason = endedOutOfMemory
+	}
 	p := (*m.pools.Load())[function]
 	if p == nil {
 		return
@@ -55,11 +60,11 @@ func (m *Manager) exited(function, id string) {
 	w := p.workers[id]
 	if w == nil && len(p.starts) > 0 {
 		// The agent's answer to its start may be on its way.
-		p.early[id] = true
+		p.early[id] = reason
 	}
 	p.mu.Unlock()
 	if w != nil {
-		p.doom(w, endedByItself)
+		p.doom(w, reason)
 	}
 }
 

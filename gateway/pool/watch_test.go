@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,13 +17,13 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/pool"
 )
 
-// exits is a Watcher that the test speaks through: a worker's id, or "" to break off.
+// exits is a Watcher that the test speaks through: a worker's id, with " oom" behind it when memory was short, or "" to break off.
 type exits struct {
 	told    chan string
 	watches atomic.Int32
 }
 
-func (e *exits) Watch(ctx context.Context, begun func(), ended func(function, workerID string)) error {
+func (e *exits) Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool)) error {
 	e.watches.Add(1)
 	begun()
 	for {
@@ -31,7 +32,8 @@ func (e *exits) Watch(ctx context.Context, begun func(), ended func(function, wo
 			if id == "" {
 				return errors.New("agent away")
 			}
-			ended("f", id)
+			id, oom := strings.CutSuffix(id, " oom")
+			ended("f", id, oom)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -63,7 +65,7 @@ func TestWatch_WorkersThatEnd_LeaveAtOnce(t *testing.T) {
 		idle.Release()
 		began := time.Now()
 		e.told <- idle.Worker().ID
-		e.told <- busy.Worker().ID
+		e.told <- busy.Worker().ID + " oom"
 		e.told <- "of nobody"
 		synctest.Wait()
 		assert.Equal(t, 0, state(m, "f").Idle)
@@ -73,7 +75,7 @@ func TestWatch_WorkersThatEnd_LeaveAtOnce(t *testing.T) {
 		assert.Equal(t, time.Second, time.Since(began), "an answer that is on its way has a moment, and then the invocation ends")
 		busy.Release()
 		synctest.Wait()
-		assert.Equal(t, "container ended by itself", b.reason(busy.Worker().ID))
+		assert.Equal(t, "container ended by itself, out of memory", b.reason(busy.Worker().ID))
 		assert.Equal(t, 0, state(m, "f").Idle, "it is not lent again")
 		next := mustAcquire(t, m, fn)
 		next.Release()

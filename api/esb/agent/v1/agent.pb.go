@@ -723,8 +723,11 @@ type ContainerInfo struct {
 	Owner string `protobuf:"bytes,14,opt,name=owner,proto3" json:"owner,omitempty"`
 	// For how long the owner has made no call in which it names itself; counted from the agent's start when it has made none yet.
 	OwnerSilentSeconds uint32 `protobuf:"varint,15,opt,name=owner_silent_seconds,json=ownerSilentSeconds,proto3" json:"owner_silent_seconds,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// It was made with settings of the agent that are others now (region, addresses of stores, limits, log folder): it works on, and is to be
+	// replaced. False where that is not known, as of one that an earlier release has made.
+	Outdated      bool `protobuf:"varint,16,opt,name=outdated,proto3" json:"outdated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerInfo) Reset() {
@@ -860,6 +863,13 @@ func (x *ContainerInfo) GetOwnerSilentSeconds() uint32 {
 		return x.OwnerSilentSeconds
 	}
 	return 0
+}
+
+func (x *ContainerInfo) GetOutdated() bool {
+	if x != nil {
+		return x.Outdated
+	}
+	return false
 }
 
 type ListContainersResponse struct {
@@ -1293,10 +1303,12 @@ func (*WatchContainersRequest) Descriptor() ([]byte, []int) {
 
 // WatchContainersResponse is a container that has ended by itself. All is empty in the first message.
 type WatchContainersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	FunctionName  string                 `protobuf:"bytes,2,opt,name=function_name,json=functionName,proto3" json:"function_name,omitempty"`
-	ExitCode      uint32                 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId  string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	FunctionName string                 `protobuf:"bytes,2,opt,name=function_name,json=functionName,proto3" json:"function_name,omitempty"`
+	ExitCode     uint32                 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	// The kernel has killed processes of it for want of memory.
+	Oom           bool `protobuf:"varint,4,opt,name=oom,proto3" json:"oom,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1350,6 +1362,13 @@ func (x *WatchContainersResponse) GetExitCode() uint32 {
 		return x.ExitCode
 	}
 	return 0
+}
+
+func (x *WatchContainersResponse) GetOom() bool {
+	if x != nil {
+		return x.Oom
+	}
+	return false
 }
 
 // ImageReference names an image as EnsureContainerRequest does: by itself, or by what runs code, a runtime, whose base image it is,
@@ -1900,7 +1919,7 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x18DestroyContainerResponse\"R\n" +
 	"\x15ListContainersRequest\x12#\n" +
 	"\rfunction_name\x18\x01 \x01(\tR\ffunctionName\x12\x14\n" +
-	"\x05owner\x18\x02 \x01(\tR\x05owner\"\xe9\x04\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\"\x85\x05\n" +
 	"\rContainerInfo\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
 	"\rfunction_name\x18\x02 \x01(\tR\ffunctionName\x125\n" +
@@ -1922,7 +1941,8 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x11runtime_interface\x18\f \x01(\x0e2\x1e.esb.agent.v1.RuntimeInterfaceR\x10runtimeInterface\x12\x18\n" +
 	"\astandby\x18\r \x01(\bR\astandby\x12\x14\n" +
 	"\x05owner\x18\x0e \x01(\tR\x05owner\x120\n" +
-	"\x14owner_silent_seconds\x18\x0f \x01(\rR\x12ownerSilentSeconds\"k\n" +
+	"\x14owner_silent_seconds\x18\x0f \x01(\rR\x12ownerSilentSeconds\x12\x1a\n" +
+	"\boutdated\x18\x10 \x01(\bR\boutdated\"k\n" +
 	"\x16ListContainersResponse\x12;\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x1b.esb.agent.v1.ContainerInfoR\n" +
@@ -1952,11 +1972,12 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\fpids_current\x18\f \x01(\x04R\vpidsCurrentB\f\n" +
 	"\n" +
 	"_exit_code\"\x18\n" +
-	"\x16WatchContainersRequest\"~\n" +
+	"\x16WatchContainersRequest\"\x90\x01\n" +
 	"\x17WatchContainersResponse\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
 	"\rfunction_name\x18\x02 \x01(\tR\ffunctionName\x12\x1b\n" +
-	"\texit_code\x18\x03 \x01(\rR\bexitCode\"c\n" +
+	"\texit_code\x18\x03 \x01(\rR\bexitCode\x12\x10\n" +
+	"\x03oom\x18\x04 \x01(\bR\x03oom\"c\n" +
 	"\x0eImageReference\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\aruntime\x18\x02 \x01(\tR\aruntime\x12!\n" +
