@@ -139,6 +139,22 @@ type Container struct {
 	Outdated bool
 }
 
+// CPULoad is how much functions want the CPU.
+type CPULoad struct {
+	// CPUs is how many this machine has.
+	CPUs int
+	// Functions is the part of all CPU time that functions use, 0 to 1.
+	Functions float64
+	// Runnable is how many threads of the machine run or could, for each CPU.
+	Runnable float64
+}
+
+// CPUMeter is a Runtime that knows the CPULoad.
+type CPUMeter interface {
+	// WatchCPU returns a channel that has readings while functions are busy. It is closed when ctx ends, or when nothing can be read.
+	WatchCPU(ctx context.Context) <-chan CPULoad
+}
+
 // Metrics is one reading of a container's cgroup.
 type Metrics struct {
 	Container        Container

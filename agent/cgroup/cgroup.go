@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -407,4 +408,19 @@ func (r *reader) parse(file, s string) uint64 {
 		r.err = fmt.Errorf("%s: %w", file, err)
 	}
 	return n
+}
+
+// CPUUsed returns the CPU time that all containers together have used.
+func (h *Hierarchy) CPUUsed() (time.Duration, error) {
+	var r reader
+	var used uint64
+	if h.unified {
+		used = r.field(h.dir("", ""), "cpu.stat", "usage_usec") * 1000
+	} else {
+		used = r.number(h.dir("cpuacct", ""), "cpuacct.usage")
+	}
+	if r.err != nil {
+		return 0, fmt.Errorf("read the CPU time of all functions: %w", r.err)
+	}
+	return time.Duration(used), nil
 }

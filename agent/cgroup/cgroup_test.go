@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -93,6 +94,25 @@ func TestStats_ReadsBothVersions(t *testing.T) {
 			assert.ErrorIs(t, err, fs.ErrNotExist)
 		})
 	}
+}
+
+func TestCPUUsed_IsOfAllContainers(t *testing.T) {
+	v1, v2 := treeV1(), treeV2()
+	v1["cpuacct/esb-x/cpuacct.usage"] = "1500000000\n"
+	v2["esb-x/cpu.stat"] = "usage_usec 1500000\nnr_throttled 4\n"
+	for name, files := range map[string]map[string]string{"v1": v1, "v2": v2} {
+		t.Run(name, func(t *testing.T) {
+			h, err := Open(mustTree(t, files), "esb-x")
+			require.NoError(t, err)
+			used, err := h.CPUUsed()
+			require.NoError(t, err)
+			assert.Equal(t, 1500*time.Millisecond, used)
+		})
+	}
+	h, err := Open(mustTree(t, treeV1()), "esb-x")
+	require.NoError(t, err)
+	_, err = h.CPUUsed()
+	assert.ErrorIs(t, err, fs.ErrNotExist)
 }
 
 func TestFreeze_ThenThaw(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/edge-serverless-box/esb/agent"
+	"github.com/edge-serverless-box/esb/agent/cpuload"
 )
 
 // exitsHeld is how many exits a watcher may be behind.
@@ -52,6 +53,14 @@ func (e *exits) drop(c chan agent.Exit) {
 		delete(e.watchers, c)
 		close(c)
 	}
+}
+
+// WatchCPU implements agent.CPUMeter.
+func (r *Runtime) WatchCPU(ctx context.Context) <-chan agent.CPULoad {
+	ctx, cancel := context.WithCancel(ctx)
+	forget := context.AfterFunc(r.life, cancel)
+	context.AfterFunc(ctx, func() { forget() })
+	return cpuload.Meter{Used: r.groups.CPUUsed, Logger: r.log}.Watch(ctx)
 }
 
 // Watch implements agent.Runtime.

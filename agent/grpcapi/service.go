@@ -273,6 +273,33 @@ func (s *service) WatchContainers(_ *agentv1.WatchContainersRequest, stream grpc
 	}
 }
 
+// WatchCPU implements esb.agent.v1.
+func (s *service) WatchCPU(_ *agentv1.WatchCPURequest, stream grpc.ServerStreamingServer[agentv1.WatchCPUResponse]) error {
+	meter, ok := s.runtime.(agent.CPUMeter)
+	if !ok {
+		return s.UnimplementedAgentServiceServer.WatchCPU(nil, stream)
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	loads := meter.WatchCPU(ctx)
+	for {
+		select {
+		case l, ok := <-loads:
+			switch {
+			case !ok && stream.Context().Err() != nil:
+				return status.FromContextError(stream.Context().Err()).Err()
+			case !ok:
+				return agent.Errorf(agent.CodePrecondition, "the use of the CPU cannot be read")
+			}
+			if err := stream.Send(&agentv1.WatchCPUResponse{Cpus: uint32(l.CPUs), Functions: l.Functions, Runnable: l.Runnable}); err != nil {
+				return err
+			}
+		case <-s.stopping:
+			return agent.Errorf(agent.CodeUnavailable, "the agent stops")
+		}
+	}
+}
+
 // GetImageVersions implements esb.agent.v1.
 func (s *service) GetImageVersions(ctx context.Context, r *agentv1.GetImageVersionsRequest) (*agentv1.GetImageVersionsResponse, error) {
 	if n := len(r.GetImages()); n > maxImages {

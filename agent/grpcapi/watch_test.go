@@ -17,6 +17,7 @@ import (
 type watched struct {
 	agent.Runtime
 	exits    chan agent.Exit
+	loads    chan agent.CPULoad
 	versions map[agent.ImageReference]string
 }
 
@@ -45,6 +46,37 @@ func TestWatchContainers_TellsOfExits_UntilTheWatcherIsCutOff(t *testing.T) {
 	close(w.exits)
 	_, err = stream.Recv()
 	assert.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+}
+
+func (w *watched) WatchCPU(ctx context.Context) <-chan agent.CPULoad {
+	go func() { <-ctx.Done(); close(w.loads) }()
+	return w.loads
+}
+
+func TestWatchCPU_TellsReadings_UntilTheCallerLeaves(t *testing.T) {
+	w := &watched{loads: make(chan agent.CPULoad, 1)}
+	conn, _ := mustServe(t, w, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := agentv1.NewAgentServiceClient(conn).WatchCPU(ctx, &agentv1.WatchCPURequest{})
+	require.NoError(t, err)
+	w.loads <- agent.CPULoad{CPUs: 2, Functions: 0.5, Runnable: 12}
+	l, err := stream.Recv()
+	require.NoError(t, err)
+	assert.Equal(t, []any{uint32(2), 0.5, 12.0}, []any{l.GetCpus(), l.GetFunctions(), l.GetRunnable()})
+	cancel()
+	_, err = stream.Recv()
+	assert.Equal(t, codes.Canceled, status.Code(err), "%v", err)
+	_, open := <-w.loads
+	assert.False(t, open, "nobody measures for a caller that has left")
+}
+
+func TestWatchCPU_RuntimeThatDoesNotKnow_IsUnimplemented(t *testing.T) {
+	conn, _ := mustServe(t, struct{ agent.Runtime }{&watched{}}, Options{})
+	stream, err := agentv1.NewAgentServiceClient(conn).WatchCPU(t.Context(), &agentv1.WatchCPURequest{})
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	assert.Equal(t, codes.Unimplemented, status.Code(err), "%v", err)
 }
 
 // TestWatchContainers_AgentStops_EndsAtOnce: a call without an end would hold the stop up.

@@ -25,6 +25,7 @@ import (
 	"github.com/edge-serverless-box/esb/api/reason"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/agentclient"
+	"github.com/edge-serverless-box/esb/gateway/cpugate"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -437,6 +438,21 @@ func TestClient_Watch_TellsOfExits(t *testing.T) {
 	})
 	require.ErrorContains(t, err, "too slow")
 	assert.Equal(t, []string{"begun", "f c1 false", "g c2 true"}, told)
+}
+
+func (a *fakeAgent) WatchCPU(_ *agentv1.WatchCPURequest, stream grpc.ServerStreamingServer[agentv1.WatchCPUResponse]) error {
+	if err := stream.Send(&agentv1.WatchCPUResponse{Cpus: 4, Functions: 0.75, Runnable: 9.5}); err != nil {
+		return err
+	}
+	return a.err
+}
+
+func TestClient_WatchCPU_TellsReadings(t *testing.T) {
+	c, _ := mustDial(t, &fakeAgent{err: status.Error(codes.FailedPrecondition, "no figures")})
+	var told []cpugate.Load
+	err := c.WatchCPU(t.Context(), func(l cpugate.Load) { told = append(told, l) })
+	require.ErrorContains(t, err, "no figures")
+	assert.Equal(t, []cpugate.Load{{CPUs: 4, Functions: 0.75, Runnable: 9.5}}, told)
 }
 
 func TestClient_ImageVersions_LeavesOutWhatIsNotThere(t *testing.T) {

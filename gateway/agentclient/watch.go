@@ -5,6 +5,7 @@ import (
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/cpugate"
 )
 
 // Watch implements pool.Watcher.
@@ -25,6 +26,23 @@ func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, w
 		} else {
 			begun()
 		}
+	}
+}
+
+// WatchCPU implements cpugate.Source.
+func (c *Client) WatchCPU(ctx context.Context, tell func(cpugate.Load)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.agent.WatchCPU(ctx, &agentv1.WatchCPURequest{})
+	if err != nil {
+		return c.toError(err, "watching the CPU")
+	}
+	for {
+		l, err := stream.Recv()
+		if err != nil {
+			return c.toError(err, "watching the CPU")
+		}
+		tell(cpugate.Load{CPUs: int(l.GetCpus()), Functions: l.GetFunctions(), Runnable: l.GetRunnable()})
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/authorizer"
 	"github.com/edge-serverless-box/esb/gateway/codewatch"
 	"github.com/edge-serverless-box/esb/gateway/config"
+	"github.com/edge-serverless-box/esb/gateway/cpugate"
 	"github.com/edge-serverless-box/esb/gateway/devca"
 	"github.com/edge-serverless-box/esb/gateway/event"
 	"github.com/edge-serverless-box/esb/gateway/httpapi"
@@ -103,6 +104,7 @@ type App struct {
 	pool     *pool.Manager
 	code     *codewatch.Watcher
 	images   *imagewatch.Watcher
+	cpu      *cpugate.Gate
 	invoker  *invoke.Invoker
 	stores   *provision.Provisioner
 	async    *async.Queue
@@ -186,11 +188,15 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	})
 	a.images = imagewatch.Open(imagewatch.Options{Agent: a.agent, Poll: s.ImagePoll, Logger: a.log}, a.pool.Apply)
 	a.code = codewatch.Open(codewatch.Options{Poll: s.CodePoll, Objects: objects(s), Logger: a.log}, a.images.Set)
+	if s.CPUTurns {
+		a.cpu = cpugate.Open(a.agent, a.log)
+	}
 	a.invoker = invoke.New(a.pool, invoke.Options{
 		BreakerFailures: s.CircuitBreakerFailures,
 		BreakerOpenFor:  s.CircuitBreakerOpen,
 		StreamLimit:     int64(s.StreamLimitMB) << 20,
 		EndWithCaller:   !s.InvocationOutlivesClient,
+		CPU:             a.cpu,
 		Logger:          a.log,
 	})
 	events := event.NewBuilder(s.AccountID)
@@ -496,6 +502,9 @@ func (a *App) undo(ctx, grace context.Context) error {
 	}
 	if a.invoker != nil {
 		a.invoker.Wait()
+	}
+	if a.cpu != nil {
+		a.cpu.Close()
 	}
 	if a.agent != nil {
 		errs = append(errs, a.agent.Close())

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/cpugate"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/stretchr/testify/assert"
 )
 
 // box is a Provisioner whose workers are all at addr.
@@ -78,7 +80,12 @@ func mustNew(t testing.TB, b *box, fn *gateway.Function) *Invoker {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	m := pool.Open(b, pool.Options{Logger: log})
-	i := New(m, Options{Logger: log})
+	gate := cpugate.New(log)
+	t.Cleanup(func() {
+		// What has ended, however it did, has given its turn back.
+		assert.Eventually(t, func() bool { return gate.Running() == 0 }, 10*time.Second, time.Millisecond, "turns of invocations that have ended are held")
+	})
+	i := New(m, Options{Logger: log, CPU: gate})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/gateway/cpugate"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/sony/gobreaker/v2"
 )
@@ -55,6 +56,8 @@ type Options struct {
 	// EndWithCaller ends an invocation, and its worker, when its caller leaves or the route's timeout passes
 	// (INVOCATION_OUTLIVES_CLIENT=false). Else it runs to its end, as on AWS.
 	EndWithCaller bool
+	// CPU holds invocations back while functions want more CPU than there is (INVOCATION_CPU_TURNS); nil holds none back.
+	CPU *cpugate.Gate
 	// Logger gets a line when a worker is condemned or a circuit changes. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -149,12 +152,26 @@ func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gatew
 		if err != nil {
 			return gateway.Result{}, err
 		}
+		if err := i.opts.CPU.Enter(ctx, fn.Name, fn.Scaling.AcquireTimeout); err != nil {
+			lease.GiveUp()
+			return gateway.Result{}, notEntered(ctx, fn, err)
+		}
 		res, err := i.onWorker(ctx, fn, &inv, lease, to, connected)
 		var unreached *unreachedError
 		if err == nil || !errors.As(err, &unreached) || tried == maxWorkers || ctx.Err() != nil {
 			return res, err
 		}
 	}
+}
+
+// notEntered says why an invocation that had a worker did not begin.
+func notEntered(ctx context.Context, fn *gateway.Function, err error) error {
+	if ctx.Err() != nil {
+		return contextError(ctx, fn.Name)
+	}
+	out := gateway.Errorf(gateway.CodeUnavailable, "function %s: %w", fn.Name, err)
+	out.Busy, out.RetryAfter = true, time.Second
+	return out
 }
 
 // run is one invocation on one worker. It belongs to its caller's goroutine, and to one of the Invoker's from when the caller
@@ -314,14 +331,22 @@ func (r *run) end() {
 	case r.fault == "" && r.working:
 		r.invoker.late.Go(r.kept().releaseLater)
 	case r.fault == "":
-		r.lease.Release()
+		r.release()
 	default:
 		r.condemn(r.fault, nil)
 	}
 }
 
+func (r *run) release() {
+	if r.lease.Release() {
+		r.invoker.opts.CPU.Leave(r.fn.Name)
+	}
+}
+
 func (r *run) condemn(reason string, cause error) {
-	r.lease.Condemn(reason)
+	if r.lease.Condemn(reason) {
+		r.invoker.opts.CPU.Leave(r.fn.Name)
+	}
 	attrs := []any{"function", r.fn.Name, "request_id", r.requestID, "container_id", r.worker.ID, "reason", reason}
 	if cause != nil {
 		attrs = append(attrs, "error", cause.Error())
@@ -336,7 +361,7 @@ func (r *run) releaseLater() {
 		r.condemn("extensions did not end their work", err)
 		return
 	}
-	r.lease.Release()
+	r.release()
 }
 
 // errNoRoom: the function has run, and the gateway's memory has no room for what it answered.

@@ -156,7 +156,7 @@ func (p *functionPool) thaw(l *Lease) (bool, error) {
 	err := p.manager.opts.Freezer.Thaw(ctx, w.info.ID)
 	var known *gateway.Error
 	if errors.As(err, &known) && known.Reason == reason.AgentAway {
-		l.giveUp()
+		l.GiveUp()
 		away := gateway.Errorf(gateway.CodeUnavailable, "function %s: its frozen worker cannot be thawed now: %w", p.name, err)
 		away.Reason, away.RetryAfter = reason.AgentAway, time.Second
 		return false, away

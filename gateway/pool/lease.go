@@ -40,19 +40,20 @@ func (l *Lease) Attach(c io.Closer) {
 	l.pool.attach(l.worker, c)
 }
 
-// Release gives the worker back: it serves the oldest waiting request, or becomes idle.
-func (l *Lease) Release() { l.end("") }
+// Release gives the worker back: it serves the oldest waiting request, or becomes idle. It returns false for a lease that has ended.
+func (l *Lease) Release() bool { return l.end("") }
 
-// Condemn gives the worker up: it is destroyed at once and never serves again. reason is for the log.
-func (l *Lease) Condemn(reason string) {
+// Condemn gives the worker up: it is destroyed at once and never serves again. reason is for the log. It returns false for a lease that
+// has ended.
+func (l *Lease) Condemn(reason string) bool {
 	if reason == "" {
 		reason = "condemned"
 	}
-	l.end(reason)
+	return l.end(reason)
 }
 
-// giveUp ends a lease that was not used: the worker is as it was before.
-func (l *Lease) giveUp() {
+// GiveUp ends a lease that was not used: the worker is as it was before.
+func (l *Lease) GiveUp() {
 	if !l.ended.CompareAndSwap(false, true) {
 		return
 	}
@@ -60,10 +61,11 @@ func (l *Lease) giveUp() {
 	l.pool.manager.leaseEnded()
 }
 
-func (l *Lease) end(condemned string) {
+func (l *Lease) end(condemned string) bool {
 	if !l.ended.CompareAndSwap(false, true) {
-		return
+		return false
 	}
 	l.pool.takeBack(l.worker, condemned)
 	l.pool.manager.leaseEnded()
+	return true
 }

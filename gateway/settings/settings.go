@@ -116,6 +116,8 @@ type Settings struct {
 	// InvocationOutlivesClient says that a function runs to its end when its client leaves, or its route's timeout passes, as on
 	// AWS: its answer is dropped, and its container is busy until then, for at most the function's own timeout.
 	InvocationOutlivesClient bool
+	// CPUTurns says that invocations take turns while functions want more CPU than the machine has.
+	CPUTurns bool
 	// ShutdownGrace is how long a stop waits for the requests in flight, and for functions that outlive their clients.
 	ShutdownGrace time.Duration
 
@@ -247,6 +249,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		CircuitBreakerOpen:       r.Duration("CIRCUIT_BREAKER_OPEN_SECONDS", 0.1, 3600),
 		StreamLimitMB:            r.Int("GATEWAY_STREAM_LIMIT_MB", 1, 1<<20),
 		InvocationOutlivesClient: r.Bool("INVOCATION_OUTLIVES_CLIENT"),
+		CPUTurns:                 r.Bool("INVOCATION_CPU_TURNS"),
 		ShutdownGrace:            r.Duration("SHUTDOWN_GRACE_SECONDS", 0, 3600),
 
 		Async: Async{

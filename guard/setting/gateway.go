@@ -210,6 +210,12 @@ func gateway() []Setting {
 				case. (true or false)`,
 		},
 		{
+			Names: []string{"INVOCATION_CPU_TURNS"}, Default: "true",
+			What: `While functions want more CPU than the machine has, about as many invocations run at the same time as keep it busy, and the
+				others wait for their turn, those of functions with fewest running first: so a function that is hardly asked is not held up
+				by those that are asked too much. Each function may always run one. With false all run at once. (true or false)`,
+		},
+		{
 			Names: []string{"SHUTDOWN_GRACE_SECONDS"}, Unit: Seconds,
 			What: `How long a stop waits for the requests in flight, and for functions that outlive their clients.`,
 		},

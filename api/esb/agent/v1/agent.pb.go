@@ -1371,6 +1371,106 @@ func (x *WatchContainersResponse) GetOom() bool {
 	return false
 }
 
+type WatchCPURequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCPURequest) Reset() {
+	*x = WatchCPURequest{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCPURequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCPURequest) ProtoMessage() {}
+
+func (x *WatchCPURequest) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCPURequest.ProtoReflect.Descriptor instead.
+func (*WatchCPURequest) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+// WatchCPUResponse is one reading.
+type WatchCPUResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many CPUs the machine has.
+	Cpus uint32 `protobuf:"varint,1,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// The part of all CPU time that functions used, 0 to 1.
+	Functions float64 `protobuf:"fixed64,2,opt,name=functions,proto3" json:"functions,omitempty"`
+	// How many threads of the machine ran or could run, for each CPU.
+	Runnable      float64 `protobuf:"fixed64,3,opt,name=runnable,proto3" json:"runnable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCPUResponse) Reset() {
+	*x = WatchCPUResponse{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCPUResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCPUResponse) ProtoMessage() {}
+
+func (x *WatchCPUResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCPUResponse.ProtoReflect.Descriptor instead.
+func (*WatchCPUResponse) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WatchCPUResponse) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *WatchCPUResponse) GetFunctions() float64 {
+	if x != nil {
+		return x.Functions
+	}
+	return 0
+}
+
+func (x *WatchCPUResponse) GetRunnable() float64 {
+	if x != nil {
+		return x.Runnable
+	}
+	return 0
+}
+
 // ImageReference names an image as EnsureContainerRequest does: by itself, or by what runs code, a runtime, whose base image it is,
 // or an image in its place.
 type ImageReference struct {
@@ -1385,7 +1485,7 @@ type ImageReference struct {
 
 func (x *ImageReference) Reset() {
 	*x = ImageReference{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1497,7 @@ func (x *ImageReference) String() string {
 func (*ImageReference) ProtoMessage() {}
 
 func (x *ImageReference) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1510,7 @@ func (x *ImageReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageReference.ProtoReflect.Descriptor instead.
 func (*ImageReference) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ImageReference) GetImage() string {
@@ -1443,7 +1543,7 @@ type GetImageVersionsRequest struct {
 
 func (x *GetImageVersionsRequest) Reset() {
 	*x = GetImageVersionsRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1555,7 @@ func (x *GetImageVersionsRequest) String() string {
 func (*GetImageVersionsRequest) ProtoMessage() {}
 
 func (x *GetImageVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1568,7 @@ func (x *GetImageVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageVersionsRequest.ProtoReflect.Descriptor instead.
 func (*GetImageVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetImageVersionsRequest) GetImages() []*ImageReference {
@@ -1490,7 +1590,7 @@ type ImageVersion struct {
 
 func (x *ImageVersion) Reset() {
 	*x = ImageVersion{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1602,7 @@ func (x *ImageVersion) String() string {
 func (*ImageVersion) ProtoMessage() {}
 
 func (x *ImageVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1615,7 @@ func (x *ImageVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageVersion.ProtoReflect.Descriptor instead.
 func (*ImageVersion) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ImageVersion) GetImage() *ImageReference {
@@ -1542,7 +1642,7 @@ type GetImageVersionsResponse struct {
 
 func (x *GetImageVersionsResponse) Reset() {
 	*x = GetImageVersionsResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1654,7 @@ func (x *GetImageVersionsResponse) String() string {
 func (*GetImageVersionsResponse) ProtoMessage() {}
 
 func (x *GetImageVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1667,7 @@ func (x *GetImageVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageVersionsResponse.ProtoReflect.Descriptor instead.
 func (*GetImageVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetImageVersionsResponse) GetVersions() []*ImageVersion {
@@ -1598,7 +1698,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1710,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1723,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Image) GetName() string {
@@ -1676,7 +1776,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1788,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1801,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type ListImagesResponse struct {
@@ -1715,7 +1815,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1827,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1840,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -1770,7 +1870,7 @@ type RemoveImagesRequest struct {
 
 func (x *RemoveImagesRequest) Reset() {
 	*x = RemoveImagesRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1882,7 @@ func (x *RemoveImagesRequest) String() string {
 func (*RemoveImagesRequest) ProtoMessage() {}
 
 func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1895,7 @@ func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImagesRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RemoveImagesRequest) GetNames() []string {
@@ -1829,7 +1929,7 @@ type RemoveImagesResponse struct {
 
 func (x *RemoveImagesResponse) Reset() {
 	*x = RemoveImagesResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1941,7 @@ func (x *RemoveImagesResponse) String() string {
 func (*RemoveImagesResponse) ProtoMessage() {}
 
 func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1954,7 @@ func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImagesResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveImagesResponse) GetRemoved() []string {
@@ -1977,7 +2077,12 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
 	"\rfunction_name\x18\x02 \x01(\tR\ffunctionName\x12\x1b\n" +
 	"\texit_code\x18\x03 \x01(\rR\bexitCode\x12\x10\n" +
-	"\x03oom\x18\x04 \x01(\bR\x03oom\"c\n" +
+	"\x03oom\x18\x04 \x01(\bR\x03oom\"\x11\n" +
+	"\x0fWatchCPURequest\"`\n" +
+	"\x10WatchCPUResponse\x12\x12\n" +
+	"\x04cpus\x18\x01 \x01(\rR\x04cpus\x12\x1c\n" +
+	"\tfunctions\x18\x02 \x01(\x01R\tfunctions\x12\x1a\n" +
+	"\brunnable\x18\x03 \x01(\x01R\brunnable\"c\n" +
 	"\x0eImageReference\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\aruntime\x18\x02 \x01(\tR\aruntime\x12!\n" +
@@ -2022,7 +2127,7 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\aRUNNING\x10\x01\x12\n" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\v\n" +
-	"\aSTOPPED\x10\x032\xb7\a\n" +
+	"\aSTOPPED\x10\x032\x84\b\n" +
 	"\fAgentService\x12Q\n" +
 	"\x0fEnsureContainer\x12$.esb.agent.v1.EnsureContainerRequest\x1a\x18.esb.agent.v1.WorkerInfo\x12a\n" +
 	"\x10DestroyContainer\x12%.esb.agent.v1.DestroyContainerRequest\x1a&.esb.agent.v1.DestroyContainerResponse\x12[\n" +
@@ -2030,7 +2135,8 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\x0ePauseContainer\x12#.esb.agent.v1.PauseContainerRequest\x1a$.esb.agent.v1.PauseContainerResponse\x12^\n" +
 	"\x0fResumeContainer\x12$.esb.agent.v1.ResumeContainerRequest\x1a%.esb.agent.v1.ResumeContainerResponse\x12j\n" +
 	"\x13GetContainerMetrics\x12(.esb.agent.v1.GetContainerMetricsRequest\x1a).esb.agent.v1.GetContainerMetricsResponse\x12`\n" +
-	"\x0fWatchContainers\x12$.esb.agent.v1.WatchContainersRequest\x1a%.esb.agent.v1.WatchContainersResponse0\x01\x12a\n" +
+	"\x0fWatchContainers\x12$.esb.agent.v1.WatchContainersRequest\x1a%.esb.agent.v1.WatchContainersResponse0\x01\x12K\n" +
+	"\bWatchCPU\x12\x1d.esb.agent.v1.WatchCPURequest\x1a\x1e.esb.agent.v1.WatchCPUResponse0\x01\x12a\n" +
 	"\x10GetImageVersions\x12%.esb.agent.v1.GetImageVersionsRequest\x1a&.esb.agent.v1.GetImageVersionsResponse\x12O\n" +
 	"\n" +
 	"ListImages\x12\x1f.esb.agent.v1.ListImagesRequest\x1a .esb.agent.v1.ListImagesResponse\x12U\n" +
@@ -2049,7 +2155,7 @@ func file_esb_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_esb_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(RuntimeInterface)(0),               // 0: esb.agent.v1.RuntimeInterface
 	(PullPolicy)(0),                     // 1: esb.agent.v1.PullPolicy
@@ -2070,37 +2176,39 @@ var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(*GetContainerMetricsResponse)(nil), // 16: esb.agent.v1.GetContainerMetricsResponse
 	(*WatchContainersRequest)(nil),      // 17: esb.agent.v1.WatchContainersRequest
 	(*WatchContainersResponse)(nil),     // 18: esb.agent.v1.WatchContainersResponse
-	(*ImageReference)(nil),              // 19: esb.agent.v1.ImageReference
-	(*GetImageVersionsRequest)(nil),     // 20: esb.agent.v1.GetImageVersionsRequest
-	(*ImageVersion)(nil),                // 21: esb.agent.v1.ImageVersion
-	(*GetImageVersionsResponse)(nil),    // 22: esb.agent.v1.GetImageVersionsResponse
-	(*Image)(nil),                       // 23: esb.agent.v1.Image
-	(*ListImagesRequest)(nil),           // 24: esb.agent.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),          // 25: esb.agent.v1.ListImagesResponse
-	(*RemoveImagesRequest)(nil),         // 26: esb.agent.v1.RemoveImagesRequest
-	(*RemoveImagesResponse)(nil),        // 27: esb.agent.v1.RemoveImagesResponse
-	nil,                                 // 28: esb.agent.v1.EnsureContainerRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil),       // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 30: google.protobuf.Duration
+	(*WatchCPURequest)(nil),             // 19: esb.agent.v1.WatchCPURequest
+	(*WatchCPUResponse)(nil),            // 20: esb.agent.v1.WatchCPUResponse
+	(*ImageReference)(nil),              // 21: esb.agent.v1.ImageReference
+	(*GetImageVersionsRequest)(nil),     // 22: esb.agent.v1.GetImageVersionsRequest
+	(*ImageVersion)(nil),                // 23: esb.agent.v1.ImageVersion
+	(*GetImageVersionsResponse)(nil),    // 24: esb.agent.v1.GetImageVersionsResponse
+	(*Image)(nil),                       // 25: esb.agent.v1.Image
+	(*ListImagesRequest)(nil),           // 26: esb.agent.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),          // 27: esb.agent.v1.ListImagesResponse
+	(*RemoveImagesRequest)(nil),         // 28: esb.agent.v1.RemoveImagesRequest
+	(*RemoveImagesResponse)(nil),        // 29: esb.agent.v1.RemoveImagesResponse
+	nil,                                 // 30: esb.agent.v1.EnsureContainerRequest.EnvEntry
+	(*timestamppb.Timestamp)(nil),       // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 32: google.protobuf.Duration
 }
 var file_esb_agent_v1_agent_proto_depIdxs = []int32{
-	28, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
+	30, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
 	0,  // 1: esb.agent.v1.EnsureContainerRequest.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	1,  // 2: esb.agent.v1.EnsureContainerRequest.pull_policy:type_name -> esb.agent.v1.PullPolicy
 	4,  // 3: esb.agent.v1.EnsureContainerRequest.code:type_name -> esb.agent.v1.CodeSource
 	4,  // 4: esb.agent.v1.EnsureContainerRequest.layers:type_name -> esb.agent.v1.CodeSource
 	2,  // 5: esb.agent.v1.ContainerInfo.status:type_name -> esb.agent.v1.ContainerStatus
-	29, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
-	29, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
+	31, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
+	31, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 8: esb.agent.v1.ContainerInfo.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	9,  // 9: esb.agent.v1.ListContainersResponse.containers:type_name -> esb.agent.v1.ContainerInfo
 	2,  // 10: esb.agent.v1.GetContainerMetricsResponse.status:type_name -> esb.agent.v1.ContainerStatus
-	19, // 11: esb.agent.v1.GetImageVersionsRequest.images:type_name -> esb.agent.v1.ImageReference
-	19, // 12: esb.agent.v1.ImageVersion.image:type_name -> esb.agent.v1.ImageReference
-	21, // 13: esb.agent.v1.GetImageVersionsResponse.versions:type_name -> esb.agent.v1.ImageVersion
-	29, // 14: esb.agent.v1.Image.used_at:type_name -> google.protobuf.Timestamp
-	23, // 15: esb.agent.v1.ListImagesResponse.images:type_name -> esb.agent.v1.Image
-	30, // 16: esb.agent.v1.RemoveImagesRequest.unused_for:type_name -> google.protobuf.Duration
+	21, // 11: esb.agent.v1.GetImageVersionsRequest.images:type_name -> esb.agent.v1.ImageReference
+	21, // 12: esb.agent.v1.ImageVersion.image:type_name -> esb.agent.v1.ImageReference
+	23, // 13: esb.agent.v1.GetImageVersionsResponse.versions:type_name -> esb.agent.v1.ImageVersion
+	31, // 14: esb.agent.v1.Image.used_at:type_name -> google.protobuf.Timestamp
+	25, // 15: esb.agent.v1.ListImagesResponse.images:type_name -> esb.agent.v1.Image
+	32, // 16: esb.agent.v1.RemoveImagesRequest.unused_for:type_name -> google.protobuf.Duration
 	3,  // 17: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
 	6,  // 18: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
 	8,  // 19: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
@@ -2108,21 +2216,23 @@ var file_esb_agent_v1_agent_proto_depIdxs = []int32{
 	13, // 21: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
 	15, // 22: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
 	17, // 23: esb.agent.v1.AgentService.WatchContainers:input_type -> esb.agent.v1.WatchContainersRequest
-	20, // 24: esb.agent.v1.AgentService.GetImageVersions:input_type -> esb.agent.v1.GetImageVersionsRequest
-	24, // 25: esb.agent.v1.AgentService.ListImages:input_type -> esb.agent.v1.ListImagesRequest
-	26, // 26: esb.agent.v1.AgentService.RemoveImages:input_type -> esb.agent.v1.RemoveImagesRequest
-	5,  // 27: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
-	7,  // 28: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
-	10, // 29: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
-	12, // 30: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
-	14, // 31: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
-	16, // 32: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
-	18, // 33: esb.agent.v1.AgentService.WatchContainers:output_type -> esb.agent.v1.WatchContainersResponse
-	22, // 34: esb.agent.v1.AgentService.GetImageVersions:output_type -> esb.agent.v1.GetImageVersionsResponse
-	25, // 35: esb.agent.v1.AgentService.ListImages:output_type -> esb.agent.v1.ListImagesResponse
-	27, // 36: esb.agent.v1.AgentService.RemoveImages:output_type -> esb.agent.v1.RemoveImagesResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
+	19, // 24: esb.agent.v1.AgentService.WatchCPU:input_type -> esb.agent.v1.WatchCPURequest
+	22, // 25: esb.agent.v1.AgentService.GetImageVersions:input_type -> esb.agent.v1.GetImageVersionsRequest
+	26, // 26: esb.agent.v1.AgentService.ListImages:input_type -> esb.agent.v1.ListImagesRequest
+	28, // 27: esb.agent.v1.AgentService.RemoveImages:input_type -> esb.agent.v1.RemoveImagesRequest
+	5,  // 28: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
+	7,  // 29: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
+	10, // 30: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
+	12, // 31: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
+	14, // 32: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
+	16, // 33: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
+	18, // 34: esb.agent.v1.AgentService.WatchContainers:output_type -> esb.agent.v1.WatchContainersResponse
+	20, // 35: esb.agent.v1.AgentService.WatchCPU:output_type -> esb.agent.v1.WatchCPUResponse
+	24, // 36: esb.agent.v1.AgentService.GetImageVersions:output_type -> esb.agent.v1.GetImageVersionsResponse
+	27, // 37: esb.agent.v1.AgentService.ListImages:output_type -> esb.agent.v1.ListImagesResponse
+	29, // 38: esb.agent.v1.AgentService.RemoveImages:output_type -> esb.agent.v1.RemoveImagesResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -2140,7 +2250,7 @@ func file_esb_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_esb_agent_v1_agent_proto_rawDesc), len(file_esb_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

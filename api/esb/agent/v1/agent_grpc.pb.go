@@ -32,6 +32,7 @@ const (
 	AgentService_ResumeContainer_FullMethodName     = "/esb.agent.v1.AgentService/ResumeContainer"
 	AgentService_GetContainerMetrics_FullMethodName = "/esb.agent.v1.AgentService/GetContainerMetrics"
 	AgentService_WatchContainers_FullMethodName     = "/esb.agent.v1.AgentService/WatchContainers"
+	AgentService_WatchCPU_FullMethodName            = "/esb.agent.v1.AgentService/WatchCPU"
 	AgentService_GetImageVersions_FullMethodName    = "/esb.agent.v1.AgentService/GetImageVersions"
 	AgentService_ListImages_FullMethodName          = "/esb.agent.v1.AgentService/ListImages"
 	AgentService_RemoveImages_FullMethodName        = "/esb.agent.v1.AgentService/RemoveImages"
@@ -67,6 +68,9 @@ type AgentServiceClient interface {
 	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
 	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
 	WatchContainers(ctx context.Context, in *WatchContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchContainersResponse], error)
+	// WatchCPU tells how much functions want the CPU, several times a second while they use much of it, and nothing else; until the caller
+	// ends the call or the agent stops. A runtime that does not know answers Unimplemented.
+	WatchCPU(ctx context.Context, in *WatchCPURequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCPUResponse], error)
 	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without waiting
 	// for a registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
 	GetImageVersions(ctx context.Context, in *GetImageVersionsRequest, opts ...grpc.CallOption) (*GetImageVersionsResponse, error)
@@ -164,6 +168,25 @@ func (c *agentServiceClient) WatchContainers(ctx context.Context, in *WatchConta
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchContainersClient = grpc.ServerStreamingClient[WatchContainersResponse]
 
+func (c *agentServiceClient) WatchCPU(ctx context.Context, in *WatchCPURequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCPUResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[1], AgentService_WatchCPU_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchCPURequest, WatchCPUResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchCPUClient = grpc.ServerStreamingClient[WatchCPUResponse]
+
 func (c *agentServiceClient) GetImageVersions(ctx context.Context, in *GetImageVersionsRequest, opts ...grpc.CallOption) (*GetImageVersionsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetImageVersionsResponse)
@@ -224,6 +247,9 @@ type AgentServiceServer interface {
 	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
 	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
 	WatchContainers(*WatchContainersRequest, grpc.ServerStreamingServer[WatchContainersResponse]) error
+	// WatchCPU tells how much functions want the CPU, several times a second while they use much of it, and nothing else; until the caller
+	// ends the call or the agent stops. A runtime that does not know answers Unimplemented.
+	WatchCPU(*WatchCPURequest, grpc.ServerStreamingServer[WatchCPUResponse]) error
 	// GetImageVersions says what images a container would be made of if it were made now, as far as that is known without waiting
 	// for a registry: archives in the agent's image folder that have changed are taken over first, unless they are written just now.
 	GetImageVersions(context.Context, *GetImageVersionsRequest) (*GetImageVersionsResponse, error)
@@ -262,6 +288,9 @@ func (UnimplementedAgentServiceServer) GetContainerMetrics(context.Context, *Get
 }
 func (UnimplementedAgentServiceServer) WatchContainers(*WatchContainersRequest, grpc.ServerStreamingServer[WatchContainersResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchContainers not implemented")
+}
+func (UnimplementedAgentServiceServer) WatchCPU(*WatchCPURequest, grpc.ServerStreamingServer[WatchCPUResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchCPU not implemented")
 }
 func (UnimplementedAgentServiceServer) GetImageVersions(context.Context, *GetImageVersionsRequest) (*GetImageVersionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetImageVersions not implemented")
@@ -412,6 +441,17 @@ func _AgentService_WatchContainers_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_WatchContainersServer = grpc.ServerStreamingServer[WatchContainersResponse]
 
+func _AgentService_WatchCPU_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchCPURequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).WatchCPU(m, &grpc.GenericServerStream[WatchCPURequest, WatchCPUResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_WatchCPUServer = grpc.ServerStreamingServer[WatchCPUResponse]
+
 func _AgentService_GetImageVersions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetImageVersionsRequest)
 	if err := dec(in); err != nil {
@@ -514,6 +554,11 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchContainers",
 			Handler:       _AgentService_WatchContainers_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchCPU",
+			Handler:       _AgentService_WatchCPU_Handler,
 			ServerStreams: true,
 		},
 	},
