@@ -47,7 +47,7 @@ const (
 	ownerLease = 10 * time.Minute
 	// A list that cannot be had is asked for again after firstAdoption, doubled each time up to lastAdoption.
 	firstAdoption, lastAdoption = 50 * time.Millisecond, time.Second
-	// adoptionPatience is how long it is asked for until requests are refused: the agent may start beside the gateway.
+	// adoptionPatience is how long it is asked for at least until requests are refused: the agent may start beside the gateway.
 	adoptionPatience = 700 * time.Millisecond
 	// A held worker is asked again after firstHold, doubled each time up to lastHold. examineTimeout bounds the first question.
 	firstHold, lastHold = 10 * time.Millisecond, 250 * time.Millisecond
@@ -112,8 +112,9 @@ func (m *Manager) adoptNow(patience time.Time) error {
 		return nil
 	}
 	list, err := m.provisioner.List(m.ctx)
+	awaited := m.awaits(err)
 	if err != nil {
-		if m.ctx.Err() == nil && !time.Now().Before(patience) {
+		if m.ctx.Err() == nil && !awaited && !time.Now().Before(patience) {
 			for _, p := range pools {
 				p.adoptionFailed(err)
 			}

@@ -425,14 +425,16 @@ func TestAdopt_NothingIsStartedBeforeTheWorkersAreKnown(t *testing.T) {
 		away.Reason = reason.AgentAway
 		b.setListError(away)
 		second := mustOpen(t, b, owned(b), fn)
-		began := time.Now()
-		_, err := second.Acquire(t.Context(), fn, "r")
-		var known *gateway.Error
-		require.ErrorAs(t, err, &known)
-		assert.Equal(t, reason.AgentAway, known.Reason)
-		var start *pool.StartError
-		require.ErrorAs(t, err, &start)
-		assert.LessOrEqual(t, time.Since(began), time.Second)
+		for _, within := range []time.Duration{6 * time.Second, time.Second} { // the second one is not kept waiting for what is known
+			began := time.Now()
+			_, err := second.Acquire(t.Context(), fn, "r")
+			var known *gateway.Error
+			require.ErrorAs(t, err, &known)
+			assert.Equal(t, reason.AgentAway, known.Reason)
+			var start *pool.StartError
+			require.ErrorAs(t, err, &start)
+			assert.LessOrEqual(t, time.Since(began), within)
+		}
 		b.setListError(nil)
 		time.Sleep(time.Second)
 		l := mustAcquire(t, second, fn)

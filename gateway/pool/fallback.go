@@ -114,6 +114,9 @@ func (p *functionPool) fallbackFailed(s *start, cause error) {
 		return
 	}
 	pause := min(firstBackoff<<min(p.fallbacks, 16), lastBackoff)
+	if p.awaiting {
+		pause = min(pause, awayPause)
+	}
 	p.fallbacks++
 	p.fallbackAt = time.Now().Add(pause)
 	p.arm(p.fallbackAt)
@@ -123,7 +126,7 @@ func (p *functionPool) fallbackFailed(s *start, cause error) {
 		p.proven = nil
 	}
 	p.manager.log.Error("the configuration before cannot start either", "function", p.name, "error", cause.Error(), "lost", lost)
-	if p.returning() == 0 && !p.outdatedStarts() && p.usableStarts() == 0 {
+	if !p.awaiting && p.returning() == 0 && !p.outdatedStarts() && p.usableStarts() == 0 {
 		err := gateway.Errorf(gateway.CodeUnavailable, "function %s: going back to the configuration before: %w", p.name, &StartError{err: cause})
 		err.RetryAfter = max(pause, time.Second)
 		if known != nil {

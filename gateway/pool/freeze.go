@@ -132,6 +132,13 @@ func (p *functionPool) thawFor(ctx context.Context, l *Lease) (bool, error) {
 	return false, contextError(ctx, p.name)
 }
 
+// thaw has the agent thaw w. Not in the request's context: a worker must not be lost because its client left in this moment.
+func (m *Manager) thaw(w *worker) error {
+	ctx, cancel := context.WithTimeout(m.ctx, freezeTimeout)
+	defer cancel()
+	return m.opts.Freezer.Thaw(ctx, w.info.ID)
+}
+
 // thaw makes the worker of l, which may be frozen, fit for its invocation. It returns false when that cannot be done; the
 // worker is condemned then. With an error it was the agent that could not be asked: the worker is idle again, as it was.
 func (p *functionPool) thaw(l *Lease) (bool, error) {
@@ -140,9 +147,6 @@ func (p *functionPool) thaw(l *Lease) (bool, error) {
 	p.mu.Lock()
 	freezing := w.freezing
 	p.mu.Unlock()
-	// Not the request's context: a worker must not be lost because its client left in this moment.
-	ctx, cancel := context.WithTimeout(p.manager.ctx, freezeTimeout)
-	defer cancel()
 	if freezing != nil {
 		<-freezing // within freezeTimeout
 		p.mu.Lock()
@@ -153,9 +157,11 @@ func (p *functionPool) thaw(l *Lease) (bool, error) {
 			return true, nil
 		}
 	}
-	err := p.manager.opts.Freezer.Thaw(ctx, w.info.ID)
-	var known *gateway.Error
-	if errors.As(err, &known) && known.Reason == reason.AgentAway {
+	err := p.manager.thaw(w)
+	for p.manager.awaits(err) && pauseFor(p.manager.ctx, awayPause) {
+		err = p.manager.thaw(w)
+	}
+	if isAway(err) {
 		l.GiveUp()
 		away := gateway.Errorf(gateway.CodeUnavailable, "function %s: its frozen worker cannot be thawed now: %w", p.name, err)
 		away.Reason, away.RetryAfter = reason.AgentAway, time.Second

@@ -119,6 +119,8 @@ type functionPool struct {
 	// failure is why the last of them did, for the operator.
 	failure string
 	retryAt time.Time
+	// awaiting is true when the last start failed because the agent is away, and it is waited for: until retryAt nothing is started.
+	awaiting bool
 	// Until yieldsUntil nothing is started that no request waits for: what another function needs was taken from this one.
 	yieldsUntil time.Time
 	// standbyAt is when sandboxes for standby may be started again.

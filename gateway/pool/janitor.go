@@ -44,6 +44,9 @@ func (m *Manager) reconcile() {
 		p.mu.Unlock()
 	}
 	list, err := m.provisioner.List(m.ctx)
+	if err == nil {
+		m.away.over()
+	}
 	if err != nil {
 		if m.ctx.Err() == nil {
 			m.log.Warn("janitor: listing containers failed; trying again at the next heartbeat", "error", err.Error())

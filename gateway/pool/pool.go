@@ -167,6 +167,7 @@ type Manager struct {
 	stops      *turns.Turns
 
 	room *room
+	away away
 
 	// closing is closed when every pool has stopped lending; drained when, after that, no lease is out.
 	closing   chan struct{}

@@ -97,7 +97,7 @@ func (p *functionPool) fill() {
 	p.fallBack(now)
 	backedOff := now.Before(p.retryAt)
 	for usable < waiting && p.live() < sc.MaxCapacity {
-		if backedOff && (usable > 0 || p.returning() > 0 || p.outdatedStarts()) {
+		if backedOff && (usable > 0 || p.returning() > 0 || p.outdatedStarts() || p.awaiting) {
 			break
 		}
 		p.launch(&start{requestID: p.waiters.Back().Value.(*waiter).requestID})
@@ -210,6 +210,7 @@ func (p *functionPool) run(s *start) {
 	}
 	info, err := p.startContainer(s, fn)
 	giveBack()
+	awaited := m.awaits(err)
 	ready, outcome := time.Now(), "ok"
 	if err != nil {
 		outcome = "error"
@@ -225,7 +226,7 @@ func (p *functionPool) run(s *start) {
 	over := p.early[info.ID]
 	p.dropStart(s)
 	if err != nil {
-		p.startFailed(s, err)
+		p.startFailed(s, err, awaited)
 		return
 	}
 	info.Standby = s.standby
@@ -236,12 +237,12 @@ func (p *functionPool) run(s *start) {
 	p.workers[info.ID] = w
 	if initFailed != nil && m.ctx.Err() == nil && (p.changing() || w.revision == p.revision && p.brings(s.begun, info.ImageDigest)) {
 		p.destroy(w, 0, "init failed")
-		p.startFailed(s, initFailed)
+		p.startFailed(s, initFailed, false)
 		return
 	}
 	if !p.isProven(s, info) {
 		p.destroy(w, 0, errOtherImage.Error())
-		p.startFailed(s, errOtherImage)
+		p.startFailed(s, errOtherImage, false)
 		return
 	}
 	w.doomed = over
@@ -319,8 +320,10 @@ func (p *functionPool) dropStart(s *start) {
 // startFailed decides what a failed start means for those who wait. A request keeps its place as long as something
 // can still serve it: a busy worker, a start of an older configuration, or another start, which after a permanent failure would fail likewise. When
 // nothing is left all are answered at once. The pool tries again after a pause that grows with each failure in a
-// row; a new request that has nothing else to hope for does not wait for that pause. Callers hold mu.
-func (p *functionPool) startFailed(s *start, cause error) {
+// row; a new request that has nothing else to hope for does not wait for that pause, unless the agent, which is away, is awaited: all
+// wait for it then. Callers hold mu.
+func (p *functionPool) startFailed(s *start, cause error, awaited bool) {
+	p.awaiting = awaited
 	if s.fallback && !p.closed && !p.removed {
 		p.fallbackFailed(s, cause)
 		return
@@ -336,6 +339,9 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	if errors.As(cause, &known) && known.Reason == reason.AgentAway {
 		pause = min(pause, awayBackoff)
 	}
+	if awaited {
+		pause = min(pause, awayPause)
+	}
 	now := time.Now()
 	p.retryAt = now.Add(pause)
 	p.trialFailed(now)
@@ -348,7 +354,7 @@ func (p *functionPool) startFailed(s *start, cause error) {
 	}
 	p.manager.log.Error("start failed", "function", p.name, "request_id", s.requestID, "error", cause.Error(),
 		"permanent", err.Permanent, "failures", p.failures, "retry_ms", pause.Milliseconds(), "outdated_workers_serve", p.outdated())
-	if p.returning() == 0 && !p.outdatedStarts() && (err.Permanent || p.usableStarts() == 0) && !p.fallsBack(now) {
+	if !awaited && p.returning() == 0 && !p.outdatedStarts() && (err.Permanent || p.usableStarts() == 0) && !p.fallsBack(now) {
 		p.answerAll(err)
 	}
 	p.fill()

@@ -23,6 +23,7 @@ func (m *Manager) watch() {
 				m.log.Info("exits of containers are heard again")
 			}
 			heard = true
+			m.away.over()
 			// What ended while nobody listened is in the list.
 			select {
 			case m.look <- struct{}{}:
