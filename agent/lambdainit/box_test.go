@@ -27,7 +27,7 @@ const patience = 60 * time.Second
 // soon is the deadline of an invocation that is to run into it. A busy machine has to get as far as that within it.
 const soon = 2 * time.Second
 
-// The test binary is started again as lambda-init ("@init") and as the function ("@function"): lambda-init waits
+// The test binary is started again as lambda-init ("@init", "@park") and as the function ("@function"): lambda-init waits
 // for every child of its process, so it needs one of its own.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 			os.Exit(runInit(os.Args[2:]))
 		case "@function":
 			os.Exit(runFunction(os.Args[2], os.Args[3:]))
+		case "@park":
+			os.Exit(runParked(os.Args[2]))
 		case "@extension":
 			os.Exit(runExtension(os.Args[2], os.Args[3], os.Args[4]))
 		}

@@ -1,10 +1,8 @@
 package lambdainit
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -22,10 +20,7 @@ func EnterTmp() error {
 	if dir != tmpDir && !strings.HasPrefix(dir, tmpDir+"/") {
 		return nil
 	}
-	if err := errors.Join(os.MkdirAll(filepath.Clean(dir), 0o755), os.Chdir(dir)); err != nil {
-		return fmt.Errorf("go to the working folder: %w", err)
-	}
-	return nil
+	return enter(dir)
 }
 
 // tmpInMemory returns how many bytes of a folder's file system are in memory, 0 where it is a disk's.

@@ -2,8 +2,10 @@
 //
 //	lambda-init -- <program> [argument...]
 //	lambda-init -exec -- <program> [argument...]
+//	lambda-init -park <socket>
 //
-// The second sets the container's limits and becomes the program, for images that bring the Runtime Interface Emulator.
+// The second sets the container's limits and becomes the program, for images that bring the Runtime Interface Emulator. The third
+// waits until the agent says, over that socket, which of the others it is, in which environment and folder.
 // It is set up by environment variables alone; lambdainit.Config names them.
 package main
 
@@ -41,17 +43,23 @@ func run() error {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(math.MaxInt64)
 
-	if err := lambdainit.EnterTmp(); err != nil {
+	command, environ := os.Args[1:], os.Environ()
+	if len(command) == 2 && command[0] == "-park" {
+		call, err := lambdainit.Park(command[1])
+		if err != nil || call == nil {
+			return err
+		}
+		command, environ = call.Args, call.Env
+	} else if err := lambdainit.EnterTmp(); err != nil {
 		return err
 	}
-	if len(os.Args) > 1 && os.Args[1] == "-exec" {
-		return lambdainit.Exec(os.Environ(), os.Args[2:])
+	if len(command) > 0 && command[0] == "-exec" {
+		return lambdainit.Exec(environ, command[1:])
 	}
-	command := os.Args[1:]
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	cfg, err := lambdainit.ConfigFromEnv(os.Environ(), command)
+	cfg, err := lambdainit.ConfigFromEnv(environ, command)
 	if err != nil {
 		return err
 	}
