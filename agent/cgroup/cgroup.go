@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -235,6 +236,44 @@ func (h *Hierarchy) limit(id, v2, v1 string) error {
 		return fmt.Errorf("set the CPU quota of %s: %w", id, err)
 	}
 	return nil
+}
+
+// SetLimits gives a container that was made without them memory, without swap where that is limited, and its CPU shares, as runc
+// does for one that is made with them.
+func (h *Hierarchy) SetLimits(id string, memoryMB int) error {
+	limit, shares := strconv.FormatInt(int64(memoryMB)<<20, 10), Shares(memoryMB)
+	files := []struct{ controller, name, value string }{
+		{"memory", "memory.limit_in_bytes", limit},
+		{"memory", "memory.memsw.limit_in_bytes", limit}, // with swap; it is never less than the other
+		{"cpu", "cpu.shares", strconv.FormatUint(shares, 10)},
+	}
+	if h.unified {
+		files = []struct{ controller, name, value string }{
+			{"", "memory.max", limit}, {"", "memory.swap.max", "0"}, {"", "cpu.weight", strconv.FormatUint(weight(shares), 10)},
+		}
+	}
+	for _, f := range files {
+		if strings.Contains(f.name, "sw") && !h.swap {
+			continue
+		}
+		if err := write(filepath.Join(h.dir(f.controller, id), f.name), f.value); err != nil {
+			return fmt.Errorf("set the limits of %s: %s: %w", id, f.name, err)
+		}
+	}
+	return nil
+}
+
+// weight is what shares of cgroup v1 are on v2: between the least, the usual and the largest of both by the curve that runc has
+// (opencontainers/cgroups v0.1.0, ConvertCPUSharesToCgroupV2Value).
+func weight(shares uint64) uint64 {
+	switch {
+	case shares <= minShares:
+		return 1
+	case shares >= 1<<18:
+		return 10_000
+	}
+	l := math.Log2(float64(shares))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
 // Freeze stops every process of a container. It does not wait until the last one stands still: that takes up to some

@@ -153,6 +153,46 @@ func TestSetQuota_FollowsMemory(t *testing.T) {
 	assert.Equal(t, "max 100000", mustRead(t, root, "esb-x", id, "cpu.max")[:10])
 }
 
+func TestSetLimits_AreThoseThatAContainerIsMadeWith(t *testing.T) {
+	files := treeV1()
+	for _, name := range []string{"memory/esb-x/" + id + "/memory.memsw.limit_in_bytes", "memory/esb-x/memory.memsw.limit_in_bytes", "cpu/esb-x/" + id + "/cpu.shares"} {
+		files[name] = ""
+	}
+	root := mustTree(t, files)
+	h, err := Open(root, "esb-x")
+	require.NoError(t, err)
+	require.NoError(t, h.SetLimits(id, 1769))
+	assert.Equal(t, "1854930944", mustRead(t, root, "memory/esb-x", id, "memory.limit_in_bytes")[:10])
+	assert.Equal(t, "1854930944", mustRead(t, root, "memory/esb-x", id, "memory.memsw.limit_in_bytes"))
+	assert.Equal(t, "1024", mustRead(t, root, "cpu/esb-x", id, "cpu.shares"))
+	require.ErrorIs(t, h.SetLimits("gone", 1769), fs.ErrNotExist)
+
+	files = treeV2()
+	delete(files, "esb-x/memory.swap.max")
+	for _, name := range []string{"memory.max", "memory.swap.max", "cpu.weight"} {
+		files["esb-x/"+id+"/"+name] = ""
+	}
+	root = mustTree(t, files)
+	h, err = Open(root, "esb-x")
+	require.NoError(t, err)
+	require.NoError(t, h.SetLimits(id, 1769), "no swap is limited")
+	assert.Empty(t, mustRead(t, root, "esb-x", id, "memory.swap.max"))
+	assert.Equal(t, "1854930944", mustRead(t, root, "esb-x", id, "memory.max"))
+	assert.Equal(t, "100", mustRead(t, root, "esb-x", id, "cpu.weight"))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "esb-x", "memory.swap.max"), nil, 0o644))
+	h, err = Open(root, "esb-x")
+	require.NoError(t, err)
+	require.NoError(t, h.SetLimits(id, 1769))
+	assert.Equal(t, "0", mustRead(t, root, "esb-x", id, "memory.swap.max"))
+}
+
+// The values are those of runc 1.5 (opencontainers/cgroups v0.1.0, TestConvertCPUSharesToCgroupV2Value).
+func TestWeight_IsRuncs(t *testing.T) {
+	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 3: 2, 1024: 100, 262143: 10000, 262144: 10000, 1 << 20: 10000} {
+		assert.Equal(t, want, weight(shares), shares)
+	}
+}
+
 func TestSetWeight_IsTheParents(t *testing.T) {
 	v1 := map[string]string{"cpu/esb-x/cpu.shares": "", "blkio/cgroup.procs": "", "blkio/esb-x/blkio.bfq.weight": "", "blkio/esb-x/blkio.weight": ""}
 	v2 := map[string]string{"esb-x/cpu.weight": "", "esb-x/io.weight": "", "esb-x/io.bfq.weight": ""}

@@ -17,6 +17,8 @@ import (
 
 const (
 	suffix = ".log"
+	// waiting is the suffix of what is no log yet.
+	waiting = ".parked"
 	// tailBytes bounds what Tail reads.
 	tailBytes = 4096
 	// Block is what holes are aligned to. The first block of a file is never freed: its bytes identify the file.
@@ -43,9 +45,55 @@ func Open(path string) (*Dir, error) {
 // File returns the path of a container's log.
 func (d *Dir) File(container string) string { return filepath.Join(d.path, container+suffix) }
 
+// Waiting returns the path of what is to be the log of a container that is nobody's yet, and no log until then.
+func (d *Dir) Waiting(container string) string { return filepath.Join(d.path, container+waiting) }
+
 // Create makes a container's log, which root and the user owner may write; -1: root alone.
 func (d *Dir) Create(container string, owner int) error {
-	f, err := os.OpenFile(d.File(container), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	return create(d.File(container), container, owner)
+}
+
+// CreateWaiting makes what Assign makes a log of.
+func (d *Dir) CreateWaiting(container string, owner int) error {
+	return create(d.Waiting(container), container, owner)
+}
+
+// Assign makes the file that waits under the name of a container the log of another one; who has opened it writes there.
+func (d *Dir) Assign(container, to string) error {
+	if err := os.Rename(d.Waiting(container), d.File(to)); err != nil {
+		return fmt.Errorf("name the log of a container: %w", err)
+	}
+	return nil
+}
+
+// RemoveWaiting removes files that wait, all when no container is named.
+func (d *Dir) RemoveWaiting(containers ...string) error {
+	var files []string
+	for _, c := range containers {
+		files = append(files, d.Waiting(c))
+	}
+	if len(containers) == 0 {
+		entries, err := os.ReadDir(d.path)
+		if err != nil {
+			return fmt.Errorf("look for logs of nobody: %w", err)
+		}
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), waiting) {
+				files = append(files, filepath.Join(d.path, e.Name()))
+			}
+		}
+	}
+	var errs []error
+	for _, f := range files {
+		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove a log of nobody: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func create(file, container string, owner int) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("make the log of a container: %w", err)
 	}

@@ -19,6 +19,29 @@ func mustOpen(t *testing.T) *Dir {
 	return d
 }
 
+func TestAssign_WhatWaitedIsALogFromThenOn(t *testing.T) {
+	d := mustOpen(t)
+	for _, name := range []string{"lambda-1", "lambda-2", "lambda-3"} {
+		require.NoError(t, d.CreateWaiting(name, -1))
+		_, log := Container(d.Waiting(name))
+		assert.False(t, log)
+	}
+	writer, err := os.OpenFile(d.Waiting("lambda-1"), os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, writer.Close()) }()
+	require.NoError(t, d.Assign("lambda-1", "lambda-f-1"))
+	_, err = writer.WriteString("line\n")
+	require.NoError(t, err)
+	assert.Equal(t, "line", d.Tail("lambda-f-1", 1))
+	assert.ErrorIs(t, d.Assign("lambda-1", "lambda-g-1"), os.ErrNotExist)
+	require.NoError(t, d.RemoveWaiting("lambda-2", "lambda-none"))
+	assert.NoFileExists(t, d.Waiting("lambda-2"))
+	assert.FileExists(t, d.Waiting("lambda-3"))
+	require.NoError(t, d.RemoveWaiting())
+	assert.NoFileExists(t, d.Waiting("lambda-3"))
+	assert.FileExists(t, d.File("lambda-f-1"))
+}
+
 func TestFree_KeepsHeadSizeAndRest(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.log")
 	text := strings.Repeat("0123456\n", 16<<10)

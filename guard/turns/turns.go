@@ -158,6 +158,18 @@ func (n *Turn) lapse() {
 	t.grant()
 }
 
+// Waiting says whether any turn waits for its place.
+func (t *Turns) Waiting() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.lines {
+		if len(l.waiting) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Granted is closed when the turn has its place.
 func (n *Turn) Granted() <-chan struct{} { return n.granted }
 

@@ -48,6 +48,18 @@ func TestTurns_One_IsEnoughForAll(t *testing.T) {
 	assert.True(t, granted(b))
 }
 
+func TestTurns_Waiting(t *testing.T) {
+	one := turns.New(1, 0)
+	assert.False(t, one.Waiting())
+	a := one.Join("a", false)
+	assert.False(t, one.Waiting(), "it has its place")
+	b := one.Join("b", false)
+	assert.True(t, one.Waiting())
+	b.Done()
+	assert.False(t, one.Waiting())
+	a.Done()
+}
+
 func TestTurns_WhoHasFewest_IsNext(t *testing.T) {
 	all := turns.New(3, 0)
 	a := []*turns.Turn{all.Join("a", false), all.Join("a", false), all.Join("a", false), all.Join("a", false)}
