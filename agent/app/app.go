@@ -140,7 +140,7 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, listening f
 			return errors.New("containerd does not run")
 		}
 		return runtime.Healthy(ctx)
-	}, Notes: func() []string { return notes(s) }})
+	}, Notes: func() []string { return append(notes(s), runtime.Notes()...) }})
 	log.InfoContext(ctx, "agent serves", "address", listeners[0].Addr().String(), "socket", s.Socket, "tls", creds != nil, "home", s.Home, "bridge", s.Bridge, "subnet", s.Subnet.String())
 	if listening != nil {
 		listening(listeners[0].Addr())
@@ -381,7 +381,7 @@ func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *s
 		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, ImageMaxMB: s.ImageMaxMB,
 		ImagesUnusedFor: s.ImagesUnusedFor, ArchivesUnusedFor: s.ArchivesUnusedFor, ImageStoreMaxMB: s.ImageStoreMaxMB, Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryPoll: s.RegistryPoll, RegistryConfig: s.RegistryConfig,
 		RegistryUser: s.RegistryUser, RegistryPassword: string(s.RegistryPassword), RegistryPasswordFile: s.RegistryPasswordFile,
-		TmpSizeMB: s.TmpSizeMB, TmpOnDisk: s.TmpOnDisk, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts,
+		TmpSizeMB: s.TmpSizeMB, TmpOnDisk: s.TmpOnDisk, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts, Parked: s.ParkedSandboxes,
 		Region: s.Region, AccountID: s.AccountID, DNS: dns, Environment: s.FunctionEnvironment(), Logger: log,
 	}
 }

@@ -34,13 +34,11 @@ func (o observed) running() bool {
 	return o.process != nil && (o.process.Status == task.Status_RUNNING || o.process.Status == task.Status_PAUSED)
 }
 
-// observe lists the stack's containers: two calls, however many there are.
+// observe lists the stack's containers: two calls, however many there are. Whose they are this process knows sooner than their
+// labels.
 func (r *Runtime) observe(ctx context.Context, function string) ([]observed, error) {
 	filter := "labels." + strconv.Quote(agent.LabelCreatedBy) + "==" + strconv.Quote(agent.CreatedBy) +
 		",labels." + strconv.Quote(labelStack) + "==" + strconv.Quote(r.cfg.Stack)
-	if function != "" {
-		filter += ",labels." + strconv.Quote(agent.LabelFunction) + "==" + strconv.Quote(function)
-	}
 	found, err := r.client.ContainerService().List(ctx, filter)
 	if err != nil {
 		return nil, errcode.Of(agent.CodeInternal, fmt.Errorf("list containers: %w", err))
@@ -55,6 +53,12 @@ func (r *Runtime) observe(ctx context.Context, function string) ([]observed, err
 	out := make([]observed, 0, len(found))
 	for _, c := range found {
 		o := observed{record: recordOf(c.ID, c.Labels)}
+		if s := r.state(c.ID); s != nil && s.record.ID != s.record.sandbox {
+			o.record = s.record
+		}
+		if function != "" && o.FunctionName != function {
+			continue
+		}
 		// A task's own process has the container's id.
 		if i := slices.IndexFunc(list.Tasks, func(p *task.Process) bool { return p.ID == c.ID }); i >= 0 {
 			o.process = list.Tasks[i]
@@ -76,9 +80,10 @@ func (r *Runtime) adopt(ctx context.Context) error {
 	for _, o := range found {
 		s := &state{record: o.record, lastUsed: o.CreatedAt}
 		r.mu.Lock()
-		r.states[o.ID] = s
+		r.states[o.sandbox] = s
 		r.mu.Unlock()
-		if !o.running() {
+		// One that is parked was another agent's: it may have become a function's just before that one ended.
+		if !o.running() || o.parked {
 			group.Go(func() error {
 				// One that cannot be removed is no reason not to serve the others: upkeep tries again.
 				if err := r.remove(groupCtx, o.record, 0); err != nil {
@@ -118,7 +123,7 @@ func (r *Runtime) listenAgain(s *state) {
 			r.log.Warn("adopted container cannot be heard", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
 		}
 		s.socket = socket
-		running, countErr := r.groups.Processes(rec.ID)
+		running, countErr := r.groups.Processes(rec.sandbox)
 		waits = err == nil && countErr == nil && rec.Standby && running <= 1
 	}
 	if !waits {
@@ -164,6 +169,7 @@ func (r *Runtime) removeLeftovers(ctx context.Context) error {
 		known[shortID(id)] = true
 	}
 	r.mu.Unlock()
+	errs = append(errs, r.logs.RemoveWaiting())
 	entries, err := os.ReadDir(r.filesDir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)

@@ -29,7 +29,11 @@ func (l *launch) makeFiles(context.Context) error {
 	if l.spec.Interface == agent.Supervisor {
 		owner = int(l.record.firstID)
 	}
-	if err := l.r.logs.Create(l.record.ID, owner); err != nil {
+	create := l.r.logs.Create
+	if l.record.parked {
+		create = l.r.logs.CreateWaiting
+	}
+	if err := create(l.record.ID, owner); err != nil {
 		return err
 	}
 	if l.spec.Interface != agent.Supervisor {
@@ -42,6 +46,14 @@ func (l *launch) makeFiles(context.Context) error {
 	var once sync.Once
 	l.state.socket, err = l.r.listen(l.record, func() { once.Do(func() { close(l.ready) }) })
 	return err
+}
+
+// logFile is where its output goes: no log of a container for as long as it is nobody's.
+func (l *launch) logFile() string {
+	if l.record.parked {
+		return l.r.logs.Waiting(l.record.ID)
+	}
+	return l.r.logs.File(l.record.ID)
 }
 
 // meminfo returns the file that is /proc/meminfo in containers of so much memory. It is made once.

@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/cgroup"
@@ -58,7 +59,13 @@ type launch struct {
 	userns string
 	groups []cgroup.Folder
 	rootfs []mount.Mount
+	// mounts are those of its spec.
+	mounts []specs.Mount
 	pid    uint32
+	// parked is what it was before it was bound to its function; nil for one that was made for it.
+	parked *parked
+	// watch begins to look for the exit of process 1.
+	watch func()
 	// turn is its place among the starts.
 	turn *turns.Turn
 	// disk waits for what becomes /tmp; nil where that is memory.
@@ -117,23 +124,57 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	case <-ctx.Done():
 		return agent.Container{}, startStage.because(errcode.Of(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", ctx.Err())))
 	}
-	l := r.newLaunch(spec, img, leased)
-	l.turn = turn
-	if err := r.memory.Reserve(l.record.ID, int64(spec.MemoryMB)<<20); err != nil {
-		return agent.Container{}, startStage.because(errcode.Of(agent.CodeInternal, err))
-	}
-	log := r.log.With("request_id", spec.RequestID, "function", spec.FunctionName, "container_id", l.record.ID)
-	if err := l.run(ctx); err != nil {
-		r.memory.Release(l.record.ID)
-		if undo := r.remove(ctx, l.record, 0); undo != nil {
-			log.ErrorContext(ctx, "failed start cannot be undone yet", "error", undo)
+	l := r.newLaunch(spec, img, leased, randomHex(suffixBytes))
+	if p := r.takeParked(spec, img); p != nil {
+		b := r.newBinding(spec, img, leased, p)
+		b.turn = turn
+		err := b.bind(ctx)
+		if err == nil {
+			l = b
+		} else if ctx.Err() != nil {
+			return agent.Container{}, startStage.because(b.explain(err))
 		}
-		return agent.Container{}, startStage.because(l.explain(err))
 	}
-	r.memory.Started(l.record.ID)
-	log.InfoContext(ctx, "container started", "image", img.Name, "ip", l.record.IP, "standby", spec.Standby,
+	if l.parked == nil {
+		l.turn = turn
+		if err := l.start(ctx); err != nil {
+			return agent.Container{}, startStage.because(l.explain(err))
+		}
+	}
+	l.log().InfoContext(ctx, "container started", "image", img.Name, "ip", l.record.IP, "standby", spec.Standby, "parked", l.parked != nil,
 		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds(), slog.Group("steps_ms", l.took...))
 	return l.record.Container, nil
+}
+
+// start makes the container in the plain way, and undoes what it has made when that fails.
+func (l *launch) start(ctx context.Context) error {
+	if err := l.reserve(ctx); err != nil {
+		return err
+	}
+	if err := l.run(ctx, l.plain()); err != nil {
+		l.turn.Done() // others need not wait for what follows
+		l.r.memory.Release(l.record.sandbox)
+		if undo := l.r.remove(ctx, l.record, 0); undo != nil {
+			l.log().ErrorContext(ctx, "failed start cannot be undone yet", "error", undo)
+		}
+		return err
+	}
+	l.r.memory.Started(l.record.sandbox)
+	return nil
+}
+
+// reserve finds memory for the container: containers that are nobody's go first.
+func (l *launch) reserve(ctx context.Context) error {
+	limit := int64(l.spec.MemoryMB) << 20
+	err := l.r.memory.Reserve(l.record.sandbox, limit)
+	if agent.ErrorCode(err) == agent.CodeExhausted && l.r.clearLot(ctx) > 0 {
+		err = l.r.memory.Reserve(l.record.sandbox, limit)
+	}
+	return err
+}
+
+func (l *launch) log() *slog.Logger {
+	return l.r.log.With("request_id", l.spec.RequestID, "function", l.spec.FunctionName, "container_id", l.record.ID)
 }
 
 // validate checks a spec and fills in defaults.
@@ -164,8 +205,8 @@ func validate(spec agent.ContainerSpec) (agent.ContainerSpec, error) {
 	return spec, nil
 }
 
-func (r *Runtime) newLaunch(spec agent.ContainerSpec, img images.Image, leased *code.Lease) *launch {
-	id := containerID(spec.FunctionName, randomHex(suffixBytes))
+func (r *Runtime) newLaunch(spec agent.ContainerSpec, img images.Image, leased *code.Lease, suffix string) *launch {
+	id := containerID(spec.FunctionName, suffix)
 	now := time.Now()
 	rec := record{
 		Container: agent.Container{
@@ -173,6 +214,7 @@ func (r *Runtime) newLaunch(spec agent.ContainerSpec, img images.Image, leased *
 			Image: img.Name, ImageDigest: img.Manifest.String(), Generation: spec.Generation, Interface: spec.Interface,
 			Standby: spec.Standby, CreatedAt: now, LastUsedAt: now, Owner: spec.Owner,
 		},
+		sandbox:  id,
 		memoryMB: spec.MemoryMB,
 		madeWith: r.madeWith(spec),
 	}
@@ -194,18 +236,16 @@ func randomHex(n int) string {
 
 // run makes the container and waits until it is ready. It holds one of r.starts, and gives it back as soon as the
 // process runs. What was made when it fails is the caller's to remove.
-func (l *launch) run(ctx context.Context) error {
+func (l *launch) run(ctx context.Context, steps []step) error {
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer stop()
-	err := l.steps(ctx, func() {
-		watching.Go(func() { l.exit <- l.r.waitExit(watch, l.record.ID) })
-	})
-	l.turn.Done()
-	if err != nil {
+	l.watch = func() { watching.Go(func() { l.exit <- l.r.waitExit(watch, l.record.sandbox) }) }
+	if err := l.take(ctx, steps); err != nil {
 		return err
 	}
+	l.turn.Done()
 	begin := time.Now()
 	if err := l.waitReady(ctx); err != nil {
 		return err
@@ -217,17 +257,15 @@ func (l *launch) run(ctx context.Context) error {
 // milliseconds has two digits behind the point: some steps take less than one.
 func milliseconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e5) / 100 }
 
-// steps goes from nothing to a running process. watch is called when there is a process to watch. The caller's end is
-// seen between steps only: see launchTimeout.
-func (l *launch) steps(ctx context.Context, watch func()) error {
-	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchTimeout)
-	defer cancel()
-	l.takeDisk(work)
-	defer l.dropDisk()
-	for _, step := range []struct {
-		key, name string
-		do        func(context.Context) error
-	}{
+// step is one of those that lead to a running process; key is what it is in the log.
+type step struct {
+	key, name string
+	do        func(context.Context) error
+}
+
+// plain are the steps from nothing.
+func (l *launch) plain() []step {
+	return []step{
 		{"network", "attach it to the network", l.attach},
 		{"files", "make its files", l.makeFiles},
 		{"cgroup", "make its cgroup", l.makeGroup},
@@ -235,12 +273,25 @@ func (l *launch) steps(ctx context.Context, watch func()) error {
 		{"record", "make its record", l.makeContainer},
 		{"task", "make its process", l.makeTask},
 		{"tmp", "give it its /tmp", l.bindDisk},
-		{"start", "start its process", func(ctx context.Context) error {
-			watch()
-			_, err := l.r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: l.record.ID})
-			return executable(errgrpc.ToNative(err))
-		}},
-	} {
+		{"start", "start its process", l.startProcess},
+	}
+}
+
+func (l *launch) startProcess(ctx context.Context) error {
+	l.watch()
+	_, err := l.r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: l.record.sandbox})
+	return executable(errgrpc.ToNative(err))
+}
+
+// take goes through steps. The caller's end is seen between them only: see launchTimeout.
+func (l *launch) take(ctx context.Context, steps []step) error {
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchTimeout)
+	defer cancel()
+	if !l.record.parked {
+		l.takeDisk(work)
+		defer l.dropDisk()
+	}
+	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("the caller left before step %q: %w", step.name, err)
 		}
@@ -307,6 +358,9 @@ func (l *launch) dropDisk() {
 
 func (l *launch) attach(ctx context.Context) error {
 	a, err := l.r.network.Attach(ctx)
+	if agent.ErrorCode(err) == agent.CodeExhausted && !l.record.parked && l.r.clearLot(ctx) > 0 {
+		a, err = l.r.network.Attach(ctx) // those that are nobody's have given theirs back
+	}
 	if err != nil {
 		return err
 	}
@@ -316,48 +370,34 @@ func (l *launch) attach(ctx context.Context) error {
 	l.record.attachment = a.ID
 	l.state.record = l.record
 	l.r.mu.Lock()
-	l.r.states[l.record.ID] = l.state
+	l.r.states[l.record.sandbox] = l.state
 	l.r.mu.Unlock()
 	return nil
 }
 
 func (l *launch) makeGroup(context.Context) (err error) {
-	l.groups, err = l.r.groups.Create(l.record.ID)
+	l.groups, err = l.r.groups.Create(l.record.sandbox)
 	return err
 }
 
 func (l *launch) makeContainer(ctx context.Context) error {
-	r, id := l.r, l.record.ID
-	dir := r.files(id)
+	r := l.r
 	c := containers.Container{
-		ID: id, Image: l.image.Name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: images.Snapshotter, SnapshotKey: id,
+		ID: l.record.sandbox, Image: l.image.Name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: images.Snapshotter, SnapshotKey: l.record.sandbox,
 		Runtime: containers.RuntimeInfo{Name: runtimeName},
 	}
-	who, err := l.functionUser(ctx, &c)
+	if l.record.parked {
+		c.SnapshotKey = ""
+	}
+	in, err := l.input(ctx, &c)
 	if err != nil {
 		return err
 	}
-	meminfo, err := r.meminfo(l.record.memoryMB)
+	spec, err := buildSpec(ctx, in)
 	if err != nil {
 		return err
 	}
-	tmpInMemory := 0
-	if l.disk == nil {
-		tmpInMemory = l.tmpSizeMB()
-	}
-	spec, err := buildSpec(ctx, specInput{
-		id: id, spec: l.spec, image: l.image.Config, netns: l.netns, userns: l.userns, firstID: l.record.firstID,
-		user: who, hostname: hostname(id),
-		cgroupsPath: r.groups.Path(id), groups: l.groups, limitSwap: r.groups.LimitsSwap(),
-		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
-		hosts: filepath.Join(dir, "hosts"), resolvConf: r.resolvConf(), meminfo: meminfo, logFile: r.logs.File(id), logRate: r.cfg.LogRate,
-		tmpSizeMB: tmpInMemory, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
-		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt), code: l.code,
-		environment: r.cfg.Environment,
-	})
-	if err != nil {
-		return err
-	}
+	l.mounts = spec.Mounts
 	if c.Spec, err = typeurl.MarshalAny(spec); err != nil {
 		return err
 	}
@@ -368,14 +408,42 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	return err
 }
 
+// input is all that the container's spec depends on; c has its root filesystem.
+func (l *launch) input(ctx context.Context, c *containers.Container) (specInput, error) {
+	r, id := l.r, l.record.ID
+	who, err := l.functionUser(ctx, c)
+	if err != nil {
+		return specInput{}, err
+	}
+	meminfo, tmpInMemory := "", 0
+	if !l.record.parked {
+		if meminfo, err = r.meminfo(l.record.memoryMB); err != nil {
+			return specInput{}, err
+		}
+		if l.disk == nil {
+			tmpInMemory = l.tmpSizeMB()
+		}
+	}
+	return specInput{
+		id: id, parked: l.record.parked, spec: l.spec, image: l.image.Config, netns: l.netns, userns: l.userns, firstID: l.record.firstID,
+		user: who, hostname: hostname(id),
+		cgroupsPath: r.groups.Path(l.record.sandbox), groups: l.groups, limitSwap: r.groups.LimitsSwap(),
+		lambdaInit: r.binary("lambda-init"), notifyDir: r.notifyDir(id),
+		hosts: filepath.Join(r.files(id), "hosts"), resolvConf: r.resolvConf(), meminfo: meminfo, logFile: l.logFile(), logRate: r.cfg.LogRate,
+		tmpSizeMB: tmpInMemory, pidsLimit: r.cfg.PIDsLimit, noFile: r.cfg.NoFile,
+		region: r.cfg.Region, account: r.cfg.AccountID, logStream: logStream(l.record.CreatedAt), code: l.code,
+		environment: r.cfg.Environment,
+	}, nil
+}
+
 // logStream makes a name as AWS does: date, version, 32 hexadecimal digits.
 func logStream(t time.Time) string {
 	return t.UTC().Format("2006/01/02") + "/[$LATEST]" + randomHex(16)
 }
 
 func (l *launch) makeTask(ctx context.Context) error {
-	log := (&url.URL{Scheme: "file", Path: l.r.logs.File(l.record.ID)}).String()
-	request := &tasks.CreateTaskRequest{ContainerID: l.record.ID, Stdout: log, Stderr: log}
+	log := (&url.URL{Scheme: "file", Path: l.logFile()}).String()
+	request := &tasks.CreateTaskRequest{ContainerID: l.record.sandbox, Stdout: log, Stderr: log}
 	for _, m := range l.rootfs {
 		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
@@ -385,7 +453,7 @@ func (l *launch) makeTask(ctx context.Context) error {
 	}
 	l.pid = made.Pid
 	if l.spec.Interface == agent.RIE {
-		return l.r.groups.SetQuota(l.record.ID, l.record.memoryMB)
+		return l.r.groups.SetQuota(l.record.sandbox, l.record.memoryMB)
 	}
 	return nil
 }

@@ -28,6 +28,8 @@ const (
 	notifyPath = notifyDir + "/" + notifyName
 	cgroupPath = "/sys/fs/cgroup"
 	logPath    = "/run/esb/log"
+	bindName   = "bind.sock"
+	bindPath   = notifyDir + "/" + bindName
 )
 
 // environment returns a container's variables, sorted: the box's own for all functions, over them those of the image, over

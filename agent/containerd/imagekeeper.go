@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/edge-serverless-box/esb/agent"
@@ -32,6 +33,9 @@ func (r *Runtime) RemoveImages(ctx context.Context, names []string, unusedFor ti
 	running, err := r.imagesInUse(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if err := r.dropViews(ctx, 0); err != nil {
+		return nil, errcode.Of(agent.CodeInternal, fmt.Errorf("give up views of images: %w", err))
 	}
 	removed, err := r.images.Remove(ctx, names, unusedFor, archives, running)
 	if err != nil {
@@ -69,6 +73,9 @@ func (r *Runtime) tendImages() {
 		case <-timer.C:
 		}
 		running, err := r.imagesInUse(r.life)
+		if err == nil {
+			err = r.dropViews(r.life, 0)
+		}
 		if err == nil {
 			err = r.images.Tend(r.life, running)
 		}

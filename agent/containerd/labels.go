@@ -9,7 +9,8 @@ import (
 )
 
 // Labels of a container beside agent.LabelFunction and agent.LabelCreatedBy. An agent that starts anew knows from
-// them all that it has to know; they are written once, when the container is made.
+// them all that it has to know; they are written once, when the container is made, and once more when one that was parked
+// gets its function.
 const (
 	labelStack      = "esb_stack" // which agent's: two stacks may share one containerd
 	labelGeneration = "esb_generation"
@@ -26,11 +27,18 @@ const (
 	labelOwner      = "esb_owner"
 	labelMadeWith   = "esb_made_with" // Runtime.madeWith
 	labelCode       = "esb_code"      // trees of the code store that are mounted, separated by commas
+	labelName       = "esb_name"      // of one that was parked: its id in containerd is of before it had a function
+	labelParked     = "esb_parked"    // of one that is nobody's yet
 )
 
 // record is what the labels of a container say.
 type record struct {
 	agent.Container
+	// sandbox is its id in containerd and the name of its cgroup: ID, but for one that was parked before its function was known.
+	// Both have the same random part.
+	sandbox string
+	// parked: it is nobody's yet.
+	parked     bool
 	attachment string
 	memoryMB   int
 	// madeWith is empty where an earlier agent made it.
@@ -42,7 +50,7 @@ type record struct {
 }
 
 func (r record) labels(stack string) map[string]string {
-	return map[string]string{
+	labels := map[string]string{
 		agent.LabelFunction:  r.FunctionName,
 		agent.LabelCreatedBy: agent.CreatedBy,
 		labelStack:           stack,
@@ -61,10 +69,18 @@ func (r record) labels(stack string) map[string]string {
 		labelMadeWith:        r.madeWith,
 		labelCode:            strings.Join(r.code, ","),
 	}
+	if r.ID != r.sandbox {
+		labels[labelName] = r.ID
+	}
+	if r.parked {
+		labels[labelParked] = strconv.FormatBool(true)
+	}
+	return labels
 }
 
 // recordOf reads the labels back. Nobody else writes them, so a value that does not parse is the zero value.
-func recordOf(id string, labels map[string]string) record {
+func recordOf(sandbox string, labels map[string]string) record {
+	id := firstOf(labels[labelName], sandbox)
 	created, _ := time.Parse(time.RFC3339Nano, labels[labelCreated])
 	standby, _ := strconv.ParseBool(labels[labelStandby])
 	memory, _ := strconv.Atoi(labels[labelMemory])
@@ -84,6 +100,8 @@ func recordOf(id string, labels map[string]string) record {
 			Generation: labels[labelGeneration], Interface: agent.RuntimeInterface(labels[labelInterface]), Standby: standby,
 			CreatedAt: created, LastUsedAt: created, Owner: labels[labelOwner],
 		},
+		sandbox:    sandbox,
+		parked:     labels[labelParked] != "",
 		attachment: labels[labelAttachment],
 		memoryMB:   memory,
 		madeWith:   labels[labelMadeWith],

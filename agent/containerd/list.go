@@ -38,7 +38,7 @@ func (r *Runtime) view(o observed) (agent.Container, bool) {
 	c := o.Container
 	c.Status = r.status(o)
 	c.Outdated = len(r.differs(o.madeWith)) > 0
-	if s := r.state(o.ID); s != nil {
+	if s := r.state(o.sandbox); s != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.starting {
@@ -59,7 +59,7 @@ func (r *Runtime) status(o observed) agent.Status {
 	case o.process == nil || o.process.Status == task.Status_STOPPED:
 		return agent.StatusStopped
 	case o.running():
-		frozen, err := r.groups.Frozen(o.ID)
+		frozen, err := r.groups.Frozen(o.sandbox)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return agent.StatusStopped
@@ -99,7 +99,7 @@ func (r *Runtime) setFrozen(ctx context.Context, id, verb string, write func(str
 	if s.ended {
 		return agent.Errorf(agent.CodePrecondition, "%s container %s: it has ended", verb, id)
 	}
-	if err := write(id); err != nil {
+	if err := write(s.record.sandbox); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return missing
 		}
@@ -117,7 +117,7 @@ func (r *Runtime) Metrics(ctx context.Context, id string) (agent.Metrics, error)
 		return agent.Metrics{}, err
 	}
 	o := observed{record: rec}
-	got, err := r.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: id})
+	got, err := r.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: rec.sandbox})
 	switch err = errgrpc.ToNative(err); {
 	case err == nil:
 		o.process = got.Process
@@ -129,7 +129,7 @@ func (r *Runtime) Metrics(ctx context.Context, id string) (agent.Metrics, error)
 	if o.process != nil && o.process.Status == task.Status_STOPPED {
 		m.ExitCode = &o.process.ExitStatus
 	}
-	stats, err := r.groups.Stats(id)
+	stats, err := r.groups.Stats(rec.sandbox)
 	// ENODEV: the group went away while its files were read.
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
 		return agent.Metrics{}, errcode.Of(agent.CodeInternal, fmt.Errorf("read the counters of container %s: %w", id, err))

@@ -43,6 +43,10 @@ func (e *exitError) Error() string {
 // listen hears what a container's lambda-init says; ready may be called more than once.
 func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
 	return notify.Listen(filepath.Join(r.notifyDir(rec.ID), notifyName), rec.firstID, func(m notify.Message) {
+		rec := rec
+		if s := r.state(rec.sandbox); s != nil {
+			rec = s.record // one that was parked has its function's now
+		}
 		if lines, ok := m.LogLost(); ok {
 			r.log.Warn("log lines of a container were lost: its file could not be written, or took too long", "container_id", rec.ID,
 				"function", rec.FunctionName, "lines", lines)
@@ -54,7 +58,7 @@ func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
 		case notify.InitStart:
 			// All the CPU there is, as AWS gives the init phase. A new life of the function's process needs it as the first one did:
 			// with the quota of a small function, imports of a second take longer than an init may.
-			if err := r.groups.LiftQuota(rec.ID); err != nil {
+			if err := r.groups.LiftQuota(rec.sandbox); err != nil {
 				r.log.Warn("container has its CPU quota in its init phase, too", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
 			}
 		case notify.InitOK, notify.InitError:
@@ -65,14 +69,14 @@ func (r *Runtime) listen(rec record, ready func()) (*notify.Socket, error) {
 
 // setQuota limits a container's CPU, unless it is being removed: its quota was lifted for that.
 func (r *Runtime) setQuota(rec record) {
-	if s := r.state(rec.ID); s != nil {
+	if s := r.state(rec.sandbox); s != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.dying {
 			return
 		}
 	}
-	if err := r.groups.SetQuota(rec.ID, rec.memoryMB); err != nil {
+	if err := r.groups.SetQuota(rec.sandbox, rec.memoryMB); err != nil {
 		r.log.Warn("container has no CPU quota", "container_id", rec.ID, "function", rec.FunctionName, "error", err)
 	}
 }
@@ -135,7 +139,7 @@ func (l *launch) early(e exit) error {
 	if e.err != nil {
 		return fmt.Errorf("container %s: watch its process: %w", l.record.ID, e.err)
 	}
-	stats, err := l.r.groups.Stats(l.record.ID)
+	stats, err := l.r.groups.Stats(l.record.sandbox)
 	died := &exitError{code: e.code, oom: err == nil && stats.OOMKills > 0}
 	code := agent.CodePrecondition
 	if e.code > 128 && !died.oom {

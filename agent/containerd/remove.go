@@ -49,6 +49,9 @@ func (r *Runtime) find(ctx context.Context, id string) (record, error) {
 	}
 	// One whose removal failed half way is known to containerd alone.
 	c, err := r.client.ContainerService().Get(ctx, id)
+	if errdefs.IsNotFound(err) {
+		c, err = r.client.ContainerService().Get(ctx, parkedID(id))
+	}
 	if errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) {
 		return record{}, missing
 	}
@@ -58,23 +61,27 @@ func (r *Runtime) find(ctx context.Context, id string) (record, error) {
 	if c.Labels[agent.LabelCreatedBy] != agent.CreatedBy || c.Labels[labelStack] != r.cfg.Stack {
 		return record{}, missing
 	}
-	return recordOf(id, c.Labels), nil
+	rec := recordOf(c.ID, c.Labels)
+	if rec.ID != id {
+		return record{}, missing
+	}
+	return rec, nil
 }
 
 // remove ends a container and takes everything away that belongs to it, as far as it is there. It may be called for
 // one that was made half, and again after it failed. Two at once share the work.
 func (r *Runtime) remove(ctx context.Context, rec record, grace time.Duration) error {
-	_, err, _ := r.removals.Do(rec.ID, func() (any, error) {
+	_, err, _ := r.removals.Do(rec.sandbox, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout+grace)
 		defer cancel()
 		err := r.removeAll(ctx, rec, grace)
-		if s := r.state(rec.ID); s != nil && err != nil {
+		if s := r.state(rec.sandbox); s != nil && err != nil {
 			s.mu.Lock()
 			s.unfinished = true
 			s.mu.Unlock()
 		}
 		if err == nil {
-			r.memory.Release(rec.ID)
+			r.memory.Release(rec.sandbox)
 		}
 		return nil, err
 	})
@@ -84,7 +91,7 @@ func (r *Runtime) remove(ctx context.Context, rec record, grace time.Duration) e
 // removeAll goes from process to record. The record comes last, and stays when anything before it failed: it says what
 // is still to be removed, to the next attempt (finishRemovals) or the next agent.
 func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration) error {
-	s := r.state(rec.ID)
+	s := r.state(rec.sandbox)
 	if s != nil {
 		s.mu.Lock()
 		s.dying = true
@@ -92,29 +99,32 @@ func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration
 	}
 	// A frozen process hears no signal on cgroup v1, and many under a small quota do not get to their end within any grace.
 	for _, free := range []func(string) error{r.groups.Thaw, r.groups.LiftQuota} {
-		if err := free(rec.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := free(rec.sandbox); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if err := r.endTask(ctx, rec.ID, grace); err != nil {
+	if err := r.endTask(ctx, rec.sandbox, grace); err != nil {
 		return err
 	}
-	errs := []error{r.detach(ctx, rec), r.groups.Remove(ctx, rec.ID)}
+	errs := []error{r.detach(ctx, rec), r.groups.Remove(ctx, rec.sandbox)}
 	if s != nil {
 		errs = append(errs, s.closeSocket(), s.discardDisk())
 	}
 	errs = append(errs, os.RemoveAll(r.files(rec.ID)))
+	if rec.parked {
+		errs = append(errs, r.logs.RemoveWaiting(rec.sandbox))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := ignoreNotFound(r.client.ContainerService().Delete(ctx, rec.ID)); err != nil {
+	if err := ignoreNotFound(r.client.ContainerService().Delete(ctx, rec.sandbox)); err != nil {
 		return fmt.Errorf("remove its record: %w", err)
 	}
-	if err := ignoreNotFound(r.client.SnapshotService(images.Snapshotter).Remove(ctx, rec.ID)); err != nil {
+	if err := ignoreNotFound(r.client.SnapshotService(images.Snapshotter).Remove(ctx, rec.sandbox)); err != nil {
 		return fmt.Errorf("remove its root filesystem: %w", err)
 	}
 	r.mu.Lock()
-	delete(r.states, rec.ID)
+	delete(r.states, rec.sandbox)
 	r.mu.Unlock()
 	return nil
 }

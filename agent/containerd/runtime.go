@@ -118,9 +118,11 @@ type Config struct {
 	LogRate      int
 	ReadyTimeout time.Duration
 	MaxStarts    int
-	Region       string
-	AccountID    string
-	DNS          []netip.Addr
+	// Parked is how many containers are kept that are nobody's yet.
+	Parked    int
+	Region    string
+	AccountID string
+	DNS       []netip.Addr
 	// Environment is that of every function, under what its image and the function itself say.
 	Environment map[string]string
 	// Code keeps the code of functions whose image has none; nil refuses such functions.
@@ -158,8 +160,11 @@ type Runtime struct {
 	toldMu sync.Mutex
 	told   map[string]told
 
-	// mu guards states, which holds each container that this process made or adopted. A state's own mutex may be taken
-	// while mu is held, never the other way round.
+	// parked are containers that are nobody's yet.
+	parked *lot
+
+	// mu guards states, which holds each container that this process made or adopted, by its id in containerd. A state's own
+	// mutex may be taken while mu is held, never the other way round.
 	mu     sync.Mutex
 	states map[string]*state
 }
@@ -230,7 +235,7 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	})
 	return &Runtime{
 		cfg: cfg, log: cfg.Logger, client: client, link: l, network: network, groups: groups, logs: logs, images: store,
-		starts: turns.New(cfg.MaxStarts, 0), memory: memory, life: life, end: end, states: map[string]*state{}, told: map[string]told{},
+		parked: newLot(), starts: turns.New(cfg.MaxStarts, 0), memory: memory, life: life, end: end, states: map[string]*state{}, told: map[string]told{},
 	}, nil
 }
 
@@ -253,6 +258,7 @@ func (r *Runtime) open(ctx context.Context) error {
 	if err := r.adopt(ctx); err != nil {
 		return err
 	}
+	r.openLot()
 	r.background.Go(r.watchExits)
 	r.background.Go(r.upkeep)
 	r.background.Go(r.tendImages)
@@ -282,11 +288,12 @@ func (r *Runtime) Close() error {
 	r.end()
 	r.images.Close()
 	r.background.Wait()
+	parkedErr := r.closeLot()
 	r.mu.Lock()
 	states := r.states
 	r.states = map[string]*state{}
 	r.mu.Unlock()
-	var errs []error
+	errs := []error{parkedErr}
 	for _, s := range states {
 		// Without the lock: this waits for the handler of the socket's last message, which asks for the container's state.
 		errs = append(errs, s.closeSocket())
@@ -309,11 +316,17 @@ func (r *Runtime) Healthy(ctx context.Context) error {
 	return nil
 }
 
-// state returns what goes with a container, nil when this process does not know it.
+// state returns what goes with a container, by its id or that in containerd, nil when this process does not know it.
 func (r *Runtime) state(id string) *state {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.states[id]
+	if s := r.states[id]; s != nil {
+		return s
+	}
+	if s := r.states[parkedID(id)]; s != nil && s.record.ID == id {
+		return s
+	}
+	return nil
 }
 
 // Container implements agent.Host.
@@ -332,9 +345,9 @@ func (r *Runtime) At(ip netip.Addr) (container, function string, ok bool) {
 	text := ip.String()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, s := range r.states {
+	for _, s := range r.states {
 		if s.record.IP == text {
-			return id, s.record.FunctionName, true
+			return s.record.ID, s.record.FunctionName, true
 		}
 	}
 	return "", "", false
@@ -373,6 +386,9 @@ func containerID(function string, suffix string) string {
 	}
 	return "lambda-" + part + "-" + suffix
 }
+
+// parkedID is the id in containerd of a container that was made before its function was known.
+func parkedID(id string) string { return containerID("", shortID(id)) }
 
 // shortID is the random part of a container's id, for paths that must be short.
 func shortID(id string) string { return id[strings.LastIndexByte(id, '-')+1:] }

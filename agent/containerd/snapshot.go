@@ -62,11 +62,11 @@ func (l *launch) prepare(ctx context.Context, sn snapshots.Snapshotter, opt snap
 	if err != nil {
 		return err
 	}
-	if l.rootfs, err = sn.Prepare(ctx, l.record.ID, base, opt); err != nil {
+	if l.rootfs, err = sn.Prepare(ctx, l.record.sandbox, base, opt); err != nil {
 		return err
 	}
 	if images.Missing(l.rootfs) {
-		return errors.Join(fmt.Errorf("a layer of image %s has no files any more: %w", l.image.Name, errdefs.ErrNotFound), sn.Remove(ctx, l.record.ID))
+		return errors.Join(fmt.Errorf("a layer of image %s has no files any more: %w", l.image.Name, errdefs.ErrNotFound), sn.Remove(ctx, l.record.sandbox))
 	}
 	return nil
 }

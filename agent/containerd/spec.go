@@ -17,6 +17,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/cgroup"
 	"github.com/edge-serverless-box/esb/agent/code"
+	"github.com/edge-serverless-box/esb/agent/lambdainit"
 )
 
 // oomScore makes the kernel end functions before the box's own processes when the whole machine is out of memory.
@@ -32,9 +33,11 @@ var maskedPaths = []string{
 
 // specInput is all that a container's OCI spec depends on.
 type specInput struct {
-	id    string
-	spec  agent.ContainerSpec
-	image ocispec.ImageConfig
+	id string
+	// parked: for no function yet. It has no limits of memory and CPU, and only waits.
+	parked bool
+	spec   agent.ContainerSpec
+	image  ocispec.ImageConfig
 	// netns and userns are the paths of the network namespace and of the user namespace that it belongs to; firstID is the
 	// machine's id that is 0 in there.
 	netns, userns string
@@ -80,18 +83,34 @@ func (in specInput) command() []string {
 // That user has none.
 var supervisorCapabilities = []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"}
 
-// buildSpec returns the OCI spec of a function container: containerd's defaults, tightened.
-func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
+// process says what process 1 is.
+func (in specInput) process() (lambdainit.Call, error) {
+	if in.parked {
+		return lambdainit.Call{Args: []string{initPath, "-park", bindPath}, Env: []string{}, Cwd: "/"}, nil
+	}
 	env := environment(in)
 	args := slices.Concat(nodeHeap(in.entrypoint(), in.spec.MemoryMB, variable(env, "NODE_OPTIONS")), in.command())
 	if len(args) == 0 {
-		return nil, agent.Errorf(agent.CodePrecondition,
+		return lambdainit.Call{}, agent.Errorf(agent.CodePrecondition,
 			"image %s has neither ENTRYPOINT nor CMD: give it one, or set the function's entrypoint or command", in.spec.Image)
 	}
 	if in.spec.Interface == agent.Supervisor {
 		args = slices.Concat([]string{initPath, "--"}, args)
 	} else {
 		args = slices.Concat([]string{initPath, "-exec", "--"}, args)
+	}
+	cwd := firstOf(in.spec.WorkingDirectory, in.image.WorkingDir, "/")
+	if in.spec.Code != nil {
+		cwd = taskRoot
+	}
+	return lambdainit.Call{Args: args, Env: env, Cwd: cwd}, nil
+}
+
+// buildSpec returns the OCI spec of a function container: containerd's defaults, tightened.
+func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
+	call, err := in.process()
+	if err != nil {
+		return nil, err
 	}
 	c := &containers.Container{ID: in.id}
 	s, err := oci.GenerateSpec(namespaces.WithNamespace(ctx, agent.Namespace), nil, c)
@@ -102,12 +121,7 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	s.Root.Readonly = true
 
 	p := s.Process
-	p.Args = args
-	p.Env = env
-	p.Cwd = firstOf(in.spec.WorkingDirectory, in.image.WorkingDir, "/")
-	if in.spec.Code != nil {
-		p.Cwd = taskRoot
-	}
+	p.Args, p.Env, p.Cwd = call.Args, call.Env, call.Cwd
 	p.NoNewPrivileges = true
 	p.Capabilities = &specs.LinuxCapabilities{}
 	p.User = specs.User{UID: in.user.uid, GID: in.user.gid, AdditionalGids: in.user.groups}
@@ -125,11 +139,13 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 
 	l := s.Linux
 	l.CgroupsPath = in.cgroupsPath
-	l.Resources.Memory = memoryLimit(in)
 	pids := int64(in.pidsLimit)
 	l.Resources.Pids = &specs.LinuxPids{Limit: &pids}
-	shares := cgroup.Shares(in.spec.MemoryMB)
-	l.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
+	if !in.parked { // cgroup.SetLimits does it later
+		l.Resources.Memory = memoryLimit(in)
+		shares := cgroup.Shares(in.spec.MemoryMB)
+		l.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
+	}
 	for i := range l.Namespaces {
 		if l.Namespaces[i].Type == specs.NetworkNamespace {
 			l.Namespaces[i].Path = in.netns
@@ -189,13 +205,12 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 			Options: []string{"nosuid", "nodev", "mode=1777", fmt.Sprintf("size=%dm", in.tmpSizeMB)},
 		})
 	}
-	out = append(out,
-		bind(in.resolvConf, "/etc/resolv.conf"),
-		bind(in.hosts, "/etc/hosts"),
+	out = append(out, bind(in.resolvConf, "/etc/resolv.conf"), bind(in.hosts, "/etc/hosts"))
+	if !in.parked {
 		// Programs take the total for all that they may use. The kernel has no such file for a container; sysinfo(2) tells the
 		// machine's memory all the same.
-		bind(in.meminfo, "/proc/meminfo", "nosuid", "nodev", "noexec"),
-	)
+		out = append(out, bind(in.meminfo, "/proc/meminfo", "nosuid", "nodev", "noexec"))
+	}
 	out = append(out, groupMounts(in.groups)...)
 	if in.code != nil {
 		out = append(out, bind(in.code.Task, "/var/task", "nosuid", "nodev"))

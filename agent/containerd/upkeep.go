@@ -67,21 +67,21 @@ func (r *Runtime) sweep(ctx context.Context) {
 	r.finishRemovals()
 	for id := range settled {
 		// Its store was damaged, and is another one now.
-		if settled[id] && !slices.ContainsFunc(found, func(o observed) bool { return o.ID == id }) {
+		if settled[id] && !slices.ContainsFunc(found, func(o observed) bool { return o.sandbox == id }) {
 			r.ended(id, lostExit)
 		}
 	}
 	for _, o := range found {
-		if o.running() || !settled[o.ID] {
+		if o.running() || !settled[o.sandbox] {
 			continue
 		}
 		var code uint32
 		if o.process != nil {
 			code = o.process.ExitStatus
-		} else if stats, err := r.groups.Stats(o.ID); err == nil && stats.PIDs > 0 {
+		} else if stats, err := r.groups.Stats(o.sandbox); err == nil && stats.PIDs > 0 {
 			continue // containerd has not found its shim again yet
 		}
-		r.ended(o.ID, code)
+		r.ended(o.sandbox, code)
 	}
 }
 
@@ -135,13 +135,13 @@ func (r *Runtime) ended(id string, code uint32) {
 	if !ours {
 		return
 	}
-	stats, err := r.groups.Stats(id)
+	stats, err := r.groups.Stats(s.record.sandbox)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		r.log.Warn("counters of an ended container cannot be read", "container_id", id, "error", err)
+		r.log.Warn("counters of an ended container cannot be read", "container_id", s.record.ID, "error", err)
 	}
 	oom := stats.OOMKills > 0
-	r.exits.tell(agent.Exit{ID: id, FunctionName: s.record.FunctionName, Code: code, OOM: oom})
-	r.log.Warn("container ended by itself", "container_id", id, "function", s.record.FunctionName,
+	r.exits.tell(agent.Exit{ID: s.record.ID, FunctionName: s.record.FunctionName, Code: code, OOM: oom})
+	r.log.Warn("container ended by itself", "container_id", s.record.ID, "function", s.record.FunctionName,
 		"exit_code", code, "oom", oom, "memory_peak_bytes", stats.MemoryPeakBytes)
 	r.background.Go(func() { r.bury(s) })
 }
@@ -174,6 +174,9 @@ func (r *Runtime) upkeep() {
 			if err := r.cfg.Code.Prune(r.mounted); err != nil {
 				r.log.Warn("function code cannot be pruned", "error", err)
 			}
+		}
+		if err := r.dropViews(r.life, viewKept); err != nil && r.life.Err() == nil {
+			r.log.Warn("layers of images are kept that no container was made of lately", "error", err)
 		}
 		if err := r.sweepSockets(); err != nil {
 			r.log.Warn("sockets of shims that were killed stay", "error", err)

@@ -276,6 +276,12 @@ func agent() []Setting {
 			What:  `Bounds containers being made at once; 0 means twice the CPUs, because starting is CPU-bound.`,
 		},
 		{
+			Names: []string{"PARKED_SANDBOXES"}, Default: "0",
+			What: `How many containers are made ahead for no function in particular. A function that needs one has it in some
+				milliseconds; it is never another one's then. Each takes a few MB and an address of ESB_SUBNET; they go when either is
+				short. 0 switches that off. Images with a USER of their own, and runtime_interface: rie, do not use them.`,
+		},
+		{
 			Names: []string{"AWS_REGION", "AWS_ACCOUNT_ID"},
 			What:  `What functions see.`,
 		},

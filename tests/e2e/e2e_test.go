@@ -430,7 +430,7 @@ func TestDeadWorker_LeavesThePoolAtOnce(t *testing.T) {
 	warm := callSlow(t)
 	before := box.Containers(t, "slow")
 	require.Len(t, before, 1)
-	require.NoError(t, syscall.Kill(findProcess(t, "/run/esb/lambda-init", "AWS_LAMBDA_FUNCTION_NAME=slow"), syscall.SIGKILL))
+	require.NoError(t, syscall.Kill(findLambdaInit(t, "slow"), syscall.SIGKILL))
 	killed := time.Now()
 	stack.Eventually(t, func() bool {
 		answer, err := box.Do(t.Context(), http.MethodGet, box.AdminURL+"/pools", "", nil)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
@@ -114,11 +116,18 @@ const uidBase = 1879048192
 // processesOf returns the processes of this machine that belong to a function's containers.
 func processesOf(t *testing.T, function string) (found []int) {
 	t.Helper()
+	containers := box.Containers(t, function)
 	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	require.NoError(t, err)
 	for _, file := range groups {
 		data, _ := os.ReadFile(file)
-		if !strings.Contains(string(data), "esb-"+box.Bridge+"/lambda-"+function+"-") {
+		if !slices.ContainsFunc(containers, func(c *agentv1.ContainerInfo) bool {
+			// The cgroup of one that was parked has another name, with the same end.
+			id := c.GetContainerId()
+			_, group, ours := strings.Cut(string(data), "esb-"+box.Bridge+"/")
+			group, _, _ = strings.Cut(group, "\n")
+			return ours && strings.HasSuffix(group, id[strings.LastIndexByte(id, '-'):])
+		}) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))

@@ -93,7 +93,11 @@ func serveRuntimeAPI(base string) error {
 		if string(event) == `"exit"` {
 			os.Exit(5)
 		}
-		resp, err = http.Post(base+id+"/response", "application/json", strings.NewReader(describe()))
+		answer := describe
+		if string(event) == `"inside"` {
+			answer = inside
+		}
+		resp, err = http.Post(base+id+"/response", "application/json", strings.NewReader(answer()))
 		if err != nil {
 			return err
 		}
