@@ -1,27 +1,23 @@
-package bench
+package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/tests/hoststate"
+	"github.com/edge-serverless-box/esb/tests/bench/machine"
 	"github.com/edge-serverless-box/esb/tests/stack"
+	"github.com/edge-serverless-box/esb/tests/traffic"
 )
 
 const (
@@ -70,180 +66,92 @@ func BenchmarkOverload(b *testing.B) {
 		name := fmt.Sprint("f", i)
 		stack.Eventually(b, func() bool { return len(box.Containers(b, name)) == workersEach }, "workers of %s", name)
 	}
-	l := &load{url: box.HTTPURL, gateway: gatewayPID(b, box), client: &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{
-		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, MaxIdleConnsPerHost: 4096, MaxIdleConns: 4096, IdleConnTimeout: 10 * time.Second,
-	}}}
+	gateway := gatewayPID(b, box)
+	generator := traffic.New()
+	b.Cleanup(generator.Close)
+	stream := func(name, body string, rate float64, function func(n int) string) traffic.Stream {
+		return traffic.Stream{Name: name, Rate: rate, Request: func(ctx context.Context, n int) (*http.Request, error) {
+			return http.NewRequestWithContext(ctx, http.MethodPost, box.HTTPURL+"/"+function(n), strings.NewReader(body))
+		}}
+	}
+	crowded := stream("crowd", `{"action":"sleep","ms":20}`, 0, func(n int) string { return fmt.Sprint("f", n%overloaded) })
+	quiet := stream("quiet", `{"action":"ok"}`, quietRate, func(int) string { return "quiet" })
+	// peak is how many answers a second clients get who wait for each.
+	peakOf := func(d time.Duration) float64 {
+		ctx, cancel := context.WithTimeout(b.Context(), d)
+		defer cancel()
+		samples := generator.Closed(ctx, 2*overloaded*workersEach, crowded)
+		return float64(len(samples)-len(traffic.Failed(samples))) / d.Seconds()
+	}
+	// open sends by a schedule, waits for all answers, and returns when it has begun and ended to send, and the most memory that the gateway had.
+	open := func(d time.Duration, streams ...traffic.Stream) (from, until time.Time, resident int64) {
+		ctx, cancel := context.WithTimeout(b.Context(), d)
+		defer cancel()
+		from = time.Now()
+		var sending sync.WaitGroup
+		for _, s := range streams {
+			sending.Go(func() { generator.Run(ctx, s) })
+		}
+		ticker := time.NewTicker(200 * time.Millisecond)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			now, err := machine.Resident(gateway)
+			require.NoError(b, err)
+			resident = max(resident, now)
+			<-ticker.C
+		}
+		sending.Wait()
+		until = time.Now()
+		generator.Close()
+		return from, until, resident
+	}
 	b.ResetTimer()
 	for b.Loop() {
 		ctx, cancel := context.WithCancel(b.Context())
 		var burning sync.WaitGroup
 		for i := range hogs {
-			burning.Go(func() { _, _ = l.ask(ctx, fmt.Sprint("hog", i), "{}") })
+			burning.Go(func() {
+				generator.Ask(ctx, stream("hog", "{}", 0, func(int) string { return fmt.Sprint("hog", i) }), 0)
+			})
 		}
-		_ = l.closed(2*overloaded*workersEach, 5*time.Second) // warm
-		peak := l.closed(2*overloaded*workersEach, 10*time.Second)
-		time.Sleep(2 * time.Second)
-		alone := l.open(0, 10*time.Second)
-		before := rss(l.gateway)
-		gateway, generator := schedule(l.gateway), schedule(os.Getpid())
-		beside := l.open(2*peak, 30*time.Second)
-		b.Logf("gateway %s, generator %s", schedule(l.gateway).since(gateway), schedule(os.Getpid()).since(generator))
-		b.Logf("peak %.0f/s; twice that: answered %.0f/s (%.0f %%), refused %d, others %d %v", peak, beside.goodput, 100*beside.goodput/peak, len(beside.refused), beside.others, beside.errors())
-		b.Logf("answers %s; refusals %s", quantiles(beside.served), quantiles(beside.refused))
-		b.Logf("quiet alone %s, beside %s; failed %d, %d", quantiles(alone.quiet), quantiles(beside.quiet), alone.quietFailed, beside.quietFailed)
-		b.Logf("gateway RSS before %d MiB, at most %d; load %s", before, beside.rss, loadAverage())
+		_ = peakOf(5 * time.Second) // warm
+		peak := peakOf(10 * time.Second)
+		from, until, _ := open(10*time.Second, quiet)
+		alone := generator.Samples("quiet", from, until)
+		before, err := machine.Resident(gateway)
+		require.NoError(b, err)
+		gatewayRan, generatorRan := schedule(gateway), schedule(os.Getpid())
+		crowded.Rate = 2 * peak
+		from, until, resident := open(30*time.Second, quiet, crowded)
+		b.Logf("gateway %s, generator %s", schedule(gateway).since(gatewayRan), schedule(os.Getpid()).since(generatorRan))
+		all, beside := generator.Samples("crowd", from, time.Now()), generator.Samples("quiet", from, time.Now())
+		inTime, late := 0, 0
+		for _, s := range all {
+			if s.OK() && s.Answered().Before(until) {
+				inTime++
+			}
+			if s.Late() > lateLimit {
+				late++
+			}
+		}
+		goodput := float64(inTime) / until.Sub(from).Seconds()
+		b.Logf("peak %.0f/s; twice that: answered %.0f/s (%.0f %%), %d sent late; %s", peak, goodput, 100*goodput/peak, late, traffic.CausesText(traffic.Causes(all)))
+		b.Logf("answers p50 %v p99 %v; refusals p50 %v p99 %v", traffic.Quantile(all, 0.5), traffic.Quantile(all, 0.99),
+			traffic.QuantileOf(all, http.StatusTooManyRequests, 0.5), traffic.QuantileOf(all, http.StatusTooManyRequests, 0.99))
+		b.Logf("quiet alone p50 %v p99 %v, beside p50 %v p99 %v; failed %d, %d", traffic.Quantile(alone, 0.5), traffic.Quantile(alone, 0.99),
+			traffic.Quantile(beside, 0.5), traffic.Quantile(beside, 0.99), len(traffic.Failed(alone)), len(traffic.Failed(beside)))
+		b.Logf("gateway RSS before %d MiB, at most %d; load %s", before>>20, resident>>20, loadAverage())
 		cancel()
 		burning.Wait()
 	}
 }
 
-// load asks the gateway.
-type load struct {
-	url     string
-	client  *http.Client
-	gateway int
-}
-
-func (l *load) ask(ctx context.Context, function, body string) (int, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url+"/"+function, bytes.NewReader([]byte(body)))
-	if err != nil {
-		return 0, err
-	}
-	answer, err := l.client.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	_, err = io.Copy(io.Discard, answer.Body)
-	return answer.StatusCode, err
-}
-
-const sleep = `{"action":"sleep","ms":20}`
-
-// closed has so many clients ask one after the other, and returns how many answers a second that gives.
-func (l *load) closed(clients int, d time.Duration) float64 {
-	var n atomic.Int64
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	var wg sync.WaitGroup
-	for i := range clients {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				if status, err := l.ask(ctx, fmt.Sprint("f", i%overloaded), sleep); err == nil && status == 200 {
-					n.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return float64(n.Load()) / d.Seconds()
-}
-
-// account is what came of an open loop.
-type account struct {
-	mu                     sync.Mutex
-	served, refused, quiet []time.Duration
-	quietFailed, others    int
-	why                    map[string]int
-	goodput                float64
-	rss                    int
-}
-
-func (a *account) errors() map[string]int { return a.why }
-
-// open asks at a rate, whatever becomes of it, and the quiet function beside.
-func (l *load) open(rate float64, d time.Duration) *account {
-	a := &account{why: map[string]int{}}
-	began := time.Now()
-	var wg, asked sync.WaitGroup
-	wg.Go(func() {
-		for i := 0; time.Since(began) < d; i++ {
-			time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / quietRate)))
-			asked.Go(func() {
-				at := time.Now()
-				status, err := l.ask(context.Background(), "quiet", `{"action":"ok"}`)
-				a.mu.Lock()
-				defer a.mu.Unlock()
-				if a.quiet = append(a.quiet, time.Since(at)); err != nil || status != 200 {
-					a.quietFailed++
-				}
-			})
-		}
-	})
-	inTime := 0
-	if rate > 0 {
-		wg.Go(func() {
-			for i := 0; time.Since(began) < d; i++ {
-				if pause := time.Until(began.Add(time.Duration(float64(i) / rate * float64(time.Second)))); pause > 0 {
-					time.Sleep(pause)
-				}
-				asked.Go(func() {
-					at := time.Now()
-					status, err := l.ask(context.Background(), fmt.Sprint("f", i%overloaded), sleep)
-					took := time.Since(at)
-					a.mu.Lock()
-					defer a.mu.Unlock()
-					switch {
-					case err == nil && status == 200:
-						a.served = append(a.served, took)
-						if time.Since(began) < d {
-							inTime++
-						}
-					case err == nil && status == 429:
-						a.refused = append(a.refused, took)
-					default:
-						a.others++
-						why := strconv.Itoa(status)
-						if err != nil {
-							why = err.Error()[max(len(err.Error())-40, 0):]
-						}
-						a.why[why]++
-					}
-				})
-			}
-		})
-	}
-	for time.Since(began) < d {
-		a.rss = max(a.rss, rss(l.gateway))
-		time.Sleep(200 * time.Millisecond)
-	}
-	wg.Wait()
-	asked.Wait()
-	a.goodput = float64(inTime) / d.Seconds()
-	return a
-}
-
-func quantiles(d []time.Duration) string {
-	if len(d) == 0 {
-		return "none"
-	}
-	slices.Sort(d)
-	return fmt.Sprintf("%d: p50 %v p99 %v", len(d), d[len(d)/2].Round(100*time.Microsecond), d[len(d)*99/100].Round(100*time.Microsecond))
-}
-
 func gatewayPID(b *testing.B, box *stack.Stack) int {
 	b.Helper()
-	found, err := hoststate.Processes(box.Home, box.BinDir, box.Bridge)
+	status, err := box.Status(b.Context())
 	require.NoError(b, err)
-	for _, p := range found {
-		if p.Program == filepath.Join(box.BinDir, "gateway") {
-			return p.PID
-		}
-	}
-	b.Fatal("the gateway's process is not found")
-	return 0
-}
-
-// rss is the memory of a process in MiB.
-func rss(pid int) int {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kb, _ := strconv.Atoi(strings.Fields(rest)[0])
-			return kb >> 10
-		}
-	}
-	return 0
+	require.NotZero(b, status.PIDs()["gateway"])
+	return status.PIDs()["gateway"]
 }
 
 // cpuTime is how long the threads of a process have run, and how long they have waited to.

@@ -223,11 +223,11 @@ func (d *docker) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the process of %s: %w\n%s", d.root(), err, pid)
 	}
-	return dialInside(ctx, filepath.Join("/proc", strings.TrimSpace(pid), "ns", "net"), addr)
+	return DialInside(ctx, filepath.Join("/proc", strings.TrimSpace(pid), "ns", "net"), addr)
 }
 
-// dialInside connects from a network namespace. The connection stays in it; the thread comes back.
-func dialInside(ctx context.Context, namespace, addr string) (net.Conn, error) {
+// DialInside connects from a network namespace, which is the path of its file. The connection stays in it; the thread comes back.
+func DialInside(ctx context.Context, namespace, addr string) (net.Conn, error) {
 	runtime.LockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {

@@ -1,5 +1,6 @@
 // Package traffic asks a box as clients do who do not know of each other: by a schedule, whatever becomes of what was sent before
-// (an open loop). It keeps what came of each request. It is for boxes on this machine's own addresses.
+// (an open loop), or as clients that wait for each answer (a closed loop). It keeps what came of each request. It is for boxes on this
+// machine's own addresses.
 package traffic
 
 import (
@@ -48,8 +49,10 @@ type Stream struct {
 type Sample struct {
 	Stream string
 	N      int
-	Sent   time.Time
-	Took   time.Duration
+	// Due is when it was to be sent by the schedule of Run; zero for one without.
+	Due  time.Time
+	Sent time.Time
+	Took time.Duration
 	// Status is that of the answer; 0 when Err says why there is none.
 	Status int
 	Err    error
@@ -61,6 +64,17 @@ func (s Sample) OK() bool { return s.Err == nil && s.Status >= 200 && s.Status <
 
 // Answered is when the answer came.
 func (s Sample) Answered() time.Time { return s.Sent.Add(s.Took) }
+
+// Late is by how much it was sent after it was due: a generator that stalls does not stop the clients that it plays.
+func (s Sample) Late() time.Duration {
+	if s.Due.IsZero() {
+		return 0
+	}
+	return max(s.Sent.Sub(s.Due), 0)
+}
+
+// Latency is how long the client has waited that was to send it when it was due.
+func (s Sample) Latency() time.Duration { return s.Late() + s.Took }
 
 // ErrNotSent is of a request that was not sent because too many had no answer yet.
 var ErrNotSent = errors.New("too many requests are without an answer")
@@ -129,7 +143,8 @@ func (g *Generator) Run(ctx context.Context, s Stream) {
 	<-timer.C
 	for n := 0; ; n++ {
 		// By the schedule: one that could not be kept for a while is caught up on.
-		if pause := time.Until(began.Add(time.Duration(float64(n) / s.Rate * float64(time.Second)))); pause > 0 {
+		due := began.Add(time.Duration(float64(n) / s.Rate * float64(time.Second)))
+		if pause := time.Until(due); pause > 0 {
 			timer.Reset(pause)
 			select {
 			case <-timer.C:
@@ -139,13 +154,18 @@ func (g *Generator) Run(ctx context.Context, s Stream) {
 		} else if ctx.Err() != nil {
 			return
 		}
-		g.asked.Go(func() { g.Ask(context.WithoutCancel(ctx), s, n) })
+		g.asked.Go(func() { g.keep(context.WithoutCancel(ctx), s, Sample{Stream: s.Name, N: n, Due: due}) })
 	}
 }
 
 // Ask sends the nth request of a stream and waits for its answer.
 func (g *Generator) Ask(ctx context.Context, s Stream, n int) Sample {
-	sample := Sample{Stream: s.Name, N: n, Sent: time.Now()}
+	return g.keep(ctx, s, Sample{Stream: s.Name, N: n})
+}
+
+// keep sends a request, waits for its answer, and keeps what came of it.
+func (g *Generator) keep(ctx context.Context, s Stream, sample Sample) Sample {
+	sample.Sent = time.Now()
 	g.mu.Lock()
 	g.open[&sample] = true
 	g.mu.Unlock()

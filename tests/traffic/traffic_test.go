@@ -62,6 +62,41 @@ func TestRun_DoesNotWaitForAnswers(t *testing.T) {
 	assert.Positive(t, QuantileOf(samples, http.StatusServiceUnavailable, 0.99))
 }
 
+// A client that comes on time and is not heard has waited, too.
+func TestRun_LatencyCountsFromTheSchedule(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	g := New()
+	ctx, cancel := context.WithCancel(t.Context())
+	began := time.Now()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.Run(ctx, Stream{Name: "s", Rate: 1000, Request: to(server.URL)})
+	}()
+	require.Eventually(t, func() bool { return len(g.Samples("s", began, time.Now())) >= 20 }, time.Minute, time.Millisecond)
+	cancel()
+	<-done
+	g.Close()
+	samples := g.Samples("s", began, time.Now())
+	for _, s := range samples {
+		require.False(t, s.Due.IsZero())
+		assert.False(t, s.Sent.Before(s.Due), "request %d was sent before it was due", s.N)
+		assert.Equal(t, s.Answered().Sub(s.Due), s.Latency())
+		assert.Equal(t, time.Duration(s.N)*time.Millisecond, s.Due.Sub(samples[0].Due)+time.Duration(samples[0].N)*time.Millisecond)
+	}
+	asked := g.Ask(t.Context(), Stream{Request: to(server.URL)}, 0)
+	assert.Zero(t, asked.Late())
+	assert.Equal(t, asked.Took, asked.Latency())
+}
+
+func TestSample_LateOneHasWaited(t *testing.T) {
+	due := time.Now()
+	s := Sample{Due: due, Sent: due.Add(3 * time.Second), Took: time.Second}
+	assert.Equal(t, 3*time.Second, s.Late())
+	assert.Equal(t, 4*time.Second, s.Latency())
+}
+
 func TestAsk_NobodyListens(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
