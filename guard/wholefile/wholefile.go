@@ -19,10 +19,12 @@ func Write(path string, data []byte, mode os.FileMode) error {
 }
 
 func write(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // CreateTemp makes it 0600
+	sweep(path)
+	f, err := os.CreateTemp(filepath.Dir(path), temporary(path)) // CreateTemp makes it 0600
 	if err != nil {
 		return err
 	}
+	_ = lock(f) // where a file system knows none, nothing is swept
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Chmod(mode)
@@ -30,11 +32,14 @@ func write(path string, data []byte, mode os.FileMode) error {
 	if err == nil {
 		err = f.Sync() // else a power cut may leave an empty file under the final name
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+	if err == nil {
+		err = os.Rename(f.Name(), path) // still locked: it is nobody's to sweep
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	if err := f.Close(); err != nil {
+		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
