@@ -1,6 +1,7 @@
 package listen_test
 
 import (
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -13,10 +14,13 @@ func TestAll_OneCannotBeHad_LeavesNoneOpen(t *testing.T) {
 	taken, err := listen.One(t.Context(), "A", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = taken.Close() })
-	free, err := listen.One(t.Context(), "B", "127.0.0.1:0")
+	// The port is held on another address all the while: who asks for one of all addresses does not get it, and nobody asks for this one's.
+	held, err := listen.One(t.Context(), "B", "127.0.0.2:0")
 	require.NoError(t, err)
-	addr := free.Addr().String()
-	require.NoError(t, free.Close())
+	t.Cleanup(func() { _ = held.Close() })
+	_, port, err := net.SplitHostPort(held.Addr().String())
+	require.NoError(t, err)
+	addr := "127.31.7.5:" + port
 
 	_, err = listen.All(t.Context(), "S3_ADDR", []string{addr, taken.Addr().String()})
 	require.ErrorContains(t, err, "S3_ADDR: "+taken.Addr().String()+" is in use")
