@@ -103,7 +103,7 @@ func (r *Reader) given(name string) string {
 
 // file reads the file of a secret, once.
 func (r *Reader) file(name string) string {
-	path := r.getenv(name + fileSuffix)
+	path := strings.TrimSpace(r.getenv(name + fileSuffix))
 	if _, done := r.files[name]; done || path == "" {
 		return r.files[name]
 	}

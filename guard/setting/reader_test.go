@@ -19,7 +19,7 @@ func open(vars map[string]string) *Reader {
 	for _, s := range []Setting{
 		{Names: []string{"P_TEXT"}, Default: "text"}, {Names: []string{"P_NONE"}}, {Names: []string{"P_DERIVED"}, Derived: "of others"},
 		{Names: []string{"P_NUMBER"}, Default: "7"}, {Names: []string{"P_WAIT"}, Default: "2", Unit: Minutes}, {Names: []string{"P_YES"}, Default: "false"},
-		{Names: []string{"P_SECRET"}, File: true}, {Names: []string{"P_LIST"}, Default: "a,b"}, {Names: []string{"P_LEVEL"}, Default: "INFO"},
+		{Names: []string{"P_SECRET"}, File: true}, {Names: []string{"P_LIST"}, Default: "a,b"}, {Names: []string{"P_PORTS"}, Default: "1,2"}, {Names: []string{"P_LEVEL"}, Default: "INFO"},
 		{Names: []string{"P_NET"}, Default: "10.88.0.0/16"}, {Names: []string{"P_URL"}, Default: "http://127.0.0.1:9000"}, {Names: []string{"P_ADDR"}, Default: "127.0.0.1:80"},
 	} {
 		for _, name := range s.Variables() {
@@ -111,6 +111,35 @@ func TestReader_WrongValues_AreNamedAllAtOnce(t *testing.T) {
 	}, e.Problems)
 	assert.True(t, r.Failed("P_NONE", "P_ADDR"))
 	assert.False(t, r.Failed("P_NONE", "P_ADD"))
+}
+
+// TestReader_Lists_Blank: blanks alone are unset, whoever reads; commas alone say nothing, and could mean anything.
+func TestReader_Lists_Blank(t *testing.T) {
+	for value, wrong := range map[string]bool{" ": false, "\t": false, ",": true, " , ,": true} {
+		for what, read := range map[string]func(r *Reader) any{
+			"list":      func(r *Reader) any { return r.List("P_LIST") },
+			"ports":     func(r *Reader) any { return r.Ports("P_PORTS") },
+			"addresses": func(r *Reader) any { return r.Addrs("P_ADDR") },
+			"listeners": func(r *Reader) any { return r.Listeners("P_ADDR") },
+		} {
+			t.Run(fmt.Sprintf("%q as %s", value, what), func(t *testing.T) {
+				r := open(map[string]string{"P_LIST": value, "P_ADDR": value, "P_PORTS": value})
+				got := read(r)
+				if wrong {
+					require.Error(t, r.Err())
+					return
+				}
+				require.NoError(t, r.Err())
+				assert.Equal(t, read(open(nil)), got)
+			})
+		}
+	}
+	r := open(map[string]string{"P_LIST": ","})
+	assert.Empty(t, r.List("P_LIST"))
+	require.EqualError(t, r.Err(), `P_LIST: must be a list separated by commas, or empty for the default, got ","`)
+	r = open(map[string]string{"P_SECRET_FILE": " "})
+	assert.Empty(t, r.Secret("P_SECRET"))
+	require.NoError(t, r.Err())
 }
 
 func TestReader_MistakesOfTheProgram_ArePanics(t *testing.T) {

@@ -105,13 +105,17 @@ func (r *Reader) Account(name string) string {
 	return r.Matching(name, regexp.MustCompile(`^[0-9]{12}$`), "must be 12 digits")
 }
 
-// List reads texts that are separated by commas.
+// List reads texts that are separated by commas. Commas alone are a mistake: they could mean none, or those of the default.
 func (r *Reader) List(name string, derived ...string) []string {
 	var all []string
-	for v := range strings.SplitSeq(r.Text(name, derived...), ",") {
+	given := r.Text(name, derived...)
+	for v := range strings.SplitSeq(given, ",") {
 		if v = strings.TrimSpace(v); v != "" {
 			all = append(all, v)
 		}
+	}
+	if given != "" && len(all) == 0 {
+		r.Fail(name, given, "must be a list separated by commas, or empty for the default")
 	}
 	return all
 }

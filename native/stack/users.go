@@ -355,7 +355,10 @@ func (s *Stack) serviceEnv(service string) []string {
 		return []string{fmt.Sprintf("GATEWAY_UID=%d", now.ServiceUID(native.Gateway))}
 	case native.Gateway:
 		env := s.gatewayFiles()
-		if s.runtimes != "" && !slices.ContainsFunc(s.environ, func(v string) bool { return strings.HasPrefix(v, "FUNCTION_RUNTIMES=") && !strings.HasSuffix(v, "=") }) {
+		if s.runtimes != "" && !slices.ContainsFunc(s.environ, func(v string) bool {
+			name, value, _ := strings.Cut(v, "=")
+			return name == "FUNCTION_RUNTIMES" && strings.TrimSpace(value) != ""
+		}) {
 			env = append(env, "FUNCTION_RUNTIMES="+s.runtimes)
 		}
 		return append(env,

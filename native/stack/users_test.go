@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,4 +137,15 @@ func TestPrintStatus_SaysWhichRuntimesOthersRun(t *testing.T) {
 	out.Reset()
 	require.NoError(t, PrintStatus(&out, status, time.Now()))
 	assert.Contains(t, out.String(), "\nRuntimes that others run: nodejs20.x by nodejs24.x (orders)\n")
+}
+
+// TestServiceEnv_BlankRuntimes_AreThoseOfTheBox: blanks are unset for the gateway, too, which would take all that it knows.
+func TestServiceEnv_BlankRuntimes_AreThoseOfTheBox(t *testing.T) {
+	b := mustOpen(t)
+	b.runtimes = "python3.11"
+	for value, theirs := range map[string]bool{"": false, "  ": false, "nodejs24.x": true} {
+		b.environ = []string{"FUNCTION_RUNTIMES=" + value}
+		env := b.serviceEnv(native.Gateway)
+		assert.Equal(t, theirs, !slices.Contains(env, "FUNCTION_RUNTIMES=python3.11"), "%q", value)
+	}
 }
