@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -120,23 +119,6 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.flights = flight.New[string](s.life, fetchTimeout, &s.running)
 	return s, nil
-}
-
-// removeUnsynced removes trees that were not on the disk when the machine went down. No container outlives that.
-func (s *Store) removeUnsynced() error {
-	entries, err := os.ReadDir(s.path("trees"))
-	errs := []error{err}
-	for _, e := range entries {
-		if _, err := os.Stat(s.path("trees", e.Name(), synced)); err == nil {
-			continue
-		}
-		if about, err := s.describe(e.Name()); err == nil && about.Boot == s.boot {
-			s.running.Go(func() { s.sync(e.Name()) })
-			continue
-		}
-		errs = append(errs, os.RemoveAll(s.path("trees", e.Name())))
-	}
-	return errors.Join(append(errs, s.forget())...)
 }
 
 // sync writes a tree to the disk and says so in it.
@@ -356,8 +338,7 @@ func (s *Store) make(ctx context.Context, fill func(ctx context.Context, dir str
 	if err := os.WriteFile(filepath.Join(staging, "info.json"), data, 0o644); err != nil {
 		return "", fmt.Errorf("describe %s: %w", about.Location, err)
 	}
-	// Content that came by another way meanwhile is the same.
-	if err := os.Rename(staging, s.path("trees", id)); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := s.keep(ctx, staging, id); err != nil {
 		return "", fmt.Errorf("keep %s: %w", about.Location, err)
 	}
 	s.running.Go(func() { s.sync(id) })
@@ -404,68 +385,6 @@ func (s *Store) describe(id string) (about info, err error) {
 	return about, err
 }
 
-// Prune removes trees that have neither a lease nor a container, those first that were not asked for the longest, until
-// the rest of them fits into MaxBytes. inUse says whether a container has a tree mounted.
-func (s *Store) Prune(inUse func(id string) bool) error {
-	removed, err := s.choose(inUse)
-	errs := []error{err}
-	for _, dir := range removed {
-		errs = append(errs, os.RemoveAll(dir))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("prune function code: %w", err)
-	}
-	return nil
-}
-
-// choose moves what is to be removed out of the way, and returns where it is. A lease taken before mu is held here is in
-// pins; one given back before has its container in inUse.
-func (s *Store) choose(inUse func(id string) bool) (removed []string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	entries, err := os.ReadDir(s.path("trees"))
-	if err != nil {
-		return nil, err
-	}
-	type candidate struct {
-		id    string
-		bytes int64
-		used  time.Time
-	}
-	var idle []candidate
-	var total int64
-	for _, e := range entries {
-		id := e.Name()
-		about, err := s.describe(id)
-		if err == nil && (s.pins[id] > 0 || inUse(id)) {
-			continue
-		}
-		c := candidate{id: id, bytes: about.Bytes}
-		if file, err := os.Stat(s.path("trees", id, "info.json")); err == nil {
-			c.used = file.ModTime()
-		}
-		total += c.bytes
-		idle = append(idle, c)
-	}
-	slices.SortFunc(idle, func(a, b candidate) int { return a.used.Compare(b.used) })
-	for _, c := range idle {
-		if total <= s.cfg.MaxBytes && !c.used.IsZero() {
-			break
-		}
-		to := s.path("tmp", "removed-"+c.id)
-		if err := os.Rename(s.path("trees", c.id), to); err != nil {
-			return removed, err
-		}
-		total -= c.bytes
-		removed = append(removed, to)
-		s.log.Info("unused function code removed", "digest", c.id, "bytes", c.bytes)
-	}
-	if len(removed) > 0 {
-		err = s.forget()
-	}
-	return removed, err
-}
-
 // known returns the id of a source's tree, "" when nobody knows it yet.
 func (s *Store) known(source agent.CodeSource) string {
 	if id, ok := strings.CutPrefix(source.Version, codeversion.Content); ok {
@@ -494,21 +413,4 @@ func (s *Store) remember(source agent.CodeSource, id string) error {
 		err = os.Rename(f.Name(), s.ref(source))
 	}
 	return err
-}
-
-// forget removes the refs to trees that are gone.
-func (s *Store) forget() error {
-	entries, err := os.ReadDir(s.path("refs"))
-	errs := []error{err}
-	for _, e := range entries {
-		file := s.path("refs", e.Name())
-		id, err := os.ReadFile(file)
-		if err == nil {
-			_, err = os.Stat(s.path("trees", string(id)))
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, os.Remove(file))
-		}
-	}
-	return errors.Join(errs...)
 }
