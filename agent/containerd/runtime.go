@@ -47,7 +47,7 @@ const (
 	// endedRetention is how long a container that ended by itself stays listed as STOPPED, with exit code and counters,
 	// before what is left of it is removed. Its network goes at once.
 	endedRetention = 60 * time.Second
-	// upkeepInterval is how often code is pruned, ends that an event did not tell are looked for, and removals that
+	// upkeepInterval is how often code is pruned, the room for images is looked at, ends that an event did not tell are looked for, and removals that
 	// failed are tried again.
 	upkeepInterval = 10 * time.Second
 	// reconnectInterval is the pause between attempts to hear containerd's events again.
@@ -101,6 +101,8 @@ type Config struct {
 	// ImageStoreMaxMB bounds all images; 0 bounds nothing.
 	ImagesUnusedFor, ArchivesUnusedFor time.Duration
 	ImageStoreMaxMB                    int
+	// ImagesDisk is a folder on the disk that containerd has images on; empty when that is not known.
+	ImagesDisk string
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
 	RegistryUser, RegistryPassword, RegistryPasswordFile string
 	TmpSizeMB                                            int
@@ -243,7 +245,7 @@ func imagesConfig(cfg Config) images.Config {
 	return images.Config{
 		ArchivesDir: cfg.ArchivesDir, Registry: cfg.Registry, PlainHTTP: cfg.PlainHTTP, RegistryPoll: cfg.RegistryPoll, RegistryConfig: cfg.RegistryConfig,
 		RegistryUser: cfg.RegistryUser, RegistryPassword: cfg.RegistryPassword, RegistryPasswordFile: cfg.RegistryPasswordFile,
-		MaxMB: cfg.ImageMaxMB, UnusedFor: cfg.ImagesUnusedFor, ArchivesUnusedFor: cfg.ArchivesUnusedFor, StoreMaxMB: cfg.ImageStoreMaxMB, Logger: cfg.Logger,
+		MaxMB: cfg.ImageMaxMB, UnusedFor: cfg.ImagesUnusedFor, ArchivesUnusedFor: cfg.ArchivesUnusedFor, StoreMaxMB: cfg.ImageStoreMaxMB, Disk: cfg.ImagesDisk, Logger: cfg.Logger,
 	}
 }
 

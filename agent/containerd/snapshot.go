@@ -46,13 +46,14 @@ func (l *launch) makeSnapshot(ctx context.Context) error {
 	return l.prepareAnew(ctx, sn, opt)
 }
 
-// prepareAnew is prepare with the image as it is now: a registry may have another one meanwhile.
+// prepareAnew is prepare with the image as it is now: a registry may have another one meanwhile. It is looked for as the function names it:
+// one that is pinned may have been found under a tag, which can be another one's by now.
 func (l *launch) prepareAnew(ctx context.Context, sn snapshots.Snapshotter, opt snapshots.Opt) error {
-	img, err := l.r.images.Get(ctx, l.image.Name, l.spec.PullPolicy)
+	img, err := l.r.images.Get(ctx, l.spec.Image, l.spec.PullPolicy)
 	if err != nil {
 		return err
 	}
-	l.image, l.record.ImageDigest = img, img.Manifest.String()
+	l.image, l.record.Image, l.record.ImageDigest = img, img.Name, img.Manifest.String()
 	return l.prepare(ctx, sn, opt)
 }
 

@@ -165,7 +165,7 @@ func (r *Runtime) bury(s *state) {
 	}
 }
 
-// upkeep prunes code, removes sockets of shims that were killed, and looks for ends that went unheard.
+// upkeep prunes code, gives up kept images when the disk is short, removes sockets of shims that were killed, and looks for ends that went unheard.
 func (r *Runtime) upkeep() {
 	tick := time.NewTicker(upkeepInterval)
 	defer tick.Stop()
@@ -177,6 +177,9 @@ func (r *Runtime) upkeep() {
 		}
 		if err := r.dropViews(r.life, viewKept); err != nil && r.life.Err() == nil {
 			r.log.Warn("layers of images are kept that no container was made of lately", "error", err)
+		}
+		if err := r.images.Relieve(r.life, r.imagesInUse); err != nil && r.life.Err() == nil {
+			r.log.Warn("images that are kept cannot be given up for want of room", "error", err)
 		}
 		if err := r.sweepSockets(); err != nil {
 			r.log.Warn("sockets of shims that were killed stay", "error", err)

@@ -2,6 +2,8 @@ package images
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // A function whose new image cannot serve goes back to the one that it had. So an image that another one replaces under its name stays
@@ -20,6 +23,8 @@ const (
 	// keptFor is how long one is kept that nothing uses, and keptOf how many of each name.
 	keptFor = 24 * time.Hour
 	keptOf  = 3
+	// keptRoom is what the disk must have left for images to be kept: with less, containers are refused for want of room for /tmp.
+	keptRoom = 1 << 30
 )
 
 // repository is a normalised reference without tag and digest.
@@ -105,6 +110,57 @@ func (s *Store) dropKept(ctx context.Context, name string) error {
 			continue // a function that has gone back to it has asked for it by its digest
 		}
 		if _, err := s.delete(ctx, s.describe(r, nil, time.Now()), "newer ones of its name are kept"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// freeOf asks for the free bytes of the disk that a folder is on.
+func freeOf(dir string) func() (int64, error) {
+	return func() (int64, error) {
+		if dir == "" {
+			return math.MaxInt64, nil
+		}
+		var fs unix.Statfs_t
+		if err := unix.Statfs(dir, &fs); err != nil {
+			return 0, fmt.Errorf("look how much of the disk is free for images: %w", err)
+		}
+		return int64(fs.Bavail) * fs.Bsize, nil
+	}
+}
+
+// Relieve gives up images that are kept, the oldest first, while the disk is short, but for those that functions have gone back to. running
+// is asked for the names of those of containers. Nothing is given up until a gateway has said for wantedFor which images functions name.
+func (s *Store) Relieve(ctx context.Context, running func(context.Context) ([]string, error)) error {
+	if free, err := s.free(); err != nil || free >= keptRoom {
+		return err
+	}
+	if since, ok := s.usage.hearing(); !ok || time.Since(since) < wantedFor {
+		return nil
+	}
+	inUse, err := running(ctx)
+	if err != nil {
+		return err
+	}
+	records, err := s.client.ImageService().List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the images: %w", err)
+	}
+	records = slices.DeleteFunc(records, func(r images.Image) bool { return r.Labels[labelBefore] == "" })
+	slices.SortFunc(records, func(a, b images.Image) int { return a.UpdatedAt.Compare(b.UpdatedAt) })
+	for _, r := range records {
+		img := s.describe(r, inUse, time.Now())
+		if img.InUse || time.Since(s.usage.last(r.Name)) < keptFor {
+			continue
+		}
+		if _, err := s.delete(ctx, img, "another one has its name, and the disk is short"); err != nil {
+			return err
+		}
+		if err := s.collect(ctx); err != nil {
+			return err
+		}
+		if free, err := s.free(); err != nil || free >= keptRoom {
 			return err
 		}
 	}

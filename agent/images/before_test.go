@@ -104,3 +104,49 @@ func TestTend_KeptImages_GoAfterADay(t *testing.T) {
 	_, err = s.client.ImageService().Get(ctx, image)
 	assert.NoError(t, err)
 }
+
+// TestRelieve_DiskIsShort_GivesUpWhatIsKept: the oldest first, as many as it takes, and nothing that a function has gone back to.
+func TestRelieve_DiskIsShort_GivesUpWhatIsKept(t *testing.T) {
+	ctx, s := mustStore(t, Config{})
+	name := func(of digest.Digest) string { return "127.0.0.1:5010/my/image@" + of.String() }
+	back := mustImage(ctx, t, s, image)
+	runs := replace(ctx, t, s, 1)
+	oldest := replace(ctx, t, s, 2)
+	replace(ctx, t, s, 3)
+	_, err := s.Versions(ctx, []Query{{Image: image}})
+	require.NoError(t, err)
+	s.usage.note(name(back))
+	s.usage.at[name(back)] = time.Now().Add(-2 * wantedFor)
+	running := func(context.Context) ([]string, error) { return []string{name(runs)}, nil }
+	all := []string{name(back), name(runs), name(oldest)}
+
+	left := int64(keptRoom)
+	s.free = func() (int64, error) { return left, nil }
+	require.NoError(t, s.Relieve(ctx, running))
+	assert.ElementsMatch(t, all, kept(ctx, t, s), "there is room")
+	left--
+	require.NoError(t, s.Relieve(ctx, running))
+	assert.ElementsMatch(t, all, kept(ctx, t, s), "nobody has said for long enough which images functions name")
+	s.usage.since = s.usage.since.Add(-wantedFor)
+	require.NoError(t, s.Relieve(ctx, running))
+	assert.ElementsMatch(t, []string{name(back), name(runs)}, kept(ctx, t, s))
+	require.NoError(t, s.Relieve(ctx, running), "nothing can be given up any more")
+	_, err = s.client.ImageService().Get(ctx, image)
+	assert.NoError(t, err)
+
+	replace(ctx, t, s, 4)
+	newer := replace(ctx, t, s, 5)
+	replace(ctx, t, s, 6)
+	asked := 0
+	s.free = func() (int64, error) { asked++; return int64(asked-1) * keptRoom, nil }
+	require.NoError(t, s.Relieve(ctx, running))
+	assert.Contains(t, kept(ctx, t, s), name(newer), "there is room after the first one")
+}
+
+func TestFreeOf(t *testing.T) {
+	free, err := freeOf(t.TempDir())()
+	require.NoError(t, err)
+	assert.Positive(t, free)
+	_, err = freeOf("/no/such/folder")()
+	assert.Error(t, err)
+}

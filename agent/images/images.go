@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ import (
 const (
 	// Snapshotter holds the unpacked layers.
 	Snapshotter = "overlayfs"
+	// pinTries is how often an image of a digest is looked for when its tag is given to another one meanwhile.
+	pinTries = 3
 	// fetchTimeout bounds one import, pull or unpacking, however many requests wait for it.
 	fetchTimeout = 10 * time.Minute
 )
@@ -42,6 +45,8 @@ const (
 type Image struct {
 	// Name is the normalised reference.
 	Name string
+	// Target is the digest that the name points at: Manifest, or that of an index which has it.
+	Target digest.Digest
 	// Manifest is the digest of this platform's manifest.
 	Manifest digest.Digest
 	// Chain is the snapshot that a container's own is made on.
@@ -69,7 +74,9 @@ type Config struct {
 	// all images together: those that nothing uses go then, the longest unused first; 0 bounds nothing.
 	UnusedFor, ArchivesUnusedFor time.Duration
 	StoreMaxMB                   int
-	Logger                       *slog.Logger
+	// Disk is a folder on the disk that containerd has images on; empty when that is not known.
+	Disk   string
+	Logger *slog.Logger
 }
 
 // Store gets images from archives and registries, each once however many ask for it at the same time.
@@ -102,6 +109,8 @@ type Store struct {
 	storeMaxBytes                int64
 	usage                        usage
 	opened                       time.Time
+	// free says how many bytes the disk with the images has left.
+	free func() (int64, error)
 }
 
 // Open makes a Store of what containerd has. The client stays the caller's.
@@ -114,6 +123,7 @@ func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, e
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
 		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20,
 		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, log: cfg.Logger, life: life, end: end, opened: time.Now(),
+		free: freeOf(cfg.Disk),
 	}
 	s.flights = flight.New[any](life, fetchTimeout, &s.running)
 	s.registries = newRegistryClient()
@@ -165,6 +175,23 @@ func (s *Store) Get(ctx context.Context, ref string, policy agent.PullPolicy) (I
 		return Image{}, agent.Errorf(agent.CodeInvalid, "image: %w", err)
 	}
 	s.usage.note(name)
+	_, pin, pinned := strings.Cut(name, "@")
+	var img Image
+	for range pinTries {
+		if img, err = s.get(ctx, name, policy); err != nil || !pinned || img.is(pin) {
+			return img, err
+		}
+		// It was found under a tag, which has become another one's meanwhile: what it was is kept under its digest (keepBefore).
+	}
+	return Image{}, agent.Because(reason.ImageInvalid, agent.Errorf(agent.CodePrecondition,
+		"image %s cannot be used: what is here as %s has the digest %s; remove that (`esb images rm`), or the archive that has it under this name", name, img.Name, img.Target))
+}
+
+// is says whether an image is the one that a digest means.
+func (i Image) is(pin string) bool { return i.Target.String() == pin || i.Manifest.String() == pin }
+
+// get is Get for a normalised name. What it returns for one with a digest may be found under a tag, and be what that has come to mean.
+func (s *Store) get(ctx context.Context, name string, policy agent.PullPolicy) (Image, error) {
 	if policy == agent.PullAlways {
 		if err := s.pull(ctx, name); err != nil {
 			return Image{}, err
@@ -310,7 +337,7 @@ func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 	}
 	if img, ok := s.unpacked.Load(record.Target.Digest); ok {
 		known := img.(Image)
-		known.Name = name
+		known.Name, known.Target = name, record.Target.Digest
 		return known, nil
 	}
 	v, err := s.flights.Do(ctx, "unpack "+record.Target.Digest.String(), func(ctx context.Context) (any, error) {
@@ -326,7 +353,7 @@ func (s *Store) Unpack(ctx context.Context, name string) (Image, error) {
 		return Image{}, err
 	}
 	img := v.(Image)
-	img.Name = name
+	img.Name, img.Target = name, record.Target.Digest
 	return img, nil
 }
 
