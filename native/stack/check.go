@@ -75,6 +75,18 @@ type namedImage struct {
 	Image string `json:"image"`
 }
 
+// misunderstood is the exit code of the gateway's program when there is no such command or option in it.
+const misunderstood = 2
+
+// older says that a program is not of this esb's version: sources that are new, and not built yet, for example.
+func (s *Stack) older(service string) error {
+	do := "Run `esb build services` first: the sources are newer than what was built of them."
+	if s.layout != nil {
+		do = "Bring the release again (`esb install`): its programs are not of one version."
+	}
+	return &native.Problem{What: filepath.Join(s.settings.BinDir, service) + " is older than this esb, and cannot be asked", Do: do}
+}
+
 // unreadArchive is the exit code of the agent's program when an archive cannot be read, and not something else is wrong.
 const unreadArchive = 3
 
@@ -114,6 +126,9 @@ func (s *Stack) absent(ctx context.Context, names ...string) (absent []string, u
 		return nil, nil, fmt.Errorf("look at the archives of images: %w", errors.Join(err, ctx.Err()))
 	}
 	said := native.Indent(strings.TrimPrefix(strings.TrimSpace(problems.String()), "agent: "), "      ")
+	if strings.HasPrefix(strings.TrimSpace(said), "usage: ") { // there is no absent-images
+		return nil, nil, s.older(native.Agent)
+	}
 	if exit.ExitCode() != unreadArchive {
 		return nil, nil, &native.Problem{What: "the settings of the agent have mistakes:\n" + said, Do: "Correct them. A running box is not touched by this."}
 	}
@@ -137,6 +152,9 @@ func (s *Stack) readFiles(ctx context.Context, options ...string) (string, error
 		return "", fmt.Errorf("read the files: %w", errors.Join(err, ctx.Err()))
 	}
 	text := strings.TrimPrefix(strings.TrimSpace(problems.String()), "gateway: ")
+	if exit.ExitCode() == misunderstood && strings.HasPrefix(text, "there is no command") {
+		return "", s.older(native.Gateway)
+	}
 	return "", &native.Problem{
 		What: "the settings or the files have mistakes:\n" + native.Indent(text, "      "),
 		Do:   "Correct them. What a running box serves is not touched by this.",

@@ -55,6 +55,9 @@ func playAgent() {
 		case "no archive":
 			fmt.Fprintln(os.Stderr, "image archive f.tar: not a whole tar file")
 			os.Exit(3)
+		case "older agent":
+			fmt.Fprintf(os.Stderr, "agent: usage: agent [purge|health [-end]], got %q\n", os.Args[1:])
+			os.Exit(1)
 		case "agent refuses":
 			fmt.Fprintln(os.Stderr, "agent: FUNCTION_CPU_WEIGHT: boom")
 			os.Exit(1)
@@ -94,6 +97,10 @@ func playGateway() {
 		if os.Getenv("ESB_PLAY_GATEWAY") == "fail" {
 			fmt.Fprintln(os.Stderr, "gateway: functions.yml:3: boom")
 			os.Exit(1)
+		}
+		if os.Getenv("ESB_PLAY_GATEWAY") == "older gateway" {
+			fmt.Fprintf(os.Stderr, "gateway: there is no command %q\n\nWhat an operator asks the gateway that runs here:\n", strings.Join(os.Args[1:], " "))
+			os.Exit(2)
 		}
 		if os.Getenv("X_API_KEY") == "" {
 			fmt.Fprintln(os.Stderr, "gateway: no X_API_KEY")
@@ -352,6 +359,13 @@ func TestCheck_SaysWhatIsWrong_BeforeTheFirstUp(t *testing.T) {
 	require.Len(t, refused, 1)
 	assert.Contains(t, refused[0].What, "the settings of the agent have mistakes:\n      FUNCTION_CPU_WEIGHT: boom")
 	assert.NotContains(t, refused[0].Do, b.settings.ImagesDir, "no archive is to blame")
+	for _, program := range []string{native.Agent, native.Gateway} { // after `git pull`, for example
+		b.play("older " + program)
+		problems := native.Problems(b.Check(t.Context()))
+		require.Len(t, problems, 1)
+		assert.Contains(t, problems[0].What, filepath.Join(b.settings.BinDir, program)+" is older than this esb")
+		assert.Contains(t, problems[0].Do, "esb build services")
+	}
 	b.play("fail")
 	err := b.Check(t.Context())
 	require.Len(t, native.Problems(err), 1)
