@@ -40,6 +40,8 @@ type Relief struct {
 	foreground *process.Record
 	// environ is that of who started the services.
 	environ []string
+	// groups are the control groups that they are in.
+	groups process.Groups
 	// running is true when there are any.
 	running bool
 	// lost is true when foreground has ended as the program of the present release.
@@ -64,18 +66,28 @@ func (s *Stack) Relieve(ctx context.Context) (_ *Relief, err error) {
 			err = errors.Join(err, held.Close())
 		}
 	}()
+	box := 0
 	for _, service := range allServices {
-		_, alive, err := s.running(service)
+		record, alive, err := s.running(service)
 		if err != nil {
 			return nil, err
 		}
-		r.running = r.running || alive
+		if alive {
+			r.running, box = true, record.PID
+		}
 	}
 	state, alive := s.supervisor()
+	if alive {
+		r.running, box = true, state.Process.PID
+	}
+	if r.running {
+		if r.groups, err = process.GroupsOf(box); err != nil {
+			s.console.Printf("==> note: the services will live where this is called until they are started again: %v", err)
+		}
+	}
 	if !alive {
 		return r, nil
 	}
-	r.running = true
 	// What the services were started with, so that those are not started again that stay the same.
 	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", state.Process.PID))
 	if err != nil {
@@ -125,11 +137,25 @@ func (s *Stack) awaitSupervisor(ctx context.Context, who process.Record, limit t
 func (r *Relief) Take(ctx context.Context) error {
 	s := r.stack
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(s.layout.Current(), "esb"), "up", "-brief")
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = sdnotify.Without(r.environ), "/", &out, &out
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = yieldLimit
-	if err := cmd.Run(); err != nil {
+	up := func() *exec.Cmd {
+		cmd := exec.CommandContext(ctx, filepath.Join(s.layout.Current(), "esb"), "up", "-brief")
+		cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = sdnotify.Without(r.environ), "/", &out, &out
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		cmd.WaitDelay = yieldLimit
+		return cmd
+	}
+	// What it starts has to outlive the session or the unit in which somebody has called this.
+	cmd := up()
+	err := r.groups.Start(cmd)
+	if err != nil && ctx.Err() == nil {
+		s.console.Printf("==> note: the services will live where this is called until they are started again: %v", err)
+		cmd = up()
+		err = cmd.Start()
+	}
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return fmt.Errorf("the programs do not take the box over (%w):\n%s", errors.Join(err, ctx.Err()), native.Indent(out.String(), "      "))
 	}
 	before := map[string]int{}

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/statefile"
 	"github.com/edge-serverless-box/esb/native/lock"
 	"github.com/edge-serverless-box/esb/native/process"
 	"github.com/edge-serverless-box/esb/native/release"
@@ -251,4 +253,42 @@ func TestClosedTo_SettingsBesideFunctions_GiveTheGatewayNoFurtherRight(t *testin
 	assert.Empty(t, b.closedTo(u))
 	b.layout = nil
 	assert.Contains(t, b.closedTo(u), "esb.env", "in a working copy such a file may be code")
+}
+
+// TestTake_LivesWhereTheBoxLives: the session or unit in which somebody calls an upgrade may be ended, with all that is in its control group.
+func TestTake_LivesWhereTheBoxLives(t *testing.T) {
+	b := mustOpen(t)
+	l := mustInstall(t, b)
+	require.NoError(t, os.MkdirAll(b.settings.RunDir(), 0o755))
+	box := exec.Command("/bin/sleep", "300")
+	require.NoError(t, box.Start())
+	group := fmt.Sprintf("esb-test-%d", box.Process.Pid)
+	dir := ""
+	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/freezer"} { // v2, or v1
+		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil {
+			dir = filepath.Join(root, group)
+			break
+		}
+	}
+	require.NotEmpty(t, dir)
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	t.Cleanup(func() {
+		_ = box.Process.Kill()
+		_ = box.Wait()
+		assert.NoError(t, os.Remove(dir))
+	})
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, box.Process.Pid), 0))
+	record, err := process.Identify(box.Process.Pid)
+	require.NoError(t, err)
+	require.NoError(t, statefile.Supervisor().Write(b.supervisorFile(), supervisorState{Process: record, Background: true, Settled: true}, 0o600))
+	said := filepath.Join(t.TempDir(), "said")
+	require.NoError(t, os.WriteFile(filepath.Join(l.Dir("1"), "esb"), []byte("#!/bin/sh\ncat /proc/self/cgroup >"+said+"\nexit 1\n"), 0o755))
+
+	r, err := b.Relieve(t.Context())
+	require.NoError(t, err)
+	require.ErrorContains(t, r.Take(t.Context()), "exit status 1")
+	require.NoError(t, r.Done(t.Context()))
+	groups, err := os.ReadFile(said)
+	require.NoError(t, err, b.out)
+	assert.Contains(t, string(groups), "/"+group+"\n")
 }
