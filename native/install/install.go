@@ -66,15 +66,23 @@ func (m *Machine) Alone(ctx context.Context, do func() error) (err error) {
 	return errors.Join(err, m.Layout.Prune())
 }
 
+// Bring brings the release in source, a folder or an archive, beside those that are there.
+func (m *Machine) Bring(source string) (fetched release.Release, err error) {
+	err = m.Console.Step("bringing the release "+source, func() (err error) {
+		fetched, err = m.Layout.Fetch(source)
+		return err
+	})
+	if err == nil && fetched.Mended {
+		m.Console.Printf("==> the release %s was damaged and is whole again; what runs goes on with the programs that it was started with", fetched.Version)
+	}
+	return fetched, err
+}
+
 // Install brings the release in source, a folder or an archive, to the machine. Configuration that is there stays as it is. With start the
 // box is started where systemd runs; one that runs already goes on with the new programs, as by Upgrade. When a step fails, those
 // before it are taken back.
 func (m *Machine) Install(ctx context.Context, source string, start bool) error {
-	var fetched release.Release
-	err := m.Console.Step("bringing the release "+source, func() (err error) {
-		fetched, err = m.Layout.Fetch(source)
-		return err
-	})
+	fetched, err := m.Bring(source)
 	if err != nil {
 		return err
 	}

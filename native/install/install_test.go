@@ -284,6 +284,20 @@ func TestUpgrade_SupervisorEndsAtOnce_TheNextOneIsThatOfTheReleaseBefore(t *test
 	assert.Equal(t, text, p.files(t)["etc/systemd/system/esb.service"])
 }
 
+func TestInstall_PresentReleaseIsDamaged_IsMended(t *testing.T) {
+	p := mustOpen(t)
+	p.runs = true
+	source := mustRelease(t, "1")
+	require.NoError(t, p.Install(t.Context(), source, true))
+	lost := filepath.Join(p.Layout.Dir("1"), release.Samples, "routing.yml")
+	require.NoError(t, os.Remove(lost))
+	require.NoError(t, p.Alone(t.Context(), func() error { return p.Install(t.Context(), source, true) }))
+	assert.FileExists(t, lost)
+	assert.Contains(t, p.out.String(), "the release 1 was damaged and is whole again")
+	assert.Empty(t, p.taken)
+	p.requireCurrent(t, "1")
+}
+
 func TestAlone_Fails_LeavesNothingThatWasBroughtForIt(t *testing.T) {
 	p := mustOpen(t)
 	p.runs, p.bad["2"], p.unfit["3"] = true, true, true

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/native"
 )
@@ -136,7 +138,7 @@ func extract(root *os.Root, name string, mode fs.FileMode, content io.Reader) er
 }
 
 // Fetch brings a release, a folder or an archive, into the installation, beside those that are there, and makes sure that it is whole.
-// One whose version is there already is left as it is, when that is whole.
+// One whose version is there already is left as it is, when that is whole; else it takes its place.
 func (l Layout) Fetch(source string) (Release, error) {
 	if err := os.MkdirAll(l.Base(), 0o755); err != nil {
 		return Release{}, fmt.Errorf("make the folder of releases: %w", err)
@@ -149,7 +151,7 @@ func (l Layout) Fetch(source string) (Release, error) {
 		if err := r.Verify(); err != nil {
 			return Release{}, err
 		}
-		if there, err := l.have(r); there || err != nil {
+		if is, err := l.have(r); is == whole || err != nil {
 			r.Dir = l.Dir(r.Version)
 			return r, err
 		}
@@ -174,44 +176,61 @@ func (l Layout) Fetch(source string) (Release, error) {
 	if err := r.Verify(); err != nil {
 		return Release{}, err
 	}
-	if there, err := l.have(r); there || err != nil {
+	is, err := l.have(r)
+	if is == whole || err != nil {
 		r.Dir = l.Dir(r.Version)
 		return r, err
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return Release{}, fmt.Errorf("bring a release: %w", err)
-	}
-	if err := errors.Join(os.Rename(tmp, l.Dir(r.Version)), syncDir(l.Base())); err != nil {
+	if err := errors.Join(os.Chmod(tmp, 0o755), syncDirs(tmp)); err != nil {
 		return Release{}, fmt.Errorf("bring a release: %w", err)
 	}
 	r.Dir = l.Dir(r.Version)
+	if r.Mended = is == damaged; r.Mended {
+		// In one step, because it may be the present release. What runs keeps the files that it has open.
+		err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, r.Dir, unix.RENAME_EXCHANGE)
+	} else {
+		err = os.Rename(tmp, r.Dir)
+	}
+	if err := errors.Join(err, syncDir(l.Base())); err != nil {
+		return Release{}, fmt.Errorf("bring a release: %w", err)
+	}
 	return r, nil
 }
 
-// have says whether a release is there. One of the same version with other files is an error; one that is damaged, and not in use, makes
-// room.
-func (l Layout) have(r Release) (bool, error) {
+// state is that of a release in an installation.
+type state int
+
+const (
+	absent state = iota
+	whole
+	damaged
+)
+
+// have says whether a release is there. One of the same version with other files is an error.
+func (l Layout) have(r Release) (state, error) {
 	dir := l.Dir(r.Version)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return absent, nil
 	}
+	is := whole
 	there, err := Open(dir)
 	if err == nil {
 		err = there.Verify()
 	}
 	if err != nil {
-		if current, currentErr := l.CurrentVersion(); currentErr != nil || current == r.Version {
-			return false, errors.Join(err, currentErr)
+		is = damaged
+		if current, err := l.CurrentVersion(); err != nil || current != r.Version {
+			return is, err // nothing depends on what it was
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			return false, fmt.Errorf("remove a damaged release: %w", err)
-		}
-		return false, nil
 	}
-	if same, err := sameFiles(dir, r.Dir); err != nil || same {
-		return same, err
+	same, err := sameFiles(dir, r.Dir)
+	if is == damaged && (err != nil || !same && sameContent(dir, r.Dir)) {
+		return is, nil // what is damaged is its file of checksums
 	}
-	return false, &native.Problem{What: fmt.Sprintf("%s has another release %s already, with other files", l.Base(), r.Version), Do: "Make the new one with a version of its own (`esb release -version`)."}
+	if err != nil || same {
+		return is, err
+	}
+	return is, &native.Problem{What: fmt.Sprintf("%s has another release %s already, with other files", l.Base(), r.Version), Do: "Make the new one with a version of its own (`esb release -version`)."}
 }
 
 // sameFiles says whether two releases have the same files, whenever they were made.
@@ -229,4 +248,13 @@ func sameFiles(one, other string) (bool, error) {
 		}
 	}
 	return sums[0] == sums[1], nil
+}
+
+// sameContent says whether the files of a release are those that another one's checksums say.
+func sameContent(dir, other string) bool {
+	have, haveErr := sum(dir)
+	want, wantErr := Checksums(other)
+	delete(have, manifest)
+	delete(want, manifest)
+	return haveErr == nil && wantErr == nil && maps.Equal(have, want)
 }

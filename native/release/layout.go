@@ -133,6 +133,16 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// syncDirs has the disk know of all files of a folder and of those below it; what is in them is there already.
+func syncDirs(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return syncDir(path)
+	})
+}
+
 // Trial is a release that has taken the place of another one and has not proved itself yet.
 type Trial struct {
 	From string `json:"from"`

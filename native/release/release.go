@@ -46,6 +46,8 @@ type Release struct {
 	Programs []string `json:"programs"`
 	// Dir is where it lies now.
 	Dir string `json:"-"`
+	// Mended says that it has taken the place of a damaged one of the same version.
+	Mended bool `json:"-"`
 }
 
 // Contents are what a release is made of.
@@ -98,6 +100,15 @@ func Make(dir, version string, c Contents) (Release, error) {
 	if err != nil {
 		return Release{}, fmt.Errorf("make a release: %w", err)
 	}
+	bill, err := materials(dir, r.Programs, sums)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, SBOM), bill, 0o644)
+	}
+	if err != nil {
+		return Release{}, fmt.Errorf("make a release: %w", err)
+	}
+	ofBill := sha256.Sum256(bill)
+	sums[SBOM] = hex.EncodeToString(ofBill[:])
 	if r.Version == "" {
 		digest := sha256.Sum256(format(sums))
 		r.Version = hex.EncodeToString(digest[:6])

@@ -139,6 +139,46 @@ func TestFetch_DamagedReleaseThatIsNotInUse_MakesRoom(t *testing.T) {
 	require.NoError(t, got.Verify())
 }
 
+func TestFetch_DamagedPresentRelease_IsMendedInItsPlace(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"a changed file": func(dir string) error { return os.WriteFile(filepath.Join(dir, "gateway"), []byte("z"), 0o755) },
+		"a missing file": func(dir string) error { return os.Remove(filepath.Join(dir, Samples, "functions.yml")) },
+		"no manifest":    func(dir string) error { return os.Remove(filepath.Join(dir, manifest)) },
+		"no checksums":   func(dir string) error { return os.Remove(filepath.Join(dir, checksums)) },
+		"torn checksums": func(dir string) error { return os.WriteFile(filepath.Join(dir, checksums), []byte("12"), 0o644) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, r := Layout{Prefix: t.TempDir()}, mustMake(t, "1.0", "x")
+			got, err := l.Fetch(r.Dir)
+			require.NoError(t, err)
+			assert.False(t, got.Mended)
+			require.NoError(t, l.Switch("1.0"))
+			require.NoError(t, damage(got.Dir))
+
+			got, err = l.Fetch(r.Dir)
+			require.NoError(t, err)
+			assert.True(t, got.Mended)
+			require.NoError(t, got.Verify())
+			version, err := l.CurrentVersion()
+			require.NoError(t, err)
+			assert.Equal(t, "1.0", version)
+			left, err := filepath.Glob(filepath.Join(l.Base(), ".new-*"))
+			require.NoError(t, err)
+			assert.Empty(t, left)
+		})
+	}
+}
+
+func TestFetch_DamagedPresentRelease_AnotherOfItsVersionIsRefused(t *testing.T) {
+	l := Layout{Prefix: t.TempDir()}
+	got, err := l.Fetch(mustMake(t, "1.0", "x").Dir)
+	require.NoError(t, err)
+	require.NoError(t, l.Switch("1.0"))
+	require.NoError(t, os.Remove(filepath.Join(got.Dir, "gateway")))
+	_, err = l.Fetch(mustMake(t, "1.0", "y").Dir)
+	require.ErrorContains(t, err, "another release 1.0")
+}
+
 func TestCheckVersion(t *testing.T) {
 	for _, bad := range []string{"", "current", "previous", "trial.json", "../x", ".new-1", "a b", strings.Repeat("x", 65)} {
 		assert.Error(t, CheckVersion(bad), bad)

@@ -91,11 +91,7 @@ func installation(ctx context.Context, command string, args, environ []string, o
 
 // upgradeTo brings a release and puts it in the place of the present one.
 func upgradeTo(ctx context.Context, m *install.Machine, path string) error {
-	var fetched release.Release
-	err := m.Console.Step("bringing the release "+path, func() (err error) {
-		fetched, err = m.Layout.Fetch(path)
-		return err
-	})
+	fetched, err := m.Bring(path)
 	if err != nil {
 		return err
 	}
