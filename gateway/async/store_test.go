@@ -64,12 +64,16 @@ func TestOpen_FormOfStreams_IsRead_AndANewerOneRefused(t *testing.T) {
 		config.Metadata = form
 		_, err := q.store.js.UpdateStream(t.Context(), config)
 		require.NoError(t, err)
+		changed, err := q.store.js.Stream(t.Context(), config.Name)
+		require.NoError(t, err)
+		assert.Equal(t, form[formKey], changed.CachedInfo().Config.Metadata[formKey], "the server has it as it is told")
 	}
 	set(2, nil)
 	mustClose(t, q)
 
 	q, err = Open(t.Context(), options(dir, inv))
 	require.NoError(t, err)
+	assert.Equal(t, "1", q.store.shard(2).CachedInfo().Config.Metadata[formKey], "it says so from now on")
 	apply(q, f)
 	empty(t, q)
 	for _, id := range []string{"r1", "r2", "r3", "r4"} {
