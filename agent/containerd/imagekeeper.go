@@ -62,6 +62,17 @@ func (r *Runtime) imagesInUse(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// relieveDisk gives up images that are kept for functions that go back, when the disk is short, with the views of them.
+func (r *Runtime) relieveDisk(ctx context.Context) error {
+	return r.images.Relieve(ctx, func(ctx context.Context) ([]string, error) {
+		running, err := r.imagesInUse(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return running, r.dropViews(ctx, 0)
+	})
+}
+
 // tendImages removes what nothing uses, from time to time.
 func (r *Runtime) tendImages() {
 	timer := time.NewTimer(tendDelay)

@@ -130,8 +130,9 @@ func freeOf(dir string) func() (int64, error) {
 	}
 }
 
-// Relieve gives up images that are kept, the oldest first, while the disk is short, but for those that functions have gone back to. running
-// is asked for the names of those of containers. Nothing is given up until a gateway has said for wantedFor which images functions name.
+// Relieve gives up images that are kept, the oldest first, while the disk is short, but for those that functions have gone back to. When there
+// are any, running is asked for the names of those of containers. Nothing is given up until a gateway has said for wantedFor which images
+// functions name.
 func (s *Store) Relieve(ctx context.Context, running func(context.Context) ([]string, error)) error {
 	if free, err := s.free(); err != nil || free >= keptRoom {
 		return err
@@ -139,19 +140,24 @@ func (s *Store) Relieve(ctx context.Context, running func(context.Context) ([]st
 	if since, ok := s.usage.hearing(); !ok || time.Since(since) < wantedFor {
 		return nil
 	}
-	inUse, err := running(ctx)
-	if err != nil {
-		return err
-	}
 	records, err := s.client.ImageService().List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the images: %w", err)
 	}
-	records = slices.DeleteFunc(records, func(r images.Image) bool { return r.Labels[labelBefore] == "" })
+	records = slices.DeleteFunc(records, func(r images.Image) bool {
+		return r.Labels[labelBefore] == "" || time.Since(s.usage.last(r.Name)) < keptFor
+	})
+	if len(records) == 0 {
+		return nil
+	}
+	inUse, err := running(ctx)
+	if err != nil {
+		return err
+	}
 	slices.SortFunc(records, func(a, b images.Image) int { return a.UpdatedAt.Compare(b.UpdatedAt) })
 	for _, r := range records {
 		img := s.describe(r, inUse, time.Now())
-		if img.InUse || time.Since(s.usage.last(r.Name)) < keptFor {
+		if img.InUse {
 			continue
 		}
 		if _, err := s.delete(ctx, img, "another one has its name, and the disk is short"); err != nil {
