@@ -254,7 +254,12 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	}
 	a.parts = a.configurationParts()
 	if err := a.apply(cfg); err != nil {
-		return nil, err
+		if cfg, err = a.watcher.FallBack(err); err != nil {
+			return nil, err
+		}
+		if err := a.apply(cfg); err != nil {
+			return nil, err
+		}
 	}
 	if a.offer, err = handover.Open(s.Home, a.bound, a.log); err != nil {
 		// Some folders that are shared with a virtual machine hold no sockets.

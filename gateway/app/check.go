@@ -155,5 +155,6 @@ func configOptions(s settings.Settings) config.Options {
 		ReservedPaths:     reserved,
 		ResourcesPath:     s.ResourcesConfigPath,
 		ResourcesOptional: s.ResourcesOptional,
+		KeptPath:          filepath.Join(s.Home, "configuration.json"),
 	}
 }

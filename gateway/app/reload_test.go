@@ -196,3 +196,38 @@ func TestApp_SharedAndMissingCode(t *testing.T) {
 	code, _, answer := invoke(t, r.url, "gone", "{}")
 	assert.Equal(t, 200, code, answer)
 }
+
+// A gateway that starts while the files have mistakes, as after a power cut, serves what was taken last, and says so.
+func TestApp_StartsWithARefusedConfiguration_ServesTheOneBefore(t *testing.T) {
+	_, addr := mustAgent(t, http.HandlerFunc(okWorker))
+	env := environment(t, addr, "functions:\n  f: {image: \"f:1\"}\n", oneRoute)
+	s, err := settings.Load(getenv(env))
+	require.NoError(t, err)
+	first, err := app.Open(t.Context(), s, memlimit.Limit{Bytes: 1 << 30}, &bytes.Buffer{})
+	require.NoError(t, err)
+	require.NoError(t, first.Close(t.Context()))
+	for name, bad := range map[string][2]string{
+		"a key that is not known": {"FUNCTIONS_CONFIG_PATH", "functions:\n  f: {image: \"f:1\", memory: 256}\n"},
+		"what cannot be compiled": {"FUNCTIONS_CONFIG_PATH", "functions:\n  f: {image: \"f:1\", schedule: rate(0 minutes)}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(env[bad[0]], []byte(bad[1]), 0o600))
+			r := mustRun(t, env)
+			code, _, body := request(t, "POST", r.url+"/f", nil, "{}")
+			assert.Equal(t, 200, code, body)
+			_, body = r.ask(t, "GET", "/configuration")
+			assert.Contains(t, body, `"status":"refused"`)
+			assert.Contains(t, body, "functions.yml")
+			code, body = r.ask(t, "GET", "/readyz")
+			assert.Equal(t, 200, code)
+			assert.Contains(t, body, "were refused, and the configuration of before holds")
+			_, body = r.ask(t, "GET", "/metrics")
+			assert.Contains(t, body, `esb_config_refused{file="functions.yml"} 1`)
+			r.write(t, bad[0], "functions:\n  f: {image: \"f:2\"}\n")
+			code, body = r.ask(t, "POST", "/reload")
+			assert.Equal(t, 200, code, body)
+			_, body = r.ask(t, "GET", "/configuration")
+			assert.JSONEq(t, `{"status":"ok"}`, body)
+		})
+	}
+}

@@ -68,6 +68,8 @@ type Options struct {
 	// not be there.
 	ResourcesPath     string
 	ResourcesOptional bool
+	// KeptPath is where a Watcher keeps the files that were taken last, empty for nowhere.
+	KeptPath string
 }
 
 // Error is what Load returns when a file was read and refused.

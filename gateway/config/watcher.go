@@ -18,6 +18,10 @@ import (
 // quiet is how long the files must be left alone before they are read: editors and copies write in steps.
 const quiet = 200 * time.Millisecond
 
+// again is the pause between two looks for files that could not be read when the gateway started: the disk that they are on may come
+// later, and nothing tells of that.
+const again = 5 * time.Second
+
 // Watcher reads all files again when one changes. What is right replaces the old configuration as a whole; what
 // is not is logged and refused, and the old one stays. It watches the folders of the files, so that a file that is
 // replaced by a rename is seen; a change behind a symbolic link to another folder is not, and needs Reload.
@@ -32,14 +36,15 @@ type Watcher struct {
 
 	refused atomic.Pointer[Refusal]
 
-	// mu puts reloads in order, each with its apply, and guards last, the content that was read last.
-	mu    sync.Mutex
-	last  files
-	apply func(*Config) error
+	// mu puts reloads in order, each with its apply, and guards last, the content that was read last, and kept, that of KeptPath as far as
+	// it is known.
+	mu         sync.Mutex
+	last, kept files
+	apply      func(*Config) error
 }
 
-// Open reads the files and prepares to watch them. When they are refused the error is an *Error. The caller
-// closes the watcher.
+// Open reads the files and prepares to watch them. When they are refused, what was taken before is returned (Refused says so then),
+// and where nothing was kept the error is an *Error. The caller closes the watcher.
 func Open(functionsPath, routingPath string, opts Options, log *slog.Logger) (*Watcher, *Config, error) {
 	w := &Watcher{
 		functionsPath: functionsPath,
@@ -57,6 +62,10 @@ func Open(functionsPath, routingPath string, opts Options, log *slog.Logger) (*W
 		if cfg, err = parse(f, opts); err == nil {
 			return w, cfg, nil
 		}
+	}
+	cfg, err := w.FallBack(err)
+	if err == nil {
+		return w, cfg, nil
 	}
 	return nil, nil, errors.Join(err, w.Close())
 }
@@ -88,11 +97,14 @@ func watchFolders(log *slog.Logger, dirs ...string) *fsnotify.Watcher {
 	return notify
 }
 
-// Start begins to watch. apply gets each new valid configuration, one at a time; when it returns an error the
+// Start begins to watch, after what Open has returned was applied. apply gets each new valid configuration, one at a time; when it returns an error the
 // configuration counts as refused. Start is called once.
 func (w *Watcher) Start(apply func(*Config) error) {
 	w.mu.Lock()
 	w.apply = apply
+	if w.Refused() == nil {
+		w.keep(w.last)
+	}
 	w.mu.Unlock()
 	if w.notify != nil {
 		w.started = true
@@ -120,6 +132,8 @@ func (w *Watcher) run() {
 	timer := time.NewTimer(quiet)
 	timer.Stop()
 	defer timer.Stop()
+	look := time.NewTicker(again)
+	defer look.Stop()
 	for {
 		select {
 		case ev, open := <-w.notify.Events:
@@ -137,6 +151,8 @@ func (w *Watcher) run() {
 			timer.Reset(quiet) // events may have been lost
 		case <-timer.C:
 			_ = w.reload(false) // logged there
+		case <-look.C:
+			w.lookAgain()
 		}
 	}
 }
@@ -176,6 +192,7 @@ func (w *Watcher) reload(force bool) error {
 		return fmt.Errorf("reload the configuration: %w", err)
 	}
 	w.refused.Store(nil)
+	w.keep(f)
 	w.log.Info("configuration reloaded", "functions", len(cfg.Functions), "routes", len(cfg.Routes))
 	return nil
 }

@@ -41,6 +41,14 @@ func Shipped() Form {
 	}
 }
 
+// Configuration is the form of configuration.json of the gateway: functions.yml, routing.yml and resources.yml as they were taken last.
+func Configuration() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is what the files said when they were last right: a gateway that starts while they have mistakes does not serve.",
+	}
+}
+
 // FunctionAccess is the form of function-access.json: what functions may do at the stores.
 func FunctionAccess() Form {
 	return Form{

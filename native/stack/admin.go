@@ -156,9 +156,14 @@ func (s *Stack) reload(ctx context.Context) error {
 	case resp.StatusCode != http.StatusUnprocessableEntity || err != nil:
 		return fmt.Errorf("have the gateway read its files: %s", resp.Status)
 	}
+	return notServed(answer.Problems)
+}
+
+// notServed says that the box serves what the files said before they had these problems.
+func notServed(problems []string) error {
 	return &native.Problem{
 		What: "the box is up, but it does not serve what its files say: they have mistakes, and the configuration of before holds.\n" +
-			native.Indent(strings.Join(answer.Problems, "\n"), "      "),
+			native.Indent(strings.Join(problems, "\n"), "      "),
 		Do: "Correct them: the gateway takes them up as soon as they are saved; `esb check` looks at them without that.",
 	}
 }

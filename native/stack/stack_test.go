@@ -322,8 +322,9 @@ func TestStart_ContextEndsWhileItWaits_LeavesNothing(t *testing.T) {
 func TestUp_RefusedConfiguration_SaysSo(t *testing.T) {
 	b := mustOpen(t)
 	require.NoError(t, b.start(t.Context()), b.out)
+	require.NoError(t, b.served(t.Context()))
 	require.NoError(t, os.WriteFile(filepath.Join(b.settings.Home, refusedFile), nil, 0o600))
-	require.NoError(t, b.served(t.Context()), "a gateway that was just started serves what it has read")
+	require.ErrorContains(t, b.served(t.Context()), "functions.yml:3: boom", "a gateway that was just started may serve what was kept")
 	require.NoError(t, b.start(t.Context()), b.out)
 	err := b.served(t.Context())
 	require.Len(t, native.Problems(err), 1)

@@ -124,13 +124,17 @@ func (s *Stack) sayNotes(ctx context.Context) {
 	}
 }
 
-// served makes sure that the box serves what its files say now. A gateway that has just been started does, or it would
-// not be up.
+// served makes sure that the box serves what its files say now. A gateway that has just been started has read them, and serves what they
+// said when they were last right where they are not.
 func (s *Stack) served(ctx context.Context) error {
-	if s.gatewayFresh {
-		return nil
+	if !s.gatewayFresh {
+		return s.reload(ctx)
 	}
-	return s.reload(ctx)
+	c, err := s.configuration(ctx)
+	if err == nil && c.Refused {
+		err = notServed(c.Problems)
+	}
+	return err
 }
 
 // sayStrange names variables that were meant as settings and are none, and the stores that this machine cannot have.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,6 +101,19 @@ func TestFiles_OnABox(t *testing.T) {
 	assert.Equal(t, "healthy", status.State)
 	assert.True(t, status.Configuration.Refused)
 	assert.Equal(t, http.StatusOK, invoke("solo"), "the box serves")
+
+	// Nobody has corrected it when the power comes back.
+	before := mustStatus(t, box)
+	mustSignal(t, before.PIDs()["gateway"], syscall.SIGKILL)
+	stack.Eventually(t, func() bool { return syscall.Kill(before.PIDs()["gateway"], 0) != nil }, "the gateway must be dead")
+	said, err = box.Esb(t.Context(), "up")
+	require.Error(t, err, "what was asked for is still not there")
+	assert.Contains(t, said, mistake)
+	assert.Equal(t, http.StatusOK, invoke("solo"), "the box serves what it has served")
+	said, err = box.Esb(t.Context(), "status")
+	require.NoError(t, err, said)
+	assert.Contains(t, said, "REFUSED")
+	assert.Contains(t, said, mistake)
 
 	write("functions.yml", sharedCode)
 	write("gone/app.py", pythonEcho)
