@@ -3,9 +3,9 @@ package lambdainit
 import (
 	"encoding/json"
 	"io"
-	"net/http"
-	"strconv"
 	"strings"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 )
 
 const (
@@ -18,41 +18,42 @@ const (
 
 // serveExtensions serves the Extensions API (AWS: Lambda developer guide, "Extensions API reference"; types and wording
 // of errors are RIE's).
-func (i *instance) serveExtensions(w http.ResponseWriter, r *http.Request, call string) {
-	method, handle := http.MethodPost, func(w http.ResponseWriter, r *http.Request, e *extension) { i.failExtension(w, r, e, call) }
+func (i *instance) serveExtensions(x *http1.Exchange, call string) {
+	method := http1.MethodPost
 	switch call {
-	case "register":
-		handle = func(w http.ResponseWriter, r *http.Request, _ *extension) { i.register(w, r) }
 	case "event/next":
-		method, handle = http.MethodGet, i.nextEvent
-	case "init/error", "exit/error":
+		method = http1.MethodGet
+	case "register", "init/error", "exit/error":
 	default:
-		http.NotFound(w, r)
+		notFound(x)
 		return
 	}
-	if r.Method != method {
-		w.Header().Set("Allow", method)
-		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+	if x.Method != method {
+		x.NotAllowed(method)
 		return
 	}
 	if call == "register" {
-		handle(w, r, nil)
+		i.register(x)
 		return
 	}
-	if e := i.identify(w, r); e != nil {
-		handle(w, r, e)
+	switch e := i.identify(x); {
+	case e == nil:
+	case call == "event/next":
+		i.nextEvent(x, e)
+	default:
+		i.failExtension(x, e, call)
 	}
 }
 
-// identify returns the extension that has sent r; it answers r when there is none.
-func (i *instance) identify(w http.ResponseWriter, r *http.Request) *extension {
-	id := r.Header.Get(headerExtension)
+// identify returns the extension that has sent x; it answers x when there is none.
+func (i *instance) identify(x *http1.Exchange) *extension {
+	id := x.Header(headerExtension)
 	switch {
 	case id == "":
-		forbid(w, "Extension.MissingExtensionIdentifier", "Missing Lambda-Extension-Identifier header")
+		forbid(x, "Extension.MissingExtensionIdentifier", "Missing Lambda-Extension-Identifier header")
 		return nil
 	case !isUUID(id):
-		forbid(w, "Extension.InvalidExtensionIdentifier", "Invalid Lambda-Extension-Identifier")
+		forbid(x, "Extension.InvalidExtensionIdentifier", "Invalid Lambda-Extension-Identifier")
 		return nil
 	}
 	i.mu.Lock()
@@ -62,7 +63,7 @@ func (i *instance) identify(w http.ResponseWriter, r *http.Request) *extension {
 			return e
 		}
 	}
-	forbid(w, "Extension.UnknownExtensionIdentifier", "Unknown extension "+id)
+	forbid(x, "Extension.UnknownExtensionIdentifier", "Unknown extension "+id)
 	return nil
 }
 
@@ -84,37 +85,37 @@ func isUUID(s string) bool {
 	return true
 }
 
-func forbid(w http.ResponseWriter, errorType, message string) {
-	writeError(w, http.StatusForbidden, errorType, message)
+func forbid(x *http1.Exchange, errorType, message string) {
+	writeError(x, 403, errorType, message)
 }
 
-func refuseExtension(w http.ResponseWriter, e *extension, to string) {
-	forbid(w, "Extension.InvalidExtensionState",
+func refuseExtension(x *http1.Exchange, e *extension, to string) {
+	forbid(x, "Extension.InvalidExtensionState",
 		"State transition from "+string(e.state)+" to "+to+" failed for extension "+e.name+". Error: State transition is not allowed")
 }
 
 // register takes an extension in: one that lambda-init has started, by its file's name, or any other name as one inside
 // the function's process, until the runtime asks for its first event.
-func (i *instance) register(w http.ResponseWriter, r *http.Request) {
-	name := r.Header.Get("Lambda-Extension-Name")
+func (i *instance) register(x *http1.Exchange) {
+	name := x.Header("Lambda-Extension-Name")
 	if name == "" {
-		forbid(w, "Extension.InvalidExtensionName", "Empty extension name")
+		forbid(x, "Extension.InvalidExtensionName", "Empty extension name")
 		return
 	}
 	var body struct {
 		Events            []string `json:"events"`
 		ConfigurationKeys []string `json:"configurationKeys"`
 	}
-	text, err := io.ReadAll(io.LimitReader(r.Body, registrationLimit))
+	text, err := io.ReadAll(io.LimitReader(x, registrationLimit))
 	if err == nil {
 		err = json.Unmarshal(text, &body)
 	}
 	switch {
 	case err != nil:
-		forbid(w, "InvalidRequestFormat", err.Error())
+		forbid(x, "InvalidRequestFormat", err.Error())
 		return
 	case len(body.ConfigurationKeys) > 0:
-		forbid(w, "InvalidRequestFormat", "configurationKeys are deprecated; use environment variables instead")
+		forbid(x, "InvalidRequestFormat", "configurationKeys are deprecated; use environment variables instead")
 		return
 	}
 
@@ -135,25 +136,25 @@ func (i *instance) register(w http.ResponseWriter, r *http.Request) {
 		case event == "SHUTDOWN" && !internal:
 			shutdown = true
 		case event == "SHUTDOWN":
-			forbid(w, "Extension.InvalidEventType", event+": ShutdownEventNotSupportedForInternalExtension")
+			forbid(x, "Extension.InvalidEventType", event+": ShutdownEventNotSupportedForInternalExtension")
 			return
 		default:
-			forbid(w, "Extension.InvalidEventType", event+": InvalidEventType")
+			forbid(x, "Extension.InvalidEventType", event+": InvalidEventType")
 			return
 		}
 	}
 	switch {
 	case !internal && e.state != extensionStarted:
-		refuseExtension(w, e, string(extensionRegistered))
+		refuseExtension(x, e, string(extensionRegistered))
 		return
 	case internal && i.state != stateInit:
-		forbid(w, "Extension.RegistrationClosed", "Extension registration closed already")
+		forbid(x, "Extension.RegistrationClosed", "Extension registration closed already")
 		return
 	case internal && e != nil:
-		forbid(w, "Extension.InvalidExtensionState", "Extension with this name already registered")
+		forbid(x, "Extension.InvalidExtensionState", "Extension with this name already registered")
 		return
 	case internal && len(i.extensions) >= maxExtensions:
-		forbid(w, "Extension.TooManyExtensions", "Extension limit ("+itoa(maxExtensions)+") reached")
+		forbid(x, "Extension.TooManyExtensions", "Extension limit ("+itoa(maxExtensions)+") reached")
 		return
 	case internal:
 		e = &extension{name: name, events: make(chan []byte, 2)}
@@ -168,26 +169,24 @@ func (i *instance) register(w http.ResponseWriter, r *http.Request) {
 	b := appendString([]byte(`{"functionName":`), i.cfg.Function)
 	b = appendString(append(b, `,"functionVersion":`...), i.cfg.Version)
 	b = appendString(append(b, `,"handler":`...), i.cfg.Handler)
-	for feature := range strings.SplitSeq(r.Header.Get("Lambda-Extension-Accept-Feature"), ",") {
+	for feature := range strings.SplitSeq(x.Header("Lambda-Extension-Accept-Feature"), ",") {
 		if strings.TrimSpace(feature) == "accountId" {
 			b = appendString(append(b, `,"accountId":`...), i.cfg.Account)
 			break
 		}
 	}
-	w.Header()[headerExtension] = []string{e.id}
-	writeJSON(w, http.StatusOK, append(b, '}'))
+	writeJSON(x, headerExtension, e.id, append(b, '}'))
 }
 
-func writeJSON(w http.ResponseWriter, status int, b []byte) {
-	h := w.Header()
-	h["Content-Type"] = []string{"application/json"}
-	h["Content-Length"] = []string{strconv.Itoa(len(b))}
-	w.WriteHeader(status)
-	_, _ = w.Write(b)
+func writeJSON(x *http1.Exchange, name, value string, b []byte) {
+	x.Status(200)
+	x.Set(name, value)
+	x.Set("Content-Type", "application/json")
+	x.Send(b)
 }
 
 // nextEvent says that the extension has done its work, and waits for its next event.
-func (i *instance) nextEvent(w http.ResponseWriter, r *http.Request, e *extension) {
+func (i *instance) nextEvent(x *http1.Exchange, e *extension) {
 	i.mu.Lock()
 	switch e.state {
 	case extensionRegistered, extensionReady:
@@ -204,28 +203,26 @@ func (i *instance) nextEvent(w http.ResponseWriter, r *http.Request, e *extensio
 			}
 		}
 	default:
-		refuseExtension(w, e, string(extensionReady))
+		refuseExtension(x, e, string(extensionReady))
 		i.mu.Unlock()
 		return
 	}
 	i.mu.Unlock()
 	select {
 	case event := <-e.events:
-		w.Header()["Lambda-Extension-Event-Identifier"] = []string{newRequestID()}
-		writeJSON(w, http.StatusOK, event)
-		_ = http.NewResponseController(w).Flush()
-	case <-r.Context().Done():
+		writeJSON(x, "Lambda-Extension-Event-Identifier", newRequestID(), event)
+	case <-x.Watch():
 	}
 }
 
 // failExtension takes an extension's word about why it is going to end; its end then ends the instance.
-func (i *instance) failExtension(w http.ResponseWriter, r *http.Request, e *extension, call string) {
-	errorType := r.Header.Get(headerErrorOfExt)
+func (i *instance) failExtension(x *http1.Exchange, e *extension, call string) {
+	errorType := x.Header(headerErrorOfExt)
 	if errorType == "" {
-		forbid(w, "Extension.MissingHeader", headerErrorOfExt+" not found")
+		forbid(x, "Extension.MissingHeader", headerErrorOfExt+" not found")
 		return
 	}
-	_, _ = io.CopyN(io.Discard, r.Body, registrationLimit)
+	_, _ = io.CopyN(io.Discard, x, registrationLimit)
 	to, fatal := extensionExitFailed, errExtensionExit
 	from := []extensionState{extensionRegistered, extensionReady, extensionRunning}
 	if call == "init/error" {
@@ -238,7 +235,7 @@ func (i *instance) failExtension(w http.ResponseWriter, r *http.Request, e *exte
 		allowed = allowed || e.state == s
 	}
 	if !allowed {
-		refuseExtension(w, e, string(to))
+		refuseExtension(x, e, string(to))
 		return
 	}
 	if e.state != to {
@@ -247,5 +244,5 @@ func (i *instance) failExtension(w http.ResponseWriter, r *http.Request, e *exte
 			i.fatal = fatal
 		}
 	}
-	accept(w)
+	accept(x)
 }

@@ -97,6 +97,12 @@ func runFunction(start string, args []string) int {
 			fmt.Println("got SIGTERM")
 			os.Exit(0)
 		}()
+	case "impatient": // gives its first calls of next up
+		client := &http.Client{Timeout: 20 * time.Millisecond, Transport: &http.Transport{}}
+		for range 3 {
+			_, err := client.Get(f.base + "invocation/next")
+			fmt.Println("gave up:", err != nil)
+		}
 	case "early-answer":
 		status, body := f.post("invocation/none/response", []byte("1"), nil)
 		fmt.Println("early answer:", status, body)

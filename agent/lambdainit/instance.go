@@ -1,17 +1,16 @@
 package lambdainit
 
 import (
-	"context"
 	"fmt"
-	"log"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 )
 
 // How long the parts of a reset may take. They are reached only by a process in an uninterruptible wait, or by a
@@ -45,7 +44,7 @@ type instance struct {
 	startedAt time.Time
 	journal   *journal
 	env       []string // of the function's process
-	server    *http.Server
+	server    *http1.Server
 	serving   chan struct{}
 	telemetry *telemetry
 	// background counts the goroutines that watch extensions.
@@ -71,15 +70,19 @@ type instance struct {
 	// gone is closed when the instance has been given up.
 	gone chan struct{}
 
-	// events hands an invocation to a runtime that is waiting in /invocation/next.
-	events chan *invocation
-	// used says that an invocation has been handed over; it belongs to whoever holds the supervisor's turn.
+	// asked is told when the runtime has come to wait in /invocation/next.
+	asked chan struct{}
+	// used says that an invocation has been handed over, and head is room for what goes before an event; they belong to whoever
+	// holds the supervisor's turn.
 	used bool
+	head []byte
 
 	// mu guards the fields below.
 	mu      sync.Mutex
 	state   apiState
 	current *invocation
+	// waiting are the calls of /invocation/next that have no answer; more than one when the runtime makes more.
+	waiting []*http1.Exchange
 	pid     int // of the function's process, 0 before its start
 	pumps   []*pump
 	// extensions are all that there are; unregistered counts the external ones that have not registered.
@@ -110,7 +113,7 @@ func startInstance(cfg *Config, procs *processes, j *journal) (*instance, error)
 		failed:     make(chan struct{}),
 		exited:     make(chan struct{}),
 		gone:       make(chan struct{}),
-		events:     make(chan *invocation),
+		asked:      make(chan struct{}, 1),
 	}
 	listener, err := net.Listen("tcp", cfg.RuntimeAPI)
 	if err != nil {
@@ -118,7 +121,7 @@ func startInstance(cfg *Config, procs *processes, j *journal) (*instance, error)
 	}
 	i.env = append(slices.Clone(cfg.Env), envRuntimeAPI+"="+listener.Addr().String())
 	// No timeouts: a runtime waits in /invocation/next for as long as there is nothing to do.
-	i.server = &http.Server{Handler: i, ErrorLog: log.New(serverErrors{j}, "", 0)}
+	i.server = &http1.Server{Handler: i.serveAPI, Date: true, Fault: j.serverFault}
 	go func() {
 		defer close(i.serving)
 		_ = i.server.Serve(listener)
@@ -216,9 +219,7 @@ func (i *instance) openOutput(extension string) (_ []uintptr, closeFiles func(),
 
 // settle gives requests that the process sent before it exited the time to be read.
 func (i *instance) settle() {
-	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
-	defer cancel()
-	_ = i.server.Shutdown(ctx)
+	i.server.Shutdown(lastWords)
 }
 
 // close ends the function's process, the extensions and all their descendants, and logs the rest of their output. reason

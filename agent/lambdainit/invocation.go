@@ -5,10 +5,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
-	"net/http"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 )
 
 // Error types of AWS that lambda-init itself answers with.
@@ -52,22 +54,23 @@ type invocation struct {
 	budget time.Duration
 	// deadline is set when an init that is repeated counts against the budget; else it is hand-over + budget.
 	deadline time.Time
+	// handed is the hand-over.
+	handed time.Time
 	// due is when the invocation that the runtime has taken must have ended.
 	due      time.Time
 	wantTail bool
-	// wantStream says that the caller takes the answer piece by piece; to is where, and left is closed when it is gone.
+	// wantStream says that the caller takes the answer piece by piece; to is where.
 	wantStream bool
-	to         http.ResponseWriter
-	left       <-chan struct{}
+	to         *http1.Exchange
 	// stream takes the one answer that streams; its end comes from done all the same.
 	stream chan *stream
 	// begun says that the START line is written.
 	begun bool
 	// done takes the one answer that the Runtime API accepts for this invocation.
 	done chan answer
-	// delivered is closed when nobody reads payload any more.
-	delivered chan struct{}
-	// overtaken is closed when the runtime, which has answered, asks for the next invocation.
+	// delivered says that nobody reads payload any more.
+	delivered atomic.Bool
+	// overtaken, when there is one, is closed when the runtime, which has answered, asks for the next invocation.
 	overtaken chan struct{}
 }
 

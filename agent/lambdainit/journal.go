@@ -372,13 +372,9 @@ func (j *journal) appendLine(s scope, kind, level, stream, message string, figur
 	}
 }
 
-// serverErrors takes what net/http has to say about a broken connection or a panic.
-type serverErrors struct{ journal *journal }
-
-// Write implements io.Writer.
-func (e serverErrors) Write(p []byte) (int, error) {
-	e.journal.platform(typeFault, "WARN", "lambda-init: "+strings.TrimSpace(string(p)), nil)
-	return len(p), nil
+// serverFault takes what a server has to say about a panic, or a connection that it could not take.
+func (j *journal) serverFault(message string) {
+	j.platform(typeFault, "WARN", "lambda-init: "+message, nil)
 }
 
 // appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -143,6 +144,17 @@ func TestInvoke_SecondAtOnce_Gets409(t *testing.T) {
 	assert.Equal(t, http.StatusConflict, second.Status)
 	assert.Contains(t, (<-first).Body, "Sandbox.Timedout", "the first one is not disturbed")
 	assert.Equal(t, 1, b.invoke("third", order{Do: "echo"}).reply(t).Count)
+}
+
+// TestNext_ClientThatGaveUp_GetsNoEvent: the event goes to the call that still waits.
+func TestNext_ClientThatGaveUp_GetsNoEvent(t *testing.T) {
+	b := mustOpenBox(t, withStart("impatient"), withEnv("ESB_INIT_STANDBY=0"))
+	b.wait("three calls that were given up", func(lines []line, _ []string) bool {
+		return len(slices.DeleteFunc(slices.Clone(lines), func(l line) bool { return l.Message != "gave up: true" })) == 3
+	})
+	for n := range 3 {
+		assert.Equal(t, n+1, b.invoke("req-1", order{Do: "echo"}).reply(t).Count)
+	}
 }
 
 func TestInvoke_HandlerError_IsUnhandled(t *testing.T) {

@@ -4,11 +4,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
-	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 )
 
 const (
@@ -16,115 +18,141 @@ const (
 
 	// discardLimit is how much of a body that is too large is read, so that the runtime gets to read the answer.
 	discardLimit = 64 << 20
+	// smallEvent is the size in bytes up to which an event goes out in one piece with its head.
+	smallEvent = 8 << 10
 )
 
-// ServeHTTP serves the Runtime API (AWS: Lambda developer guide, "Using the Lambda runtime API"; the wording of
-// errors is RIE's).
-func (i *instance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path, ok := strings.CutPrefix(r.URL.Path, apiPrefix)
+// serveAPI serves the Runtime API (AWS: Lambda developer guide, "Using the Lambda runtime API"; the wording of
+// errors is RIE's), and those of extensions.
+func (i *instance) serveAPI(x *http1.Exchange) {
+	path, ok := strings.CutPrefix(x.Path, apiPrefix)
 	if !ok {
-		if call, ok := strings.CutPrefix(r.URL.Path, extensionPrefix); ok {
-			i.serveExtensions(w, r, call)
+		if call, ok := strings.CutPrefix(x.Path, extensionPrefix); ok {
+			i.serveExtensions(x, call)
 			return
 		}
-		if r.URL.Path == telemetryPath || r.URL.Path == logsPath {
-			i.serveTelemetry(w, r)
+		if x.Path == telemetryPath || x.Path == logsPath {
+			i.serveTelemetry(x)
 			return
 		}
-		http.NotFound(w, r)
+		notFound(x)
 		return
 	}
-	method, handle := http.MethodPost, http.HandlerFunc(nil)
-	switch path {
-	case "invocation/next":
-		method, handle = http.MethodGet, i.next
-	case "init/error":
-		handle = i.failInit
-	default:
-		rest, ok := strings.CutPrefix(path, "invocation/")
-		if !ok {
-			break
+	if path == "invocation/next" {
+		if x.Method != http1.MethodGet {
+			x.NotAllowed(http1.MethodGet)
+			return
 		}
-		switch id, what, _ := strings.Cut(rest, "/"); what {
-		case "response":
-			handle = func(w http.ResponseWriter, r *http.Request) { i.answer(w, r, id, false) }
-		case "error":
-			handle = func(w http.ResponseWriter, r *http.Request) { i.answer(w, r, id, true) }
-		}
+		i.next(x)
+		return
 	}
+	rest, ok := strings.CutPrefix(path, "invocation/")
+	id, what, _ := strings.Cut(rest, "/")
 	switch {
-	case handle == nil:
-		http.NotFound(w, r)
-	case r.Method != method:
-		w.Header().Set("Allow", method)
-		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+	case path != "init/error" && (!ok || what != "response" && what != "error"):
+		notFound(x)
+	case x.Method != http1.MethodPost:
+		x.NotAllowed(http1.MethodPost)
+	case path == "init/error":
+		i.failInit(x)
 	default:
-		handle(w, r)
+		i.answer(x, id, what == "error")
 	}
 }
 
-func (i *instance) next(w http.ResponseWriter, r *http.Request) {
+func notFound(x *http1.Exchange) { x.Plain(404, "404 page not found") }
+
+// next waits for the next invocation, which the goroutine that has it brings: take.
+func (i *instance) next(x *http1.Exchange) {
 	i.mu.Lock()
 	switch i.state {
 	case stateInit, stateReady:
 	case stateAnswered:
-		close(i.current.overtaken)
+		if i.current.overtaken != nil {
+			close(i.current.overtaken)
+		}
 	default:
 		state := i.state
 		i.mu.Unlock()
-		refuseTransition(w, state, "Ready")
+		refuseTransition(x, state, "Ready")
 		return
 	}
 	i.state = stateReady
 	i.settleInit()
+	i.waiting = append(i.waiting, x)
 	i.mu.Unlock()
+	kick(i.asked)
 
-	var inv *invocation
-	select {
-	case inv = <-i.events:
-	case <-r.Context().Done():
-		return
-	}
-	defer close(inv.delivered)
+	_ = x.Await()
 	i.mu.Lock()
-	if i.state == stateGone {
-		i.mu.Unlock()
+	defer i.mu.Unlock()
+	if n := slices.Index(i.waiting, x); n >= 0 {
+		// It has left, or did not wait for the answer: either ends the connection.
+		i.waiting = slices.Delete(i.waiting, n, n+1)
 		return
 	}
+	x.Answered()
+}
+
+// take gives inv to the runtime, if it waits for one. The caller holds the supervisor's turn.
+func (i *instance) take(inv *invocation) bool {
+	select {
+	case <-i.exited:
+		return false // a process that is gone does not wait
+	default:
+	}
+	i.mu.Lock()
+	last := len(i.waiting) - 1
+	if last < 0 || i.state == stateGone {
+		i.mu.Unlock()
+		return false
+	}
+	// The newest: older ones may be of a client that gave up, and whose leaving has not been seen.
+	x := i.waiting[last]
+	i.waiting = slices.Delete(i.waiting, last, last+1)
 	i.state, i.current = stateRunning, inv
-	inv.due = inv.deadline
+	inv.handed, inv.due = time.Now(), inv.deadline
 	if inv.due.IsZero() {
-		inv.due = time.Now().Add(inv.budget)
+		inv.due = inv.handed.Add(inv.budget)
 	}
 	i.offer(inv)
 	i.mu.Unlock()
 
-	h := w.Header()
-	h["Content-Type"] = []string{"application/json"}
-	h["Content-Length"] = []string{strconv.Itoa(len(inv.payload))}
-	h["Lambda-Runtime-Aws-Request-Id"] = []string{inv.id}
-	h["Lambda-Runtime-Deadline-Ms"] = []string{strconv.FormatInt(inv.due.UnixMilli(), 10)}
-	h["Lambda-Runtime-Invoked-Function-Arn"] = []string{i.cfg.functionARN(inv.qualifier)}
+	b := x.AppendStatus(i.head[:0], 200)
+	b = append(b, "Content-Type: application/json\r\nLambda-Runtime-Deadline-Ms: "...)
+	b = append(strconv.AppendInt(b, inv.due.UnixMilli(), 10), "\r\n"...)
+	b = http1.AppendField(b, "Lambda-Runtime-Aws-Request-Id", inv.id)
+	b = http1.AppendField(b, "Lambda-Runtime-Invoked-Function-Arn", i.cfg.functionARN(inv.qualifier))
 	if inv.trace != "" {
-		h["Lambda-Runtime-Trace-Id"] = []string{inv.trace}
+		b = http1.AppendField(b, "Lambda-Runtime-Trace-Id", inv.trace)
 	}
 	if inv.clientContext != "" {
-		h["Lambda-Runtime-Client-Context"] = []string{inv.clientContext}
+		b = http1.AppendField(b, "Lambda-Runtime-Client-Context", inv.clientContext)
 	}
 	if inv.cognito != "" {
-		h["Lambda-Runtime-Cognito-Identity"] = []string{inv.cognito}
+		b = http1.AppendField(b, "Lambda-Runtime-Cognito-Identity", inv.cognito)
 	}
-	_, _ = w.Write(inv.payload)
-	_ = http.NewResponseController(w).Flush()
+	b = strconv.AppendInt(append(b, "Content-Length: "...), int64(len(inv.payload)), 10)
+	b = append(b, "\r\n\r\n"...)
+	payload := inv.payload
+	if len(payload) <= smallEvent {
+		b, payload = append(b, payload...), nil // one copy is cheaper than two pieces
+	}
+	i.head = b
+	x.Deliver(b, payload, func() { inv.delivered.Store(true) })
+	if cap(i.head) > 2*smallEvent {
+		i.head = nil
+	}
+	return true
 }
 
 // answer takes the result of the current invocation, or its error.
-func (i *instance) answer(w http.ResponseWriter, r *http.Request, id string, failed bool) {
+func (i *instance) answer(x *http1.Exchange, id string, failed bool) {
 	i.mu.Lock()
 	inv, state := i.current, i.state
 	if inv == nil || inv.id != id {
 		i.mu.Unlock()
-		writeError(w, http.StatusBadRequest, "InvalidRequestID", "Invalid request ID")
+		writeError(x, 400, "InvalidRequestID", "Invalid request ID")
 		return
 	}
 	if state != stateRunning {
@@ -133,19 +161,19 @@ func (i *instance) answer(w http.ResponseWriter, r *http.Request, id string, fai
 		if failed {
 			to = "InvocationErrorResponse"
 		}
-		refuseTransition(w, state, to)
+		refuseTransition(x, state, to)
 		return
 	}
 	// From here on a second answer is refused, so that there is one reader and one result.
 	i.state = stateAnswering
 	i.mu.Unlock()
 
-	if !failed && inv.streams(r) {
-		i.relay(w, r, inv)
+	if !failed && inv.streams(x) {
+		i.relay(x, inv)
 		return
 	}
-	a := answer{contentType: r.Header.Get("Content-Type"), failed: failed}
-	buf, err := readBody(r.Body, r.ContentLength, MaxResponseBytes)
+	a := answer{contentType: x.Header("Content-Type"), failed: failed}
+	buf, err := readBody(x, x.ContentLength, MaxResponseBytes)
 	switch {
 	case errors.Is(err, errBodyTooLarge):
 		a.failed = true
@@ -154,8 +182,8 @@ func (i *instance) answer(w http.ResponseWriter, r *http.Request, id string, fai
 		a.body = errorJSON(errResponseTooLarge,
 			"Response payload size exceeded maximum allowed payload size ("+strconv.Itoa(MaxResponseBytes)+" bytes).")
 		i.finish(inv, a)
-		_, _ = io.CopyN(io.Discard, r.Body, discardLimit)
-		writeError(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge",
+		_, _ = io.CopyN(io.Discard, x, discardLimit)
+		writeError(x, 413, "RequestEntityTooLarge",
 			"Exceeded maximum allowed payload size ("+strconv.Itoa(MaxResponseBytes)+" bytes).")
 		return
 	case err != nil:
@@ -165,26 +193,26 @@ func (i *instance) answer(w http.ResponseWriter, r *http.Request, id string, fai
 			i.state = stateRunning
 		}
 		i.mu.Unlock()
-		writeError(w, http.StatusBadRequest, "InvalidRequestFormat", "The request body ended early")
+		writeError(x, 400, "InvalidRequestFormat", "The request body ended early")
 		return
 	}
 	a.body, a.buffer = *buf, buf
 	if failed {
-		a.setError(r.Header.Get(trailerErrorType))
-	} else if trailer := r.Trailer.Get(trailerErrorType); trailer != "" {
+		a.setError(x.Header(trailerErrorType))
+	} else if trailer := x.Trailer(trailerErrorType); trailer != "" {
 		// A streamed response that failed on the way says so in its trailers (AWS: "Building a custom runtime").
-		if body, err := base64.StdEncoding.DecodeString(r.Trailer.Get(trailerErrorBody)); err == nil {
+		if body, err := base64.StdEncoding.DecodeString(x.Trailer(trailerErrorBody)); err == nil {
 			a.body = body
 		}
 		a.setError(trailer)
 	}
 	if !i.finish(inv, a) {
-		refuseTransition(w, stateGone, "InvocationResponse")
+		refuseTransition(x, stateGone, "InvocationResponse")
 		return
 	}
 	// The gateway's answer goes first: the function has time until the next invocation.
 	runtime.Gosched()
-	accept(w)
+	accept(x)
 }
 
 // setError makes a an error of errorType whose body is what the runtime posted, or one made from the type.
@@ -212,20 +240,20 @@ func (i *instance) finish(inv *invocation, a answer) bool {
 	return true
 }
 
-func (i *instance) failInit(w http.ResponseWriter, r *http.Request) {
-	buf, err := readBody(r.Body, r.ContentLength, MaxResponseBytes)
+func (i *instance) failInit(x *http1.Exchange) {
+	buf, err := readBody(x, x.ContentLength, MaxResponseBytes)
 	if errors.Is(err, errBodyTooLarge) {
-		_, _ = io.CopyN(io.Discard, r.Body, discardLimit)
-		writeError(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge",
+		_, _ = io.CopyN(io.Discard, x, discardLimit)
+		writeError(x, 413, "RequestEntityTooLarge",
 			"Exceeded maximum allowed payload size ("+strconv.Itoa(MaxResponseBytes)+" bytes).")
 		return
 	}
 	if err != nil {
-		writeError(w, http.StatusBadRequest, "InvalidRequestFormat", "The request body ended early")
+		writeError(x, 400, "InvalidRequestFormat", "The request body ended early")
 		return
 	}
 	a := answer{body: *buf}
-	a.setError(r.Header.Get("Lambda-Runtime-Function-Error-Type"))
+	a.setError(x.Header("Lambda-Runtime-Function-Error-Type"))
 
 	i.mu.Lock()
 	state := i.state
@@ -236,10 +264,10 @@ func (i *instance) failInit(w http.ResponseWriter, r *http.Request) {
 	}
 	i.mu.Unlock()
 	if state != stateInit {
-		refuseTransition(w, state, "InitError")
+		refuseTransition(x, state, "InitError")
 		return
 	}
-	accept(w)
+	accept(x)
 }
 
 func (s apiState) String() string {
@@ -261,28 +289,27 @@ func (s apiState) String() string {
 	return "Stopped"
 }
 
-func accept(w http.ResponseWriter) {
-	const body = "{\"status\":\"OK\"}\n"
-	h := w.Header()
-	h["Content-Type"] = []string{"application/json"}
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(http.StatusAccepted)
-	_, _ = io.WriteString(w, body)
+func accept(x *http1.Exchange) {
+	x.Status(202)
+	x.Set("Content-Type", "application/json")
+	x.Send(accepted)
 }
 
-func refuseTransition(w http.ResponseWriter, from apiState, to string) {
-	writeError(w, http.StatusForbidden, "InvalidStateTransition",
+var accepted = []byte("{\"status\":\"OK\"}\n")
+
+func refuseTransition(x *http1.Exchange, from apiState, to string) {
+	writeError(x, 403, "InvalidStateTransition",
 		"State transition from "+from.String()+" to "+to+" failed for runtime. Error: State transition is not allowed")
 }
 
 // writeError answers a runtime or the gateway with an error document.
-func writeError(w http.ResponseWriter, status int, errorType, message string) {
+func writeError(x *http1.Exchange, status int, errorType, message string, fields ...http1.Field) {
 	b := appendString([]byte(`{"errorMessage":`), message)
 	b = appendString(append(b, `,"errorType":`...), errorType)
-	b = append(b, "}\n"...)
-	h := w.Header()
-	h["Content-Type"] = []string{"application/json"}
-	h["Content-Length"] = []string{strconv.Itoa(len(b))}
-	w.WriteHeader(status)
-	_, _ = w.Write(b)
+	x.Status(status)
+	for _, f := range fields {
+		x.Set(f.Name, f.Value)
+	}
+	x.Set("Content-Type", "application/json")
+	x.Send(append(b, "}\n"...))
 }

@@ -4,10 +4,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
-	"net/http"
 	"runtime"
 	"strconv"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 )
 
 // Streaming of answers (AWS: Lambda developer guide, "Response streaming for Lambda functions").
@@ -39,22 +40,22 @@ const (
 type stream struct {
 	contentType string
 	// to is told where the pieces go, once; the head of the answer is written then.
-	to chan http.ResponseWriter
+	to chan *http1.Exchange
 	// ended is closed when nothing more is written to it.
 	ended chan struct{}
 }
 
-// streams says whether the answer r of the runtime is to be passed on piece by piece. A runtime that knows no
+// streams says whether the answer x of the runtime is to be passed on piece by piece. A runtime that knows no
 // response mode streams by sending chunks (aws-lambda-go does, whatever it was asked).
-func (inv *invocation) streams(r *http.Request) bool {
-	return inv.wantStream && (r.Header.Get(headerResponseMode) == modeStreaming || r.ContentLength < 0)
+func (inv *invocation) streams(x *http1.Exchange) bool {
+	return inv.wantStream && (x.Header(headerResponseMode) == modeStreaming || x.ContentLength < 0)
 }
 
 // relay passes an answer of the runtime on, and gives inv its outcome at the end.
-func (i *instance) relay(w http.ResponseWriter, r *http.Request, inv *invocation) {
+func (i *instance) relay(x *http1.Exchange, inv *invocation) {
 	st := &stream{
-		contentType: r.Header.Get("Content-Type"),
-		to:          make(chan http.ResponseWriter, 1),
+		contentType: x.Header("Content-Type"),
+		to:          make(chan *http1.Exchange, 1),
 		ended:       make(chan struct{}),
 	}
 	defer close(st.ended)
@@ -62,43 +63,36 @@ func (i *instance) relay(w http.ResponseWriter, r *http.Request, inv *invocation
 	var a answer
 	select {
 	case to := <-st.to:
-		a = copyStream(to, r)
+		a = copyStream(to, x)
 	case <-i.gone:
-		refuseTransition(w, stateGone, "InvocationResponse")
+		refuseTransition(x, stateGone, "InvocationResponse")
 		return
 	}
 	if !i.finish(inv, a) {
-		refuseTransition(w, stateGone, "InvocationResponse")
+		refuseTransition(x, stateGone, "InvocationResponse")
 		return
 	}
 	if a.broken {
-		writeError(w, http.StatusBadRequest, "InvalidRequestFormat", "The request body ended early")
+		writeError(x, 400, "InvalidRequestFormat", "The request body ended early")
 		return
 	}
 	runtime.Gosched() // as for a whole answer
-	accept(w)
+	accept(x)
 }
 
-// copyStream copies the body of r to the gateway. The answer has no body but that of an error.
-func copyStream(to http.ResponseWriter, r *http.Request) answer {
-	control := http.NewResponseController(to)
+// copyStream copies the body of x to the gateway. The answer has no body but that of an error.
+func copyStream(to, x *http1.Exchange) answer {
 	piece := make([]byte, streamPiece)
 	for {
-		n, err := r.Body.Read(piece)
-		if n > 0 {
-			_, werr := to.Write(piece[:n])
-			if werr == nil {
-				werr = control.Flush()
-			}
-			if werr != nil {
-				return answer{left: true}
-			}
+		n, err := x.Read(piece)
+		if n > 0 && to.Chunk(piece[:n]) != nil {
+			return answer{left: true}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
 			var a answer
-			if t := r.Trailer.Get(trailerErrorType); t != "" {
-				if body, err := base64.StdEncoding.DecodeString(r.Trailer.Get(trailerErrorBody)); err == nil {
+			if t := x.Trailer(trailerErrorType); t != "" {
+				if body, err := base64.StdEncoding.DecodeString(x.Trailer(trailerErrorBody)); err == nil {
 					a.body = body
 				}
 				a.setError(t)
@@ -115,19 +109,19 @@ func copyStream(to http.ResponseWriter, r *http.Request) answer {
 // passOn watches over a stream until it has ended; late fires when the function's time is up.
 func (s *Supervisor) passOn(i *instance, inv *invocation, st *stream, out outcome, late <-chan time.Time) outcome {
 	out.streamed = true
-	w := inv.to
-	h := w.Header()
+	x := inv.to
+	x.Status(200)
 	if st.contentType != "" {
-		h["Content-Type"] = []string{st.contentType}
+		x.Set("Content-Type", st.contentType)
 	} else {
-		h["Content-Type"] = []string{"application/octet-stream"}
+		x.Set("Content-Type", "application/octet-stream")
 	}
-	h[headerResponseMode] = []string{modeStreaming}
-	h["Trailer"] = []string{trailerErrorType, trailerErrorBody, headerReset, headerSpoilt, headerLogResult}
-	writeFacts(h, inv, &out)
-	w.WriteHeader(http.StatusOK)
-	_ = http.NewResponseController(w).Flush()
-	st.to <- w
+	x.Set(headerResponseMode, modeStreaming)
+	x.Set("Trailer", trailerNames)
+	writeFacts(x, inv, &out)
+	_ = x.Stream() // copyStream meets the error
+	left := x.Watch()
+	st.to <- x
 
 	exited := i.exited
 	for {
@@ -146,15 +140,15 @@ func (s *Supervisor) passOn(i *instance, inv *invocation, st *stream, out outcom
 			exited = nil // what it has written before is still on its way
 		case <-i.broken:
 			out = s.brokenDown(i, inv, out)
-			breakOff(w, st)
+			breakOff(x, st)
 			return out
-		case <-inv.left:
+		case <-left:
 			out = s.callerLeft(i, inv, out)
-			breakOff(w, st)
+			breakOff(x, st)
 			return out
 		case <-late:
 			out = s.expire(i, inv, out)
-			breakOff(w, st)
+			breakOff(x, st)
 			return out
 		}
 	}
@@ -174,8 +168,8 @@ func diedOf(i *instance, inv *invocation) bool {
 }
 
 // breakOff ends a stream whose function is gone: a gateway that takes nothing does not hold it up.
-func breakOff(w http.ResponseWriter, st *stream) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(cutLimit))
+func breakOff(x *http1.Exchange, st *stream) {
+	x.SetWriteDeadline(time.Now().Add(cutLimit))
 	<-st.ended
 }
 
@@ -193,20 +187,25 @@ func (o *outcome) take(so outcome) {
 	o.started, o.init, o.waited, o.streamed = so.started, so.init, so.waited, so.streamed
 }
 
-// writeTrailers ends a stream: what net/http sends when the handler returns.
-func writeTrailers(h http.Header, inv *invocation, out *outcome, tail []byte) {
+// trailerNames are those that trailers can give.
+const trailerNames = trailerErrorType + ", " + trailerErrorBody + ", " + headerReset + ", " + headerSpoilt + ", " + headerLogResult
+
+// trailers are what stands behind a stream.
+func trailers(inv *invocation, out *outcome, tail []byte) []http1.Field {
+	var list []http1.Field
 	if out.failed {
 		body := out.body
 		if len(body) > maxTrailerError {
 			body = errorJSON(out.errorType, "The error document of "+strconv.Itoa(len(body))+" bytes is too long for a trailer")
 		}
-		h[trailerErrorType] = []string{trailerValue(out.errorType)}
-		h[trailerErrorBody] = []string{base64.StdEncoding.EncodeToString(body)}
+		list = append(list, http1.Field{Name: trailerErrorType, Value: trailerValue(out.errorType)},
+			http1.Field{Name: trailerErrorBody, Value: base64.StdEncoding.EncodeToString(body)})
 	}
-	writeReset(h, out)
+	list = resets(list, out)
 	if inv.wantTail {
-		h[headerLogResult] = []string{base64.StdEncoding.EncodeToString(tail)}
+		list = append(list, http1.Field{Name: headerLogResult, Value: base64.StdEncoding.EncodeToString(tail)})
 	}
+	return list
 }
 
 // trailerValue makes an error type that a runtime chose fit for a header.

@@ -106,8 +106,7 @@ func TestStream_Failures_StandInTheTrailers(t *testing.T) {
 		count     int // of the next invocation: 1 in a fresh process
 	}{
 		"trailers of the runtime": {then: "fail", n: 3, errorType: "Stream.Broken", body: `"errorMessage":"mmm"`, count: 2},
-		// net/http reads trailers of 4 KB at most.
-		"trailers over the limit": {then: "fail", n: 6000, errorType: "Runtime.TruncatedResponse", body: "suspiciously long trailer", count: 2},
+		"trailers over the limit": {then: "fail", n: 6000, errorType: "Runtime.TruncatedResponse", body: "longer than 4096 bytes", count: 2},
 		"process exits":           {then: "exit", errorType: "Runtime.ExitError", body: "exit status 7", reset: "exit", count: 1},
 		"process exits slowly":    {then: "break and exit", errorType: "Runtime.ExitError", body: "exit status 7", reset: "exit", count: 1},
 		"runtime breaks off":      {then: "break", errorType: "Runtime.TruncatedResponse", body: "broke off", count: 2},

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -17,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
 
@@ -31,7 +30,7 @@ type Supervisor struct {
 	memory    *memoryCgroup
 	processes *processes
 	listener  net.Listener
-	server    *http.Server
+	server    *http1.Server
 	watchers  sync.WaitGroup
 
 	// busy is true from the acceptance of an invocation until its answer is on its way.
@@ -105,11 +104,7 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 		s.warn(err) // the function can run without the figures
 	}
 	s.oomKills = s.memory.oomKills()
-	s.server = &http.Server{
-		Handler:           http.HandlerFunc(s.serveWorker),
-		ReadHeaderTimeout: bodyLimit,
-		ErrorLog:          log.New(serverErrors{s.journal}, "", 0),
-	}
+	s.server = &http1.Server{Handler: s.serveWorker, HeadTimeout: bodyLimit, WriteTimeout: bodyLimit, Fault: s.journal.serverFault}
 	return s, nil
 }
 
@@ -154,7 +149,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			return fmt.Errorf("serve the worker endpoint on %s: %w", s.Addr(), err)
 		}
 		s.shutdown()
-		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		if err := <-served; !errors.Is(err, http1.ErrClosed) {
 			return fmt.Errorf("serve the worker endpoint on %s: %w", s.Addr(), err)
 		}
 		return nil
@@ -179,9 +174,7 @@ func (s *Supervisor) shutdown() {
 	s.processes.killAll(shutdownLimit)
 
 	// An invocation that the function was killed under gets its answer.
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
-	defer cancel()
-	if s.server.Shutdown(ctx) != nil {
+	if !s.server.Shutdown(shutdownLimit) {
 		_ = s.server.Close()
 	}
 	// Whoever has the turn sees that the process is gone and cleans up.
@@ -402,33 +395,27 @@ func (s *Supervisor) oomFault(inv *invocation) string {
 // handOver gives inv to the function and waits for what comes of it. It returns false when the process has
 // exited without having seen inv.
 func (s *Supervisor) handOver(i *instance, inv *invocation, out outcome) (outcome, bool) {
-	var asked chan<- *invocation
-	select {
-	case <-i.exited:
-	default:
-		asked = i.events // a process that is gone cannot have asked
-	}
-	select {
-	case asked <- inv:
-	default:
+	if !i.take(inv) {
 		// The runtime has not asked yet: it still works on what it had to do after its last answer.
 		t := time.NewTimer(inv.budget)
 		defer t.Stop()
-		select {
-		case asked <- inv:
-		case <-i.broken:
-			return s.brokenDown(i, inv, out), true
-		case <-i.exited:
-			init := out.init
-			out = failure(inv, i.exitType(), exitMessage(i.status))
-			out.init, out.waited, out.reset = init, init > 0, resetExit
-			return out, false
-		case <-t.C:
-			return s.expire(i, inv, out), true
+		for !i.take(inv) {
+			select {
+			case <-i.asked:
+			case <-i.broken:
+				return s.brokenDown(i, inv, out), true
+			case <-i.exited:
+				init := out.init
+				out = failure(inv, i.exitType(), exitMessage(i.status))
+				out.init, out.waited, out.reset = init, init > 0, resetExit
+				return out, false
+			case <-t.C:
+				return s.expire(i, inv, out), true
+			}
 		}
 	}
 	i.used = true
-	out.started = time.Now()
+	out.started = inv.handed
 	limit := inv.budget
 	if !inv.deadline.IsZero() {
 		limit = time.Until(inv.deadline)

@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 )
 
 // Paths of the Telemetry API and of the Logs API that it has taken the place of (AWS: Lambda developer guide, "Lambda
@@ -91,31 +92,30 @@ type subscriber struct {
 }
 
 // serveTelemetry takes a subscription.
-func (i *instance) serveTelemetry(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPut {
-		w.Header().Set("Allow", http.MethodPut)
-		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+func (i *instance) serveTelemetry(x *http1.Exchange) {
+	if x.Method != http1.MethodPut {
+		x.NotAllowed(http1.MethodPut)
 		return
 	}
-	e := i.identify(w, r)
+	e := i.identify(x)
 	if e == nil {
 		return
 	}
 	i.mu.Lock()
 	done := !i.readyAt.IsZero()
 	i.mu.Unlock()
-	logs := r.URL.Path == logsPath
+	logs := x.Path == logsPath
 	if done {
 		kind := "Telemetry"
 		if logs {
 			kind = "Logs"
 		}
-		forbid(w, kind+".SubscriptionClosed", kind+" API subscription is closed already")
+		forbid(x, kind+".SubscriptionClosed", kind+" API subscription is closed already")
 		return
 	}
-	s, err := readSubscription(r.Body)
+	s, err := readSubscription(x)
 	if err != nil {
-		writeError(w, http.StatusBadRequest, "ValidationError", err.Error())
+		writeError(x, 400, "ValidationError", err.Error())
 		return
 	}
 	s.extension, s.logs = e.name, logs
@@ -129,8 +129,9 @@ func (i *instance) serveTelemetry(w http.ResponseWriter, r *http.Request) {
 		b = append(b, `,"state":"Subscribed","types":`...)
 		return appendStrings(b, s.classes)
 	})
-	w.Header()["Content-Type"] = []string{"text/plain; charset=utf-8"}
-	_, _ = io.WriteString(w, "OK")
+	x.Status(200)
+	x.Set("Content-Type", "text/plain; charset=utf-8")
+	x.Send([]byte("OK"))
 }
 
 func appendStrings(b []byte, list []string) []byte {

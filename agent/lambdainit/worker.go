@@ -3,81 +3,96 @@ package lambdainit
 import (
 	"encoding/base64"
 	"errors"
-	"io"
-	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/edge-serverless-box/esb/agent/lambdainit/http1"
 )
 
 const (
 	invokePath = "/2015-03-31/functions/function/invocations"
+	healthPath = "/health"
 
 	// bodyLimit is how long the gateway may take to send an event, or to take a result.
 	bodyLimit = 30 * time.Second
+
+	headerRequestID = "X-Amzn-Requestid"
 
 	headerReset = "X-Esb-Sandbox-Reset"
 	// headerSpoilt says why this container must not serve any more.
 	headerSpoilt    = "X-Esb-Sandbox-Spoilt"
 	headerWorking   = "X-Esb-Extensions"
 	headerLogResult = "X-Amz-Log-Result"
-	// headerContainer names the container that a request is for, written as net/http has it in its map.
+	// headerContainer names the container that a request is for.
 	headerContainer = "X-Esb-Container-Id"
 	// headerQualifier is what the caller of the Invoke API named beside the function.
 	headerQualifier = "X-Esb-Qualifier"
 )
 
 // serveWorker serves the worker endpoint (docs/lambda-init.md, "Invoked by the gateway").
-func (s *Supervisor) serveWorker(w http.ResponseWriter, r *http.Request) {
-	if !s.isFor(r) {
+func (s *Supervisor) serveWorker(x *http1.Exchange) {
+	if !s.isFor(x) {
 		// Nothing of it is read: it may be another function's event.
-		w.Header()["Connection"] = []string{"close"}
-		writeError(w, http.StatusMisdirectedRequest, "MisdirectedRequest", "This is not the container that "+headerContainer+" names")
+		x.CloseAfter()
+		writeError(x, 421, "MisdirectedRequest", "This is not the container that "+headerContainer+" names")
 		return
 	}
+	method := methods[x.Path]
 	switch {
-	case r.URL.Path == invokePath && r.Method == http.MethodPost:
-		s.serveInvocation(w, r)
-	case r.URL.Path == "/health" && r.Method == http.MethodGet:
-		if r.URL.RawQuery == "flush=1" {
-			s.journal.flush(drainLimit)
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if s.spoilt.Load() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		state := s.state()
-		if state == "standby" && s.tooLong.Load() {
-			state += `","init":"timeout`
-		}
-		_, _ = io.WriteString(w, `{"state":"`+state+"\"}\n")
-	case r.URL.Path == invokePath || r.URL.Path == "/health":
-		w.Header().Set("Allow", map[string]string{invokePath: http.MethodPost, "/health": http.MethodGet}[r.URL.Path])
-		writeError(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "Method not allowed")
+	case method == "":
+		writeError(x, 404, "NotFound", "No such path")
+	case method != x.Method:
+		writeError(x, 405, "MethodNotAllowed", "Method not allowed", http1.Field{Name: "Allow", Value: method})
+	case x.Path == invokePath:
+		s.serveInvocation(x)
 	default:
-		writeError(w, http.StatusNotFound, "NotFound", "No such path")
+		s.serveHealth(x)
 	}
+}
+
+// methods are those of the paths of the worker endpoint.
+var methods = map[string]string{invokePath: http1.MethodPost, healthPath: http1.MethodGet}
+
+func (s *Supervisor) serveHealth(x *http1.Exchange) {
+	if x.Query == "flush=1" {
+		s.journal.flush(drainLimit)
+	}
+	status := 200
+	if s.spoilt.Load() {
+		status = 503
+	}
+	state := s.state()
+	if state == "standby" && s.tooLong.Load() {
+		state += `","init":"timeout`
+	}
+	x.Status(status)
+	x.Set("Content-Type", "application/json")
+	x.Send([]byte(`{"state":"` + state + "\"}\n"))
 }
 
 // isFor says whether a request is for this container: an address outlives its container, and whoever believes in that
 // one still must not reach the next. Without a name (ESB_INIT_CONTAINER) nothing can be told.
-func (s *Supervisor) isFor(r *http.Request) bool {
-	names := r.Header[headerContainer]
-	return s.cfg.Container == "" || len(names) == 1 && names[0] == s.cfg.Container
+func (s *Supervisor) isFor(x *http1.Exchange) bool {
+	if s.cfg.Container == "" {
+		return true
+	}
+	name, ok := x.Only(headerContainer)
+	return ok && name == s.cfg.Container
 }
 
-func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
-	inv, err := s.newInvocation(r)
+func (s *Supervisor) serveInvocation(x *http1.Exchange) {
+	inv, err := s.newInvocation(x)
 	if err != nil {
-		writeError(w, http.StatusBadRequest, "InvalidRequestContent", err.Error())
+		writeError(x, 400, "InvalidRequestContent", err.Error())
 		return
 	}
-	w.Header()["X-Amzn-Requestid"] = []string{inv.id}
-	if r.ContentLength > MaxRequestBytes {
-		refuseTooLarge(w)
+	named := http1.Field{Name: headerRequestID, Value: inv.id}
+	if x.ContentLength > MaxRequestBytes {
+		refuseTooLarge(x, named)
 		return
 	}
 	if !s.busy.CompareAndSwap(false, true) {
-		writeError(w, http.StatusConflict, "Busy", "An invocation is running: a container takes one at a time")
+		writeError(x, 409, "Busy", "An invocation is running: a container takes one at a time", named)
 		return
 	}
 	// Not deferred alone: busy ends before the answer is sent, so that the gateway's next request finds it free.
@@ -88,16 +103,20 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyLimit))
-	payload, err := readBody(r.Body, r.ContentLength, MaxRequestBytes)
-	_ = control.SetReadDeadline(time.Time{})
+	limited := !x.Buffered()
+	if limited {
+		x.SetReadDeadline(time.Now().Add(bodyLimit))
+	}
+	payload, err := readBody(x, x.ContentLength, MaxRequestBytes)
+	if limited {
+		x.SetReadDeadline(time.Time{})
+	}
 	switch {
 	case errors.Is(err, errBodyTooLarge):
-		refuseTooLarge(w)
+		refuseTooLarge(x, named)
 		return
 	case err != nil:
-		writeError(w, http.StatusBadRequest, "InvalidRequestContent", "The request body ended early")
+		writeError(x, 400, "InvalidRequestContent", "The request body ended early", named)
 		return
 	}
 	inv.payload = *payload
@@ -110,27 +129,26 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	switch {
 	case closing:
-		writeError(w, http.StatusServiceUnavailable, "Unavailable", "The container is shutting down")
+		writeError(x, 503, "Unavailable", "The container is shutting down", named)
 		return
 	case s.spoilt.Load():
-		writeError(w, http.StatusServiceUnavailable, "Unavailable", "A process of the function cannot be killed")
+		writeError(x, 503, "Unavailable", "A process of the function cannot be killed", named)
 		return
 	}
 	s.journal.begin(scope{requestID: inv.id, traceID: traceRoot(inv.trace)}, inv.wantTail)
 	if inv.wantStream {
-		inv.to, inv.left, inv.stream = w, r.Context().Done(), make(chan *stream, 1)
+		inv.to, inv.stream, inv.overtaken = x, make(chan *stream, 1), make(chan struct{})
 	}
 	out := s.invoke(inv)
 	defer giveBack(inv, payload, &out)
 	var tail []byte
 	if out.streamed {
-		// net/http sends the end of the stream when this returns: the lines go first, and nothing is late.
+		// The lines go before the end of the stream, and nothing is late.
 		tail = s.conclude(inv, &out)
 		out.spoilt = s.spoilt.Load()
 		answered = true
 		s.busy.Store(false)
-		_ = control.SetWriteDeadline(time.Now().Add(bodyLimit))
-		writeTrailers(w.Header(), inv, &out, tail)
+		x.End(trailers(inv, &out, tail))
 		return
 	}
 	// The gateway does not wait for the log lines of a success, unless it asked for them.
@@ -141,13 +159,8 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 	out.spoilt = s.spoilt.Load()
 	answered = true
 	s.busy.Store(false)
-	_ = control.SetWriteDeadline(time.Now().Add(bodyLimit))
-	if i := s.current(); late && i != nil && i.resting() != nil {
-		w.Header()[headerWorking] = []string{"working"}
-	}
-	writeOutcome(w, inv, &out, tail)
-	_ = control.Flush()
-	_ = control.SetWriteDeadline(time.Time{})
+	i := s.current()
+	writeOutcome(x, inv, &out, tail, late && i != nil && i.resting() != nil)
 	if late {
 		s.conclude(inv, &out)
 	}
@@ -156,11 +169,9 @@ func (s *Supervisor) serveInvocation(w http.ResponseWriter, r *http.Request) {
 // giveBack ends the use of the event of inv and of its result. Who holds an invocation still, as the function's process that had it
 // last, holds neither.
 func giveBack(inv *invocation, event *[]byte, out *outcome) {
-	select {
-	case <-inv.delivered:
+	if inv.delivered.Load() { // else the runtime may still be reading it
 		inv.payload = nil
 		buffers.put(event)
-	default: // the runtime may still be reading it
 	}
 	if out.buffer != nil {
 		out.body = nil
@@ -169,26 +180,24 @@ func giveBack(inv *invocation, event *[]byte, out *outcome) {
 	buffers.release()
 }
 
-func refuseTooLarge(w http.ResponseWriter) {
-	writeError(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge",
-		"Request must be smaller than "+strconv.Itoa(MaxRequestBytes)+" bytes for the InvokeFunction operation")
+func refuseTooLarge(x *http1.Exchange, named http1.Field) {
+	writeError(x, 413, "RequestEntityTooLarge",
+		"Request must be smaller than "+strconv.Itoa(MaxRequestBytes)+" bytes for the InvokeFunction operation", named)
 }
 
 // newInvocation reads the headers of an invocation.
-func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
+func (s *Supervisor) newInvocation(x *http1.Exchange) (*invocation, error) {
 	inv := &invocation{
 		arrived:    time.Now(),
-		trace:      r.Header.Get("X-Amzn-Trace-Id"),
-		qualifier:  r.Header.Get(headerQualifier),
-		cognito:    r.Header.Get("Lambda-Runtime-Cognito-Identity"),
-		wantTail:   r.Header.Get("X-Amz-Log-Type") == "Tail",
-		wantStream: r.Header.Get(headerInvokeMode) == modeStream,
+		trace:      x.Header("X-Amzn-Trace-Id"),
+		qualifier:  x.Header(headerQualifier),
+		cognito:    x.Header("Lambda-Runtime-Cognito-Identity"),
+		wantTail:   x.Header("X-Amz-Log-Type") == "Tail",
+		wantStream: x.Header(headerInvokeMode) == modeStream && x.CanStream(),
 		budget:     s.cfg.Timeout,
 		done:       make(chan answer, 1),
-		delivered:  make(chan struct{}),
-		overtaken:  make(chan struct{}),
 	}
-	if inv.id = r.Header.Get("X-Amzn-Requestid"); inv.id == "" {
+	if inv.id = x.Header(headerRequestID); inv.id == "" {
 		inv.id = newRequestID()
 	} else if !validRequestID(inv.id) {
 		return nil, errors.New("X-Amzn-RequestId: must be 1 to 128 letters, digits, '-', '_', '.' or '='")
@@ -196,14 +205,14 @@ func (s *Supervisor) newInvocation(r *http.Request) (*invocation, error) {
 	if inv.qualifier != "" && !validQualifier(inv.qualifier) {
 		return nil, errors.New(headerQualifier + ": must be 1 to 128 letters, digits, '$', '-' or '_'")
 	}
-	if v := r.Header.Get("Lambda-Runtime-Deadline-Ms"); v != "" {
+	if v := x.Header("Lambda-Runtime-Deadline-Ms"); v != "" {
 		ms, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
 			return nil, errors.New("Lambda-Runtime-Deadline-Ms: must be epoch milliseconds")
 		}
 		inv.budget = time.UnixMilli(ms).Sub(inv.arrived)
 	}
-	if v := r.Header.Get("X-Amz-Client-Context"); v != "" {
+	if v := x.Header("X-Amz-Client-Context"); v != "" {
 		b, err := base64.StdEncoding.DecodeString(v)
 		if err != nil {
 			return nil, errors.New("X-Amz-Client-Context: must be base64")
@@ -228,41 +237,48 @@ func validQualifier(q string) bool {
 	return true
 }
 
-func writeOutcome(w http.ResponseWriter, inv *invocation, out *outcome, tail []byte) {
-	h := w.Header()
+// writeOutcome answers; working says that extensions still are.
+func writeOutcome(x *http1.Exchange, inv *invocation, out *outcome, tail []byte, working bool) {
+	x.Status(200)
 	if out.contentType != "" {
-		h["Content-Type"] = []string{out.contentType}
+		x.Set("Content-Type", out.contentType)
 	} else {
-		h["Content-Type"] = []string{"application/json"}
+		x.Set("Content-Type", "application/json")
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(out.body))}
-	writeFacts(h, inv, out)
+	writeFacts(x, inv, out)
+	if working {
+		x.Set(headerWorking, "working")
+	}
 	if out.failed {
-		h["X-Amz-Function-Error"] = []string{"Unhandled"}
+		x.Set("X-Amz-Function-Error", "Unhandled")
 	}
-	writeReset(h, out)
+	for _, f := range resets(nil, out) {
+		x.Set(f.Name, f.Value)
+	}
 	if inv.wantTail {
-		h[headerLogResult] = []string{base64.StdEncoding.EncodeToString(tail)}
+		x.Set(headerLogResult, base64.StdEncoding.EncodeToString(tail))
 	}
-	_, _ = w.Write(out.body)
+	x.Send(out.body)
 }
 
-// writeReset says what has become of the function's process, and of the container.
-func writeReset(h http.Header, out *outcome) {
+// resets appends what has become of the function's process, and of the container.
+func resets(list []http1.Field, out *outcome) []http1.Field {
 	if out.reset != "" {
-		h[headerReset] = []string{out.reset}
+		list = append(list, http1.Field{Name: headerReset, Value: out.reset})
 	}
 	if out.spoilt {
-		h[headerSpoilt] = []string{errSpoilt.Error()}
+		list = append(list, http1.Field{Name: headerSpoilt, Value: errSpoilt.Error()})
 	}
+	return list
 }
 
 // writeFacts sets the headers that are known before an answer has come to its end.
-func writeFacts(h http.Header, inv *invocation, out *outcome) {
+func writeFacts(x *http1.Exchange, inv *invocation, out *outcome) {
+	x.Set(headerRequestID, inv.id)
 	if inv.trace != "" {
-		h["X-Amzn-Trace-Id"] = []string{inv.trace}
+		x.Set("X-Amzn-Trace-Id", inv.trace)
 	}
 	if out.waited {
-		h["X-Esb-Init-Duration-Ms"] = []string{strconv.FormatFloat(float64(out.init)/float64(time.Millisecond), 'f', 3, 64)}
+		x.Set("X-Esb-Init-Duration-Ms", strconv.FormatFloat(float64(out.init)/float64(time.Millisecond), 'f', 3, 64))
 	}
 }
