@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -321,5 +320,6 @@ type Result struct {
 	LogTail string
 	// InitDuration is set when this invocation paid for a cold start.
 	InitDuration time.Duration
-	Header       http.Header
+	// ContentType is the payload's, as the function named it.
+	ContentType string
 }

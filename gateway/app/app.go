@@ -229,22 +229,22 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(a.pool, a.invoker, a.stores, a.async, a.watcher)
 	options := httpapi.Options{
-		HTTPSAddrs:   s.HTTPSAddrs,
-		HTTPAddrs:    s.HTTPAddrs,
-		TLS:          certificate,
-		Connections:  connections(s, memory),
-		Memory:       buffers,
-		LoginPath:    s.AuthEndpointPath,
-		Auth:         a.auth,
-		Events:       events,
-		Invoker:      a.invoker,
-		Admission:    a.pool,
-		Lambda:       a.lambda,
-		Containers:   a.agent.Containers,
-		Sockets:      sockets,
-		Registry:     registry,
-		Logger:       a.log,
-		AccessLogger: slog.New(slog.NewJSONHandler(a.access, level)),
+		HTTPSAddrs:  s.HTTPSAddrs,
+		HTTPAddrs:   s.HTTPAddrs,
+		TLS:         certificate,
+		Connections: connections(s, memory),
+		Memory:      buffers,
+		LoginPath:   s.AuthEndpointPath,
+		Auth:        a.auth,
+		Events:      events,
+		Invoker:     a.invoker,
+		Admission:   a.pool,
+		Lambda:      a.lambda,
+		Containers:  a.agent.Containers,
+		Sockets:     sockets,
+		Registry:    registry,
+		Logger:      a.log,
+		AccessLog:   a.access, AccessLevel: s.LogLevel,
 	}
 	if a.http, err = httpapi.Open(ctx, options); err != nil {
 		return nil, err

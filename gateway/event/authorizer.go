@@ -59,7 +59,7 @@ func (b *Builder) appendAuthorizerEventV2(dst []byte, r *Request, arn string, id
 	if len(identity) > 0 {
 		dst = append(dst, '[')
 		for _, s := range identity {
-			dst = appendString(dst, s)
+			dst = AppendString(dst, s)
 			dst = append(dst, ',')
 		}
 		dst = closeWith(dst, ']')

@@ -21,7 +21,7 @@ func appendAuthorizerV1(dst []byte, route *gateway.Route, c *gateway.Caller, nob
 		dst = appendClaims(dst, c.Claims)
 		if c.Username != "" {
 			dst = append(dst, `,"cognito:username":`...)
-			dst = appendString(dst, c.Username)
+			dst = AppendString(dst, c.Username)
 		}
 		if route.HTTPAPI() {
 			dst = append(dst, `,"scopes":`...)
@@ -34,9 +34,9 @@ func appendAuthorizerV1(dst []byte, route *gateway.Route, c *gateway.Caller, nob
 			if v.Name == "principalId" || v.Name == "integrationLatency" {
 				continue // the gateway's own
 			}
-			dst = appendString(dst, v.Name)
+			dst = AppendString(dst, v.Name)
 			dst = append(dst, ':')
-			dst = appendString(dst, v.Text)
+			dst = AppendString(dst, v.Text)
 			dst = append(dst, ',')
 		}
 		if c.Principal != "" {
@@ -67,9 +67,9 @@ func appendAPIKey(dst []byte, c *gateway.Caller) []byte {
 func appendClaims(dst []byte, claims []gateway.Claim) []byte {
 	dst = append(dst, '{')
 	for _, c := range claims {
-		dst = appendString(dst, c.Name)
+		dst = AppendString(dst, c.Name)
 		dst = append(dst, ':')
-		dst = appendString(dst, c.Value)
+		dst = AppendString(dst, c.Value)
 		dst = append(dst, ',')
 	}
 	return closeWith(dst, '}')
@@ -84,12 +84,12 @@ func appendAuthorizerV2(dst []byte, route *gateway.Route, c *gateway.Caller) []b
 	case c.Kind == gateway.AuthJWT:
 		dst = append(dst, `"authorizer":{"jwt":{"claims":{`...)
 		for _, claim := range c.Claims {
-			dst = appendString(dst, claim.Name)
+			dst = AppendString(dst, claim.Name)
 			dst = append(dst, ':')
 			if claim.HTTP != "" {
-				dst = appendString(dst, claim.HTTP)
+				dst = AppendString(dst, claim.HTTP)
 			} else {
-				dst = appendString(dst, claim.Value)
+				dst = AppendString(dst, claim.Value)
 			}
 			dst = append(dst, ',')
 		}
@@ -100,7 +100,7 @@ func appendAuthorizerV2(dst []byte, route *gateway.Route, c *gateway.Caller) []b
 	case c.Kind == gateway.AuthFunction:
 		dst = append(dst, `"authorizer":{"lambda":{`...)
 		for _, v := range c.Context {
-			dst = appendString(dst, v.Name)
+			dst = AppendString(dst, v.Name)
 			dst = append(dst, ':')
 			dst = append(dst, v.JSON...)
 			dst = append(dst, ',')
@@ -118,7 +118,7 @@ func appendScopes(dst []byte, route *gateway.Route, c *gateway.Caller) []byte {
 	}
 	dst = append(dst, '[')
 	for _, s := range c.Scopes {
-		dst = appendString(dst, s)
+		dst = AppendString(dst, s)
 		dst = append(dst, ',')
 	}
 	return closeWith(dst, ']')

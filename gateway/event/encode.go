@@ -16,9 +16,9 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
-// appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD, as AWS does with text bodies
+// AppendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD, as AWS does with text bodies
 // that are not text.
-func appendString[S string | []byte](dst []byte, s S) []byte {
+func AppendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	return append(appendText(dst, s), '"')
 }
@@ -64,7 +64,7 @@ func appendText[S string | []byte](dst []byte, s S) []byte {
 // appendLower appends the name of a header in lower case as a JSON string.
 func appendLower(dst []byte, name string) []byte {
 	start := len(dst)
-	dst = appendString(dst, name)
+	dst = AppendString(dst, name)
 	for i := start; i < len(dst); i++ {
 		if c := dst[i]; 'A' <= c && c <= 'Z' {
 			dst[i] = c + 'a' - 'A'
@@ -78,7 +78,7 @@ func appendNullable(dst []byte, s string) []byte {
 	if s == "" {
 		return append(dst, "null"...)
 	}
-	return appendString(dst, s)
+	return AppendString(dst, s)
 }
 
 // appendMember appends `"key":"value",`; key needs no escaping.
@@ -86,7 +86,7 @@ func appendMember(dst []byte, key, value string) []byte {
 	dst = append(dst, '"')
 	dst = append(dst, key...)
 	dst = append(dst, '"', ':')
-	dst = appendString(dst, value)
+	dst = AppendString(dst, value)
 	return append(dst, ',')
 }
 

@@ -40,7 +40,7 @@ func (b *Builder) appendV1(dst []byte, r *Request) []byte {
 		dst = base64.StdEncoding.AppendEncode(dst, r.Body)
 		dst = append(dst, '"')
 	default:
-		dst = appendString(dst, r.Body)
+		dst = AppendString(dst, r.Body)
 	}
 	dst = append(dst, `,"isBase64Encoded":`...)
 	dst = strconv.AppendBool(dst, encoded)
@@ -88,7 +88,7 @@ func appendHeadersV1(dst []byte, r *Request) []byte {
 		}
 		dst = appendNameV1(dst, r, name)
 		dst = append(dst, ':')
-		dst = appendString(dst, values[len(values)-1])
+		dst = AppendString(dst, values[len(values)-1])
 		dst = append(dst, ',')
 	}
 	for _, h := range added {
@@ -103,7 +103,7 @@ func appendHeadersV1(dst []byte, r *Request) []byte {
 		dst = appendNameV1(dst, r, name)
 		dst = append(dst, ':', '[')
 		for _, v := range values {
-			dst = appendString(dst, v)
+			dst = AppendString(dst, v)
 			dst = append(dst, ',')
 		}
 		dst = closeWith(dst, ']')
@@ -113,7 +113,7 @@ func appendHeadersV1(dst []byte, r *Request) []byte {
 		dst = append(dst, '"')
 		dst = append(dst, h[0]...)
 		dst = append(dst, `":[`...)
-		dst = appendString(dst, h[1])
+		dst = AppendString(dst, h[1])
 		dst = append(dst, ']', ',')
 	}
 	dst = closeWith(dst, '}')
@@ -125,7 +125,7 @@ func appendHeadersV1(dst []byte, r *Request) []byte {
 // events over HTTP/2: hotsock/voker, vokerhttp/testdata/apigwv1-request.json).
 func appendNameV1(dst []byte, r *Request, name string) []byte {
 	if r.HTTP.ProtoMajor < 2 || name == "User-Agent" || name == "Authorization" {
-		return appendString(dst, name)
+		return AppendString(dst, name)
 	}
 	return appendLower(dst, name)
 }
@@ -155,9 +155,9 @@ func appendQueryV1(dst []byte, raw string) []byte {
 		if p.tail < 0 {
 			continue
 		}
-		dst = appendString(dst, p.name)
+		dst = AppendString(dst, p.name)
 		dst = append(dst, ':')
-		dst = appendString(dst, q.params[p.tail].value)
+		dst = AppendString(dst, q.params[p.tail].value)
 		dst = append(dst, ',')
 	}
 	dst = closeWith(dst, '}')
@@ -166,10 +166,10 @@ func appendQueryV1(dst []byte, raw string) []byte {
 		if p.tail < 0 {
 			continue
 		}
-		dst = appendString(dst, p.name)
+		dst = AppendString(dst, p.name)
 		dst = append(dst, ':', '[')
 		for at := i; at >= 0; at = q.params[at].next {
-			dst = appendString(dst, q.params[at].value)
+			dst = AppendString(dst, q.params[at].value)
 			dst = append(dst, ',')
 		}
 		dst = closeWith(dst, ']')
@@ -189,9 +189,9 @@ func appendPathParametersV1(dst []byte, r *Request, empty string) []byte {
 	}
 	dst = append(dst, '{')
 	for name, value := range r.PathParameters {
-		dst = appendString(dst, name)
+		dst = AppendString(dst, name)
 		dst = append(dst, ':')
-		dst = appendString(dst, value)
+		dst = AppendString(dst, value)
 		dst = append(dst, ',')
 	}
 	return closeWith(dst, '}')

@@ -40,7 +40,7 @@ func (b *Builder) appendV2(dst []byte, r *Request) []byte {
 			dst = base64.StdEncoding.AppendEncode(dst, r.Body)
 			dst = append(dst, '"')
 		} else {
-			dst = appendString(dst, r.Body)
+			dst = AppendString(dst, r.Body)
 		}
 	}
 	dst = append(dst, `,"isBase64Encoded":`...)
@@ -74,7 +74,7 @@ func appendCookies(dst []byte, headers []string) []byte {
 			var c string
 			c, h, _ = strings.Cut(h, ";")
 			if c = strings.TrimSpace(c); c != "" {
-				dst = appendString(dst, c)
+				dst = AppendString(dst, c)
 				dst = append(dst, ',')
 			}
 		}
@@ -121,7 +121,7 @@ func appendQueryV2(dst []byte, raw string) []byte {
 		if p.tail < 0 {
 			continue
 		}
-		dst = appendString(dst, p.name)
+		dst = AppendString(dst, p.name)
 		dst = append(dst, `:"`...)
 		for at := i; at >= 0; at = q.params[at].next {
 			if at != i {
@@ -139,9 +139,9 @@ func appendQueryV2(dst []byte, raw string) []byte {
 func appendDecoded(dst []byte, params map[string]string) []byte {
 	dst = append(dst, '{')
 	for name, value := range params {
-		dst = appendString(dst, name)
+		dst = AppendString(dst, name)
 		dst = append(dst, ':')
-		dst = appendString(dst, decoded(value))
+		dst = AppendString(dst, decoded(value))
 		dst = append(dst, ',')
 	}
 	return closeWith(dst, '}')

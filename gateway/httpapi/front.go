@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -61,8 +62,10 @@ type front struct {
 	plain   *Routing
 	metrics *metrics
 	log     *slog.Logger
-	access  *slog.Logger
-	flights flights
+	access  io.Writer
+	// accessLevel is the least level of lines of access.
+	accessLevel slog.Level
+	flights     flights
 	// refusals bounds the lines of access about requests that cannot be served.
 	refusals refusals
 	buffers  sync.Pool
@@ -106,9 +109,11 @@ func newFront(o Options) *front {
 		lambda:    o.Lambda,
 		login:     o.LoginPath,
 		log:       o.Logger,
-		access:    o.AccessLogger,
+		access:    o.AccessLog,
 		buffers:   sync.Pool{New: func() any { return new(buffers) }},
 		memory:    o.Memory,
+
+		accessLevel: o.AccessLevel,
 
 		streamIdle: cmp.Or(o.StreamIdle, streamIdle),
 	}

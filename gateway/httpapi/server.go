@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -71,8 +72,10 @@ type Options struct {
 	// Registry takes the server's metrics.
 	Registry prometheus.Registerer
 	Logger   *slog.Logger
-	// AccessLogger gets one line for each request. It should not write unbuffered.
-	AccessLogger *slog.Logger
+	// AccessLog gets one line for each request, in one call, and must not keep it. It should not write unbuffered.
+	AccessLog io.Writer
+	// AccessLevel is the least level of those lines.
+	AccessLevel slog.Level
 }
 
 // Server is the HTTP front. Open binds its listeners, Serve begins to answer, Shutdown ends it.

@@ -113,14 +113,14 @@ func mustOptions(t testing.TB, invoker httpapi.Invoker) (httpapi.Options, *syncB
 	log := &syncBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return httpapi.Options{
-		HTTPAddrs:    []string{"127.0.0.1:0"},
-		LoginPath:    loginPath,
-		Auth:         a,
-		Events:       event.NewBuilder("123456789012"),
-		Invoker:      invoker,
-		Registry:     prometheus.NewRegistry(),
-		Logger:       logger,
-		AccessLogger: logger,
+		HTTPAddrs: []string{"127.0.0.1:0"},
+		LoginPath: loginPath,
+		Auth:      a,
+		Events:    event.NewBuilder("123456789012"),
+		Invoker:   invoker,
+		Registry:  prometheus.NewRegistry(),
+		Logger:    logger,
+		AccessLog: log, AccessLevel: slog.LevelDebug,
 	}, log
 }
 
@@ -662,7 +662,7 @@ func TestServer_Metrics(t *testing.T) {
 func BenchmarkServer_WarmRequest(b *testing.B) {
 	box := mustOpen(b, returning(`{"statusCode":200,"body":"{\"success\":true}"}`), func(o *httpapi.Options) {
 		o.Logger = slog.New(slog.DiscardHandler)
-		o.AccessLogger = o.Logger
+		o.AccessLog = io.Discard
 	})
 	token := box.token()
 	conn, err := net.Dial("tcp", box.Addrs("http")[0].String())

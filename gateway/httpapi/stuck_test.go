@@ -55,7 +55,7 @@ func TestStream_StuckClient_IsNotOneThatLeft(t *testing.T) {
 		require.NoError(t, err)
 		var log bytes.Buffer
 		logger := slog.New(slog.NewJSONHandler(&log, nil))
-		f := newFront(Options{LoginPath: "/login", Auth: a, Events: event.NewBuilder("123456789012"), Invoker: writesOnce{}, Registry: prometheus.NewRegistry(), Logger: logger, AccessLogger: logger})
+		f := newFront(Options{LoginPath: "/login", Auth: a, Events: event.NewBuilder("123456789012"), Invoker: writesOnce{}, Registry: prometheus.NewRegistry(), Logger: logger, AccessLog: &log})
 		m, err := route.New([]gateway.Route{{Path: "/s", Auth: gateway.AuthNone, Stream: true, Timeout: time.Hour, Payload: gateway.PayloadV1, Function: &gateway.Function{Name: "f"}}})
 		require.NoError(t, err)
 		f.routing.Store(&Routing{Matcher: m, API: &gateway.API{}, Replies: response.Default(), Auth: &auth.Rules{Authenticator: a}})

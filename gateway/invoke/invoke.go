@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -72,6 +71,8 @@ type Invoker struct {
 	// late counts the goroutines that see to invocations whose callers have their answer, or have left.
 	late sync.WaitGroup
 
+	// counts has a *counted for each function.
+	counts sync.Map
 	// mu guards breakers, by function.
 	mu       sync.RWMutex
 	breakers map[string]*breaker
@@ -114,8 +115,7 @@ func (i *Invoker) Wait() { i.late.Wait() }
 func (i *Invoker) Invoke(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
 	began := time.Now()
 	res, err := i.guarded(ctx, fn, inv, nil)
-	invocations.WithLabelValues(fn.Name, outcome(res, err)).Inc()
-	invocationDuration.WithLabelValues(fn.Name).Observe(time.Since(began).Seconds())
+	i.count(fn.Name, outcome(res, err), time.Since(began))
 	return res, err
 }
 
@@ -125,7 +125,7 @@ func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway
 		return res, gateway.Errorf(gateway.CodeTooLarge, "function %s: event of %d bytes, at most %d are allowed", fn.Name, len(inv.Payload), MaxPayload)
 	}
 	for _, h := range [...]struct{ name, value string }{{"request id", inv.RequestID}, {"trace id", inv.TraceID}, {"client context", inv.ClientContext}, {"qualifier", inv.Qualifier}} {
-		if strings.ContainsFunc(h.value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		if !plain(h.value) {
 			return res, gateway.Errorf(gateway.CodeInvalid, "function %s: %s holds a control character", fn.Name, h.name)
 		}
 	}
@@ -139,6 +139,16 @@ func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway
 	defer func() { done(err) }()
 	res, err = i.onWorkers(ctx, fn, inv, to, connected)
 	return res, err
+}
+
+// plain says whether s has no control characters.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // errAbandoned is what the breaker is told of an invocation that panicked: it is not counted.
@@ -293,7 +303,7 @@ func (r *run) outcome(ctx context.Context, rep reply, err error, to *sink) (res 
 		res, r.fault, err = interpretRIE(fn, r.requestID, rep, elapsed)
 	} else {
 		res, r.fault, err = interpret(rep)
-		r.working = rep.header.Get(headerExtensions) != ""
+		r.working = rep.header.extensions != ""
 	}
 	switch {
 	case err == nil && rep.noRoom && left:
@@ -390,9 +400,11 @@ func outcome(res gateway.Result, err error) string {
 	case res.FunctionError != "":
 		return "function_error"
 	default:
-		return "ok"
+		return outcomeOK
 	}
 }
+
+const outcomeOK = "ok"
 
 // Headers of the worker contract.
 const (
@@ -428,20 +440,23 @@ func interpret(rep reply) (res gateway.Result, fault string, err error) {
 		err = fmt.Errorf("status %d, which the worker contract does not know for a valid invocation", rep.status)
 		return res, err.Error(), err
 	}
+	h := &rep.header
 	res = gateway.Result{
 		Payload:       rep.body,
-		FunctionError: rep.header.Get(headerFunctionError),
-		LogTail:       rep.header.Get(headerLogResult),
-		TimedOut:      rep.header.Get(headerReset) == "timeout",
-		Header:        rep.header,
+		FunctionError: h.functionError,
+		LogTail:       h.logResult,
+		TimedOut:      h.reset == "timeout",
+		ContentType:   h.contentType,
 	}
 	if rep.streamed {
-		interpretTrailer(&res, rep.trailer)
+		interpretTrailer(&res, &rep.trailer)
 	}
-	if ms, err := strconv.ParseFloat(rep.header.Get(headerInitDuration), 64); err == nil && ms > 0 {
-		res.InitDuration = time.Duration(ms * float64(time.Millisecond))
+	if h.initDuration != "" {
+		if ms, err := strconv.ParseFloat(h.initDuration, 64); err == nil && ms > 0 {
+			res.InitDuration = time.Duration(ms * float64(time.Millisecond))
+		}
 	}
-	if spoilt := rep.header.Get(headerSpoilt) + rep.trailer.Get(headerSpoilt); spoilt != "" {
+	if spoilt := h.spoilt + rep.trailer.spoilt; spoilt != "" {
 		fault = "sandbox cannot be reset: " + spoilt
 	}
 	return res, fault, nil

@@ -156,7 +156,7 @@ func TestInvoke_SendsTheContract(t *testing.T) {
 		assert.Equal(t, event.Payload, body)
 		assert.Equal(t, "bG9n", res.LogTail)
 		assert.Equal(t, 12500*time.Microsecond, res.InitDuration)
-		assert.Equal(t, "application/json", res.Header.Get("Content-Type"))
+		assert.Equal(t, "application/json", res.ContentType)
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
-	"net/textproto"
 	"strconv"
 	"strings"
 	"time"
@@ -30,11 +29,11 @@ var errTooLarge = errors.New("answer over the limit")
 // reply is an HTTP answer of a worker.
 type reply struct {
 	status int
-	header http.Header
+	header fields
 	body   []byte
 	// streamed says that the body is passed on while it arrives; trailer is what came after it.
 	streamed bool
-	trailer  http.Header
+	trailer  fields
 	// keep says of one that streams that its connection stays open.
 	keep bool
 	// noRoom says that the body was read and thrown away: the gateway has no memory for it.
@@ -80,7 +79,7 @@ func readReply(r *bufio.Reader, stream bool, memory *room) (rep reply, keep bool
 		if rep.status, http10, err = readStatus(r); err != nil {
 			return rep, false, err
 		}
-		if rep.header, err = readHeader(r); err != nil {
+		if err := rep.header.read(r); err != nil {
 			return rep, false, err
 		}
 		if rep.status >= 200 {
@@ -90,24 +89,23 @@ func readReply(r *bufio.Reader, stream bool, memory *room) (rep reply, keep bool
 	if rep.status < 200 {
 		return rep, false, errors.New("nothing but interim answers")
 	}
-	h := rep.header
-	keep = !http10 && !strings.EqualFold(h.Get("Connection"), "close")
-	lengths, codings := h["Content-Length"], h["Transfer-Encoding"]
+	h := &rep.header
+	keep = !http10 && !strings.EqualFold(h.connection, "close")
 	switch {
-	case len(codings) > 0:
-		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") || len(lengths) > 0 || http10 {
-			return rep, false, fmt.Errorf("transfer encoding %q with content length %q is not understood", codings, lengths)
+	case h.codings > 0:
+		if h.codings > 1 || !strings.EqualFold(h.coding, "chunked") || h.lengths > 0 || http10 {
+			return rep, false, fmt.Errorf("%d transfer encodings, %q, with %d content lengths are not understood", h.codings, h.coding, h.lengths)
 		}
-		if stream && rep.status == http.StatusOK && h.Get(headerResponseMode) == modeStreaming {
+		if stream && rep.status == http.StatusOK && h.responseMode == modeStreaming {
 			rep.streamed, rep.keep = true, keep
 			return rep, keep, nil
 		}
 		if rep.body, rep.noRoom, err = readLimited(httputil.NewChunkedReader(r), memory); err == nil {
-			rep.trailer, err = readHeader(r)
+			err = rep.trailer.read(r)
 		}
 	case rep.status == http.StatusNoContent || rep.status == http.StatusNotModified:
-	case len(lengths) > 0:
-		rep.body, rep.noRoom, err = readLength(r, lengths, memory)
+	case h.lengths > 0:
+		rep.body, rep.noRoom, err = readLength(r, h, memory)
 	default:
 		keep = false
 		rep.body, rep.noRoom, err = readLimited(r, memory)
@@ -115,10 +113,10 @@ func readReply(r *bufio.Reader, stream bool, memory *room) (rep reply, keep bool
 	return rep, keep, err
 }
 
-func readLength(r io.Reader, lengths []string, memory *room) (body []byte, noRoom bool, err error) {
-	n, err := strconv.ParseUint(lengths[0], 10, 63)
-	if err != nil || len(lengths) > 1 {
-		return nil, false, fmt.Errorf("content length %q is not one number", lengths)
+func readLength(r io.Reader, h *fields, memory *room) (body []byte, noRoom bool, err error) {
+	n, err := strconv.ParseUint(h.length, 10, 63)
+	if err != nil || h.lengths > 1 {
+		return nil, false, fmt.Errorf("content length %q, of %d, is not one number", h.length, h.lengths)
 	}
 	if n > MaxResult {
 		return nil, false, errTooLarge
@@ -181,32 +179,6 @@ func readStatus(r *bufio.Reader) (status int, http10 bool, err error) {
 		return 0, false, fmt.Errorf("status %d is no answer to an invocation", status)
 	}
 	return status, rest[0] == '0', nil
-}
-
-func readHeader(r *bufio.Reader) (http.Header, error) {
-	h := make(http.Header, 8)
-	for size := 0; ; {
-		line, err := readLine(r)
-		if err != nil {
-			return nil, err
-		}
-		if len(line) == 0 {
-			return h, nil
-		}
-		if size += len(line); size > maxHeader {
-			return nil, fmt.Errorf("header over %d bytes", maxHeader)
-		}
-		name, value, ok := bytes.Cut(line, []byte(":"))
-		if !ok || len(name) == 0 || bytes.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-			return nil, fmt.Errorf("header line %.40q has no name", line)
-		}
-		value = bytes.Trim(value, " \t")
-		if bytes.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
-			return nil, fmt.Errorf("header %.40q holds a control character", name)
-		}
-		key := textproto.CanonicalMIMEHeaderKey(string(name))
-		h[key] = append(h[key], string(value))
-	}
 }
 
 // readLine reads a line without its end; the slice is valid until the next read.

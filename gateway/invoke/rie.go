@@ -23,7 +23,7 @@ func interpretRIE(fn *gateway.Function, requestID string, rep reply, elapsed tim
 		if len(bytes.TrimSpace(rep.body)) == 0 {
 			res = functionError("Runtime.ExitError", "RequestId: "+requestID+" Error: Runtime exited without providing a reason")
 		} else {
-			res = gateway.Result{Payload: rep.body, FunctionError: "Unhandled", Header: rep.header}
+			res = gateway.Result{Payload: rep.body, FunctionError: "Unhandled", ContentType: rep.header.contentType}
 		}
 		return res, "function process exited", nil
 	default:
@@ -35,8 +35,8 @@ func interpretRIE(fn *gateway.Function, requestID string, rep reply, elapsed tim
 	if elapsed >= fn.Timeout && (bytes.HasPrefix(rep.body, []byte("Task timed out after ")) || errorType(rep.body) == "Sandbox.Timedout") {
 		return timedOut(fn, requestID), "function timeout", nil
 	}
-	res = gateway.Result{Payload: rep.body, Header: rep.header}
-	if rep.header.Get("Error-Type") != "" || errorType(rep.body) != "" {
+	res = gateway.Result{Payload: rep.body, ContentType: rep.header.contentType}
+	if rep.header.errorType != "" || errorType(rep.body) != "" {
 		res.FunctionError = "Unhandled"
 	}
 	return res, "", nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/http/httputil"
 	"strconv"
 	"sync"
@@ -84,7 +83,7 @@ func (i *Invoker) InvokeStream(ctx context.Context, fn *gateway.Function, inv ga
 	res, err := i.guarded(ctx, fn, inv, to)
 	if err == nil && res.FunctionError == "" && !to.begun {
 		// The worker serves the next one already.
-		if err = to.whole(res.Header.Get("Content-Type"), res.Payload); err != nil {
+		if err = to.whole(res.ContentType, res.Payload); err != nil {
 			err = to.refused(ctx, fn.Name)
 		}
 	}
@@ -92,8 +91,7 @@ func (i *Invoker) InvokeStream(ctx context.Context, fn *gateway.Function, inv ga
 		res.Payload = nil
 	}
 	streamedBytes.WithLabelValues(fn.Name).Add(float64(to.bytes))
-	invocations.WithLabelValues(fn.Name, outcome(res, err)).Inc()
-	invocationDuration.WithLabelValues(fn.Name).Observe(time.Since(began).Seconds())
+	i.count(fn.Name, outcome(res, err), time.Since(began))
 	return res, err
 }
 
@@ -105,7 +103,7 @@ func (r *run) stream(ctx context.Context, rep reply, to *sink, tied bool) (_ rep
 		return rep, false, err
 	}
 	s := &relay{pieces: make(chan []byte), taken: make(chan struct{}), gone: make(chan struct{}), end: make(chan streamResult, 1)}
-	refused := to.begin(rep.header.Get("Content-Type"))
+	refused := to.begin(rep.header.contentType)
 	k, limit := r.kept(), to.limit
 	r.invoker.late.Go(func() { k.pump(s, rep, limit) })
 	passing := true
@@ -165,7 +163,7 @@ func (s *relay) leave() (end streamResult, ended bool) {
 func (r *run) pump(s *relay, rep reply, limit int64) {
 	err := s.copy(httputil.NewChunkedReader(r.link.in), limit)
 	if err == nil {
-		if rep.trailer, err = readHeader(r.link.in); err != nil {
+		if err = rep.trailer.read(r.link.in); err != nil {
 			err = fmt.Errorf("trailers of a stream: %w", err)
 		}
 	}
@@ -261,16 +259,16 @@ func (r *run) streamFailed(ctx context.Context, to *sink, err error, elapsed tim
 }
 
 // interpretTrailer completes the result of a stream by its trailers.
-func interpretTrailer(res *gateway.Result, trailer http.Header) {
-	res.LogTail = trailer.Get(headerLogResult)
-	res.TimedOut = trailer.Get(headerReset) == "timeout"
-	errorType := trailer.Get(trailerErrorType)
+func interpretTrailer(res *gateway.Result, trailer *fields) {
+	res.LogTail = trailer.logResult
+	res.TimedOut = trailer.reset == "timeout"
+	errorType := trailer.trailerErrorType
 	if errorType == "" {
 		return
 	}
 	failed := functionError(errorType, "")
 	res.FunctionError, res.Payload = failed.FunctionError, failed.Payload
-	if body, err := base64.StdEncoding.DecodeString(trailer.Get(trailerErrorBody)); err == nil && len(body) > 0 {
+	if body, err := base64.StdEncoding.DecodeString(trailer.trailerErrorBody); err == nil && len(body) > 0 {
 		res.Payload = body
 	}
 }
