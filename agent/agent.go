@@ -169,6 +169,22 @@ type Metrics struct {
 	ExitCode *uint32
 }
 
+// Event is what a watcher is told of.
+type Event struct {
+	// Exit is a container that has ended by itself; nil when it is a shortage.
+	Exit *Exit
+	// Shortage is one of memory.
+	Shortage Shortage
+}
+
+// Shortage is that containers hold more memory than they may together, or that the machine has next to none left.
+type Shortage struct {
+	// Bytes is how much is to be given back; 0 when it is over.
+	Bytes int64
+	// Machine is true when the machine itself has next to none left.
+	Machine bool
+}
+
 // Exit is a container that has ended by itself.
 type Exit struct {
 	ID, FunctionName string
@@ -200,9 +216,10 @@ type Runtime interface {
 	Resume(ctx context.Context, id string) error
 	// Metrics reads a container's counters.
 	Metrics(ctx context.Context, id string) (Metrics, error)
-	// Watch tells of containers that end by themselves from now on. The channel is closed when ctx ends, when the Runtime is
+	// Watch tells of containers that end by themselves from now on, and of shortages of memory: each second while there is one, and
+	// once when it is over. The channel is closed when ctx ends, when the Runtime is
 	// closed, or when its reader does not keep up.
-	Watch(ctx context.Context) <-chan Exit
+	Watch(ctx context.Context) <-chan Event
 	// ImageVersions returns the digests of the manifests of images as they are here now, "" for one that is not. Archives
 	// that have changed are taken over first; registries are asked in the background, and what they had is here at a later call.
 	ImageVersions(ctx context.Context, images []ImageReference) ([]string, error)

@@ -11,12 +11,15 @@ import (
 	"github.com/edge-serverless-box/esb/agent/cgroup"
 )
 
-func TestHierarchy_MemoryUsed_LeavesOutTheCacheOfFiles(t *testing.T) {
+func TestHierarchy_MemoryUsed_LeavesOutWhatTheKernelTakesBack(t *testing.T) {
 	v1 := map[string]string{
-		"memory.usage_in_bytes": "1000\n",
-		"memory.stat":           "inactive_file 7\nactive_file 7\ntotal_rss 500\ntotal_inactive_file 300\ntotal_active_file 100\n",
+		"memory.usage_in_bytes": "5000\n",
+		"memory.stat":           "rss 7\nshmem 7\ntotal_cache 500\ntotal_rss 500\ntotal_rss_huge 400\ntotal_shmem 100\ntotal_inactive_file 300\ntotal_active_file 100\n",
 	}
-	v2 := map[string]string{"memory.current": "1000\n", "memory.stat": "anon 500\ninactive_file 300\nactive_file 100\n"}
+	v2 := map[string]string{
+		"memory.current": "5000\n",
+		"memory.stat":    "anon 500\nfile 500\nkernel 1000\nkernel_stack 10\npagetables 20\nsock 5\nshmem 60\nanon_thp 400\nslab_reclaimable 900\nslab_unreclaimable 5\nslab 905\n",
+	}
 	for name, c := range map[string]struct {
 		controllers, files map[string]string
 		dir                string
@@ -44,6 +47,9 @@ func TestHierarchy_MemoryUsed_LeavesOutTheCacheOfFiles(t *testing.T) {
 			used, err := h.MemoryUsed()
 			require.NoError(t, err)
 			assert.Equal(t, int64(600), used)
+			write(filepath.Join(c.dir, "memory.stat"), "cache 1\n")
+			_, err = h.MemoryUsed()
+			require.ErrorContains(t, err, "memory.stat has no ")
 		})
 	}
 }

@@ -152,7 +152,7 @@ type Runtime struct {
 	users sync.Map // string -> user
 	// removals lets two that remove the same container share the work.
 	removals singleflight.Group
-	exits    exits
+	watchers watchers
 	// life ends at Close; background counts what runs until then.
 	life       context.Context
 	end        context.CancelFunc
@@ -264,6 +264,9 @@ func (r *Runtime) open(ctx context.Context) error {
 	r.background.Go(r.watchExits)
 	r.background.Go(r.upkeep)
 	r.background.Go(r.tendImages)
+	if r.cfg.MemoryBudget > 0 {
+		r.background.Go(r.watchMemory)
+	}
 	r.images.Prefetch()
 	return nil
 }

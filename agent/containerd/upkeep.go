@@ -140,7 +140,7 @@ func (r *Runtime) ended(id string, code uint32) {
 		r.log.Warn("counters of an ended container cannot be read", "container_id", s.record.ID, "error", err)
 	}
 	oom := stats.OOMKills > 0
-	r.exits.tell(agent.Exit{ID: s.record.ID, FunctionName: s.record.FunctionName, Code: code, OOM: oom})
+	r.watchers.tell(agent.Event{Exit: &agent.Exit{ID: s.record.ID, FunctionName: s.record.FunctionName, Code: code, OOM: oom}})
 	r.log.Warn("container ended by itself", "container_id", s.record.ID, "function", s.record.FunctionName,
 		"exit_code", code, "oom", oom, "memory_peak_bytes", stats.MemoryPeakBytes)
 	r.background.Go(func() { r.bury(s) })

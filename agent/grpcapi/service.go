@@ -251,20 +251,20 @@ func interfacePB(i agent.RuntimeInterface) agentv1.RuntimeInterface {
 // WatchContainers implements esb.agent.v1.
 func (s *service) WatchContainers(_ *agentv1.WatchContainersRequest, stream grpc.ServerStreamingServer[agentv1.WatchContainersResponse]) error {
 	ctx := stream.Context()
-	exits := s.runtime.Watch(ctx)
+	events := s.runtime.Watch(ctx)
 	if err := stream.Send(&agentv1.WatchContainersResponse{}); err != nil {
 		return err
 	}
 	for {
 		select {
-		case x, ok := <-exits:
+		case e, ok := <-events:
 			switch {
 			case !ok && ctx.Err() != nil:
 				return status.FromContextError(ctx.Err()).Err()
 			case !ok:
 				return agent.Errorf(agent.CodeExhausted, "the caller takes what it is told too slowly, or the agent stops")
 			}
-			if err := stream.Send(&agentv1.WatchContainersResponse{ContainerId: x.ID, FunctionName: x.FunctionName, ExitCode: x.Code, Oom: x.OOM}); err != nil {
+			if err := stream.Send(eventPB(e)); err != nil {
 				return err
 			}
 		case <-s.stopping:
@@ -298,6 +298,14 @@ func (s *service) WatchCPU(_ *agentv1.WatchCPURequest, stream grpc.ServerStreami
 			return agent.Errorf(agent.CodeUnavailable, "the agent stops")
 		}
 	}
+}
+
+func eventPB(e agent.Event) *agentv1.WatchContainersResponse {
+	if x := e.Exit; x != nil {
+		return &agentv1.WatchContainersResponse{ContainerId: x.ID, FunctionName: x.FunctionName, ExitCode: x.Code, Oom: x.OOM}
+	}
+	short := &agentv1.MemoryShortage{Bytes: uint64(max(e.Shortage.Bytes, 0)), Machine: e.Shortage.Machine}
+	return &agentv1.WatchContainersResponse{MemoryShortage: short}
 }
 
 // GetImageVersions implements esb.agent.v1.

@@ -16,12 +16,12 @@ import (
 // watched is a runtime whose exits and images are the test's.
 type watched struct {
 	agent.Runtime
-	exits    chan agent.Exit
+	events   chan agent.Event
 	loads    chan agent.CPULoad
 	versions map[agent.ImageReference]string
 }
 
-func (w *watched) Watch(context.Context) <-chan agent.Exit { return w.exits }
+func (w *watched) Watch(context.Context) <-chan agent.Event { return w.events }
 
 func (w *watched) ImageVersions(_ context.Context, images []agent.ImageReference) ([]string, error) {
 	var out []string
@@ -31,19 +31,29 @@ func (w *watched) ImageVersions(_ context.Context, images []agent.ImageReference
 	return out, nil
 }
 
-func TestWatchContainers_TellsOfExits_UntilTheWatcherIsCutOff(t *testing.T) {
-	w := &watched{exits: make(chan agent.Exit, 1)}
+func TestWatchContainers_TellsOfExitsAndShortages_UntilTheWatcherIsCutOff(t *testing.T) {
+	w := &watched{events: make(chan agent.Event, 1)}
 	conn, _ := mustServe(t, w, Options{})
 	stream, err := agentv1.NewAgentServiceClient(conn).WatchContainers(t.Context(), &agentv1.WatchContainersRequest{})
 	require.NoError(t, err)
 	first, err := stream.Recv()
 	require.NoError(t, err)
 	assert.Empty(t, first.GetContainerId(), "the watch has begun")
-	w.exits <- agent.Exit{ID: "c1", FunctionName: "f", Code: 137, OOM: true}
+	w.events <- agent.Event{Exit: &agent.Exit{ID: "c1", FunctionName: "f", Code: 137, OOM: true}}
 	exit, err := stream.Recv()
 	require.NoError(t, err)
 	assert.Equal(t, []any{"c1", "f", uint32(137), true}, []any{exit.GetContainerId(), exit.GetFunctionName(), exit.GetExitCode(), exit.GetOom()})
-	close(w.exits)
+	w.events <- agent.Event{Shortage: agent.Shortage{Bytes: 5, Machine: true}}
+	short, err := stream.Recv()
+	require.NoError(t, err)
+	assert.Empty(t, short.GetContainerId())
+	assert.Equal(t, []any{uint64(5), true}, []any{short.GetMemoryShortage().GetBytes(), short.GetMemoryShortage().GetMachine()})
+	w.events <- agent.Event{}
+	over, err := stream.Recv()
+	require.NoError(t, err)
+	assert.NotNil(t, over.GetMemoryShortage(), "it is over")
+	assert.Zero(t, over.GetMemoryShortage().GetBytes())
+	close(w.events)
 	_, err = stream.Recv()
 	assert.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
 }
@@ -81,7 +91,7 @@ func TestWatchCPU_RuntimeThatDoesNotKnow_IsUnimplemented(t *testing.T) {
 
 // TestWatchContainers_AgentStops_EndsAtOnce: a call without an end would hold the stop up.
 func TestWatchContainers_AgentStops_EndsAtOnce(t *testing.T) {
-	conn, stop := mustServe(t, &watched{exits: make(chan agent.Exit)}, Options{})
+	conn, stop := mustServe(t, &watched{events: make(chan agent.Event)}, Options{})
 	stream, err := agentv1.NewAgentServiceClient(conn).WatchContainers(t.Context(), &agentv1.WatchContainersRequest{})
 	require.NoError(t, err)
 	_, err = stream.Recv()

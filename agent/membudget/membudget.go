@@ -1,6 +1,7 @@
 // Package membudget says whether there is memory for one more container. Limits of containers are promises that a small machine
 // cannot keep all at once, and that hardly any function takes up: what counts is what containers really hold. A start for which there
-// is none is refused; who asked may end containers without work, and ask again.
+// is none is refused; who asked may end containers without work, and ask again. And containers grow after their start: who looks now and
+// then is told when they have grown beyond the budget.
 package membudget
 
 import (
@@ -24,6 +25,9 @@ const (
 	settle = 2 * time.Second
 	// spare is the part of the machine's memory, one in so many, that starts leave to everything else.
 	spare = 50
+	// What has grown beyond the budget is to come back below it by one part in so many before that is over, and what the machine has
+	// left is to be half as much again as its spare part: it would be beyond it again at once.
+	ease = 20
 )
 
 // Config of a Budget.
@@ -41,9 +45,11 @@ type Config struct {
 type Budget struct {
 	cfg Config
 
-	// mu guards shares, those of containers that start or have just started, by their ids.
-	mu     sync.Mutex
-	shares map[string]share
+	// mu guards shares, those of containers that start or have just started, by their ids, and what Look found last: over says that
+	// containers held more than they may, low that the machine had next to none left.
+	mu        sync.Mutex
+	shares    map[string]share
+	over, low bool
 }
 
 // New returns the budget of cfg.
@@ -62,11 +68,7 @@ func (b *Budget) Reserve(id string, limit int64) error {
 	if b.cfg.Limit <= 0 {
 		return nil
 	}
-	used, err := b.cfg.Used()
-	if err != nil {
-		return err
-	}
-	available, err := b.cfg.Available()
+	used, available, err := b.read()
 	if err != nil {
 		return err
 	}
@@ -97,6 +99,38 @@ func refused(format string, args ...any) error {
 	err := agent.Errorf(agent.CodeExhausted, "no memory for another container: "+format, args...)
 	err.Reason = reason.NoMemory
 	return err
+}
+
+// Look says how much containers are to give back: they hold more than they may, or the machine has next to none left. Once that is so it
+// stays so until they hold clearly less. A Budget without a limit has no shortage.
+func (b *Budget) Look() (agent.Shortage, error) {
+	if b.cfg.Limit <= 0 {
+		return agent.Shortage{}, nil
+	}
+	used, available, err := b.read()
+	if err != nil {
+		return agent.Shortage{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	limit, left := b.cfg.Limit, b.cfg.Machine/spare
+	if b.over {
+		limit -= limit / ease
+	}
+	if b.low {
+		left += left / 2
+	}
+	b.over, b.low = used > limit, available < left
+	return agent.Shortage{Bytes: max(used-limit, left-available, 0), Machine: b.low}, nil
+}
+
+// read returns what containers hold, and what the machine has left.
+func (b *Budget) read() (used, available int64, err error) {
+	if used, err = b.cfg.Used(); err != nil {
+		return 0, 0, err
+	}
+	available, err = b.cfg.Available()
+	return used, available, err
 }
 
 // Started keeps the share of a container for as long as its function is initialised; what it holds is seen after that.

@@ -56,11 +56,51 @@ func TestBudget_CountsWhatIsHeldAndWhatStarts(t *testing.T) {
 	})
 }
 
+func TestBudget_Look_ContainersThatHaveGrownAreToGiveBack(t *testing.T) {
+	used, available := int64(0), int64(1000)
+	b := membudget.New(membudget.Config{
+		Limit: 200 * mb, Machine: 1000 * mb,
+		Used:      func() (int64, error) { return used * mb, nil },
+		Available: func() (int64, error) { return available * mb, nil },
+	})
+	require.NoError(t, b.Reserve("a", 128*mb), "what is reserved is held by nobody yet")
+	for _, c := range []struct {
+		used, available, short int64
+		machine                bool
+		why                    string
+	}{
+		{0, 1000, 0, false, "nothing runs"},
+		{200, 1000, 0, false, "all that they may"},
+		{210, 1000, 10, false, "more than that"},
+		{195, 1000, 5, false, "not clearly less"},
+		{190, 1000, 0, false, "clearly less"},
+		{200, 1000, 0, false, "it counts anew"},
+		{10, 20, 0, false, "the spare part is there"},
+		{10, 19, 1, true, "it is not"},
+		{10, 29, 1, true, "not clearly more"},
+		{10, 30, 0, false, "clearly more"},
+		{200, 19, 1, true, "the machine alone"},
+		{200, 30, 0, false, "they never held too much"},
+		{230, 10, 30, true, "both"},
+		{200, 30, 10, false, "the machine has enough, and they hold too much"},
+		{200, 29, 10, false, "which says nothing about the machine"},
+		{180, 29, 0, false, "over"},
+	} {
+		used, available = c.used, c.available
+		short, err := b.Look()
+		require.NoError(t, err)
+		assert.Equal(t, agent.Shortage{Bytes: c.short * mb, Machine: c.machine}, short, c.why)
+	}
+}
+
 func TestBudget_None_HasRoomForAll(t *testing.T) {
 	b := membudget.New(membudget.Config{})
 	require.NoError(t, b.Reserve("a", 1<<40))
 	b.Started("a")
 	b.Release("a")
+	short, err := b.Look()
+	require.NoError(t, err)
+	assert.Zero(t, short)
 }
 
 func TestBudget_WhatCannotBeRead_IsNoRefusal(t *testing.T) {
@@ -69,6 +109,8 @@ func TestBudget_WhatCannotBeRead_IsNoRefusal(t *testing.T) {
 	err := b.Reserve("a", mb)
 	require.ErrorIs(t, err, broken)
 	assert.Empty(t, agent.ErrorReason(err))
+	_, err = b.Look()
+	require.ErrorIs(t, err, broken)
 }
 
 func TestAvailable(t *testing.T) {

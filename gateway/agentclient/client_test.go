@@ -426,18 +426,21 @@ func TestClient_Start_KnowsTheAgentsReason(t *testing.T) {
 	}
 }
 
-func TestClient_Watch_TellsOfExits(t *testing.T) {
+func TestClient_Watch_TellsOfExitsAndShortages(t *testing.T) {
 	a := &fakeAgent{
-		exits: []*agentv1.WatchContainersResponse{{}, {ContainerId: "c1", FunctionName: "f"}, {ContainerId: "c2", FunctionName: "g", Oom: true}},
-		err:   status.Error(codes.ResourceExhausted, "too slow"),
+		exits: []*agentv1.WatchContainersResponse{
+			{}, {ContainerId: "c1", FunctionName: "f"}, {ContainerId: "c2", FunctionName: "g", Oom: true},
+			{MemoryShortage: &agentv1.MemoryShortage{Bytes: 5, Machine: true}}, {MemoryShortage: &agentv1.MemoryShortage{}},
+		},
+		err: status.Error(codes.ResourceExhausted, "too slow"),
 	}
 	c, _ := mustDial(t, a)
 	var told []string
 	err := c.Watch(t.Context(), func() { told = append(told, "begun") }, func(function, id string, oom bool) {
 		told = append(told, fmt.Sprint(function, " ", id, " ", oom))
-	})
+	}, func(s pool.Shortage) { told = append(told, fmt.Sprint("short ", s.Bytes, s.Machine)) })
 	require.ErrorContains(t, err, "too slow")
-	assert.Equal(t, []string{"begun", "f c1 false", "g c2 true"}, told)
+	assert.Equal(t, []string{"begun", "f c1 false", "g c2 true", "short 5 true", "short 0 false"}, told)
 }
 
 func (a *fakeAgent) WatchCPU(_ *agentv1.WatchCPURequest, stream grpc.ServerStreamingServer[agentv1.WatchCPUResponse]) error {

@@ -6,10 +6,11 @@ import (
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/cpugate"
+	"github.com/edge-serverless-box/esb/gateway/pool"
 )
 
 // Watch implements pool.Watcher.
-func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool)) error {
+func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool), short func(pool.Shortage)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.agent.WatchContainers(ctx, &agentv1.WatchContainersRequest{})
@@ -17,12 +18,14 @@ func (c *Client) Watch(ctx context.Context, begun func(), ended func(function, w
 		return c.toError(err, "watching containers")
 	}
 	for {
-		exit, err := stream.Recv()
+		event, err := stream.Recv()
 		if err != nil {
 			return c.toError(err, "watching containers")
 		}
-		if id := exit.GetContainerId(); id != "" {
-			ended(exit.GetFunctionName(), id, exit.GetOom())
+		if s := event.GetMemoryShortage(); s != nil {
+			short(pool.Shortage{Bytes: s.GetBytes(), Machine: s.GetMachine()})
+		} else if id := event.GetContainerId(); id != "" {
+			ended(event.GetFunctionName(), id, event.GetOom())
 		} else {
 			begun()
 		}

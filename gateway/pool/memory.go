@@ -40,8 +40,8 @@ func noMemory(err error) bool {
 	return errors.As(err, &known) && known.Reason == reason.NoMemory
 }
 
-// makeMemory gives up to n idle workers up for s, and returns when they are gone, or after evictionLimit: one that does not end must
-// not keep s from those of others. False says that there was none, or that nobody waits for s any more.
+// makeMemory gives up to n idle workers up for s, and does not wait for ever for their end: one that does not end must not keep s from
+// those of others. False says that there was none, or that nobody waits for s any more.
 func (m *Manager) makeMemory(p *functionPool, s *start, n int) bool {
 	p.mu.Lock()
 	wanted := !s.background || s.isPromoted
@@ -50,12 +50,18 @@ func (m *Manager) makeMemory(p *functionPool, s *start, n int) bool {
 	if over {
 		return false
 	}
+	return m.giveUp(n, wanted, "its memory is needed for function "+p.name, idleGrace) > 0
+}
+
+// giveUp gives up to n idle workers up, those that no min_capacity keeps, or others too, and returns how many when they are gone, or
+// after evictionLimit. Their functions start none without a request for as long as yields.
+func (m *Manager) giveUp(n int, others bool, reason string, yields time.Duration) int {
 	var gone []<-chan struct{}
 	for _, c := range m.candidates() {
-		if len(gone) == n || c.kept && !wanted {
+		if len(gone) == n || c.kept && !others {
 			break
 		}
-		if ended := c.pool.giveUp(c.worker, "its memory is needed for function "+p.name); ended != nil {
+		if ended := c.pool.giveUp(c.worker, reason, yields); ended != nil {
 			gone = append(gone, ended)
 		}
 	}
@@ -65,12 +71,12 @@ func (m *Manager) makeMemory(p *functionPool, s *start, n int) bool {
 		select {
 		case <-ended:
 		case <-limit.C:
-			return true
+			return len(gone)
 		case <-m.ctx.Done():
-			return false
+			return 0
 		}
 	}
-	return len(gone) > 0
+	return len(gone)
 }
 
 // candidates are all idle workers, those first that are worth least.
@@ -99,7 +105,7 @@ func (m *Manager) candidates() []candidate {
 }
 
 // giveUp destroys w if it is still idle. What it returns is closed when its container is gone; nil when it was not idle.
-func (p *functionPool) giveUp(w *worker, reason string) <-chan struct{} {
+func (p *functionPool) giveUp(w *worker, reason string, yields time.Duration) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.Index(p.idle, w)
@@ -111,7 +117,7 @@ func (p *functionPool) giveUp(w *worker, reason string) <-chan struct{} {
 	evicted.WithLabelValues(p.name).Inc()
 	// Its end is waited for, like that of one whose slot is.
 	p.end(w, idleGrace, reason, true)
-	p.yield(idleGrace)
+	p.yield(yields)
 	p.fill()
 	return w.gone
 }

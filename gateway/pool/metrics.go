@@ -22,8 +22,12 @@ var (
 	}, []string{"function"})
 	evicted = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "esb_workers_evicted_total",
-		Help: "Idle workers of a function that were ended because another start needed their memory.",
+		Help: "Idle workers of a function that were ended because a start needed their memory, or functions had grown beyond what there is for them.",
 	}, []string{"function"})
+	shortageBytes = promauto.NewGauge(prometheus.GaugeOpts{
+		Name: "esb_function_memory_shortage_bytes",
+		Help: "How much memory functions hold beyond what there is for them, as the agent said last; 0 when there is enough.",
+	})
 	pushedOut = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "esb_waiting_pushed_out_total",
 		Help: "Requests that waited for a worker and were refused for those of functions with fewer that wait.",

@@ -34,11 +34,12 @@ type Provisioner interface {
 	List(ctx context.Context) ([]Observed, error)
 }
 
-// Watcher tells of containers that end by themselves; agentclient is the one of production.
+// Watcher tells of containers that end by themselves, and of shortages of memory; agentclient is the one of production.
 type Watcher interface {
-	// Watch calls begun when from then on nothing is missed, and ended for each container that ends, one call at a time; oom says that
-	// the kernel has killed processes of it for want of memory. It returns when ctx ends or the agent cannot be heard; its error says why.
-	Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool)) error
+	// Watch calls begun when from then on nothing is missed, ended for each container that ends, with oom when the kernel has killed
+	// processes of it for want of memory, and short again and again while there is too little memory, and once with the zero value when
+	// that is over; one call at a time. It returns when ctx ends or the agent cannot be heard; its error says why.
+	Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool), short func(Shortage)) error
 }
 
 // Observed is one container as the agent reports it.
@@ -108,7 +109,8 @@ type Options struct {
 	MaxConcurrentStarts int
 	// MaxWaiting bounds the requests that wait for a worker, over all functions (GATEWAY_MAX_WAITING).
 	MaxWaiting int
-	// Watcher tells of workers that end by themselves. Without one the janitor finds them at its next heartbeat.
+	// Watcher tells of workers that end by themselves, and of shortages of memory. Without one the janitor finds those at its next
+	// heartbeat, and nobody these.
 	Watcher Watcher
 	// Inits says whether the first worker of a changed function can serve. Without one it counts as able to as soon as it listens.
 	Inits Inits
@@ -152,6 +154,8 @@ type Manager struct {
 
 	// look is of one: the janitor is to look now. adopt is of one: there are pools that have not adopted yet.
 	look, adopt chan struct{}
+	// shortages is of one: the last that the Watcher told.
+	shortages chan Shortage
 	// configured is closed by the first Apply.
 	configured     chan struct{}
 	configuredOnce sync.Once
@@ -212,6 +216,7 @@ func Open(p Provisioner, opts Options) *Manager {
 		look:        make(chan struct{}, 1),
 		room:        newRoom(opts.MaxWaiting),
 		adopt:       make(chan struct{}, 1),
+		shortages:   make(chan Shortage, 1),
 		configured:  make(chan struct{}),
 		claimed:     make(map[string]bool),
 		closing:     make(chan struct{}),
@@ -226,6 +231,7 @@ func Open(p Provisioner, opts Options) *Manager {
 	}
 	if opts.Watcher != nil {
 		m.tasks.Go(m.watch)
+		m.tasks.Go(m.relieve)
 	}
 	if opts.Examiner != nil {
 		m.tasks.Go(m.beats)

@@ -24,12 +24,13 @@ func (m *Manager) watch() {
 			}
 			heard = true
 			m.away.over()
+			m.tellShort(Shortage{}) // an agent that was started again says so anew
 			// What ended while nobody listened is in the list.
 			select {
 			case m.look <- struct{}{}:
 			default:
 			}
-		}, m.exited)
+		}, m.exited, m.tellShort)
 		if m.ctx.Err() != nil {
 			return
 		}

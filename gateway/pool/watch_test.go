@@ -17,13 +17,15 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/pool"
 )
 
-// exits is a Watcher that the test speaks through: a worker's id, with " oom" behind it when memory was short, or "" to break off.
+// exits is a Watcher that the test speaks through: a worker's id, with " oom" behind it when memory was short, or "" to break off; or
+// a shortage of memory.
 type exits struct {
 	told    chan string
+	short   chan pool.Shortage
 	watches atomic.Int32
 }
 
-func (e *exits) Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool)) error {
+func (e *exits) Watch(ctx context.Context, begun func(), ended func(function, workerID string, oom bool), short func(pool.Shortage)) error {
 	e.watches.Add(1)
 	begun()
 	for {
@@ -34,6 +36,8 @@ func (e *exits) Watch(ctx context.Context, begun func(), ended func(function, wo
 			}
 			id, oom := strings.CutSuffix(id, " oom")
 			ended("f", id, oom)
+		case s := <-e.short:
+			short(s)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

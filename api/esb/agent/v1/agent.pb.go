@@ -1301,16 +1301,18 @@ func (*WatchContainersRequest) Descriptor() ([]byte, []int) {
 	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
-// WatchContainersResponse is a container that has ended by itself. All is empty in the first message.
+// WatchContainersResponse is a container that has ended by itself, or a shortage of memory. All is empty in the first message.
 type WatchContainersResponse struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId  string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	FunctionName string                 `protobuf:"bytes,2,opt,name=function_name,json=functionName,proto3" json:"function_name,omitempty"`
 	ExitCode     uint32                 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
 	// The kernel has killed processes of it for want of memory.
-	Oom           bool `protobuf:"varint,4,opt,name=oom,proto3" json:"oom,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Oom bool `protobuf:"varint,4,opt,name=oom,proto3" json:"oom,omitempty"`
+	// Set in messages that are about no container: sent each second while there is a shortage, and once when it is over.
+	MemoryShortage *MemoryShortage `protobuf:"bytes,5,opt,name=memory_shortage,json=memoryShortage,proto3" json:"memory_shortage,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *WatchContainersResponse) Reset() {
@@ -1371,6 +1373,68 @@ func (x *WatchContainersResponse) GetOom() bool {
 	return false
 }
 
+func (x *WatchContainersResponse) GetMemoryShortage() *MemoryShortage {
+	if x != nil {
+		return x.MemoryShortage
+	}
+	return nil
+}
+
+// MemoryShortage is that containers hold more memory than they may together, or that the machine has next to none left.
+type MemoryShortage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many bytes are to be given back; 0 when it is over.
+	Bytes uint64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// The machine itself has next to none left, whatever containers may hold.
+	Machine       bool `protobuf:"varint,2,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoryShortage) Reset() {
+	*x = MemoryShortage{}
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryShortage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryShortage) ProtoMessage() {}
+
+func (x *MemoryShortage) ProtoReflect() protoreflect.Message {
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryShortage.ProtoReflect.Descriptor instead.
+func (*MemoryShortage) Descriptor() ([]byte, []int) {
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MemoryShortage) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *MemoryShortage) GetMachine() bool {
+	if x != nil {
+		return x.Machine
+	}
+	return false
+}
+
 type WatchCPURequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1379,7 +1443,7 @@ type WatchCPURequest struct {
 
 func (x *WatchCPURequest) Reset() {
 	*x = WatchCPURequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1455,7 @@ func (x *WatchCPURequest) String() string {
 func (*WatchCPURequest) ProtoMessage() {}
 
 func (x *WatchCPURequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1468,7 @@ func (x *WatchCPURequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCPURequest.ProtoReflect.Descriptor instead.
 func (*WatchCPURequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 // WatchCPUResponse is one reading.
@@ -1422,7 +1486,7 @@ type WatchCPUResponse struct {
 
 func (x *WatchCPUResponse) Reset() {
 	*x = WatchCPUResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1498,7 @@ func (x *WatchCPUResponse) String() string {
 func (*WatchCPUResponse) ProtoMessage() {}
 
 func (x *WatchCPUResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1511,7 @@ func (x *WatchCPUResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCPUResponse.ProtoReflect.Descriptor instead.
 func (*WatchCPUResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchCPUResponse) GetCpus() uint32 {
@@ -1485,7 +1549,7 @@ type ImageReference struct {
 
 func (x *ImageReference) Reset() {
 	*x = ImageReference{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1561,7 @@ func (x *ImageReference) String() string {
 func (*ImageReference) ProtoMessage() {}
 
 func (x *ImageReference) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1574,7 @@ func (x *ImageReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageReference.ProtoReflect.Descriptor instead.
 func (*ImageReference) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ImageReference) GetImage() string {
@@ -1543,7 +1607,7 @@ type GetImageVersionsRequest struct {
 
 func (x *GetImageVersionsRequest) Reset() {
 	*x = GetImageVersionsRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1619,7 @@ func (x *GetImageVersionsRequest) String() string {
 func (*GetImageVersionsRequest) ProtoMessage() {}
 
 func (x *GetImageVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1632,7 @@ func (x *GetImageVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageVersionsRequest.ProtoReflect.Descriptor instead.
 func (*GetImageVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetImageVersionsRequest) GetImages() []*ImageReference {
@@ -1590,7 +1654,7 @@ type ImageVersion struct {
 
 func (x *ImageVersion) Reset() {
 	*x = ImageVersion{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1666,7 @@ func (x *ImageVersion) String() string {
 func (*ImageVersion) ProtoMessage() {}
 
 func (x *ImageVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1679,7 @@ func (x *ImageVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageVersion.ProtoReflect.Descriptor instead.
 func (*ImageVersion) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ImageVersion) GetImage() *ImageReference {
@@ -1642,7 +1706,7 @@ type GetImageVersionsResponse struct {
 
 func (x *GetImageVersionsResponse) Reset() {
 	*x = GetImageVersionsResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1718,7 @@ func (x *GetImageVersionsResponse) String() string {
 func (*GetImageVersionsResponse) ProtoMessage() {}
 
 func (x *GetImageVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1731,7 @@ func (x *GetImageVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageVersionsResponse.ProtoReflect.Descriptor instead.
 func (*GetImageVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetImageVersionsResponse) GetVersions() []*ImageVersion {
@@ -1698,7 +1762,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1774,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1787,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Image) GetName() string {
@@ -1776,7 +1840,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1852,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1865,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 type ListImagesResponse struct {
@@ -1815,7 +1879,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +1891,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +1904,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -1870,7 +1934,7 @@ type RemoveImagesRequest struct {
 
 func (x *RemoveImagesRequest) Reset() {
 	*x = RemoveImagesRequest{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1946,7 @@ func (x *RemoveImagesRequest) String() string {
 func (*RemoveImagesRequest) ProtoMessage() {}
 
 func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1959,7 @@ func (x *RemoveImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImagesRequest) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveImagesRequest) GetNames() []string {
@@ -1929,7 +1993,7 @@ type RemoveImagesResponse struct {
 
 func (x *RemoveImagesResponse) Reset() {
 	*x = RemoveImagesResponse{}
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2005,7 @@ func (x *RemoveImagesResponse) String() string {
 func (*RemoveImagesResponse) ProtoMessage() {}
 
 func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_esb_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_esb_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2018,7 @@ func (x *RemoveImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImagesResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImagesResponse) Descriptor() ([]byte, []int) {
-	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveImagesResponse) GetRemoved() []string {
@@ -2072,12 +2136,16 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"\fpids_current\x18\f \x01(\x04R\vpidsCurrentB\f\n" +
 	"\n" +
 	"_exit_code\"\x18\n" +
-	"\x16WatchContainersRequest\"\x90\x01\n" +
+	"\x16WatchContainersRequest\"\xd7\x01\n" +
 	"\x17WatchContainersResponse\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12#\n" +
 	"\rfunction_name\x18\x02 \x01(\tR\ffunctionName\x12\x1b\n" +
 	"\texit_code\x18\x03 \x01(\rR\bexitCode\x12\x10\n" +
-	"\x03oom\x18\x04 \x01(\bR\x03oom\"\x11\n" +
+	"\x03oom\x18\x04 \x01(\bR\x03oom\x12E\n" +
+	"\x0fmemory_shortage\x18\x05 \x01(\v2\x1c.esb.agent.v1.MemoryShortageR\x0ememoryShortage\"@\n" +
+	"\x0eMemoryShortage\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\amachine\x18\x02 \x01(\bR\amachine\"\x11\n" +
 	"\x0fWatchCPURequest\"`\n" +
 	"\x10WatchCPUResponse\x12\x12\n" +
 	"\x04cpus\x18\x01 \x01(\rR\x04cpus\x12\x1c\n" +
@@ -2155,7 +2223,7 @@ func file_esb_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_esb_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_esb_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(RuntimeInterface)(0),               // 0: esb.agent.v1.RuntimeInterface
 	(PullPolicy)(0),                     // 1: esb.agent.v1.PullPolicy
@@ -2176,66 +2244,68 @@ var file_esb_agent_v1_agent_proto_goTypes = []any{
 	(*GetContainerMetricsResponse)(nil), // 16: esb.agent.v1.GetContainerMetricsResponse
 	(*WatchContainersRequest)(nil),      // 17: esb.agent.v1.WatchContainersRequest
 	(*WatchContainersResponse)(nil),     // 18: esb.agent.v1.WatchContainersResponse
-	(*WatchCPURequest)(nil),             // 19: esb.agent.v1.WatchCPURequest
-	(*WatchCPUResponse)(nil),            // 20: esb.agent.v1.WatchCPUResponse
-	(*ImageReference)(nil),              // 21: esb.agent.v1.ImageReference
-	(*GetImageVersionsRequest)(nil),     // 22: esb.agent.v1.GetImageVersionsRequest
-	(*ImageVersion)(nil),                // 23: esb.agent.v1.ImageVersion
-	(*GetImageVersionsResponse)(nil),    // 24: esb.agent.v1.GetImageVersionsResponse
-	(*Image)(nil),                       // 25: esb.agent.v1.Image
-	(*ListImagesRequest)(nil),           // 26: esb.agent.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),          // 27: esb.agent.v1.ListImagesResponse
-	(*RemoveImagesRequest)(nil),         // 28: esb.agent.v1.RemoveImagesRequest
-	(*RemoveImagesResponse)(nil),        // 29: esb.agent.v1.RemoveImagesResponse
-	nil,                                 // 30: esb.agent.v1.EnsureContainerRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil),       // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 32: google.protobuf.Duration
+	(*MemoryShortage)(nil),              // 19: esb.agent.v1.MemoryShortage
+	(*WatchCPURequest)(nil),             // 20: esb.agent.v1.WatchCPURequest
+	(*WatchCPUResponse)(nil),            // 21: esb.agent.v1.WatchCPUResponse
+	(*ImageReference)(nil),              // 22: esb.agent.v1.ImageReference
+	(*GetImageVersionsRequest)(nil),     // 23: esb.agent.v1.GetImageVersionsRequest
+	(*ImageVersion)(nil),                // 24: esb.agent.v1.ImageVersion
+	(*GetImageVersionsResponse)(nil),    // 25: esb.agent.v1.GetImageVersionsResponse
+	(*Image)(nil),                       // 26: esb.agent.v1.Image
+	(*ListImagesRequest)(nil),           // 27: esb.agent.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),          // 28: esb.agent.v1.ListImagesResponse
+	(*RemoveImagesRequest)(nil),         // 29: esb.agent.v1.RemoveImagesRequest
+	(*RemoveImagesResponse)(nil),        // 30: esb.agent.v1.RemoveImagesResponse
+	nil,                                 // 31: esb.agent.v1.EnsureContainerRequest.EnvEntry
+	(*timestamppb.Timestamp)(nil),       // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 33: google.protobuf.Duration
 }
 var file_esb_agent_v1_agent_proto_depIdxs = []int32{
-	30, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
+	31, // 0: esb.agent.v1.EnsureContainerRequest.env:type_name -> esb.agent.v1.EnsureContainerRequest.EnvEntry
 	0,  // 1: esb.agent.v1.EnsureContainerRequest.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	1,  // 2: esb.agent.v1.EnsureContainerRequest.pull_policy:type_name -> esb.agent.v1.PullPolicy
 	4,  // 3: esb.agent.v1.EnsureContainerRequest.code:type_name -> esb.agent.v1.CodeSource
 	4,  // 4: esb.agent.v1.EnsureContainerRequest.layers:type_name -> esb.agent.v1.CodeSource
 	2,  // 5: esb.agent.v1.ContainerInfo.status:type_name -> esb.agent.v1.ContainerStatus
-	31, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
-	31, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
+	32, // 6: esb.agent.v1.ContainerInfo.last_used_at:type_name -> google.protobuf.Timestamp
+	32, // 7: esb.agent.v1.ContainerInfo.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 8: esb.agent.v1.ContainerInfo.runtime_interface:type_name -> esb.agent.v1.RuntimeInterface
 	9,  // 9: esb.agent.v1.ListContainersResponse.containers:type_name -> esb.agent.v1.ContainerInfo
 	2,  // 10: esb.agent.v1.GetContainerMetricsResponse.status:type_name -> esb.agent.v1.ContainerStatus
-	21, // 11: esb.agent.v1.GetImageVersionsRequest.images:type_name -> esb.agent.v1.ImageReference
-	21, // 12: esb.agent.v1.ImageVersion.image:type_name -> esb.agent.v1.ImageReference
-	23, // 13: esb.agent.v1.GetImageVersionsResponse.versions:type_name -> esb.agent.v1.ImageVersion
-	31, // 14: esb.agent.v1.Image.used_at:type_name -> google.protobuf.Timestamp
-	25, // 15: esb.agent.v1.ListImagesResponse.images:type_name -> esb.agent.v1.Image
-	32, // 16: esb.agent.v1.RemoveImagesRequest.unused_for:type_name -> google.protobuf.Duration
-	3,  // 17: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
-	6,  // 18: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
-	8,  // 19: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
-	11, // 20: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
-	13, // 21: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
-	15, // 22: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
-	17, // 23: esb.agent.v1.AgentService.WatchContainers:input_type -> esb.agent.v1.WatchContainersRequest
-	19, // 24: esb.agent.v1.AgentService.WatchCPU:input_type -> esb.agent.v1.WatchCPURequest
-	22, // 25: esb.agent.v1.AgentService.GetImageVersions:input_type -> esb.agent.v1.GetImageVersionsRequest
-	26, // 26: esb.agent.v1.AgentService.ListImages:input_type -> esb.agent.v1.ListImagesRequest
-	28, // 27: esb.agent.v1.AgentService.RemoveImages:input_type -> esb.agent.v1.RemoveImagesRequest
-	5,  // 28: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
-	7,  // 29: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
-	10, // 30: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
-	12, // 31: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
-	14, // 32: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
-	16, // 33: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
-	18, // 34: esb.agent.v1.AgentService.WatchContainers:output_type -> esb.agent.v1.WatchContainersResponse
-	20, // 35: esb.agent.v1.AgentService.WatchCPU:output_type -> esb.agent.v1.WatchCPUResponse
-	24, // 36: esb.agent.v1.AgentService.GetImageVersions:output_type -> esb.agent.v1.GetImageVersionsResponse
-	27, // 37: esb.agent.v1.AgentService.ListImages:output_type -> esb.agent.v1.ListImagesResponse
-	29, // 38: esb.agent.v1.AgentService.RemoveImages:output_type -> esb.agent.v1.RemoveImagesResponse
-	28, // [28:39] is the sub-list for method output_type
-	17, // [17:28] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	19, // 11: esb.agent.v1.WatchContainersResponse.memory_shortage:type_name -> esb.agent.v1.MemoryShortage
+	22, // 12: esb.agent.v1.GetImageVersionsRequest.images:type_name -> esb.agent.v1.ImageReference
+	22, // 13: esb.agent.v1.ImageVersion.image:type_name -> esb.agent.v1.ImageReference
+	24, // 14: esb.agent.v1.GetImageVersionsResponse.versions:type_name -> esb.agent.v1.ImageVersion
+	32, // 15: esb.agent.v1.Image.used_at:type_name -> google.protobuf.Timestamp
+	26, // 16: esb.agent.v1.ListImagesResponse.images:type_name -> esb.agent.v1.Image
+	33, // 17: esb.agent.v1.RemoveImagesRequest.unused_for:type_name -> google.protobuf.Duration
+	3,  // 18: esb.agent.v1.AgentService.EnsureContainer:input_type -> esb.agent.v1.EnsureContainerRequest
+	6,  // 19: esb.agent.v1.AgentService.DestroyContainer:input_type -> esb.agent.v1.DestroyContainerRequest
+	8,  // 20: esb.agent.v1.AgentService.ListContainers:input_type -> esb.agent.v1.ListContainersRequest
+	11, // 21: esb.agent.v1.AgentService.PauseContainer:input_type -> esb.agent.v1.PauseContainerRequest
+	13, // 22: esb.agent.v1.AgentService.ResumeContainer:input_type -> esb.agent.v1.ResumeContainerRequest
+	15, // 23: esb.agent.v1.AgentService.GetContainerMetrics:input_type -> esb.agent.v1.GetContainerMetricsRequest
+	17, // 24: esb.agent.v1.AgentService.WatchContainers:input_type -> esb.agent.v1.WatchContainersRequest
+	20, // 25: esb.agent.v1.AgentService.WatchCPU:input_type -> esb.agent.v1.WatchCPURequest
+	23, // 26: esb.agent.v1.AgentService.GetImageVersions:input_type -> esb.agent.v1.GetImageVersionsRequest
+	27, // 27: esb.agent.v1.AgentService.ListImages:input_type -> esb.agent.v1.ListImagesRequest
+	29, // 28: esb.agent.v1.AgentService.RemoveImages:input_type -> esb.agent.v1.RemoveImagesRequest
+	5,  // 29: esb.agent.v1.AgentService.EnsureContainer:output_type -> esb.agent.v1.WorkerInfo
+	7,  // 30: esb.agent.v1.AgentService.DestroyContainer:output_type -> esb.agent.v1.DestroyContainerResponse
+	10, // 31: esb.agent.v1.AgentService.ListContainers:output_type -> esb.agent.v1.ListContainersResponse
+	12, // 32: esb.agent.v1.AgentService.PauseContainer:output_type -> esb.agent.v1.PauseContainerResponse
+	14, // 33: esb.agent.v1.AgentService.ResumeContainer:output_type -> esb.agent.v1.ResumeContainerResponse
+	16, // 34: esb.agent.v1.AgentService.GetContainerMetrics:output_type -> esb.agent.v1.GetContainerMetricsResponse
+	18, // 35: esb.agent.v1.AgentService.WatchContainers:output_type -> esb.agent.v1.WatchContainersResponse
+	21, // 36: esb.agent.v1.AgentService.WatchCPU:output_type -> esb.agent.v1.WatchCPUResponse
+	25, // 37: esb.agent.v1.AgentService.GetImageVersions:output_type -> esb.agent.v1.GetImageVersionsResponse
+	28, // 38: esb.agent.v1.AgentService.ListImages:output_type -> esb.agent.v1.ListImagesResponse
+	30, // 39: esb.agent.v1.AgentService.RemoveImages:output_type -> esb.agent.v1.RemoveImagesResponse
+	29, // [29:40] is the sub-list for method output_type
+	18, // [18:29] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_esb_agent_v1_agent_proto_init() }
@@ -2250,7 +2320,7 @@ func file_esb_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_esb_agent_v1_agent_proto_rawDesc), len(file_esb_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -64,8 +64,8 @@ type AgentServiceClient interface {
 	ResumeContainer(ctx context.Context, in *ResumeContainerRequest, opts ...grpc.CallOption) (*ResumeContainerResponse, error)
 	// GetContainerMetrics reads memory, CPU and OOM counters of one container from its cgroup.
 	GetContainerMetrics(ctx context.Context, in *GetContainerMetricsRequest, opts ...grpc.CallOption) (*GetContainerMetricsResponse, error)
-	// WatchContainers tells of each container that ends by itself, as soon as it has, until the caller ends the call or the
-	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
+	// WatchContainers tells of each container that ends by itself, as soon as it has, and of shortages of memory, until the caller ends
+	// the call or the agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
 	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
 	WatchContainers(ctx context.Context, in *WatchContainersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchContainersResponse], error)
 	// WatchCPU tells how much functions want the CPU, several times a second while they use much of it, and nothing else; until the caller
@@ -243,8 +243,8 @@ type AgentServiceServer interface {
 	ResumeContainer(context.Context, *ResumeContainerRequest) (*ResumeContainerResponse, error)
 	// GetContainerMetrics reads memory, CPU and OOM counters of one container from its cgroup.
 	GetContainerMetrics(context.Context, *GetContainerMetricsRequest) (*GetContainerMetricsResponse, error)
-	// WatchContainers tells of each container that ends by itself, as soon as it has, until the caller ends the call or the
-	// agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
+	// WatchContainers tells of each container that ends by itself, as soon as it has, and of shortages of memory, until the caller ends
+	// the call or the agent stops. The first message has no container: from then on nothing is missed, and what ended before is in
 	// ListContainers. A caller that does not keep up is cut off with ResourceExhausted, and begins anew.
 	WatchContainers(*WatchContainersRequest, grpc.ServerStreamingServer[WatchContainersResponse]) error
 	// WatchCPU tells how much functions want the CPU, several times a second while they use much of it, and nothing else; until the caller

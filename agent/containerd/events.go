@@ -8,25 +8,25 @@ import (
 	"github.com/edge-serverless-box/esb/agent/cpuload"
 )
 
-// exitsHeld is how many exits a watcher may be behind.
-const exitsHeld = 256
+// eventsHeld is how many events a watcher may be behind.
+const eventsHeld = 256
 
-// exits tells watchers of containers that have ended by themselves. The zero value works.
-type exits struct {
-	// mu guards watchers, and the closing of their channels.
-	mu       sync.Mutex
-	watchers map[chan agent.Exit]struct{}
+// watchers are told of events. The zero value works.
+type watchers struct {
+	// mu guards of, and the closing of its channels.
+	mu sync.Mutex
+	of map[chan agent.Event]struct{}
 }
 
 // watch returns a channel that is closed when ctx ends or its reader is too far behind.
-func (e *exits) watch(ctx context.Context) <-chan agent.Exit {
-	c := make(chan agent.Exit, exitsHeld)
+func (e *watchers) watch(ctx context.Context) <-chan agent.Event {
+	c := make(chan agent.Event, eventsHeld)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.watchers == nil {
-		e.watchers = map[chan agent.Exit]struct{}{}
+	if e.of == nil {
+		e.of = map[chan agent.Event]struct{}{}
 	}
-	e.watchers[c] = struct{}{}
+	e.of[c] = struct{}{}
 	context.AfterFunc(ctx, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -36,10 +36,10 @@ func (e *exits) watch(ctx context.Context) <-chan agent.Exit {
 }
 
 // tell never waits: who is behind is dropped, and looks for itself.
-func (e *exits) tell(x agent.Exit) {
+func (e *watchers) tell(x agent.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for c := range e.watchers {
+	for c := range e.of {
 		select {
 		case c <- x:
 		default:
@@ -48,9 +48,9 @@ func (e *exits) tell(x agent.Exit) {
 	}
 }
 
-func (e *exits) drop(c chan agent.Exit) {
-	if _, ok := e.watchers[c]; ok {
-		delete(e.watchers, c)
+func (e *watchers) drop(c chan agent.Event) {
+	if _, ok := e.of[c]; ok {
+		delete(e.of, c)
 		close(c)
 	}
 }
@@ -64,9 +64,9 @@ func (r *Runtime) WatchCPU(ctx context.Context) <-chan agent.CPULoad {
 }
 
 // Watch implements agent.Runtime.
-func (r *Runtime) Watch(ctx context.Context) <-chan agent.Exit {
+func (r *Runtime) Watch(ctx context.Context) <-chan agent.Event {
 	ctx, cancel := context.WithCancel(ctx)
 	forget := context.AfterFunc(r.life, cancel)
 	context.AfterFunc(ctx, func() { forget() })
-	return r.exits.watch(ctx)
+	return r.watchers.watch(ctx)
 }
