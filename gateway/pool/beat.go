@@ -26,6 +26,8 @@ const (
 	busyBeat, idleBeat = 3 * time.Second, time.Minute
 	// trustFor is how long after its last sign of life a worker is lent unasked, and checkLimit how long a request waits for one.
 	trustFor, checkLimit = 10 * time.Second, time.Second
+	// checkBeat is the beat while a request waits, and lateLimit how long it does however late those come.
+	checkBeat, lateLimit = 100 * time.Millisecond, 5 * time.Second
 )
 
 const (
@@ -98,7 +100,12 @@ func (p *functionPool) due(now time.Time) []*worker {
 // ask asks w what it does, for silence beats, or until over says that its answer does not matter any more. errSilent is the one error
 // that says something about w.
 func (m *Manager) ask(w *worker, over func() bool) (Condition, error) {
-	ctx, cancel := context.WithCancel(m.ctx)
+	return m.listenTo(m.ctx, w, beat, silence, over)
+}
+
+// listenTo is ask for so many beats of that length, until parent ends.
+func (m *Manager) listenTo(parent context.Context, w *worker, each time.Duration, beats int, over func() bool) (Condition, error) {
+	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	type answer struct {
 		condition Condition
@@ -109,22 +116,22 @@ func (m *Manager) ask(w *worker, over func() bool) (Condition, error) {
 		condition, err := m.opts.Examiner.Examine(ctx, w.info)
 		answers <- answer{condition, err}
 	})
-	for silent := 0; silent < silence; {
+	for silent := 0; silent < beats; {
 		began := time.Now()
-		timer := time.NewTimer(beat)
+		timer := time.NewTimer(each)
 		select {
 		case a := <-answers:
 			timer.Stop()
 			return a.condition, a.err
-		case <-m.ctx.Done():
+		case <-parent.Done():
 			timer.Stop()
-			return ConditionBusy, m.ctx.Err()
+			return ConditionBusy, parent.Err()
 		case <-timer.C:
 		}
 		if over() {
 			return ConditionBusy, context.Canceled
 		}
-		if time.Since(began) < 2*beat {
+		if time.Since(began) < 2*each {
 			silent++
 		}
 	}
@@ -172,13 +179,13 @@ func (p *functionPool) silent(w *worker) {
 // more otherwise.
 func (p *functionPool) check(ctx context.Context, l *Lease) (bool, error) {
 	w := l.worker
-	limited, cancel := context.WithTimeout(ctx, checkLimit)
+	limited, cancel := context.WithTimeout(ctx, lateLimit)
 	defer cancel()
-	condition, err := p.manager.opts.Examiner.Examine(limited, w.info)
+	condition, err := p.manager.listenTo(limited, w, checkBeat, int(checkLimit/checkBeat), func() bool { return false })
 	switch {
 	case err == nil && condition == ConditionUnfit:
 		l.Condemn(notFit)
-	case err != nil && limited.Err() != nil:
+	case errors.Is(err, errSilent), err != nil && limited.Err() != nil:
 		p.doubt(l)
 	default:
 		// What cannot be asked is lent as it is.
@@ -222,26 +229,43 @@ func (p *functionPool) doubt(l *Lease) {
 	p.manager.leaseEnded()
 }
 
-// awaitSign gives w, which is doubted, back when it gives a sign of life, or up.
+// awaitSign gives w, which is doubted, back when it gives a sign of life, or up. As long as it cannot be asked it is asked again, for as
+// long as a silent one would be: then it is lent as one that has not been asked lately.
 func (p *functionPool) awaitSign(w *worker) {
 	gone := func() bool { return !w.doubted || w.phase != PhaseBusy }
-	condition, err := p.manager.ask(w, func() bool {
+	for tries := 1; ; tries++ {
+		condition, err := p.manager.ask(w, func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return gone()
+		})
 		p.mu.Lock()
-		defer p.mu.Unlock()
-		return gone()
-	})
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case gone():
-	case errors.Is(err, errSilent) && !p.closed:
-		p.silent(w)
-	case err == nil && condition == ConditionUnfit:
-		p.lose(w, notFit)
-	default:
-		w.signed = time.Now()
-		p.release(w)
-		p.give(w)
-		p.fill()
+		over := true
+		switch {
+		case gone():
+		case errors.Is(err, errSilent) && !p.closed:
+			p.silent(w)
+		case err == nil && condition == ConditionUnfit:
+			p.lose(w, notFit)
+		case err != nil && !p.closed && tries < silence:
+			over = false
+		default:
+			if err == nil {
+				w.signed = time.Now()
+			}
+			p.release(w)
+			p.give(w)
+			p.fill()
+		}
+		p.mu.Unlock()
+		if over {
+			return
+		}
+		timer := time.NewTimer(beat)
+		select {
+		case <-timer.C:
+		case <-p.manager.ctx.Done(): // the next ask says so at once
+			timer.Stop()
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,5 +134,69 @@ func TestBeat_StandsStillWhileItIsToBeFrozen_NoRequestMeetsIt(t *testing.T) {
 		assert.Equal(t, still, b.reason("f-1"))
 		s := state(m, "f")
 		assert.Equal(t, []int{1, 1, 0}, []int{s.Idle, s.Frozen, s.Busy})
+	})
+}
+
+// unasked is a box whose workers cannot be asked while it says so: no descriptor is left, for example.
+type unasked struct {
+	*box
+	fails atomic.Bool
+}
+
+func (u *unasked) Examine(ctx context.Context, w gateway.Worker) (pool.Condition, error) {
+	if u.fails.Load() {
+		return 0, errors.New("too many open files")
+	}
+	return u.box.Examine(ctx, w)
+}
+
+// TestBeat_DoubtedWorkerThatCannotBeAsked_NoRequestMeetsIt: that it cannot be asked is no sign of life of one that stands still.
+func TestBeat_DoubtedWorkerThatCannotBeAsked_NoRequestMeetsIt(t *testing.T) {
+	for _, goesOn := range []bool{false, true} {
+		t.Run(fmt.Sprint("goes on ", goesOn), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := &unasked{box: newBox()}
+				fn := function("f", gateway.Scaling{MaxCapacity: 3, Queue: 5})
+				m := mustOpen(t, u.box, pool.Options{HeartbeatInterval: time.Hour, Examiner: u}, fn)
+				warm(t, m, fn, 1)
+				time.Sleep(20 * time.Second)
+				run := u.stop("f-1")
+				time.AfterFunc(950*time.Millisecond, func() { u.fails.Store(true) }) // the request's question has been put
+				first := mustAcquire(t, m, fn)
+				assert.Equal(t, "f-2", first.Worker().ID)
+				time.Sleep(2 * time.Second)
+				second := mustAcquire(t, m, fn)
+				assert.Equal(t, "f-3", second.Worker().ID)
+				time.Sleep(3 * time.Second)
+				u.fails.Store(false)
+				if goesOn {
+					run()
+					time.Sleep(2 * time.Second)
+					assert.Equal(t, 1, state(m, "f").Idle, "it is lent again")
+					assert.Empty(t, u.reason("f-1"))
+				} else {
+					time.Sleep(20 * time.Second)
+					assert.Equal(t, still, u.reason("f-1"))
+				}
+				first.Release()
+				second.Release()
+			})
+		})
+	}
+}
+
+// TestBeat_DoubtedWorkerThatCanNeverBeAsked_IsNotHeldForEver: nothing is known of it, and nobody else may be there.
+func TestBeat_DoubtedWorkerThatCanNeverBeAsked_IsNotHeldForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &unasked{box: newBox()}
+		fn := function("f", gateway.Scaling{MaxCapacity: 1, Queue: 5})
+		m := mustOpen(t, u.box, pool.Options{HeartbeatInterval: time.Hour, Examiner: u}, fn)
+		warm(t, m, fn, 1)
+		time.Sleep(20 * time.Second)
+		u.stop("f-1")
+		time.AfterFunc(950*time.Millisecond, func() { u.fails.Store(true) })
+		l := mustAcquire(t, m, fn)
+		assert.Equal(t, "f-1", l.Worker().ID)
+		l.Release()
 	})
 }
