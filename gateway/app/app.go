@@ -37,6 +37,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway/invoke"
 	"github.com/edge-serverless-box/esb/gateway/lambdaapi"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/gateway/proven"
 	"github.com/edge-serverless-box/esb/gateway/provision"
 	"github.com/edge-serverless-box/esb/gateway/schedule"
 	"github.com/edge-serverless-box/esb/gateway/settings"
@@ -102,6 +103,7 @@ type App struct {
 	watcher  *config.Watcher
 	agent    *agentclient.Client
 	pool     *pool.Manager
+	proven   *proven.Store
 	code     *codewatch.Watcher
 	images   *imagewatch.Watcher
 	cpu      *cpugate.Gate
@@ -174,6 +176,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if a.agent, err = dialAgent(s, a.keys, owner); err != nil {
 		return nil, err
 	}
+	a.proven = proven.Open(filepath.Join(s.Home, "proven.json"), a.log)
 	a.pool = pool.Open(a.agent, pool.Options{
 		HeartbeatInterval:   s.HeartbeatInterval,
 		OrphanGrace:         s.OrphanGracePeriod,
@@ -183,6 +186,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		Watcher:             a.agent,
 		Inits:               a.agent,
 		Owner:               owner,
+		Proofs:              a.proven,
 		Examiner:            a.agent,
 		Logger:              a.log,
 	})
@@ -504,6 +508,9 @@ func (a *App) undo(ctx, grace context.Context) error {
 	}
 	if a.pool != nil {
 		errs = append(errs, a.pool.Close(grace))
+	}
+	if a.proven != nil {
+		errs = append(errs, a.proven.Close())
 	}
 	if a.invoker != nil {
 		a.invoker.Wait()

@@ -184,7 +184,7 @@ func (p *functionPool) adopt(found []Observed) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	var frozen, held []*worker
-	// Of those that are unproven it is not known whether they have a function process.
+	// Of those that are unproven it is not known whether they have a function process, or whether its init succeeds.
 	current, unproven, outdated := 0, 0, 0
 	for _, o := range found {
 		if m.claimed[o.ID] || p.workers[o.ID] != nil {
@@ -207,7 +207,7 @@ func (p *functionPool) adopt(found []Observed) {
 		switch {
 		case w.revision != p.revision:
 			outdated++
-		case o.Standby && !o.Frozen:
+		case !o.Frozen:
 			unproven++
 		default:
 			current++
@@ -218,7 +218,7 @@ func (p *functionPool) adopt(found []Observed) {
 		p.reached, p.changedAt = p.revision-1, time.Now()
 		p.target = current + unproven + outdated
 	}
-	if current > 0 || unproven > 0 && outdated == 0 {
+	if current > 0 || unproven > 0 && !p.changing() {
 		p.reach(p.revision)
 	}
 	current += unproven
@@ -333,7 +333,7 @@ func (p *functionPool) examined(w *worker, first bool, condition Condition) bool
 		p.release(w)
 		switch {
 		case condition == ConditionIdle:
-			if w.revision == p.revision && p.outgoing() {
+			if w.revision == p.revision && p.changing() {
 				p.reach(p.revision) // it has a function process
 			}
 			p.give(w)

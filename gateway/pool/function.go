@@ -92,7 +92,9 @@ type functionPool struct {
 	target int
 	// proven is the configuration that the pool goes back to when a changed one cannot start. trialAt is when that is tried again though
 	// nothing else serves, after so many trials; fallbackAt when the start of proven is, which has failed so many times in a row.
-	proven              *proof
+	proven *proof
+	// restored is true while proven is of an earlier Manager, and no worker has been ready since.
+	restored            bool
 	trials, fallbacks   int
 	trialAt, fallbackAt time.Time
 	// turning is true while workers older than the reached revision serve until they are replaced.
@@ -142,6 +144,7 @@ func newFunctionPool(m *Manager, fn *gateway.Function) *functionPool {
 		waiters: list.New(),
 	}
 	p.generation.Store(&fn.Generation)
+	p.restore()
 	return p
 }
 

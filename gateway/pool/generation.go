@@ -52,7 +52,8 @@ func (p *functionPool) apply(fn *gateway.Function) {
 		p.changedAt = time.Now()
 		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
 		p.keepSame()
-		p.changedTo(fellBack || p.outgoing())
+		p.changedTo(fellBack || p.outgoing() || p.restored)
+		p.recognize()
 		if len(p.idle)+p.returning() > 0 {
 			p.target = max(p.target, p.inUse(p.changedAt), 1)
 		}
@@ -173,7 +174,7 @@ func (p *functionPool) mustProve(s *start, digest string) bool {
 		return false
 	}
 	revision := s.revision
-	if s.fn.Generation == p.fn.Generation {
+	if s.fn.Generation == p.fn.Generation && !s.sameName {
 		revision = p.revision // whatever it was when it began
 	}
 	return revision > p.reached && p.changing() || revision == p.revision && p.brings(s.begun, digest)

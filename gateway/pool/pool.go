@@ -117,6 +117,8 @@ type Options struct {
 	// Owner is who the Provisioner says has the containers that it makes. With one, workers are left when the Manager is closed, and
 	// those that are left are adopted; Examiner is needed then. Without one they end with the Manager.
 	Owner string
+	// Proofs keeps what functions were last seen to work with. Without one that is forgotten with the Manager.
+	Proofs Proofs
 	// Examiner asks workers for signs of life. Without one nobody finds those that stand still.
 	Examiner Examiner
 	// Freezer freezes the idle workers of functions that ask for it. Without one none is frozen.
@@ -265,6 +267,9 @@ func (m *Manager) Apply(functions map[string]*gateway.Function) {
 		}
 	}
 	m.pools.Store(&pools)
+	if m.opts.Proofs != nil {
+		m.opts.Proofs.Forget(func(function string) bool { return functions[function] == nil })
+	}
 	m.configuredOnce.Do(func() { close(m.configured) })
 	m.wantAdoption()
 }

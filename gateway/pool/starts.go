@@ -21,8 +21,9 @@ type start struct {
 	// Guarded by the pool's mu.
 	isPromoted bool
 	standby    bool
-	// fallback is true for one of the configuration before.
-	fallback bool
+	// fallback is true for one of the configuration before, and sameName when that has the current one's generation: all that is new since
+	// is the image that a tag points to, or the agent's settings.
+	fallback, sameName bool
 	// fn is the configuration it starts, nil until its turn has come, and revision is that one's.
 	fn       *gateway.Function
 	revision int
@@ -96,7 +97,11 @@ func (p *functionPool) fill() {
 	}
 	p.fallBack(now)
 	backedOff := now.Before(p.retryAt)
-	for usable < waiting && p.live() < sc.MaxCapacity {
+	wanted := waiting
+	if p.failing() {
+		wanted = min(wanted, 1) // that shows whether it can start by now; requests have the configuration before
+	}
+	for usable < wanted && p.live() < sc.MaxCapacity {
 		if backedOff && (usable > 0 || p.returning() > 0 || p.outdatedStarts() || p.awaiting) {
 			break
 		}
@@ -118,7 +123,10 @@ func (p *functionPool) fill() {
 
 	warm, standby := p.ofPresent()
 	wantWarm, wantStandby := max(sc.MinCapacity, p.renewed()), sc.Standby
-	if p.target > 0 {
+	if p.failing() {
+		wantWarm = min(wantWarm, 1)
+	}
+	if p.target > 0 || p.canFallBack() {
 		// A sandbox on standby shows nothing about the function, and takes no old worker's place.
 		wantStandby = 0
 	}
@@ -231,7 +239,7 @@ func (p *functionPool) run(s *start) {
 	}
 	info.Standby = s.standby
 	w := &worker{info: info, generation: fn.Generation, revision: s.revision, fn: fn, begun: s.begun, ready: ready, signed: ready}
-	if fn.Generation == p.fn.Generation || p.same(fn, info.ImageDigest) {
+	if !s.sameName && (fn.Generation == p.fn.Generation || p.same(fn, info.ImageDigest)) {
 		w.generation, w.revision = p.fn.Generation, p.revision
 	}
 	p.workers[info.ID] = w
@@ -246,6 +254,9 @@ func (p *functionPool) run(s *start) {
 		return
 	}
 	w.doomed = over
+	if s.fallback {
+		p.fallbacks = 0
+	}
 	if w.revision == p.revision {
 		p.failures, p.retryAt, p.failure = 0, time.Time{}, ""
 	}
@@ -296,13 +307,14 @@ func (p *functionPool) begin(s *start) (fn *gateway.Function, giveBack func()) {
 		p.fill()
 		return nil, giveBack
 	}
-	if s.standby && p.target > 0 {
+	if s.standby && (p.target > 0 || p.canFallBack()) {
 		// It was begun before a change: as long as that is on, a start is to show that the function can serve.
 		s.standby = false
 	}
 	s.fn, s.begun = p.fn, time.Now()
 	if s.fallback {
-		s.fn = p.proven.fn
+		s.fn = &p.proven.Function
+		s.sameName = s.fn.Generation == p.fn.Generation
 	} else {
 		s.revision = p.revision
 	}
@@ -344,7 +356,9 @@ func (p *functionPool) startFailed(s *start, cause error, awaited bool) {
 	}
 	now := time.Now()
 	p.retryAt = now.Add(pause)
-	p.trialFailed(now)
+	if !awaited {
+		p.trialFailed(now)
+	}
 
 	err := gateway.Errorf(gateway.CodeUnavailable, "function %s: starting a container: %w", p.name, &StartError{err: cause})
 	err.RetryAfter = max(pause, time.Second)

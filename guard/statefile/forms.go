@@ -88,3 +88,11 @@ func Images() Form {
 		Lost:    "Lost is which image archives are the release's: they are all brought again, also over those that somebody has changed.",
 	}
 }
+
+// Proven is the form of the gateway's proven.json: the configurations that functions were last seen to work with.
+func Proven() Form {
+	return Form{
+		Version: 1,
+		Lost:    "Lost is what functions last worked with: one that has been changed and does not work cannot go back to what it was before this start.",
+	}
+}

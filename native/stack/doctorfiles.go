@@ -44,6 +44,7 @@ func (s *Stack) stateFiles() []stateFile {
 		{path: s.imagesFile(), form: statefile.Images(), again: true},
 		{path: filepath.Join(gateway, "schedules.json"), owner: native.Gateway, form: statefile.Schedules(), again: true},
 		{path: filepath.Join(gateway, "configuration.json"), owner: native.Gateway, form: statefile.Configuration(), again: true},
+		{path: filepath.Join(gateway, "proven.json"), owner: native.Gateway, form: statefile.Proven(), again: true},
 		{path: filepath.Join(gateway, "function-access.json"), owner: native.Gateway, form: statefile.FunctionAccess(), again: true},
 		{path: filepath.Join(s.settings.LogsDir(), "shipped.json"), owner: native.Agent, form: statefile.Shipped(), again: true},
 		{path: filepath.Join(s.settings.LogsDir(), "shipped-since.json"), owner: native.Agent, form: statefile.Shipped(), again: true},
