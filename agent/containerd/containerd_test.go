@@ -134,18 +134,19 @@ func TestBuildSpec_ShowsTheContainersOwnGroups(t *testing.T) {
 	assert.Contains(t, s.Process.Env, "ESB_INIT_CGROUP=/sys/fs/cgroup")
 }
 
-func TestBuildSpec_RIE_HasLambdaInitForItsLimitsAlone(t *testing.T) {
+func TestBuildSpec_RIE_HasLambdaInitForItsLimitsUserAndLog(t *testing.T) {
 	s := mustSpec(t, func(in *specInput) { in.spec.Interface = agent.RIE; in.tmpSizeMB = 0 })
 	assert.Equal(t, []string{"/run/esb/lambda-init", "-exec", "--", "/entry", "app.handler"}, s.Process.Args)
 	assert.Nil(t, s.Linux.Resources.Memory.Swap, "a kernel that does not count swap refuses a limit")
 	assert.False(t, slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/tmp" }), "a disk is mounted there")
 	assert.Contains(t, s.Process.Env, "AWS_LAMBDA_FUNCTION_TIMEOUT=4")
 	for _, m := range s.Mounts {
-		assert.False(t, strings.HasPrefix(m.Destination, "/run/esb") && m.Destination != initPath, m.Destination)
+		assert.False(t, strings.HasPrefix(m.Destination, "/run/esb") && m.Destination != initPath && m.Destination != logPath, m.Destination)
 	}
-	assert.False(t, slices.ContainsFunc(s.Process.Env, func(kv string) bool {
-		return strings.HasPrefix(kv, "ESB_INIT_") && !slices.Contains([]string{"ESB_INIT_NOFILE=1024", "ESB_INIT_NPROC=1024", "ESB_INIT_HOME=user"}, kv)
-	}))
+	known := []string{
+		"ESB_INIT_NOFILE=1024", "ESB_INIT_NPROC=1024", "ESB_INIT_HOME=user", "ESB_INIT_LOG=/run/esb/log", "ESB_INIT_LOG_RATE=1", "ESB_INIT_USER=0:0",
+	}
+	assert.Subset(t, known, slices.DeleteFunc(slices.Clone(s.Process.Env), func(kv string) bool { return !strings.HasPrefix(kv, "ESB_INIT_") }))
 }
 
 func TestBuildSpec_ImageConfigOverrides(t *testing.T) {
@@ -291,8 +292,9 @@ func TestBuildSpec_User_IsInARangeOfItsOwnAndHasNoCapabilities(t *testing.T) {
 
 	s = mustSpec(t, func(in *specInput) { change(in); in.spec.Interface = agent.RIE })
 	assert.Contains(t, s.Process.Env, "ESB_INIT_NPROC=1024")
-	assert.Equal(t, specs.User{UID: 65534, GID: 65533, AdditionalGids: []uint32{7, 8}}, s.Process.User)
-	assert.Empty(t, *s.Process.Capabilities)
+	assert.Contains(t, s.Process.Env, "ESB_INIT_USER=65534:65533:7,8")
+	assert.Equal(t, specs.User{}, s.Process.User)
+	assert.Equal(t, []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"}, s.Process.Capabilities.Bounding)
 }
 
 func TestCodeImage_BaseCountsBeforeTheRuntime(t *testing.T) {

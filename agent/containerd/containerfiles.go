@@ -25,15 +25,11 @@ func (l *launch) makeFiles(context.Context) error {
 	if err := os.WriteFile(filepath.Join(dir, "hosts"), hosts, 0o644); err != nil {
 		return err
 	}
-	owner := -1 // root alone: the shim writes it
-	if l.spec.Interface == agent.Supervisor {
-		owner = int(l.record.firstID)
-	}
 	create := l.r.logs.Create
 	if l.record.parked {
 		create = l.r.logs.CreateWaiting
 	}
-	if err := create(l.record.ID, owner); err != nil {
+	if err := create(l.record.ID, int(l.record.firstID)); err != nil {
 		return err
 	}
 	if l.spec.Interface != agent.Supervisor {

@@ -106,6 +106,8 @@ func environment(in specInput) []string {
 		}
 	}
 	env["ESB_INIT_NOFILE"], env["ESB_INIT_NPROC"] = strconv.Itoa(in.noFile), strconv.Itoa(in.pidsLimit)
+	env["ESB_INIT_LOG"], env["ESB_INIT_LOG_RATE"] = logPath, strconv.Itoa(max(in.logRate, 1))
+	env["ESB_INIT_USER"] = in.user.setting()
 	if in.spec.Interface == agent.Supervisor {
 		standby := "0"
 		if in.spec.Standby {
@@ -114,13 +116,10 @@ func environment(in specInput) []string {
 		maps.Copy(env, map[string]string{
 			"ESB_INIT_NOTIFY":    notifyPath,
 			"ESB_INIT_CGROUP":    in.memoryFolder(),
-			"ESB_INIT_LOG":       logPath,
-			"ESB_INIT_LOG_RATE":  strconv.Itoa(max(in.logRate, 1)),
 			"ESB_INIT_STANDBY":   standby,
 			"ESB_INIT_LIMIT_MS":  strconv.Itoa(initLimitMS),
 			"ESB_INIT_LISTEN":    "0.0.0.0:" + strconv.Itoa(agent.SupervisorPort),
 			"ESB_INIT_CONTAINER": in.id,
-			"ESB_INIT_USER":      in.user.setting(),
 		})
 		if in.managed() {
 			env["ESB_INIT_WRAPPER"] = "1"

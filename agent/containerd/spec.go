@@ -123,13 +123,9 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	p := s.Process
 	p.Args, p.Env, p.Cwd = call.Args, call.Env, call.Cwd
 	p.NoNewPrivileges = true
-	p.Capabilities = &specs.LinuxCapabilities{}
-	p.User = specs.User{UID: in.user.uid, GID: in.user.gid, AdditionalGids: in.user.groups}
-	if in.spec.Interface == agent.Supervisor {
-		p.User = specs.User{}
-		p.Capabilities = &specs.LinuxCapabilities{
-			Bounding: supervisorCapabilities, Permitted: supervisorCapabilities, Effective: supervisorCapabilities,
-		}
+	p.User = specs.User{}
+	p.Capabilities = &specs.LinuxCapabilities{
+		Bounding: supervisorCapabilities, Permitted: supervisorCapabilities, Effective: supervisorCapabilities,
 	}
 	// lambda-init sets them: runc would need CAP_SYS_RESOURCE for the processes of other users, which not every machine's root
 	// has.
@@ -219,12 +215,10 @@ func mounts(in specInput, defaults []specs.Mount) []specs.Mount {
 		}
 	}
 	out = append(out, bind(in.lambdaInit, initPath, "nosuid", "nodev"))
+	out = append(out, specs.Mount{Destination: logPath, Type: "bind", Source: in.logFile, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}})
 	if in.spec.Interface == agent.Supervisor {
-		out = append(out,
-			// The folder, not the socket: an agent that starts anew makes a socket of its own in it.
-			bind(in.notifyDir, notifyDir, "nosuid", "nodev", "noexec"),
-			specs.Mount{Destination: logPath, Type: "bind", Source: in.logFile, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}},
-		)
+		// The folder, not the socket: an agent that starts anew makes a socket of its own in it.
+		out = append(out, bind(in.notifyDir, notifyDir, "nosuid", "nodev", "noexec"))
 	}
 	return out
 }

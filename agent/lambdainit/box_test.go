@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "@init":
 			os.Exit(runInit(os.Args[2:]))
+		case "@exec":
+			os.Exit(runExec(os.Args[2:]))
 		case "@function":
 			os.Exit(runFunction(os.Args[2], os.Args[3:]))
 		case "@park":

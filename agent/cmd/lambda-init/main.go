@@ -4,8 +4,8 @@
 //	lambda-init -exec -- <program> [argument...]
 //	lambda-init -park <socket>
 //
-// The second sets the container's limits and becomes the program, for images that bring the Runtime Interface Emulator. The third
-// waits until the agent says, over that socket, which of the others it is, in which environment and folder.
+// The second runs the program with the container's limits and writes its log, for images that bring the Runtime Interface Emulator. The
+// third waits until the agent says, over that socket, which of the others it is, in which environment and folder.
 // It is set up by environment variables alone; lambdainit.Config names them.
 package main
 
@@ -54,7 +54,11 @@ func run() error {
 		return err
 	}
 	if len(command) > 0 && command[0] == "-exec" {
-		return lambdainit.Exec(environ, command[1:])
+		status, err := lambdainit.Exec(environ, command[1:], os.Stdout)
+		if err == nil && status != 0 {
+			os.Exit(status)
+		}
+		return err
 	}
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
