@@ -98,9 +98,9 @@ type Config struct {
 	// ImageMaxMB bounds the layers of one image, unpacked.
 	ImageMaxMB int
 	// ImagesUnusedFor and ArchivesUnusedFor are for how long nothing uses an image, or an archive, that is removed then; 0 is for ever.
-	// ImageStoreMaxMB bounds all images; 0 bounds nothing.
+	// ImageStoreMaxMB bounds all images, ArchivesMaxMB all archives; 0 bounds nothing.
 	ImagesUnusedFor, ArchivesUnusedFor time.Duration
-	ImageStoreMaxMB                    int
+	ImageStoreMaxMB, ArchivesMaxMB     int
 	// ImagesDisk is a folder on the disk that containerd has images on; empty when that is not known.
 	ImagesDisk string
 	// RegistryUser, when not empty, and RegistryPassword, or what is in RegistryPasswordFile, are the credentials for Registry.
@@ -245,7 +245,7 @@ func imagesConfig(cfg Config) images.Config {
 	return images.Config{
 		ArchivesDir: cfg.ArchivesDir, Registry: cfg.Registry, PlainHTTP: cfg.PlainHTTP, RegistryPoll: cfg.RegistryPoll, RegistryConfig: cfg.RegistryConfig,
 		RegistryUser: cfg.RegistryUser, RegistryPassword: cfg.RegistryPassword, RegistryPasswordFile: cfg.RegistryPasswordFile,
-		MaxMB: cfg.ImageMaxMB, UnusedFor: cfg.ImagesUnusedFor, ArchivesUnusedFor: cfg.ArchivesUnusedFor, StoreMaxMB: cfg.ImageStoreMaxMB, Disk: cfg.ImagesDisk, Logger: cfg.Logger,
+		MaxMB: cfg.ImageMaxMB, UnusedFor: cfg.ImagesUnusedFor, ArchivesUnusedFor: cfg.ArchivesUnusedFor, StoreMaxMB: cfg.ImageStoreMaxMB, ArchivesMaxMB: cfg.ArchivesMaxMB, Disk: cfg.ImagesDisk, Logger: cfg.Logger,
 	}
 }
 

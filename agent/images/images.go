@@ -71,9 +71,9 @@ type Config struct {
 	// MaxMB bounds the layers of one image, unpacked.
 	MaxMB int
 	// UnusedFor is for how long nothing uses an image that is removed then, ArchivesUnusedFor an archive; 0 removes none. StoreMaxMB bounds
-	// all images together: those that nothing uses go then, the longest unused first; 0 bounds nothing.
+	// all images together, ArchivesMaxMB all archives: those that nothing uses go then, the longest unused first; 0 bounds nothing.
 	UnusedFor, ArchivesUnusedFor time.Duration
-	StoreMaxMB                   int
+	StoreMaxMB, ArchivesMaxMB    int
 	// Disk is a folder on the disk that containerd has images on; empty when that is not known.
 	Disk   string
 	Logger *slog.Logger
@@ -104,11 +104,11 @@ type Store struct {
 	// derived holds the names of the snapshots that Derive has made or found.
 	derived sync.Map
 	mending mending
-	// unusedFor, archivesUnusedFor and storeMaxBytes are those of Config.
-	unusedFor, archivesUnusedFor time.Duration
-	storeMaxBytes                int64
-	usage                        usage
-	opened                       time.Time
+	// unusedFor, archivesUnusedFor, storeMaxBytes and archivesMaxBytes are those of Config.
+	unusedFor, archivesUnusedFor    time.Duration
+	storeMaxBytes, archivesMaxBytes int64
+	usage                           usage
+	opened                          time.Time
 	// free says how many bytes the disk with the images has left.
 	free func() (int64, error)
 }
@@ -122,7 +122,7 @@ func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, e
 	s := &Store{
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
 		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20,
-		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, log: cfg.Logger, life: life, end: end, opened: time.Now(),
+		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, archivesMaxBytes: int64(cfg.ArchivesMaxMB) << 20, log: cfg.Logger, life: life, end: end, opened: time.Now(),
 		free: freeOf(cfg.Disk),
 	}
 	s.flights = flight.New[any](life, fetchTimeout, &s.running)

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +17,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	core "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -29,6 +32,22 @@ import (
 
 	"github.com/edge-serverless-box/esb/agent"
 )
+
+// collector frees, as containerd does, what nothing needs any more when a lease ends.
+type collector struct {
+	leases.Manager
+	db *metadata.DB
+	// on says that it does so: what tests make has no labels that hold it together.
+	on bool
+}
+
+func (c *collector) Delete(ctx context.Context, lease leases.Lease, options ...leases.DeleteOpt) error {
+	err := c.Manager.Delete(ctx, lease, options...)
+	if err == nil && c.on {
+		_, err = c.db.GarbageCollect(ctx)
+	}
+	return err
+}
 
 // mustStore opens a Store on containerd's own stores, without a containerd.
 func mustStore(t *testing.T, cfg Config) (context.Context, *Store) {
@@ -45,7 +64,7 @@ func mustStore(t *testing.T, cfg Config) (context.Context, *Store) {
 	db := metadata.NewDB(bolt, blobs, map[string]snapshots.Snapshotter{Snapshotter: layers})
 	require.NoError(t, db.Init(t.Context()))
 	client, err := containerd.New("", containerd.WithServices(containerd.WithImageStore(metadata.NewImageStore(db)),
-		containerd.WithContentStore(db.ContentStore()), containerd.WithLeasesService(metadata.NewLeaseManager(db)),
+		containerd.WithContentStore(db.ContentStore()), containerd.WithLeasesService(&collector{Manager: metadata.NewLeaseManager(db), db: db}),
 		containerd.WithSnapshotters(map[string]snapshots.Snapshotter{Snapshotter: db.Snapshotter(Snapshotter)})))
 	require.NoError(t, err)
 	cfg.Logger = slog.New(slog.DiscardHandler)
@@ -243,16 +262,141 @@ func TestTend_NobodySaysWhatFunctionsName_RemovesNothing(t *testing.T) {
 	assert.Equal(t, []string{image}, removed)
 }
 
-// TestArchiveUsed_ImageNotInContainerd_CountsWhatWasSeen: its record may have been lost with containerd's store.
-func TestArchiveUsed_ImageNotInContainerd_CountsWhatWasSeen(t *testing.T) {
+// TestTend_ImagesTakeTooMuch_TheLongestUnusedGo: as many as it takes, and no more.
+func TestTend_ImagesTakeTooMuch_TheLongestUnusedGo(t *testing.T) {
+	ctx, s := mustStore(t, Config{})
+	names := []string{"127.0.0.1:5010/my/oldest:1", "127.0.0.1:5010/my/runs:1", "127.0.0.1:5010/my/newer:1"}
+	for i, name := range names {
+		mustImage(ctx, t, s, name)
+		used := map[string]string{labelUsed: time.Now().Add(time.Duration(i-10) * time.Hour).UTC().Format(time.RFC3339)}
+		_, err := s.client.ImageService().Update(ctx, core.Image{Name: name, Labels: used}, "labels."+labelUsed)
+		require.NoError(t, err)
+	}
+	s.usage.hear()
+	s.usage.since = s.usage.since.Add(-wantedFor)
+	left := func() (left []string) {
+		records, err := s.client.ImageService().List(ctx)
+		require.NoError(t, err)
+		for _, r := range records {
+			left = append(left, r.Name)
+		}
+		return left
+	}
+	bytes, err := s.total(ctx)
+	require.NoError(t, err)
+	s.client.LeasesService().(*collector).on = true
+	s.storeMaxBytes = bytes
+	require.NoError(t, s.Tend(ctx, names[1:2]))
+	assert.ElementsMatch(t, names, left(), "they may take as much")
+	s.storeMaxBytes = bytes - 1
+	require.NoError(t, s.Tend(ctx, names[1:2]))
+	assert.ElementsMatch(t, names[1:], left())
+	s.storeMaxBytes = 1
+	require.NoError(t, s.Tend(ctx, names[1:2]))
+	assert.Equal(t, names[1:2], left(), "a container is made of it")
+}
+
+// mustArchiveFile writes an archive of so many bytes that has an image of this name, so long ago.
+func mustArchiveFile(t *testing.T, s *Store, file, name string, bytes int, ago time.Duration) string {
+	t.Helper()
+	path := filepath.Join(s.archives.dir, file)
+	out, err := os.Create(path)
+	require.NoError(t, err)
+	index := `[{"RepoTags": ["` + name + `"]}]`
+	w := tar.NewWriter(out)
+	for _, e := range []struct{ name, content string }{{"manifest.json", index}, {"layer", strings.Repeat("x", bytes)}} {
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: e.name, Mode: 0o600, Size: int64(len(e.content))}))
+		_, err := w.Write([]byte(e.content))
+		require.NoError(t, err)
+	}
+	require.NoError(t, errors.Join(w.Close(), out.Close()))
+	at := time.Now().Add(-ago)
+	require.NoError(t, os.Chtimes(path, at, at))
+	return path
+}
+
+func TestTend_Archives_GoByAgeAndBySize(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		unusedFor time.Duration
+		maxBytes  int64
+		left      []string
+	}{
+		"no bound":  {0, 0, []string{"base.tar", "fresh.tar", "named.tar", "older.tar", "oldest.tar"}},
+		"by age":    {45 * day, 0, []string{"base.tar", "fresh.tar", "named.tar", "older.tar"}},
+		"by size":   {0, 460_000, []string{"base.tar", "fresh.tar", "named.tar", "older.tar"}},
+		"by both":   {45 * day, 360_000, []string{"base.tar", "fresh.tar", "named.tar"}},
+		"too large": {0, 1, []string{"base.tar", "fresh.tar", "named.tar"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			ctx, s := mustStore(t, Config{ArchivesDir: dir, ArchivesUnusedFor: c.unusedFor, Registry: "127.0.0.1:5010"})
+			s.archivesMaxBytes = c.maxBytes
+			s.opened = time.Now().Add(-100 * day)
+			mustArchiveFile(t, s, "oldest.tar", "my/oldest:1", 100_000, 60*day)
+			mustArchiveFile(t, s, "older.tar", "my/older:1", 100_000, 30*day)
+			mustArchiveFile(t, s, "named.tar", "my/named:1", 100_000, 90*day)
+			mustArchiveFile(t, s, "base.tar", "esb/runtime-python:3.11", 100_000, 90*day)
+			mustArchiveFile(t, s, "fresh.tar", "my/fresh:1", 100_000, time.Hour)
+			require.NoError(t, s.Tend(ctx, nil))
+			files, err := filepath.Glob(filepath.Join(dir, "*.tar"))
+			require.NoError(t, err)
+			require.Len(t, files, 5, "nobody has said which images functions name")
+			s.usage.hear()
+			s.usage.since = s.usage.since.Add(-wantedFor)
+			named, err := normalize("my/named:1", s.registry)
+			require.NoError(t, err)
+			s.usage.note(named)
+			for range 2 {
+				require.NoError(t, s.Tend(ctx, nil))
+			}
+			files, err = filepath.Glob(filepath.Join(dir, "*.tar"))
+			require.NoError(t, err)
+			var left []string
+			for _, f := range files {
+				left = append(left, filepath.Base(f))
+			}
+			assert.Equal(t, c.left, left)
+		})
+	}
+}
+
+// TestRemove_Archives_GoWithTheirImages, but for one that has another image, too.
+func TestRemove_Archives_GoWithTheirImages(t *testing.T) {
+	dir := t.TempDir()
+	ctx, s := mustStore(t, Config{ArchivesDir: dir})
+	s.usage.hear()
+	file := mustArchiveFile(t, s, "one.tar", image, 1, time.Hour)
+	mustImage(ctx, t, s, image)
+	from := map[string]string{labelArchive: file}
+	_, err := s.client.ImageService().Update(ctx, core.Image{Name: image, Labels: from}, "labels."+labelArchive)
+	require.NoError(t, err)
+	removed, err := s.Remove(ctx, []string{image}, 0, true, []string{image})
+	assert.Equal(t, agent.CodePrecondition, agent.ErrorCode(err), "a container is made of it")
+	assert.Empty(t, removed)
+	removed, err = s.Remove(ctx, []string{image}, 0, true, nil)
+	require.NoError(t, err)
+	assert.Equal(t, []string{image, file}, removed)
+	assert.NoFileExists(t, file)
+	_, err = s.Remove(ctx, []string{image}, 0, true, nil)
+	assert.Equal(t, agent.CodeNotFound, agent.ErrorCode(err))
+}
+
+// TestArchiveUse_ImageNotInContainerd_CountsWhatWasSeen: its record may have been lost with containerd's store.
+func TestArchiveUse_ImageNotInContainerd_CountsWhatWasSeen(t *testing.T) {
 	_, s := mustStore(t, Config{ArchivesUnusedFor: 48 * time.Hour})
 	f := archiveFile{path: filepath.Join(t.TempDir(), "x.tar"), names: map[string]string{"a": image}}
 	require.NoError(t, os.WriteFile(f.path, nil, 0o600))
 	now := time.Now()
-	assert.True(t, s.archiveUsed(f, nil, nil, now), "nothing is known of before")
+	used, inUse := s.archiveUse(f, nil, nil, now)
+	assert.False(t, inUse)
+	assert.Equal(t, s.opened, used, "nothing is known of before")
 	s.usage.note(image)
+	_, inUse = s.archiveUse(f, nil, nil, now)
+	assert.True(t, inUse)
 	now = now.Add(49 * time.Hour)
-	assert.False(t, s.archiveUsed(f, nil, nil, now.Add(time.Hour)))
 	s.usage.at[image] = now
-	assert.True(t, s.archiveUsed(f, nil, nil, now.Add(time.Hour)))
+	used, inUse = s.archiveUse(f, nil, nil, now.Add(time.Hour))
+	assert.False(t, inUse)
+	assert.Equal(t, now, used)
 }

@@ -64,6 +64,8 @@ type Settings struct {
 	ImageStoreMaxMB int
 	// ArchivesUnusedFor is how long an archive is kept whose images nothing uses; 0 is for ever.
 	ArchivesUnusedFor time.Duration
+	// ArchivesMaxMB is how many MB all archives may take; 0 is no bound.
+	ArchivesMaxMB int
 	// Registry is the registry of references without a host.
 	Registry string
 	// PlainHTTP are the registries spoken to without TLS, besides those on loopback.
@@ -179,6 +181,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		ImagesUnusedFor:          r.Duration("IMAGE_UNUSED_DAYS", 0, 3650),
 		ImageStoreMaxMB:          r.Int("IMAGE_STORE_MAX_MB", 0, 1<<24),
 		ArchivesUnusedFor:        r.Duration("IMAGE_ARCHIVES_UNUSED_DAYS", 0, 3650),
+		ArchivesMaxMB:            r.Int("IMAGE_ARCHIVES_MAX_MB", 0, 1<<24),
 		Registry:                 r.Text("ESB_REGISTRY"),
 		RegistryPoll:             r.Duration("REGISTRY_POLL_SECONDS", 0, 86400),
 		PlainHTTP:                r.List("REGISTRY_PLAIN_HTTP"),

@@ -99,6 +99,11 @@ func agent() []Setting {
 				whose images are not in containerd counts how long the agent has run.`,
 		},
 		{
+			Names: []string{"IMAGE_ARCHIVES_MAX_MB"}, Default: "0", Note: " for no bound",
+			What: `How many MB all archives may take: above that those whose images nothing uses, and has not for a day, are removed, the
+				longest unused first. Those of base images for code stay.`,
+		},
+		{
 			Names: []string{"ESB_REGISTRY"}, Default: "127.0.0.1:5010",
 			What: `The registry of references without a host.`,
 		},

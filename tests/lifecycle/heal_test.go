@@ -170,6 +170,7 @@ func TestUp_ContainerdDamaged_Heals(t *testing.T) {
 		}
 		return err == nil && strings.Contains(said, "all is well")
 	}, "the doctor must find nothing")
+	checkImages(t, box)
 	killAll(t, box)
 	said, err := box.Esb(t.Context(), "doctor")
 	require.Error(t, err)
