@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/edge-serverless-box/esb/api/reason"
@@ -97,4 +99,21 @@ func ErrorCode(err error) Code {
 		return e.Code
 	}
 	return CodeInternal
+}
+
+// Left says why a caller no longer waits, by the end of its ctx; what completes "the client left", as in "while waiting".
+func Left(ctx context.Context, what string) *Error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return Errorf(CodeIntegrationTimeout, "the route's timeout passed %s", what)
+	}
+	return Errorf(CodeCanceled, "the client left %s", what)
+}
+
+// Excerpt is the beginning of a function's error, for the log.
+func Excerpt(payload []byte) string {
+	const most = 512
+	if len(payload) > most {
+		return strings.ToValidUTF8(string(payload[:most]), "") + "..."
+	}
+	return strings.ToValidUTF8(string(payload), "")
 }

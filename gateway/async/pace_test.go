@@ -114,7 +114,7 @@ func TestQueue_LargeEventsOfOneFunction_DoNotHoldUpAnother(t *testing.T) {
 	q.pace = newPace(2<<20, 1<<20)
 	big, small := function("big"), function("small")
 	apply(q, big, small)
-	body := append(append([]byte(`"`), bytes.Repeat([]byte("x"), MaxPayload-2)...), '"')
+	body := append(append([]byte(`"`), bytes.Repeat([]byte("x"), gateway.MaxAsyncEvent-2)...), '"')
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	defer all.Wait()

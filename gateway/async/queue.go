@@ -29,8 +29,6 @@ import (
 )
 
 const (
-	// MaxPayload is the largest event in bytes (AWS: 1 MB since 2025-10, Lambda quotas, asynchronous invocation payload).
-	MaxPayload = 1 << 20
 	// overhead is what an event counts towards the limit besides its bytes, so that the limit bounds the index too.
 	overhead = 512
 	// removers is how many handled events are removed from the streams at the same time.
@@ -242,7 +240,7 @@ func (q *Queue) maxAge(function string) time.Duration {
 //
 // An event that comes to the function once too often in its chain (package lineage) is taken, and ends without a run.
 //
-//   - CodeTooLarge: the payload is over MaxPayload. CodeInvalid: a header of the invocation could not be passed on.
+//   - CodeTooLarge: the payload is over gateway.MaxAsyncEvent. CodeInvalid: a header of the invocation could not be passed on.
 //   - CodeUnavailable: the queue is full, or the store is down. The event may have been stored all the same when the
 //     store did not answer.
 func (q *Queue) Enqueue(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) error {
@@ -271,8 +269,8 @@ func (q *Queue) accept(fn *gateway.Function, requestID, traceID string) state {
 // enqueue stores an event. One with a recordID, which is a record for another function, is stored once however often it
 // comes within the time that the store recognises it.
 func (q *Queue) enqueue(ctx context.Context, function string, s state, body []byte, recordID ...string) error {
-	if s.Outcome == nil && len(body) > MaxPayload {
-		return gateway.Errorf(gateway.CodeTooLarge, "function %s: asynchronous event of %d bytes, at most %d are allowed", function, len(body), MaxPayload)
+	if s.Outcome == nil && len(body) > gateway.MaxAsyncEvent {
+		return gateway.Errorf(gateway.CodeTooLarge, "function %s: asynchronous event of %d bytes, at most %d are allowed", function, len(body), gateway.MaxAsyncEvent)
 	}
 	for _, text := range []string{s.RequestID, s.TraceID, s.ClientContext} {
 		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {

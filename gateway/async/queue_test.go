@@ -470,7 +470,7 @@ func TestQueue_Refusals(t *testing.T) {
 	code := func(payload, trace string) gateway.Code {
 		return gateway.ErrorCode(q.Enqueue(t.Context(), f, gateway.Invocation{RequestID: "r", TraceID: trace, Payload: []byte(payload)}))
 	}
-	assert.Equal(t, gateway.CodeTooLarge, code(strings.Repeat("x", MaxPayload+1), ""))
+	assert.Equal(t, gateway.CodeTooLarge, code(strings.Repeat("x", gateway.MaxAsyncEvent+1), ""))
 	assert.Equal(t, gateway.CodeInvalid, code("{}", "a\nb"))
 	n := 0
 	for ; code(strings.Repeat("x", 1000), "") == ""; n++ {
@@ -497,7 +497,7 @@ func TestQueue_LargestEvent_WithLargestAnswer(t *testing.T) {
 	q := mustOpen(t, options(t.TempDir(), inv))
 	f := function("f", func(f *gateway.Function) { f.Async.OnSuccess = &gateway.Destination{Bucket: "b12"} })
 	apply(q, f)
-	enqueue(t, q, f, "r1", `"`+strings.Repeat("x", MaxPayload-2)+`"`)
+	enqueue(t, q, f, "r1", `"`+strings.Repeat("x", gateway.MaxAsyncEvent-2)+`"`)
 	empty(t, q)
 	for _, text := range q.opts.Objects.(*fakeObjects).all() {
 		assert.Greater(t, len(text), 7<<20)

@@ -341,6 +341,36 @@ func TestAuthorize_AllLeave_EndsTheCall(t *testing.T) {
 	}
 }
 
+// TestAuthorize_AskedAfterAllHaveLeft_MakesACallOfItsOwn: the call that was ended for those who left may take its time to end.
+func TestAuthorize_AskedAfterAllHaveLeft_MakesACallOfItsOwn(t *testing.T) {
+	release := make(chan struct{})
+	var calls atomic.Int32
+	b := mustOpen(t, gateway.Authorizer{Cache: time.Minute, Identity: byAuthorization}, gateway.PayloadV1,
+		func(ctx context.Context, fn *gateway.Function, inv gateway.Invocation) (gateway.Result, error) {
+			if calls.Add(1) > 1 {
+				return answering(allowAll)(ctx, fn, inv)
+			}
+			<-ctx.Done()
+			<-release
+			return gateway.Result{}, ctx.Err()
+		})
+	defer close(release)
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan error, 1)
+	go func() {
+		_, err := b.Authorize(ctx, b.request("GET", token))
+		left <- err
+	}()
+	require.Eventually(t, func() bool { return calls.Load() == 1 }, patience, time.Millisecond)
+	cancel()
+	assert.Equal(t, gateway.CodeCanceled, gateway.ErrorCode(<-left))
+	next, stop := context.WithTimeout(context.Background(), patience)
+	defer stop()
+	_, err := b.Authorize(next, b.request("GET", token))
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, calls.Load())
+}
+
 func TestAuthorize_Panic_IsAnError(t *testing.T) {
 	b := mustOpen(t, gateway.Authorizer{Cache: time.Minute, Identity: byAuthorization}, gateway.PayloadV1,
 		func(context.Context, *gateway.Function, gateway.Invocation) (gateway.Result, error) { panic("test") })

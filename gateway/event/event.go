@@ -16,9 +16,6 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 )
 
-// MaxEventBytes is the largest event a function takes (AWS: 6 MB for a synchronous invocation).
-const MaxEventBytes = 6291456
-
 // What events say about an API that has no account of its own in AWS. They are constants because functions may
 // compare them, and a box is one API.
 const (

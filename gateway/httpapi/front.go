@@ -244,7 +244,7 @@ func (f *front) proxy(x *exchange) error {
 	defer f.release(buf)
 	x.initDuration = result.InitDuration
 	if result.FunctionError != "" || result.TimedOut {
-		return gateway.Errorf(gateway.CodeFunction, "function failed: %s", excerpt(result.Payload))
+		return gateway.Errorf(gateway.CodeFunction, "function failed: %s", gateway.Excerpt(result.Payload))
 	}
 	answer, err := event.Map(x.route, result.Payload, x.r.Header.Get("Accept"))
 	if err != nil {
@@ -261,7 +261,7 @@ func (f *front) fill(x *exchange, buf *buffers, parameters map[string]string, ca
 		return err
 	}
 	// An event is never smaller than its body: what cannot fit is not even built.
-	if len(buf.body) > event.MaxEventBytes {
+	if len(buf.body) > gateway.MaxEvent {
 		return errEventTooLarge(len(buf.body))
 	}
 	large := len(buf.body) > keptBuffer
@@ -276,7 +276,7 @@ func (f *front) fill(x *exchange, buf *buffers, parameters map[string]string, ca
 		buf.body = []byte{} // none, where nil is one that is not read
 	}
 	buf.event = f.events.Append(buf.event[:0], x.request(buf.body, parameters, caller))
-	if len(buf.event) > event.MaxEventBytes {
+	if len(buf.event) > gateway.MaxEvent {
 		return errEventTooLarge(len(buf.event))
 	}
 	if large {
@@ -419,7 +419,7 @@ func errBodyTooLarge() error {
 }
 
 func errEventTooLarge(size int) error {
-	return gateway.Errorf(gateway.CodeTooLarge, "event of %d bytes or more exceeds %d", size, event.MaxEventBytes)
+	return gateway.Errorf(gateway.CodeTooLarge, "event of %d bytes or more exceeds %d", size, gateway.MaxEvent)
 }
 
 // target returns path and query as the client sent them.
@@ -477,13 +477,4 @@ func headerBytes(r *http.Request) int {
 		}
 	}
 	return n
-}
-
-// excerpt is the beginning of a function's error, for the log.
-func excerpt(payload []byte) string {
-	const most = 512
-	if len(payload) > most {
-		return strings.ToValidUTF8(string(payload[:most]), "") + "..."
-	}
-	return strings.ToValidUTF8(string(payload), "")
 }

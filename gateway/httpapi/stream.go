@@ -44,7 +44,7 @@ func (f *front) stream(x *exchange, inv gateway.Invocation) error {
 	case err != nil:
 		err = f.failure(ctx, x, err)
 	case result.FunctionError != "":
-		err = gateway.Errorf(gateway.CodeFunction, "function failed after %d bytes of its stream: %s", x.bytesOut, excerpt(result.Payload))
+		err = gateway.Errorf(gateway.CodeFunction, "function failed after %d bytes of its stream: %s", x.bytesOut, gateway.Excerpt(result.Payload))
 	default:
 		err = s.finish()
 	}

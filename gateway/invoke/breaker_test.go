@@ -75,6 +75,26 @@ func TestBreaker_OpensAfterFailuresInARowAndLetsOneProbeThrough(t *testing.T) {
 	})
 }
 
+// TestBreaker_ProbePanics_LetsTheNextOneThrough: a probe that never reports would keep the circuit half open for ever.
+func TestBreaker_ProbePanics_LetsTheNextOneThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := &box{startErr: errAgentDown}, function()
+		i := mustNew(t, b, fn)
+		says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true).pipe(i)
+		for range DefaultBreakerFailures {
+			mustRefuse(t, i, fn)
+		}
+		time.Sleep(11 * time.Second)
+		b.fail(nil)
+		dial := i.dial
+		i.dial = func(context.Context, string, string) (net.Conn, error) { panic("broken") }
+		assert.PanicsWithValue(t, "broken", func() { _, _ = i.Invoke(t.Context(), fn, event) })
+		i.dial = dial
+		_, err := i.Invoke(t.Context(), fn, event)
+		require.NoError(t, err, "the next one is a probe")
+	})
+}
+
 // TestBreaker_ProbeOfALongFunction_LetsOthersIn: the circuit is about the box, which is well when a worker is connected.
 func TestBreaker_ProbeOfALongFunction_LetsOthersIn(t *testing.T) {
 	for _, c := range []struct {

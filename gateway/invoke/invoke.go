@@ -21,10 +21,8 @@ import (
 )
 
 const (
-	// MaxPayload is the largest event in bytes (AWS: 6 MB, Lambda quotas, synchronous invocation payload).
-	MaxPayload = 6 << 20
 	// MaxResult is the largest result in bytes (AWS: 6 MB and 100 bytes).
-	MaxResult = MaxPayload + 100
+	MaxResult = gateway.MaxEvent + 100
 	// initLimit is how long a function may take to initialize (AWS: 10 s), which is not counted in its timeout.
 	initLimit = 10 * time.Second
 	// guardMargin is how much later than lambda-init the gateway ends an invocation that ran past its timeout: lambda-init
@@ -107,7 +105,7 @@ func (i *Invoker) Wait() { i.late.Wait() }
 // then (AWS does not stop a function whose caller has left). Neither inv.Payload nor inv.Memory is used once Invoke has
 // returned. A function that fails or runs past its own timeout is a Result with FunctionError, not an error. The errors:
 //
-//   - CodeTooLarge: the event is over MaxPayload. CodeInvalid: the worker contract does not allow the value of a header.
+//   - CodeTooLarge: the event is over gateway.MaxEvent. CodeInvalid: the worker contract does not allow the value of a header.
 //   - CodeThrottled, CodeUnavailable: as pool.Manager.Acquire; CodeUnavailable too while the circuit is open.
 //   - CodeIntegrationTimeout, CodeCanceled: ctx has ended, by its deadline or otherwise.
 //   - CodeUnavailable, Busy: the function ran, and there was no memory for its result (Invocation.Memory).
@@ -121,8 +119,8 @@ func (i *Invoker) Invoke(ctx context.Context, fn *gateway.Function, inv gateway.
 
 // guarded asks the circuit first. The result goes to to when that is not nil, and the worker streams.
 func (i *Invoker) guarded(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink) (res gateway.Result, err error) {
-	if len(inv.Payload) > MaxPayload {
-		return res, gateway.Errorf(gateway.CodeTooLarge, "function %s: event of %d bytes, at most %d are allowed", fn.Name, len(inv.Payload), MaxPayload)
+	if len(inv.Payload) > gateway.MaxEvent {
+		return res, gateway.Errorf(gateway.CodeTooLarge, "function %s: event of %d bytes, at most %d are allowed", fn.Name, len(inv.Payload), gateway.MaxEvent)
 	}
 	for _, h := range [...]struct{ name, value string }{{"request id", inv.RequestID}, {"trace id", inv.TraceID}, {"client context", inv.ClientContext}, {"qualifier", inv.Qualifier}} {
 		if !plain(h.value) {
@@ -382,10 +380,7 @@ func errNoRoom(function string) error {
 }
 
 func contextError(ctx context.Context, function string) *gateway.Error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return gateway.Errorf(gateway.CodeIntegrationTimeout, "function %s: the route's timeout passed before it answered", function)
-	}
-	return gateway.Errorf(gateway.CodeCanceled, "function %s: the client left before it answered", function)
+	return gateway.Left(ctx, "before function "+function+" answered")
 }
 
 // outcome names what happened, for the metric.

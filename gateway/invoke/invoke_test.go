@@ -169,7 +169,7 @@ func TestInvoke_LargePayload_ArrivesWhole(t *testing.T) {
 	fn.Timeout = time.Minute
 	i := mustNew(t, b, fn)
 	inv := event
-	for _, size := range []int{MaxPayload, smallRequest, 1} {
+	for _, size := range []int{gateway.MaxEvent, smallRequest, 1} {
 		inv.Payload = bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
 		res, err := i.Invoke(t.Context(), fn, inv)
 		require.NoError(t, err)
@@ -183,7 +183,7 @@ func TestInvoke_RefusesWithoutAWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, fn := &box{}, function()
 		i := mustNew(t, b, fn)
-		_, err := i.Invoke(t.Context(), fn, gateway.Invocation{Payload: make([]byte, MaxPayload+1)})
+		_, err := i.Invoke(t.Context(), fn, gateway.Invocation{Payload: make([]byte, gateway.MaxEvent+1)})
 		assert.Equal(t, gateway.CodeTooLarge, gateway.ErrorCode(err))
 		for _, inv := range []gateway.Invocation{{RequestID: "a\r\nX: y"}, {TraceID: "a\n"}, {ClientContext: "\x00"}} {
 			_, err = i.Invoke(t.Context(), fn, inv)
@@ -312,7 +312,7 @@ func TestInvoke_WorkerShutsDown_AnotherOneServes(t *testing.T) {
 
 // The address of a container that has gone may be another's by now.
 func TestInvoke_AddressIsAnotherContainers_AnotherWorkerServes(t *testing.T) {
-	for name, size := range map[string]int{"small event": 7, "event that is not read to its end": MaxPayload} {
+	for name, size := range map[string]int{"small event": 7, "event that is not read to its end": gateway.MaxEvent} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get("X-Esb-Container-Id") != "w2" {

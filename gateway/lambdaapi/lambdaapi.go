@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
-	"github.com/edge-serverless-box/esb/gateway/invoke"
 	"github.com/edge-serverless-box/esb/gateway/lineage"
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/sigv4"
@@ -33,8 +33,6 @@ const (
 	service = "lambda"
 	// version is the only one that a function has.
 	version = "$LATEST"
-	// maxAsync is the largest event of an asynchronous invocation in bytes (AWS: 1 MB since 2025-10).
-	maxAsync = 1 << 20
 	// maxClientContext is the largest X-Amz-Client-Context in bytes, as it is sent (API reference, Invoke).
 	maxClientContext = 3583
 	// maxDrained is how much of a body that is too large is read, so that its sender sees the answer.
@@ -292,11 +290,11 @@ func (s *session) read() error {
 		return nil
 	}
 	if r.ContentLength > maxDrained {
-		return errTooLarge(invoke.MaxPayload)
+		return errTooLarge(gateway.MaxEvent)
 	}
 	err := s.Memory.Grow(heldBytes)
 	if err == nil {
-		s.body, err = budget.ReadAll(r.Body, nil, r.ContentLength, invoke.MaxPayload, s.Memory)
+		s.body, err = budget.ReadAll(r.Body, nil, r.ContentLength, gateway.MaxEvent, s.Memory)
 	}
 	s.out.BytesIn = len(s.body)
 	switch {
@@ -305,7 +303,7 @@ func (s *session) read() error {
 	case errors.Is(err, budget.ErrTooLong):
 		s.body = nil
 		_, _ = io.CopyN(io.Discard, r.Body, maxDrained) // for the sender's sake
-		return errTooLarge(invoke.MaxPayload)
+		return errTooLarge(gateway.MaxEvent)
 	case errors.Is(err, budget.ErrUsedUp):
 		return &refusal{status: http.StatusTooManyRequests, kind: "TooManyRequestsException", user: true, message: "Rate Exceeded.",
 			reason: "CallerRateLimitExceeded", retryAfter: time.Second}
@@ -344,7 +342,7 @@ func (s *session) find(ref reference) error {
 	if ref.account != "" && ref.account != o.Account {
 		return s.denied("arn:aws:lambda:"+o.Region+":"+ref.account+":function:"+ref.name, "resource-based")
 	}
-	if s.caller != nil && !contains(s.caller.Invoke, ref.name) {
+	if s.caller != nil && !slices.Contains(s.caller.Invoke, ref.name) {
 		return s.denied(arn, "identity-based")
 	}
 	qualifier := ref.qualifier
@@ -371,15 +369,6 @@ func (s *session) denied(arn, policy string) error {
 	}
 	return &refusal{status: http.StatusForbidden, kind: "AccessDeniedException", capital: true,
 		message: "User: " + who + " is not authorized to perform: " + action + " on resource: " + arn + " because no " + policy + " policy allows the " + action + " action"}
-}
-
-func contains(names []string, name string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }
 
 // step counts the invocation in its chain (package lineage), and refuses one that comes back too often.
@@ -440,7 +429,7 @@ func (s *session) bound() {
 func (s *session) finished(res gateway.Result) {
 	s.out.InitDuration = res.InitDuration
 	if res.FunctionError != "" {
-		s.out.Err = gateway.Errorf(gateway.CodeFunction, "function failed: %s", excerpt(res.Payload))
+		s.out.Err = gateway.Errorf(gateway.CodeFunction, "function failed: %s", gateway.Excerpt(res.Payload))
 	}
 }
 
@@ -450,13 +439,4 @@ func (s *session) failure(err error) error {
 		return gateway.Errorf(gateway.CodeCanceled, "client left: %w", err)
 	}
 	return err
-}
-
-// excerpt is the beginning of a function's error, for the log.
-func excerpt(payload []byte) string {
-	const most = 512
-	if len(payload) > most {
-		payload = payload[:most]
-	}
-	return strings.ToValidUTF8(string(payload), "")
 }

@@ -190,9 +190,9 @@ func (s *session) clientContext(kind invocationType, v string) error {
 
 // payload checks the event. None is an empty object, as with AWS.
 func (s *session) payload(kind invocationType) error {
-	if kind == event && len(s.body) > maxAsync {
+	if kind == event && len(s.body) > gateway.MaxAsyncEvent {
 		return &refusal{status: http.StatusRequestEntityTooLarge, kind: "RequestTooLargeException", user: true,
-			message: fmt.Sprintf("%d byte payload is too large for the Event invocation type (limit %d bytes)", len(s.body), maxAsync)}
+			message: fmt.Sprintf("%d byte payload is too large for the Event invocation type (limit %d bytes)", len(s.body), gateway.MaxAsyncEvent)}
 	}
 	if len(s.body) == 0 {
 		s.inv.Payload = []byte("{}")

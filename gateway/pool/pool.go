@@ -7,7 +7,6 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -437,8 +436,5 @@ func errClosing(function string) *gateway.Error {
 
 // contextError says why ctx ended the wait.
 func contextError(ctx context.Context, function string) *gateway.Error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return gateway.Errorf(gateway.CodeIntegrationTimeout, "the route's timeout passed while waiting for a worker of function %s", function)
-	}
-	return gateway.Errorf(gateway.CodeCanceled, "the client left while waiting for a worker of function %s", function)
+	return gateway.Left(ctx, "while waiting for a worker of function "+function)
 }

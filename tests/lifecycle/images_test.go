@@ -11,7 +11,7 @@ import (
 )
 
 // checkImages lists the images of a box that serves, and tries to remove those of its functions.
-func checkImages(t *testing.T, box *stack.Box) {
+func checkImages(t *testing.T, box *stack.Stack) {
 	t.Helper()
 	said, err := box.Esb(t.Context(), "images", "-json")
 	require.NoError(t, err, said)
