@@ -70,12 +70,6 @@ func runClock(t *testing.T, b *box, a *account) {
 		return
 	}
 	require.NoError(t, err)
-	// What is cleaned up last is first here: the clock is right when the box comes to rest.
-	t.Cleanup(func() {
-		b.config.clock = false
-		require.NoError(t, b.config.write())
-		b.mustRest(t)
-	})
 	t.Cleanup(func() { assert.NoError(t, clock.release(), "the clock of this machine may be wrong: set it") })
 	t.Run("the guard", func(t *testing.T) { checkGuard(t, a.open(t, "the guard of the clock")) })
 	if t.Failed() {
@@ -83,8 +77,6 @@ func runClock(t *testing.T, b *box, a *account) {
 	}
 	b.config.clock = true
 	require.NoError(t, b.config.write())
-	idler := traffic.Stream{Name: "idler", Request: b.post(always("idler"), okBody)}
-	stack.Eventually(t, func() bool { return b.gen.Ask(t.Context(), idler, 0).OK() }, "the functions of this part must be known")
 	s := &clockSteps{box: b, clock: clock, tokens: map[time.Duration]string{}}
 	stop := b.send(t, b.warmStream(20))
 	for _, step := range []struct {
@@ -122,6 +114,9 @@ type clockSteps struct {
 // step sets the clock so that it is off by a time, and looks at all that has to do with time.
 func (s *clockSteps) step(t *testing.T, p *part, off time.Duration) {
 	s.mustBeWell(t)
+	// In the first step the functions of this part are just becoming known.
+	idler := traffic.Stream{Name: "idler", Request: s.post(always("idler"), okBody)}
+	stack.Eventually(t, func() bool { return s.gen.Ask(t.Context(), idler, 0).OK() }, "the function that is idle afterwards must answer")
 	workers, idlers, services := s.mustWarm(t), s.idlers(t), s.services(t)
 	// They fail, and wait to be tried again when the clock is set.
 	var failing []string

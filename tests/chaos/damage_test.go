@@ -126,6 +126,7 @@ func (b *box) damage(t *testing.T, p *part, d damage) {
 	began := time.Now()
 	out, err := b.Esb(t.Context(), "up")
 	p.measure("up took %s", short(time.Since(began)))
+	t.Log(out)
 	if d.refused {
 		named := err != nil
 		for file := range before {

@@ -1,44 +1,30 @@
 package lifecycle
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/tests/hoststate"
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
 // killAgent ends the agent as a power cut does, and waits for the end of its containerd, which goes with it. Containers live on.
 func killAgent(t *testing.T, box *stack.Stack) {
 	t.Helper()
-	for _, process := range mustRead(t, box)["processes"] {
-		pid, command, _ := strings.Cut(process, " ")
-		// One that ends just now has no command any more.
-		if fields := strings.Fields(command); len(fields) > 0 && strings.HasSuffix(fields[0], "/agent") {
-			number, err := strconv.Atoi(pid)
-			require.NoError(t, err)
-			if err := syscall.Kill(number, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
-				require.NoError(t, err)
-			}
-		}
-	}
+	killServices(t, box, "agent")
 	stack.Eventually(t, func() bool {
-		for _, process := range mustRead(t, box)["processes"] {
-			if strings.Contains(process, "bin/containerd ") || strings.HasSuffix(process, "/agent") {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(mustFindProcesses(t, box), func(p hoststate.Process) bool {
+			return slices.Contains([]string{"agent", "containerd"}, filepath.Base(p.Program))
+		})
 	}, "containerd ends with its agent")
 }
 
@@ -178,22 +164,15 @@ func TestUp_ContainerdDamaged_Heals(t *testing.T) {
 	said, err = box.Esb(t.Context(), "doctor", "-fix")
 	require.NoError(t, err, said)
 	requireNothing(t, box)
-}
 
-// TestDown_ContainerdDamaged_LeavesNothing: also when there was no `up` in between.
-func TestDown_ContainerdDamaged_LeavesNothing(t *testing.T) {
-	box := mustPrepare(t, stack.Options{Env: []string{
-		"S3_ADDR=off", "S3_UI_ADDR=off", "DYNAMODB_ADDR=off", "REGISTRY_ADDR=off", "VICTORIALOGS_ADDR=off",
-	}})
-	t.Cleanup(func() { _ = box.Down() })
+	// Also when there is no `up` in between, `down` leaves nothing.
 	require.NoError(t, box.Up(t.Context()))
 	requireServes(t, box)
 	killAgent(t, box)
-	meta := filepath.Join(box.Home, "containerd", "io.containerd.metadata.v1.bolt", "meta.db")
 	cut(t, meta)
-	said, err := box.Esb(t.Context(), "doctor")
+	said, err = box.Esb(t.Context(), "doctor")
 	require.Error(t, err)
-	assert.Contains(t, said, "the store of images in "+filepath.Join(box.Home, "containerd")+" is damaged")
+	assert.Contains(t, said, "the store of images in "+store+" is damaged")
 	require.NoError(t, box.Down())
 	requireNothing(t, box)
 }

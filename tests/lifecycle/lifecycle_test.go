@@ -7,8 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -59,56 +58,60 @@ func invokeSome(t *testing.T, box *stack.Stack) {
 	}
 }
 
-func TestDown_LeavesTheHostAsItWas(t *testing.T) {
+// TestUpAndDown uses one box: what it is after one part is what the next begins with.
+func TestUpAndDown(t *testing.T) {
 	box := mustPrepare(t, stack.Options{})
 	before := mustRead(t, box)
 	t.Cleanup(func() { _ = box.Down() })
 	require.NoError(t, box.Up(t.Context()))
 	invokeSome(t, box)
-	running := mustRead(t, box)
-	assert.NotEqual(t, before["leases"], running["leases"], "the comparison must see a running box")
-	assert.NotEqual(t, before["nftables"], running["nftables"])
-	assert.NotEmpty(t, running["disks"])
-	id := box.Containers(t, "lambda-echo")[0].GetContainerId()
-	_, err := box.Agent.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
-	require.NoError(t, err, "a frozen container must not hinder the end")
-	require.NoError(t, box.Down())
-	requireSame(t, before, mustRead(t, box))
-}
-
-func TestDown_AfterTheServicesWereKilled_LeavesTheHostAsItWas(t *testing.T) {
-	box := mustPrepare(t, stack.Options{})
-	before := mustRead(t, box)
-	t.Cleanup(func() { _ = box.Down() })
-	require.NoError(t, box.Up(t.Context()))
-	invokeSome(t, box)
-	for _, process := range mustRead(t, box)["processes"] {
-		pid, command, _ := strings.Cut(process, " ")
-		if strings.Contains(command, "/agent") || strings.Contains(command, "/gateway") || strings.Contains(command, "bin/containerd ") {
-			number, err := strconv.Atoi(pid)
-			require.NoError(t, err)
-			require.NoError(t, syscall.Kill(number, syscall.SIGKILL))
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"up works after the services were killed", func(t *testing.T) {
+			killServices(t, box, "agent", "gateway")
+			require.NoError(t, box.Up(t.Context()))
+			invokeSome(t, box)
+		}},
+		{"down leaves the host as it was", func(t *testing.T) {
+			running := mustRead(t, box)
+			assert.NotEqual(t, before["leases"], running["leases"], "the comparison must see a running box")
+			assert.NotEqual(t, before["nftables"], running["nftables"])
+			assert.NotEmpty(t, running["disks"])
+			id := box.Containers(t, "lambda-echo")[0].GetContainerId()
+			_, err := box.Agent.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
+			require.NoError(t, err, "a frozen container must not hinder the end")
+			require.NoError(t, box.Down())
+			requireSame(t, before, mustRead(t, box))
+		}},
+		{"down leaves the host as it was after the services were killed", func(t *testing.T) {
+			require.NoError(t, box.Up(t.Context()))
+			invokeSome(t, box)
+			killServices(t, box, "agent", "gateway", "containerd")
+			require.NoError(t, box.Down())
+			requireSame(t, before, mustRead(t, box))
+		}},
+	} {
+		if !t.Run(part.name, part.run) {
+			t.FailNow() // the box may be in any state
 		}
 	}
-	require.NoError(t, box.Down())
-	requireSame(t, before, mustRead(t, box))
 }
 
-func TestUp_AfterTheServicesWereKilled_Works(t *testing.T) {
-	box := mustPrepare(t, stack.Options{})
-	t.Cleanup(func() { assert.NoError(t, box.Down()) })
-	require.NoError(t, box.Up(t.Context()))
-	invokeSome(t, box)
-	for _, process := range mustRead(t, box)["processes"] {
-		pid, command, _ := strings.Cut(process, " ")
-		if strings.Contains(command, "/agent") || strings.Contains(command, "/gateway") {
-			number, err := strconv.Atoi(pid)
-			require.NoError(t, err)
-			_ = syscall.Kill(number, syscall.SIGKILL) // it may have ended with its parent
+// killServices ends the processes of a box that run one of programs, as a power cut does.
+func killServices(t *testing.T, box *stack.Stack, programs ...string) {
+	t.Helper()
+	killed := map[string]bool{}
+	for _, p := range mustFindProcesses(t, box) {
+		if program := filepath.Base(p.Program); slices.Contains(programs, program) {
+			if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
+				require.ErrorIs(t, err, syscall.ESRCH, "it may have ended with its parent")
+			}
+			killed[program] = true
 		}
 	}
-	require.NoError(t, box.Up(t.Context()))
-	invokeSome(t, box)
+	require.Len(t, killed, len(programs), "killed: %v", killed)
 }
 
 func TestUp_BadConfiguration_SaysWhatAndLeavesNothing(t *testing.T) {
