@@ -534,14 +534,15 @@ func (s *Supervisor) conclude(inv *invocation, out *outcome) []byte {
 	} else {
 		s.journal.event(typeEnd, "platform.runtimeDone", levelOf(out, loglevel.Debug), doneRecord(inv, out), nil)
 	}
+	peak := s.memory.peak()
 	if i := s.current(); i != nil && !out.started.IsZero() {
-		i.telemetry.platform("platform.report", reportRecord(inv, out, s.cfg.MemoryMB, s.memory.peak()))
+		i.telemetry.platform("platform.report", reportRecord(inv, out, s.cfg.MemoryMB, peak))
 	}
-	message, figures := out.report(inv, s.cfg.MemoryMB, s.memory.peak())
+	message, figures := out.report(inv, s.cfg.MemoryMB, peak)
 	if !s.journal.json {
 		s.journal.platform(typeReport, loglevel.Info, message, figures)
 	} else {
-		s.journal.event(typeReport, "platform.report", levelOf(out, loglevel.Info), reportRecord(inv, out, s.cfg.MemoryMB, s.memory.peak()), figures)
+		s.journal.event(typeReport, "platform.report", levelOf(out, loglevel.Info), reportRecord(inv, out, s.cfg.MemoryMB, peak), figures)
 	}
 	if out.reset != "" {
 		s.journal.flush(drainLimit) // the gateway may have the container killed as soon as it has the answer

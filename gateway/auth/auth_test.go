@@ -226,6 +226,27 @@ func TestAuthenticate_OtherKinds(t *testing.T) {
 	assert.Equal(t, gateway.CodeUnauthorized, gateway.ErrorCode(err), "an unknown kind is closed, not open")
 }
 
+// TestAdmit_TokenThatIsKnown_IsNotRead: what was checked a moment ago is looked up by its hash, also where a policy names issuers.
+func TestAdmit_TokenThatIsKnown_IsNotRead(t *testing.T) {
+	a, _ := mustNew(t)
+	rules, err := a.Compile(gateway.Access{})
+	require.NoError(t, err)
+	header := authorization("Bearer " + mustLogin(t, a))
+	for name, policy := range map[string]*gateway.TokenPolicy{"no policy": nil, "policy": {Own: true}} {
+		route := &gateway.Route{Auth: gateway.AuthJWT, Tokens: policy}
+		_, err := rules.Admit(t.Context(), route, header)
+		require.NoError(t, err)
+		assert.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+			if _, err := rules.Admit(t.Context(), route, header); err != nil {
+				t.Error(err)
+			}
+		}), 1.0, name)
+	}
+	other := &gateway.Route{Auth: gateway.AuthJWT, Tokens: &gateway.TokenPolicy{}}
+	_, err = rules.Admit(t.Context(), other, header)
+	assert.Equal(t, gateway.CodeUnauthorized, gateway.ErrorCode(err), "a policy that does not name its issuer")
+}
+
 func BenchmarkAdmit(b *testing.B) {
 	a, _ := mustNew(b)
 	rules, err := a.Compile(gateway.Access{})
