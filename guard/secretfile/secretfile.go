@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/edge-serverless-box/esb/guard/wholefile"
 )
 
 // randomBytes is how long a secret is that Open makes, before it is written in hex.
@@ -20,6 +22,7 @@ const randomBytes = 32
 // of programs may do so at once: they all get the same secret. A file that others than its owner may read, or that is
 // empty, is an error that says what to do.
 func Open(path string) (string, error) {
+	wholefile.Sweep(path) // what is left of a Create that was killed is a secret, too
 	secret, err := Read(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return secret, err

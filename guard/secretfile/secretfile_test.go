@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -71,4 +72,15 @@ func TestRead_EmptyOrMissing(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(" \n"), 0o600))
 	_, err = secretfile.Open(path)
 	assert.ErrorContains(t, err, "is empty")
+}
+
+func TestOpen_SweepsWhatAKilledProgramHasLeft(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, ".secret.123456")
+	require.NoError(t, os.WriteFile(left, []byte("hush"), 0o600))
+	then := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(left, then, then))
+	_, err := secretfile.Open(filepath.Join(dir, "secret"))
+	require.NoError(t, err)
+	assert.NoFileExists(t, left)
 }

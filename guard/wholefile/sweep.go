@@ -23,8 +23,8 @@ var swept sync.Map // string -> struct{}
 // temporary begins the names of a target's temporary files; digits follow (os.CreateTemp).
 func temporary(path string) string { return "." + filepath.Base(path) + "." }
 
-// sweep removes the temporary files of a target whose writers are no more. What cannot be removed is no reason not to write.
-func sweep(path string) {
+// Sweep removes the temporary files of a target whose writers are no more, as Write does. What cannot be removed is no reason not to write.
+func Sweep(path string) {
 	if _, done := swept.Load(path); done {
 		return
 	}

@@ -19,7 +19,7 @@ func Write(path string, data []byte, mode os.FileMode) error {
 }
 
 func write(path string, data []byte, mode os.FileMode) error {
-	sweep(path)
+	Sweep(path)
 	f, err := os.CreateTemp(filepath.Dir(path), temporary(path)) // CreateTemp makes it 0600
 	if err != nil {
 		return err
