@@ -224,8 +224,8 @@ func (l Layout) have(r Release) (state, error) {
 		}
 	}
 	same, err := sameFiles(dir, r.Dir)
-	if is == damaged && (err != nil || !same && sameContent(dir, r.Dir)) {
-		return is, nil // what is damaged is its file of checksums
+	if is == damaged { // its checksums, perhaps
+		same, err = same || err != nil || sameContent(dir, r.Dir), nil
 	}
 	if err != nil || same {
 		return is, err
