@@ -124,6 +124,26 @@ func openLoop(t *testing.T, box *stack.Stack, token string) (stop func() int) {
 	}
 }
 
+// mustMove moves a process into a control group of its own, and returns what is in /proc/PID/cgroup of all that begin in that.
+func mustMove(t *testing.T, pid int) string {
+	t.Helper()
+	group := fmt.Sprintf("esb-test-%d", pid)
+	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/freezer"} { // version 2, or 1
+		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
+			continue
+		}
+		dir := filepath.Join(root, group)
+		require.NoError(t, os.Mkdir(dir, 0o755))
+		t.Cleanup(func() {
+			stack.Eventually(t, func() bool { return os.Remove(dir) == nil }, "nothing of the box must be left in "+dir)
+		})
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, pid), 0))
+		return "/" + group + "\n"
+	}
+	require.Fail(t, "there are no control groups")
+	return ""
+}
+
 // TestInstallation: a box that has neither Go nor sources is installed, upgraded under load, and goes back from a release that is no good.
 func TestInstallation(t *testing.T) {
 	prefix := t.TempDir()
@@ -179,6 +199,7 @@ func TestInstallation(t *testing.T) {
 		return version
 	}
 	before := mustStatus(t, box)
+	group := mustMove(t, before.Supervisor) // as if systemd had started it
 
 	stop := openLoop(t, box, token)
 	said, err := box.Esb(t.Context(), "upgrade", second)
@@ -192,6 +213,9 @@ func TestInstallation(t *testing.T) {
 		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		require.NoError(t, err)
 		assert.Equal(t, filepath.Join(prefix, "opt", "esb", "2", name), program)
+		groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		require.NoError(t, err)
+		assert.Contains(t, string(groups), group, "the end of the session in which the upgrade was called is not the box's")
 	}
 
 	stop = openLoop(t, box, token)
