@@ -3,7 +3,9 @@ package app
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/edge-serverless-box/esb/agent/settings"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
@@ -246,4 +250,76 @@ func TestAgent_Parked_LifeAndDeath(t *testing.T) {
 		require.NoError(t, err)
 		assert.Empty(t, waiting)
 	})
+}
+
+// mustProcess runs an agent as a process of its own, and returns how to kill it.
+func mustProcess(t *testing.T, s settings.Settings) (b *box, kill func()) {
+	t.Helper()
+	program := filepath.Join(s.BinDir, "agent-under-test")
+	if _, err := os.Stat(program); err != nil {
+		mustBuild(t, "../cmd/agent", program)
+	}
+	b = &box{settings: s, log: new(logBuffer)}
+	cmd := exec.Command(program)
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(t.Output(), b.log), t.Output()
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "ESB_HOME=" + s.Home, "ESB_BIN_DIR=" + s.BinDir, "AGENT_GRPC_ADDR=127.0.0.1:0", "ESB_BRIDGE=" + s.Bridge,
+		"ESB_SUBNET=" + s.Subnet.String(), "ESB_DNS=192.0.2.53", "LOG_LEVEL=DEBUG", "PARKED_SANDBOXES=" + fmt.Sprint(s.ParkedSandboxes),
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, cmd.Start())
+	kill = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	t.Cleanup(kill)
+	conn, err := grpc.NewClient("unix:"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	b.AgentServiceClient = agentv1.NewAgentServiceClient(conn)
+	require.Eventually(t, func() bool {
+		_, err := b.ListContainers(t.Context(), &agentv1.ListContainersRequest{})
+		return err == nil
+	}, patience, 10*time.Millisecond)
+	return b, kill
+}
+
+// An agent that is killed while it gives containers to functions leaves none that is nobody's, and none that has half of what it should.
+func TestAgent_Parked_KilledWhileItBinds(t *testing.T) {
+	s := mustParkedSettings(t, 3)
+	known := map[string]*agentv1.WorkerInfo{}
+	for round := range 4 {
+		b, kill := mustProcess(t, s)
+		require.Eventually(t, func() bool { return len(parkedIn(t, s)) >= 3 }, patience, 10*time.Millisecond)
+		running := b.statuses(t)
+		for id, is := range running {
+			assert.Equal(t, "RUNNING", is)
+			if w := known[id]; w != nil {
+				assert.Equal(t, "fn", invoke(t, w)["env"].(map[string]any)["AWS_LAMBDA_FUNCTION_NAME"], "round %d", round)
+			}
+			b.destroy(t, id)
+		}
+		require.Eventually(t, func() bool { return len(parkedIn(t, s)) == 3 }, patience, 10*time.Millisecond, "what an agent before has parked has gone")
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() {
+				w, err := b.EnsureContainer(t.Context(), request(supervised, nil))
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					known[w.GetId()] = w
+				}
+			})
+		}
+		time.Sleep(time.Duration(1+3*round) * time.Millisecond) // anywhere in the middle
+		kill()
+		all.Wait()
+	}
+	b, kill := mustProcess(t, s)
+	for id := range b.statuses(t) {
+		b.destroy(t, id)
+	}
+	assert.Empty(t, b.statuses(t))
+	kill()
 }

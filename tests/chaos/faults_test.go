@@ -101,8 +101,11 @@ func (b *box) mustVictim(t *testing.T) int {
 	}
 	require.NotEmpty(t, victim.ID, "a worker must be idle")
 	b.victim = victim.ID
+	// One that was parked has another id in containerd, with the same end.
+	end := victim.ID[strings.LastIndexByte(victim.ID, '-'):]
 	for _, pid := range b.pids(t, "containerd-shim-runc-v2") {
-		if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && slices.Contains(strings.Split(string(command), "\x00"), victim.ID) {
+		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && slices.ContainsFunc(strings.Split(string(command), "\x00"), func(arg string) bool { return strings.HasSuffix(arg, end) }) {
 			return pid
 		}
 	}

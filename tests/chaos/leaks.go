@@ -55,19 +55,29 @@ func readOwned(box *stack.Stack) (owned, error) {
 		}
 		found[kind] = len(paths)
 	}
-	found["snapshots"], err = snapshots(box, filepath.Join(run, "containerd", "containerd.sock"))
+	found["snapshots"], err = snapshots(box, run)
 	return found, err
 }
 
-// snapshots counts the root filesystems of containers; layers of images come when there is time.
-func snapshots(box *stack.Stack, socket string) (n int, err error) {
+// snapshots counts the root filesystems that no container has. Those that were parked share theirs; layers of images come when there
+// is time.
+func snapshots(box *stack.Stack, run string) (n int, err error) {
+	socket := filepath.Join(run, "containerd", "containerd.sock")
 	cmd := exec.Command(filepath.Join(box.BinDir, "ctr"), "--address", socket, "--namespace", "esb-runtime", "snapshots", "list")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("list the snapshots: %w: %s", err, out)
 	}
 	for line := range strings.Lines(string(out)) {
-		if fields := strings.Fields(line); len(fields) > 0 && fields[len(fields)-1] == "Active" {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[len(fields)-1] != "Active" {
+			continue
+		}
+		bundles, err := filepath.Glob(filepath.Join(run, "containerd", "state", "*.task", "*", fields[0]))
+		if err != nil {
+			return 0, err
+		}
+		if len(bundles) == 0 {
 			n++
 		}
 	}
