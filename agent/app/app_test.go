@@ -125,6 +125,7 @@ func mustSettings(t *testing.T) settings.Settings {
 		// The tests of agent/cni, which may run at the same time, have 10.192 and up, those of whole boxes 10.100 and up.
 		"ESB_SUBNET": fmt.Sprintf("10.%d.%d.0/24", 20+random[0]%60, random[1]),
 		"ESB_DNS":    "192.0.2.53", "FUNCTION_CPU_WEIGHT": "100", "CONTAINER_READY_TIMEOUT_SECONDS": "10", "LOG_LEVEL": "DEBUG",
+		"PARKED_SANDBOXES": "0", // most tests count what a container has
 	}
 	s, err := settings.Load(func(name string) string { return env[name] }, "")
 	require.NoError(t, err)

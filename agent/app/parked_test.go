@@ -73,6 +73,13 @@ func inside(t *testing.T, s settings.Settings, w *agentv1.WorkerInfo) map[string
 		}
 	}
 	out["env"] = env
+	// How many connections the function has, and the folder that it reads, is its own.
+	var kinds []string
+	for _, to := range out["descriptors"].(map[string]any) {
+		kinds = append(kinds, to.(string))
+	}
+	slices.Sort(kinds)
+	out["descriptors"] = slices.Compact(kinds)
 	texts := out["text"].(map[string]any)
 	for _, name := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
 		f := strings.Fields(texts[name].(string))

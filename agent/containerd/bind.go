@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/code"
@@ -22,6 +24,9 @@ import (
 
 // callLimit bounds the handing over of what to start.
 const callLimit = 5 * time.Second
+
+// errImage marks failures that are an image's, and tell nothing of other binds.
+var errImage = errors.New("the image cannot be had as it is")
 
 // takeParked returns a parked container for a function, nil when there is none or it needs one of its own: a root filesystem
 // whose files belong to users of its own, or the Runtime Interface Emulator.
@@ -69,7 +74,7 @@ func (l *launch) bind(ctx context.Context) error {
 		{"tmp", "give it its /tmp", l.bindDisk},
 		{"call", "start its process", l.call},
 	})
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !errors.Is(err, errImage) {
 		l.r.bound(err)
 	}
 	if err == nil {
@@ -155,15 +160,20 @@ func (l *launch) call(ctx context.Context) error {
 func (r *Runtime) mountView(ctx context.Context, img images.Image, workingDir string) (string, error) {
 	base, err := r.prepared(ctx, img, workingDir)
 	if err != nil {
-		return "", err
+		return "", errors.Join(errImage, err)
 	}
 	l := r.parked
 	l.mu.Lock()
-	layers := l.layers[base]
+	known := l.layers[base]
 	l.used[base] = time.Now()
 	l.mu.Unlock()
-	if l.views.Has(base) && !images.Missing(layers) {
-		return base, nil
+	if l.views.Has(base) {
+		if known.unchanged() {
+			return base, nil
+		}
+		if err := l.views.Drop(base); err != nil {
+			return "", err
+		}
 	}
 	// The snapshot keeps the layers until the container's own record does.
 	sn := r.client.SnapshotService(images.Snapshotter)
@@ -173,18 +183,52 @@ func (r *Runtime) mountView(ctx context.Context, img images.Image, workingDir st
 		found, err = sn.Mounts(ctx, viewKey(base))
 	}
 	if err != nil {
-		return "", err
+		return "", errors.Join(errImage, err)
 	}
 	if len(found) != 1 || found[0].Type != "overlay" {
-		return "", fmt.Errorf("the root filesystem of image %s is no overlay", img.Name)
+		return "", errors.Join(errImage, fmt.Errorf("the root filesystem of image %s is no overlay", img.Name))
 	}
 	if images.Missing(found) {
-		return "", errors.Join(fmt.Errorf("a layer of image %s has no files any more", img.Name), sn.Remove(ctx, viewKey(base)), l.views.Drop(base))
+		return "", errors.Join(errImage, fmt.Errorf("a layer of image %s has no files any more", img.Name), sn.Remove(ctx, viewKey(base)))
 	}
 	l.mu.Lock()
-	l.layers[base] = found
+	l.layers[base] = layersOf(found[0])
 	l.mu.Unlock()
 	return base, l.views.Add(base, found[0].Options)
+}
+
+// layers are the folders that a view is of, each with what tells it from another one of its name: a store that was damaged is made
+// again, and a view of what it had shows nothing any more.
+type layers map[string]string
+
+func layersOf(view mount.Mount) layers {
+	out := layers{}
+	for _, o := range view.Options {
+		if folders, ok := strings.CutPrefix(o, "lowerdir="); ok {
+			for _, dir := range strings.Split(folders, ":") {
+				out[dir] = identity(dir)
+			}
+		}
+	}
+	return out
+}
+
+// identity is empty for a folder that is not there.
+func identity(dir string) string {
+	var s unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_INO|unix.STATX_BTIME, &s) != nil {
+		return ""
+	}
+	return fmt.Sprint(s.Dev_major, ":", s.Dev_minor, " ", s.Ino, " ", s.Btime.Sec, ".", s.Btime.Nsec)
+}
+
+func (l layers) unchanged() bool {
+	for dir, was := range l {
+		if was == "" || identity(dir) != was {
+			return false
+		}
+	}
+	return true
 }
 
 // writeRecord has containerd keep whose the container is, and its layers. Until that is done the next agent would take it for one

@@ -49,12 +49,12 @@ type lot struct {
 	ready []*parked
 	// taken is when the last one was.
 	taken time.Time
-	// failures of binds in a row; off is why nothing is parked any more.
-	failures int
-	off      string
+	// failures of binds in a row; off is why nothing is parked any more, and note what the operator is told of that.
+	failures  int
+	off, note string
 	// used is when a view was last given to a container, and layers what it is of, by its key.
 	used   map[string]time.Time
-	layers map[string][]mount.Mount
+	layers map[string]layers
 }
 
 // parked is a container that is nobody's.
@@ -74,7 +74,7 @@ type parked struct {
 }
 
 func newLot() *lot {
-	return &lot{wake: make(chan struct{}, 1), used: map[string]time.Time{}, layers: map[string][]mount.Mount{}}
+	return &lot{wake: make(chan struct{}, 1), used: map[string]time.Time{}, layers: map[string]layers{}}
 }
 
 // parkRoot is the root filesystem of what is parked: nothing but what is mounted on.
@@ -94,8 +94,8 @@ func (r *Runtime) openLot() {
 		l.views, err = rootmount.Open(filepath.Join(r.filesDir(), "parked", "views"))
 	}
 	if err != nil {
-		l.off = fmt.Sprintf("no containers are made ahead (PARKED_SANDBOXES): %v", err)
-		r.log.Warn("no containers are made ahead (PARKED_SANDBOXES)", "error", err)
+		l.off = "this machine cannot"
+		r.log.Warn("no containers are made ahead: this machine cannot give one that runs its root filesystem (PARKED_SANDBOXES=0 says so without this warning)", "error", err)
 		return
 	}
 	l.wake <- struct{}{}
@@ -115,10 +115,10 @@ func (r *Runtime) closeLot() error {
 func (r *Runtime) Notes() []string {
 	r.parked.mu.Lock()
 	defer r.parked.mu.Unlock()
-	if r.parked.off == "" {
+	if r.parked.note == "" {
 		return nil
 	}
-	return []string{r.parked.off}
+	return []string{r.parked.note}
 }
 
 // fillLot keeps containers parked until Close. It makes one at a time, and none while a function waits for its own.
@@ -404,7 +404,8 @@ func (r *Runtime) bound(err error) {
 	l.failures++
 	last := l.failures == bindFailures
 	if last {
-		l.off = fmt.Sprintf("containers are not made ahead any more, because %d in a row could not be bound to their function (PARKED_SANDBOXES); the last: %v", bindFailures, err)
+		l.off = "binds fail"
+		l.note = fmt.Sprintf("containers are not made ahead any more, because %d in a row could not be bound to their function (PARKED_SANDBOXES); the last: %v", bindFailures, err)
 	}
 	l.mu.Unlock()
 	if last {

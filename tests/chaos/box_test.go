@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,8 +68,15 @@ func mustBox(t *testing.T, p plan, home string, small bool) *box {
 	// Each image has been used once: what there is of it stays.
 	b.mustServe(t)
 	b.mustRest(t)
-	b.rested, err = readOwned(b.Stack)
-	require.NoError(t, err)
+	// Nor is anything on its way that is made ahead: containers that are nobody's yet come one after the other.
+	var since time.Time
+	stack.Eventually(t, func() bool {
+		now, err := readOwned(b.Stack)
+		if err != nil || !maps.Equal(now, b.rested) {
+			b.rested, since = now, time.Now()
+		}
+		return time.Since(since) > restFor
+	}, "the box must own the same for %s", restFor)
 	return b
 }
 
@@ -265,6 +273,9 @@ func (b *box) mustBeWell(t *testing.T) {
 		return err == nil && s.State == "healthy"
 	}, "the box must be healthy")
 }
+
+// restFor is longer than the making of a container takes.
+const restFor = 3 * time.Second
 
 // mustServe waits until functions of all kinds answer.
 func (b *box) mustServe(t *testing.T) {
