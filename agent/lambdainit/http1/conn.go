@@ -258,8 +258,7 @@ func (c *conn) discard(x *Exchange) bool {
 
 // linger lets the client read the answer to what was not read: what comes in after the end makes the kernel take it back.
 func (c *conn) linger() {
-	half, ok := c.nc.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil || c.nc.SetReadDeadline(time.Now().Add(lingerLimit)) != nil {
+	if !c.endWriting() {
 		return
 	}
 	if c.buf == nil {
@@ -270,6 +269,12 @@ func (c *conn) linger() {
 			return
 		}
 	}
+}
+
+// endWriting tells the client that nothing more comes, and bounds what is still read. Any goroutine may call it.
+func (c *conn) endWriting() bool {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	return ok && half.CloseWrite() == nil && c.nc.SetReadDeadline(time.Now().Add(lingerLimit)) == nil
 }
 
 // cutOff names an end that came too early.

@@ -214,10 +214,18 @@ func (x *Exchange) readTrailer() error {
 }
 
 // Status begins the answer, whose fields Set adds.
-func (x *Exchange) Status(code int) { x.c.out = x.AppendStatus(x.c.out[:0], code) }
+func (x *Exchange) Status(code int) { x.c.out = x.appendStatus(x.c.out[:0], code) }
 
 // AppendStatus appends what an answer begins with, for Deliver; AppendField appends what follows, and an empty line must end it.
 func (x *Exchange) AppendStatus(b []byte, code int) []byte {
+	b = x.appendStatus(b, code)
+	if x.last {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	return b
+}
+
+func (x *Exchange) appendStatus(b []byte, code int) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(code), 10)
 	b = append(append(b, ' '), reasons[code]...)
@@ -361,9 +369,12 @@ func (x *Exchange) Answered() { x.answered = true }
 // Deliver sends an answer, head and body, for an exchange whose own goroutine waits in Await. It waits for nobody: what the client
 // does not take at once is sent by a goroutine of its own. sent is called when nothing of it is needed any more.
 func (x *Exchange) Deliver(head, body []byte, sent func()) {
-	c := x.c
+	c, last := x.c, x.last
 	n := c.take(head, body)
 	if n == len(head)+len(body) {
+		if last {
+			c.endWriting()
+		}
 		sent()
 		return
 	}
@@ -375,6 +386,8 @@ func (x *Exchange) Deliver(head, body []byte, sent func()) {
 		pieces := net.Buffers{rest, body}
 		if _, err := pieces.WriteTo(c.nc); err != nil {
 			_ = c.nc.Close()
+		} else if last {
+			c.endWriting()
 		}
 	}()
 }

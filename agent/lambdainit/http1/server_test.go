@@ -403,6 +403,25 @@ func TestDeliver_FromAnotherGoroutine(t *testing.T) {
 	require.ErrorIs(t, <-left, io.EOF)
 }
 
+// TestDeliver_LastOfItsConnection: a client of HTTP/1.0 waits for the end of the connection, and has it with the answer.
+func TestDeliver_LastOfItsConnection(t *testing.T) {
+	waiting, left := make(chan *http1.Exchange), make(chan error, 10)
+	connect := mustServe(t, &http1.Server{Handler: await(waiting, left)})
+	for _, request := range []string{"GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\n" + host + "Connection: close\r\n\r\n"} {
+		for _, size := range []int{3, 32 << 20} {
+			conn := connect()
+			mustWrite(t, conn, request)
+			x := <-waiting
+			x.Deliver(append(x.AppendStatus(nil, 200), "\r\n"...), make([]byte, size), func() {})
+			text, err := io.ReadAll(conn)
+			require.NoError(t, err)
+			head, body, _ := strings.Cut(string(text), "\r\n\r\n")
+			assert.Contains(t, head, "Connection: close")
+			assert.Len(t, body, size)
+		}
+	}
+}
+
 func TestDeliver_ClientLeavesInTheMiddle_IsSentAllTheSame(t *testing.T) {
 	waiting, left := make(chan *http1.Exchange), make(chan error, 1)
 	connect := mustServe(t, &http1.Server{Handler: await(waiting, left)})
