@@ -54,8 +54,8 @@ func TestFunctions_OneAnothersAddress_NeverAnswerForOneAnother(t *testing.T) {
 	small, err := stack.Prepare(home, stack.Options{
 		FunctionsConfig: filepath.Join(home, "functions.yml"), RoutingConfig: filepath.Join(home, "routing.yml"),
 		ResourcesConfig: filepath.Join(home, "resources.yml"), SubnetBits: 28,
-		// The gateway is to find out by itself, not by its agent's list.
-		Env: []string{"NETWORK_POOL_SIZE=0", "HEARTBEAT_INTERVAL=600", "ESB_STORES=off"},
+		// The gateway is to find out by itself, not by its agent's list. Every address is a function's.
+		Env: []string{"NETWORK_POOL_SIZE=0", "PARKED_SANDBOXES=0", "HEARTBEAT_INTERVAL=600", "ESB_STORES=off"},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, small.Down()) })

@@ -195,7 +195,7 @@ func TestLocalUser_SeesNothingOfAFunction(t *testing.T) {
 		})
 	}
 	attempt(t, localUser, "reach a container's notify socket, its files or its root filesystem", func(t *testing.T) {
-		for _, pattern := range []string{"c/*/notify/agent.sock", "c/*/hosts", "containerd/state/*/*/*/config.json", "containerd/state/*/*/*/rootfs/etc/passwd"} {
+		for _, pattern := range []string{"c/*/notify/agent.sock", "c/*/hosts", "containerd/state/*/*/*/config.json", "containerd/state/*/*/*/rootfs/etc/hosts"} {
 			files, err := filepath.Glob(filepath.Join("/run/esb", box.Bridge, pattern))
 			require.NoError(t, err)
 			require.NotEmpty(t, files, pattern)
