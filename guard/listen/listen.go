@@ -16,14 +16,25 @@ import (
 // All listens on every address; setting is the environment variable that names them. When one of them cannot be had, none
 // is open.
 func All(ctx context.Context, setting string, addrs []string) ([]net.Listener, error) {
+	return Given(ctx, setting, addrs, func(string) net.Listener { return nil })
+}
+
+// Name is what a socket is known by to the next process that listens there: the same address may be named by two settings.
+func Name(setting, addr string) string { return setting + "=" + addr }
+
+// Given is All with sockets that are there already: given returns that of a name, nil for none.
+func Given(ctx context.Context, setting string, addrs []string, given func(name string) net.Listener) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, addr := range addrs {
-		l, err := One(ctx, setting, addr)
-		if err != nil {
-			for _, other := range listeners {
-				_ = other.Close()
+		l := given(Name(setting, addr))
+		if l == nil {
+			var err error
+			if l, err = One(ctx, setting, addr); err != nil {
+				for _, other := range listeners {
+					_ = other.Close()
+				}
+				return nil, err
 			}
-			return nil, err
 		}
 		listeners = append(listeners, l)
 	}

@@ -12,6 +12,11 @@ func stores() []Setting {
 			What: `Holds the data, a folder for each store: s3, db, logs, registry.`,
 		},
 		{
+			Names: []string{"STORES_REPLACES"}, Default: "false",
+			What: "Whether stores that run on the same ESB_DATA_DIR hand their sockets over and end. No setting of yours: `esb up` " +
+				"sets it for those that it starts in the place of others. (true or false)",
+		},
+		{
 			Names: []string{"ESB_LOG_DIR"}, Derived: "<ESB_HOME>/logs",
 			What: `Takes the log of each store's process: store-s3.log, store-db.log, store-logs.log, store-registry.log.`,
 		},

@@ -13,16 +13,28 @@ import (
 	"github.com/edge-serverless-box/esb/native/process"
 )
 
-// replaces has a gateway ask the one that runs to hand its sockets over, and to end (gateway/settings).
-const replaces = "GATEWAY_REPLACES"
+// replaces has a service ask the one that runs to hand its sockets over, and to end (gateway/settings, stores/settings). Services without
+// such a setting are stopped before they are started again.
+var replaces = map[string]string{native.Gateway: "GATEWAY_REPLACES", native.Stores: "STORES_REPLACES"}
 
-// replaceMargin is what a gateway that is replaced may take longer than its grace for requests in flight.
+// replaceMargin is what a service that is replaced may take longer than its grace for requests in flight.
 const replaceMargin = 10 * time.Second
 
-// replaceable is true when a gateway that runs and is well offers its sockets to the next one (gateway/internal/handover), which would run
+// offers is where a service offers its sockets.
+func (s *Stack) offers(service string) string {
+	if service == native.Stores {
+		return filepath.Join(s.settings.DataDir, "handover")
+	}
+	return filepath.Join(s.settings.ServiceHome(service), "handover")
+}
+
+// replaceable is true when a service that runs and is well offers its sockets to the next one (guard/handover), which would run
 // as user: no client is refused then.
-func (s *Stack) replaceable(ctx context.Context, running process.Record, user *process.User) bool {
-	socket, err := os.Lstat(filepath.Join(s.settings.ServiceHome(native.Gateway), "handover"))
+func (s *Stack) replaceable(ctx context.Context, service string, running process.Record, user *process.User) bool {
+	if replaces[service] == "" {
+		return false
+	}
+	socket, err := os.Lstat(s.offers(service))
 	if err != nil || socket.Mode()&os.ModeSocket == 0 {
 		return false
 	}
@@ -37,31 +49,31 @@ func (s *Stack) replaceable(ctx context.Context, running process.Record, user *p
 	if is, ok := owner.Sys().(*syscall.Stat_t); !ok || is.Uid != uid {
 		return false
 	}
-	return s.serves(ctx, native.Gateway) == nil
+	return s.serves(ctx, service) == nil
 }
 
-// replaced waits until the gateway child serves in the place of the one before.
-func (s *Stack) replaced(ctx context.Context, before process.Record, child *process.Child) error {
+// replaced waits until the process child of a service serves in the place of the one before.
+func (s *Stack) replaced(ctx context.Context, service string, before process.Record, child *process.Child) error {
 	grace := s.settings.ShutdownGrace + replaceMargin
 	served := time.Now()
-	err := s.await(ctx, native.Gateway, s.settings.StartTimeout+grace, child, func(ctx context.Context) error {
+	err := s.await(ctx, service, s.settings.StartTimeout+grace, child, func(ctx context.Context) error {
 		if before.Alive() {
 			switch {
-			case s.goesOn(ctx):
+			case s.goesOn(ctx, service):
 				served = time.Now()
 			case time.Since(served) > grace:
 				// It has been asked to end, and whatever hinders it, the next one waits for it.
 				_ = before.Signal(syscall.SIGKILL)
 			}
-			return fmt.Errorf("the gateway before it (process %d) answers its last requests", before.PID)
+			return fmt.Errorf("the %s before it (process %d) answers the last requests", service, before.PID)
 		}
-		return s.serves(ctx, native.Gateway)
+		return s.serves(ctx, service)
 	})
 	if err == nil || !before.Alive() {
 		return err
 	}
 	if child.Exited() == nil {
-		if !s.goesOn(context.WithoutCancel(ctx)) {
+		if !s.goesOn(context.WithoutCancel(ctx), service) {
 			return err // it ends, and the next one is all that there will be
 		}
 		if killErr := child.Signal(syscall.SIGKILL); killErr != nil && !errors.Is(killErr, process.ErrGone) {
@@ -69,12 +81,13 @@ func (s *Stack) replaced(ctx context.Context, before process.Record, child *proc
 		}
 	}
 	// It serves on.
-	return errors.Join(err, before.Write(s.pidFile(native.Gateway)))
+	return errors.Join(err, before.Write(s.pidFile(service)))
 }
 
-// goesOn says whether a gateway serves, and has not been asked to end.
-func (s *Stack) goesOn(ctx context.Context) bool {
-	err := s.ready(ctx, native.Gateway)
+// goesOn says whether a service serves, and has not been asked to end.
+func (s *Stack) goesOn(ctx context.Context, service string) bool {
+	err := s.ready(ctx, service)
 	var lacks *lackError
-	return err == nil || errors.As(err, &lacks)
+	var some *missingError
+	return err == nil || errors.As(err, &lacks) || errors.As(err, &some)
 }

@@ -231,7 +231,7 @@ func TestReplaced_InterruptedWhileTheOldOneServes_KeepsThatOne(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, b.replaced(ctx, before, child), context.Canceled)
+	require.ErrorIs(t, b.replaced(ctx, native.Gateway, before, child), context.Canceled)
 	require.Eventually(t, func() bool { return child.Exited() != nil }, waitLimit, time.Millisecond)
 	now, err := process.Read(b.pidFile(native.Gateway))
 	require.NoError(t, err)

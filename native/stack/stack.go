@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -76,8 +77,10 @@ type Stack struct {
 
 // New returns the stack of s. environ is passed on to the services, with the settings put over it.
 func New(s settings.Settings, environ []string, c *console.Console) *Stack {
-	// What only a gateway that is started in the place of another one is told.
-	environ = slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, replaces+"=") })
+	// What only a service that is started in the place of another one is told.
+	environ = slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
+		return slices.ContainsFunc(slices.Collect(maps.Values(replaces)), func(name string) bool { return strings.HasPrefix(v, name+"=") })
+	})
 	return &Stack{settings: s, environ: environ, console: c}
 }
 

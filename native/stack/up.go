@@ -357,7 +357,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 			}
 		}
 		s.console.Printf("==> restarting %s: %s", service, reason)
-		if service == native.Gateway && s.replaceable(ctx, record, user) {
+		if s.replaceable(ctx, service, record, user) {
 			before = &record
 		} else if err := s.stop(ctx, service); err != nil {
 			return false, err
@@ -366,7 +366,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 	err = s.console.Step("starting "+service, func() error {
 		var told []string
 		if before != nil {
-			told = append(told, replaces+"=true")
+			told = append(told, replaces[service]+"=true")
 		}
 		child, err := s.launch(service, user, fingerprint, told...)
 		if err != nil {
@@ -376,7 +376,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		if before == nil {
 			return s.await(ctx, service, s.settings.StartTimeout, child, func(ctx context.Context) error { return s.serves(ctx, service) })
 		}
-		err = s.replaced(ctx, *before, child)
+		err = s.replaced(ctx, service, *before, child)
 		// What serves as before is not this `up`'s to stop.
 		started = err == nil || !before.Alive()
 		return err

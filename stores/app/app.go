@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -25,6 +27,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/budget"
 	"github.com/edge-serverless-box/esb/guard/connlimit"
+	"github.com/edge-serverless-box/esb/guard/handover"
 	"github.com/edge-serverless-box/esb/guard/listen"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/guard/setting"
@@ -59,13 +62,13 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 		return errors.New("every store is off: S3_ADDR, DYNAMODB_ADDR, VICTORIALOGS_ADDR, REGISTRY_ADDR")
 	}
 	running := make([]*store, len(which))
+	var offer *handover.Offer
 	defer func() {
-		for _, r := range slices.Backward(running) {
-			if r != nil {
-				err = errors.Join(err, r.close())
-			}
-		}
+		err = errors.Join(err, closeAll(running))
 		log.Info("stores have stopped")
+		if offer != nil {
+			err = errors.Join(err, offer.Close()) // nothing of the data is in use any more
+		}
 	}()
 	// Addresses first: one that is taken is known before anything has been started.
 	held, err := front.Budget(os.Getenv, log)
@@ -81,12 +84,29 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 		confined = false
 		log.Warn("the ports of the stores' own processes are open to all programs of this machine, or of this container: they get no network namespace", "error", err)
 	}
+	var previous *handover.Predecessor
+	if s.Replaces {
+		if previous, err = handover.Ask(ctx, s.DataDir); err != nil {
+			log.Warn("the sockets of the stores that run are not taken over", "error", err)
+		}
+	}
+	defer func() { err = errors.Join(err, previous.Close()) }()
 	for i, name := range which {
 		r := &store{name: name, settings: s, log: log, functions: functions, held: held, confined: confined}
 		running[i] = r
-		if err := r.listen(ctx); err != nil {
+		if err := r.listen(ctx, previous.Socket); err != nil {
 			return err
 		}
+	}
+	if previous != nil {
+		log.Info("taking the place of the stores that run")
+		if err := previous.End(ctx); err != nil {
+			return err
+		}
+	}
+	if offer, err = openOffer(s.DataDir, running, log); err != nil {
+		// Some folders that are shared with a virtual machine hold no sockets.
+		log.Warn("those who take the place of these stores cannot take their sockets over: clients are refused between the two", "error", err)
 	}
 	if err := startAll(ctx, running, log); err != nil {
 		return err
@@ -100,9 +120,56 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 			return pids
 		})
 	}
-	<-ctx.Done()
-	log.Info("stores are stopping")
+	select {
+	case <-ctx.Done():
+		log.Info("stores are stopping")
+	case <-offer.Asked():
+		log.Info("others take the place of these stores")
+		letGo(ctx, running)
+	}
 	return nil
+}
+
+// letGoFor is how long stores that are replaced have clients leave their connections.
+const letGoFor = 500 * time.Millisecond
+
+// letGo has clients make new connections, for a moment in which they are served on.
+func letGo(ctx context.Context, running []*store) {
+	for _, r := range running {
+		for _, f := range r.fronts {
+			f.LetGo()
+		}
+	}
+	serving, cancel := context.WithTimeout(ctx, letGoFor)
+	defer cancel()
+	<-serving.Done()
+}
+
+// closeAll closes the stores, all at once: whoever takes their place has clients that wait.
+func closeAll(running []*store) error {
+	errs := make([]error, len(running))
+	var closing sync.WaitGroup
+	for i, r := range running {
+		if r != nil {
+			closing.Go(func() { errs[i] = r.close() })
+		}
+	}
+	closing.Wait()
+	return errors.Join(errs...)
+}
+
+// openOffer offers the sockets of the stores to whoever takes their place, which is who has their data.
+func openOffer(dir string, running []*store, log *slog.Logger) (*handover.Offer, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of the stores' data: %w", err)
+	}
+	return handover.Open(dir, func() map[string]net.Listener {
+		all := map[string]net.Listener{}
+		for _, r := range running {
+			maps.Copy(all, r.bound)
+		}
+		return all
+	}, log)
 }
 
 // startAll starts the stores and waits for them. What keeps a process from serving is most often its data, so it is no error but
@@ -144,13 +211,24 @@ func (r *store) output() string {
 	return filepath.Join(r.settings.LogDir, "store-"+string(r.name)+".log")
 }
 
+// frontOfHTTP serves clients.
+type frontOfHTTP interface {
+	// LetGo has clients make new connections for their next requests.
+	LetGo()
+	Close() error
+}
+
 // store is one store of a run.
 type store struct {
 	name     stores.Store
 	settings settings.Settings
 	log      *slog.Logger
 	api, ui  []net.Listener
-	process  *child.Child
+	// bound are the listeners by their names.
+	bound   map[string]net.Listener
+	process *child.Child
+	// fronts serve clients of HTTP.
+	fronts []frontOfHTTP
 	// rules are the lifecycle rules of S3's buckets.
 	rules *lifecycle.Rules
 	// room bounds what VictoriaLogs keeps.
@@ -176,29 +254,39 @@ func (r *store) close() error {
 	return errors.Join(errs...)
 }
 
-// listen opens the store's listeners.
-func (r *store) listen(ctx context.Context) error {
+// listen opens the store's listeners, or takes those that are given.
+func (r *store) listen(ctx context.Context, given func(name string) net.Listener) error {
 	setting := map[stores.Store]string{
 		stores.S3: "S3_ADDR", stores.DB: "DYNAMODB_ADDR", stores.Logs: "VICTORIALOGS_ADDR", stores.Registry: "REGISTRY_ADDR",
 	}[r.name]
 	var err error
-	if r.api, err = listen.All(ctx, setting, r.settings.Addrs(r.name)); err != nil {
+	if r.api, err = listen.Given(ctx, setting, r.settings.Addrs(r.name), given); err != nil {
 		return err
 	}
-	r.owns(r.api)
+	r.owns(setting, r.settings.Addrs(r.name), r.api)
 	if r.name == stores.S3 {
-		if r.ui, err = listen.All(ctx, "S3_UI_ADDR", r.settings.S3UIAddrs); err != nil {
+		if r.ui, err = listen.Given(ctx, "S3_UI_ADDR", r.settings.S3UIAddrs, given); err != nil {
 			return err
 		}
-		r.owns(r.ui)
+		r.owns("S3_UI_ADDR", r.settings.S3UIAddrs, r.ui)
 	}
 	return nil
 }
 
-func (r *store) owns(listeners []net.Listener) {
-	for _, l := range listeners {
+func (r *store) owns(setting string, addrs []string, listeners []net.Listener) {
+	if r.bound == nil {
+		r.bound = map[string]net.Listener{}
+	}
+	for i, l := range listeners {
+		r.bound[listen.Name(setting, addrs[i])] = l
 		r.closers = append(r.closers, l.Close)
 	}
+}
+
+// serves notes who serves the store's clients.
+func (r *store) serves(f frontOfHTTP) {
+	r.fronts = append(r.fronts, f)
+	r.closers = append(r.closers, f.Close)
 }
 
 // start begins to start the process, and serves the listeners.
@@ -233,10 +321,10 @@ func (r *store) serve() {
 	switch r.name {
 	case stores.Logs:
 		front := logfront.Handler(logfront.Options{Credentials: r.credentials, Store: r.inner, Dial: dial, Take: r.room.Take, Logger: r.log})
-		r.closers = append(r.closers, server.Start(r.api, front, few, r.log).Close)
+		r.serves(server.Start(r.api, front, few, r.log))
 	case stores.Registry:
 		front := registryfront.Handler(registryfront.Options{Credentials: r.credentials, Dial: dial, Logger: r.log})
-		r.closers = append(r.closers, server.Start(r.api, front, few, r.log).Close)
+		r.serves(server.Start(r.api, front, few, r.log))
 	case stores.S3:
 		r.serveS3(dial)
 		if len(r.ui) > 0 {
@@ -258,10 +346,10 @@ func (r *store) callers(keys settings.Keys) front.Callers {
 // serveS3 serves versitygw, which has no lifecycle rules.
 func (r *store) serveS3(dial func(context.Context) (net.Conn, error)) {
 	keys := r.settings.S3Keys
-	r.closers = append(r.closers, s3front.Start(r.api, s3front.Options{
+	r.serves(s3front.Start(r.api, s3front.Options{
 		Callers: r.callers(keys), Dial: dial, Budget: r.held, Logger: r.log,
 		Region: r.settings.Region, Domains: r.settings.S3Domains(), Ignorant: true, EncryptedDisk: r.settings.S3EncryptedDisk, Lifecycle: r.rules,
-	}).Close)
+	}))
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	client := s3.New(s3.Options{
 		Region: r.settings.Region, BaseEndpoint: aws.String("http://s3"), HTTPClient: &http.Client{Transport: transport}, UsePathStyle: true,
@@ -273,11 +361,11 @@ func (r *store) serveS3(dial func(context.Context) (net.Conn, error)) {
 
 // serveDynamoDB serves dynoxide, which takes anybody's signature.
 func (r *store) serveDynamoDB(dial func(context.Context) (net.Conn, error)) {
-	r.closers = append(r.closers, dynamofront.Start(r.api, dynamofront.Options{
+	r.serves(dynamofront.Start(r.api, dynamofront.Options{
 		Callers: r.callers(r.settings.DynamoDBKeys), Dial: dial, Budget: r.held, Logger: r.log,
 		// dynoxide (v1.2.1) has no setting for them.
 		Names: dynamofront.Names{Region: r.settings.Region, Account: r.settings.Account, StoreRegion: "dynoxide", StoreAccount: "000000000000"},
-	}).Close)
+	}))
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	client := dynamodb.New(dynamodb.Options{
 		Region: r.settings.Region, BaseEndpoint: aws.String("http://dynamodb"), HTTPClient: &http.Client{Transport: transport},

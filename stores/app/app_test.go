@@ -60,13 +60,22 @@ func play() error {
 		return err
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	// Others may take their place, and write the same file.
+	temporary := filepath.Join(s.Home, fmt.Sprintf("pids.%d", os.Getpid()))
 	return Run(ctx, s, log, stores.All(), func(pids func() map[stores.Store]int) {
 		// Whoever waits for the processes reads them from here.
-		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-			data, _ := json.Marshal(pids())
-			_ = os.WriteFile(filepath.Join(s.Home, "pids.tmp"), data, 0o600)
-			_ = os.Rename(filepath.Join(s.Home, "pids.tmp"), filepath.Join(s.Home, "pids"))
-		}
+		var last string
+		go func() {
+			for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+				data, _ := json.Marshal(pids())
+				if string(data) == last {
+					continue
+				}
+				last = string(data)
+				_ = os.WriteFile(temporary, data, 0o600)
+				_ = os.Rename(temporary, filepath.Join(s.Home, "pids"))
+			}
+		}()
 	})
 }
 

@@ -68,6 +68,9 @@ func Start(listeners []net.Listener, handler http.Handler, proxy *httputil.Rever
 	return &Front{server: server.Start(listeners, upload.Handler(limits, handler), bounds, log), proxy: proxy}
 }
 
+// LetGo has clients make new connections for their next requests.
+func (f *Front) LetGo() { f.server.LetGo() }
+
 // Close lets requests in flight end, within bounds, and waits until nothing runs any more. It may be called once.
 func (f *Front) Close() error {
 	err := f.server.Close()

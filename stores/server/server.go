@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"sync/atomic"
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/connlimit"
@@ -29,13 +30,14 @@ type Server struct {
 	server *http.Server
 	ended  chan error
 	count  int
+	// closing has each answer be the last one of its connection.
+	closing atomic.Bool
 }
 
 // Start serves the listeners, which are its own from now on, with no more connections than bounds says, until Close.
 func Start(listeners []net.Listener, handler http.Handler, bounds connlimit.Bounds, log *slog.Logger) *Server {
 	s := &Server{
 		server: &http.Server{
-			Handler:           handler,
 			ReadHeaderTimeout: 10 * time.Second,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    64 << 10,
@@ -44,12 +46,27 @@ func Start(listeners []net.Listener, handler http.Handler, bounds connlimit.Boun
 		ended: make(chan error, len(listeners)),
 		count: len(listeners),
 	}
+	s.server.Handler = s.last(handler)
 	limiter := connlimit.New(bounds)
 	for _, l := range listeners {
 		go func() { s.ended <- s.server.Serve(limiter.Listener(l)) }()
 	}
 	return s
 }
+
+// last is handler, which says of each answer that it is the last one of its connection when it is.
+func (s *Server) last(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.closing.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// LetGo has clients, which are served on, make new connections for their next requests: one that is closed while nobody answers on it may
+// lose the request that its client is just sending.
+func (s *Server) LetGo() { s.closing.Store(true) }
 
 // Close lets requests in flight end, within bounds, and waits until nothing runs any more. It may be called once.
 func (s *Server) Close() error {

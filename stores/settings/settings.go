@@ -21,6 +21,8 @@ type Settings struct {
 	Home string
 	// DataDir holds the data, a folder for each store.
 	DataDir string
+	// Replaces is whether stores that run on the same DataDir hand their sockets over and end.
+	Replaces bool
 	// LogDir takes the log of each store's process.
 	LogDir string
 	// BinDir holds the stores' programs.
@@ -85,6 +87,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	r := reader{setting.NewReader(setting.Stores, getenv)}
 	s := Settings{
 		Home:              r.Path("ESB_HOME"),
+		Replaces:          r.Bool("STORES_REPLACES"),
 		BinDir:            r.Path("ESB_BIN_DIR", filepath.Dir(executable)),
 		Subnet:            r.Subnet("ESB_SUBNET", 29),
 		S3Keys:            r.keys("S3"),

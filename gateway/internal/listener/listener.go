@@ -89,7 +89,7 @@ func (s *Set) Add(ctx context.Context, setting, addr, scheme string) (*Listener,
 			return nil, err
 		}
 	}
-	l := &Listener{Listener: s.limit.Listener(bound), setting: setting, scheme: scheme, bound: bound, name: socketName(setting, addr), Server: &http.Server{
+	l := &Listener{Listener: s.limit.Listener(bound), setting: setting, scheme: scheme, bound: bound, name: listen.Name(setting, addr), Server: &http.Server{
 		ReadHeaderTimeout: headerTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,

@@ -14,16 +14,13 @@ type Sockets struct {
 	free map[string]net.Listener
 }
 
-// socketName is what a socket is known by: the same address may be named by two settings.
-func socketName(setting, addr string) string { return setting + "=" + addr }
-
 // Bind binds the addresses of a setting, or takes a socket that is there already: given returns nil for none of that name.
 func (s *Sockets) Bind(ctx context.Context, setting string, addrs []string, given func(name string) net.Listener) error {
 	if s.free == nil {
 		s.free = map[string]net.Listener{}
 	}
 	for _, addr := range addrs {
-		name := socketName(setting, addr)
+		name := listen.Name(setting, addr)
 		if s.free[name] != nil {
 			continue // named twice: whoever adds it says so
 		}
@@ -44,8 +41,8 @@ func (s *Sockets) take(setting, addr string) net.Listener {
 	if s == nil {
 		return nil
 	}
-	l := s.free[socketName(setting, addr)]
-	delete(s.free, socketName(setting, addr))
+	l := s.free[listen.Name(setting, addr)]
+	delete(s.free, listen.Name(setting, addr))
 	return l
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/edge-serverless-box/esb/gateway/internal/handover"
+	"github.com/edge-serverless-box/esb/guard/handover"
 )
 
 func mustListen(t *testing.T) net.Listener {

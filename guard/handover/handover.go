@@ -1,7 +1,7 @@
-// Package handover has a gateway that starts take the listening sockets of the one that runs on the same state, so that no client is
-// refused between the two: whoever connects meanwhile waits in the sockets' queues.
+// Package handover has a service that starts, a gateway or the stores, take the listening sockets of the one that runs on the same state,
+// so that no client is refused between the two: whoever connects meanwhile waits in the sockets' queues.
 //
-// The running gateway offers its sockets at a socket in the folder of its state. The one that starts asks for them, makes sure that
+// The running one offers its sockets at a socket in the folder of its state. The one that starts asks for them, makes sure that
 // it can start, and then asks the other one to end, which is when that closes the connection: with everything it does, or by its death.
 package handover
 
@@ -24,11 +24,11 @@ import (
 const (
 	// name is the socket's in the folder of the state.
 	name = "handover"
-	// maxSockets bounds the sockets of a gateway; the kernel passes 253 at most (unix(7)).
+	// maxSockets bounds the sockets of a service; the kernel passes 253 at most (unix(7)).
 	maxSockets = 128
 	// maxMessage bounds the names of them.
 	maxMessage = 64 << 10
-	// answerLimit bounds each message but the end of a gateway.
+	// answerLimit bounds each message but the end of a service.
 	answerLimit = 5 * time.Second
 	// acceptPause is the pause after a connection that could not be accepted.
 	acceptPause = time.Second
@@ -55,7 +55,7 @@ func (d dir) addr() *net.UnixAddr {
 	return &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(fmt.Sprintf("/proc/self/fd/%d", d.Fd()), name)}
 }
 
-// Offer is what a running gateway offers.
+// Offer is what a running service offers.
 type Offer struct {
 	dir      dir
 	listener *net.UnixListener
@@ -95,7 +95,7 @@ func Open(home string, sockets func() map[string]net.Listener, log *slog.Logger)
 	return o, nil
 }
 
-// Asked is closed when the gateway is to end, because another one takes its place. A nil Offer's never is.
+// Asked is closed when the service is to end, because another one takes its place. A nil Offer's never is.
 func (o *Offer) Asked() <-chan struct{} {
 	if o == nil {
 		return nil
@@ -103,7 +103,7 @@ func (o *Offer) Asked() <-chan struct{} {
 	return o.asked
 }
 
-// Close ends the offer. It is the last thing that a gateway does: the next one begins.
+// Close ends the offer. It is the last thing that a service does: the next one begins.
 func (o *Offer) Close() error {
 	o.mu.Lock()
 	o.closed = true
@@ -129,7 +129,7 @@ func (o *Offer) serve() {
 			return
 		}
 		if err != nil { // out of descriptors, for one
-			o.log.Warn("another gateway could not be listened to", "error", err.Error())
+			o.log.Warn("whoever is to take the place of this process could not be listened to", "error", err.Error())
 			select {
 			case <-o.ended:
 				return
@@ -147,7 +147,7 @@ func (o *Offer) serve() {
 		o.mu.Unlock()
 		o.serving.Go(func() {
 			if err := o.answer(c); err != nil {
-				o.log.Warn("another gateway wanted the sockets of this one", "error", err.Error())
+				o.log.Warn("somebody wanted the sockets of this process", "error", err.Error())
 			}
 			o.mu.Lock()
 			delete(o.conns, c)
@@ -157,7 +157,7 @@ func (o *Offer) serve() {
 	}
 }
 
-// answer serves one that starts until it is gone, or this gateway is.
+// answer serves one that starts until it is gone, or this one is.
 func (o *Offer) answer(c *net.UnixConn) error {
 	if err := ours(c); err != nil {
 		return err
@@ -196,7 +196,7 @@ func ours(c *net.UnixConn) error {
 		return fmt.Errorf("look at who asks: %w", failed)
 	}
 	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
-		return fmt.Errorf("user %d is not this gateway's", peer.Uid)
+		return fmt.Errorf("user %d is not this process's", peer.Uid)
 	}
 	return nil
 }
@@ -244,13 +244,13 @@ func (o *Offer) send(c *net.UnixConn) error {
 	return hold(all, sockets)
 }
 
-// Predecessor is the gateway that runs while another one starts on its state. A nil one is none.
+// Predecessor is the service that runs while another one starts on its state. A nil one is none.
 type Predecessor struct {
 	conn    *net.UnixConn
 	sockets map[string]net.Listener
 }
 
-// Ask asks the gateway that runs on the state home for its sockets; it goes on as before. Nil means that none runs, or none that
+// Ask asks the service that runs on the state home for its sockets; it goes on as before. Nil means that none runs, or none that
 // can be asked.
 func Ask(ctx context.Context, home string) (*Predecessor, error) {
 	d, err := openDir(home)
@@ -270,7 +270,7 @@ func Ask(ctx context.Context, home string) (*Predecessor, error) {
 	}
 	p := &Predecessor{conn: c.(*net.UnixConn)}
 	if err := p.take(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("the gateway that runs does not hand its sockets over: %w", err), p.Close())
+		return nil, errors.Join(fmt.Errorf("the one that runs does not hand its sockets over: %w", err), p.Close())
 	}
 	return p, nil
 }
@@ -321,7 +321,7 @@ func (p *Predecessor) take(ctx context.Context) error {
 	return nil
 }
 
-// Socket returns a socket that the other gateway listens on, nil when it has none of that name. It is the caller's then.
+// Socket returns a socket that the other one listens on, nil when it has none of that name. It is the caller's then.
 func (p *Predecessor) Socket(name string) net.Listener {
 	if p == nil {
 		return nil
@@ -331,7 +331,7 @@ func (p *Predecessor) Socket(name string) net.Listener {
 	return l
 }
 
-// End has the other gateway end, and returns when it has: nothing of it is left then but its clients' last answers. Its error says
+// End has the other one end, and returns when it has: nothing of it is left then but its clients' last answers. Its error says
 // that it had not when ctx ended.
 func (p *Predecessor) End(ctx context.Context) error {
 	if p == nil {
@@ -343,13 +343,13 @@ func (p *Predecessor) End(ctx context.Context) error {
 	if _, err := p.conn.Write([]byte(askEnd)); err == nil {
 		// It says nothing more.
 		if _, err := p.conn.Read(make([]byte, 1)); ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("the gateway that runs has not ended: %w", ctx.Err())
+			return fmt.Errorf("the one that runs has not ended: %w", ctx.Err())
 		}
 	}
 	return p.Close()
 }
 
-// Close leaves the other gateway as it is, and gives up the sockets that nobody has taken.
+// Close leaves the other one as it is, and gives up the sockets that nobody has taken.
 func (p *Predecessor) Close() error {
 	if p == nil {
 		return nil
@@ -359,7 +359,7 @@ func (p *Predecessor) Close() error {
 		delete(p.sockets, name)
 	}
 	if err := p.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("leave the gateway that runs: %w", err)
+		return fmt.Errorf("leave the one that runs: %w", err)
 	}
 	return nil
 }

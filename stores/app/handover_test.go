@@ -1,0 +1,110 @@
+package app
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/edge-serverless-box/esb/stores"
+)
+
+// asking has a store asked ten times a second, once for each time, until stop, which returns what failed.
+func asking(what string, once func() error) (stop func() (answered int, failures []string)) {
+	var mu sync.Mutex
+	var asked sync.WaitGroup
+	answered, failures := 0, []string{}
+	done := make(chan struct{})
+	asked.Go(func() {
+		ticker := time.NewTicker(100 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+			}
+			asked.Go(func() {
+				began := time.Now()
+				err := once()
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					failures = append(failures, fmt.Sprintf("%s, after %s: %v", what, time.Since(began), err))
+				} else {
+					answered++
+				}
+			})
+		}
+	})
+	return func() (int, []string) {
+		close(done)
+		asked.Wait()
+		return answered, failures
+	}
+}
+
+// TestStores_OthersTakeTheirPlace_NoClientIsRefused: other settings, or another release, are no reason for functions to fail.
+func TestStores_OthersTakeTheirPlace_NoClientIsRefused(t *testing.T) {
+	b := mustOpen(t)
+	digest := b.write(t)
+	before, old := b.pids(), b.cmd
+	once := func(o *s3.Options) { o.RetryMaxAttempts = 1 }
+	_, err := b.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("handed-over")})
+	require.NoError(t, err)
+	kept := &http.Client{Timeout: limit} // it keeps its connections
+	stops := []func() (int, []string){
+		asking("S3", func() error {
+			_, err := b.s3.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String("handed-over")}, once)
+			return err
+		}),
+		asking("DynamoDB", func() error {
+			_, err := b.db.ListTables(t.Context(), &dynamodb.ListTablesInput{}, func(o *dynamodb.Options) { o.RetryMaxAttempts = 1 })
+			return err
+		}),
+	}
+	for _, store := range stores.All() {
+		stops = append(stops, asking(string(store), func() error {
+			resp, err := kept.Get("http://" + b.settings.Addrs(store)[0] + store.HealthPath())
+			if err != nil {
+				return err
+			}
+			defer func() { _ = resp.Body.Close() }()
+			if resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("status %d", resp.StatusCode)
+			}
+			return nil
+		}))
+	}
+	b.env = append(b.env, "STORES_REPLACES=true")
+	began := time.Now()
+	b.start(t)
+	require.NoError(t, old.Wait(), "those that are replaced end well")
+	t.Logf("others serve after %s", time.Since(began))
+	b.check(t, digest)
+	for _, stop := range stops {
+		answered, failures := stop()
+		assert.Positive(t, answered)
+		assert.Empty(t, failures)
+	}
+	for store, pid := range b.pids() {
+		assert.NotEqual(t, before[store], pid, "%s is another process", store)
+	}
+	_, err = os.Stat(filepath.Join(b.settings.DataDir, "handover"))
+	require.NoError(t, err, "and so on")
+}
+
+// TestStores_ReplaceNobody_Start: whoever was to be replaced may have ended.
+func TestStores_ReplaceNobody_Start(t *testing.T) {
+	b := mustOpen(t, "STORES_REPLACES=true")
+	require.NoError(t, Health(t.Context(), b.settings, stores.All()))
+}
