@@ -27,25 +27,36 @@ func mustOpenWorkshop(t *testing.T, box *stack.Stack) *workshop {
 	t.Helper()
 	root, err := stack.RepositoryRoot()
 	require.NoError(t, err)
-	out, err := box.Esb(t.Context(), "build", "runtime", "services")
+	out, err := box.Esb(t.Context(), "build", "runtime", "services", "stores")
 	require.NoError(t, err, out)
 	w := &workshop{dir: t.TempDir()}
 	images, samples := filepath.Join(w.dir, "images"), filepath.Join(w.dir, "samples")
 	require.NoError(t, os.Mkdir(images, 0o755))
-	program, err := stack.BuildProgram(root, w.dir, "./functions/lambda-echo", "-tags", "lambda.norpc")
-	require.NoError(t, err)
-	archive, err := stack.BuildImage(root, w.dir, "esb/lambda-echo:latest", "-binary", program)
-	require.NoError(t, err)
-	require.NoError(t, os.Rename(archive, filepath.Join(images, "lambda-echo.tar")))
-	mustWrite(t, filepath.Join(samples, "functions.yml"), "functions:\n  echo: {image: \"esb/lambda-echo:latest\", timeout: 10, scaling: {min_capacity: 2, max_capacity: 4}}\n")
-	mustWrite(t, filepath.Join(samples, "routing.yml"), "routes:\n  - {path: /echo, method: POST, function: echo}\n")
-	mustWrite(t, filepath.Join(samples, "resources.yml"), "{}\n")
+	for _, name := range []string{"lambda-echo", "lambda-s3"} {
+		program, err := stack.BuildProgram(root, w.dir, "./functions/"+name, "-tags", "lambda.norpc")
+		require.NoError(t, err)
+		archive, err := stack.BuildImage(root, w.dir, "esb/"+name+":latest", "-binary", program)
+		require.NoError(t, err)
+		require.NoError(t, os.Rename(archive, filepath.Join(images, name+".tar")))
+	}
+	mustWrite(t, filepath.Join(samples, "functions.yml"), `functions:
+  echo: {image: "esb/lambda-echo:latest", timeout: 10, scaling: {min_capacity: 2, max_capacity: 4}}
+  cold: {image: "esb/lambda-echo:latest", timeout: 10, scaling: {max_capacity: 6, idle_timeout: 1}}
+  files: {image: "esb/lambda-s3:latest", timeout: 20, s3: [{bucket: esb-files, access: write}], scaling: {min_capacity: 1, max_capacity: 6}}
+`)
+	mustWrite(t, filepath.Join(samples, "routing.yml"), `routes:
+  - {path: /echo, method: POST, function: echo}
+  - {path: /cold, method: POST, function: cold}
+  - {path: /files, method: POST, function: files}
+`)
+	mustWrite(t, filepath.Join(samples, "resources.yml"), "buckets: {esb-files: {}}\n")
 	command, err := stack.BuildProgram(root, w.dir, "./native/cmd/esb")
 	require.NoError(t, err)
 	w.contents = release.Contents{Images: images, Samples: samples, Programs: map[string][]string{"esb": {command}}}
 	for target, programs := range map[string][]string{
 		"containerd": {"containerd", "containerd-shim-runc-v2"}, "runc": {"runc"}, "cni-plugins": {"bridge", "host-local", "loopback"},
 		"agent": {"agent"}, "lambda-init": {"lambda-init"}, "gateway": {"gateway"}, "esb-image": {"esb-image"},
+		"stores": {"stores"}, "versitygw": {"versitygw"},
 	} {
 		for _, name := range programs {
 			w.contents.Programs[target] = append(w.contents.Programs[target], filepath.Join(box.BinDir, name))
@@ -60,10 +71,10 @@ func mustWrite(t *testing.T, file, text string) {
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 }
 
-// make makes a release whose esb, agent and gateway are other files than those of any other, and do the same.
+// make makes a release whose esb, agent, gateway and stores are other files than those of any other, and do the same.
 func (w *workshop) make(t *testing.T, version string) string {
 	t.Helper()
-	for _, name := range []string{"esb", "agent", "gateway"} {
+	for _, name := range []string{"esb", "agent", "gateway", "stores"} {
 		data, err := os.ReadFile(w.contents.Programs[name][0])
 		require.NoError(t, err)
 		other := filepath.Join(w.dir, "of-"+version, name)
@@ -76,16 +87,47 @@ func (w *workshop) make(t *testing.T, version string) string {
 	return made.Dir
 }
 
-// openLoop asks a function 20 times a second, however long answers take, until stop, which says how often it answered, and asserts that
-// it always did.
-func openLoop(t *testing.T, box *stack.Stack, token string) (stop func() int) {
+// asked is a function that openLoop asks: where, with what, and how often.
+type asked struct {
+	path, body string
+	each       time.Duration
+}
+
+// allAsked are a function that is warm, one that has to be started for each request, and one that uses a store.
+var allAsked = []asked{
+	{"/echo", `{"message":"x"}`, 50 * time.Millisecond},
+	{"/cold", `{"message":"x"}`, 2500 * time.Millisecond},
+	{"/files", `{"action":"put","key":"x","body":"x"}`, 200 * time.Millisecond},
+}
+
+// openLoops asks all functions until stop, which says how often the one that answered least did, and asserts that they always did.
+func openLoops(t *testing.T, box *stack.Stack, token string) (stop func() int) {
+	t.Helper()
+	var stops []func() int
+	for _, a := range allAsked {
+		stops = append(stops, openLoop(t, box, token, a))
+	}
+	return func() int {
+		t.Helper()
+		least := stops[0]()
+		for i, stop := range stops[1:] {
+			n := stop()
+			t.Logf("%s answered %d times", allAsked[i+1].path, n)
+			least = min(least, n)
+		}
+		return least
+	}
+}
+
+// openLoop asks a function, however long answers take, until stop, which says how often it answered, and asserts that it always did.
+func openLoop(t *testing.T, box *stack.Stack, token string, a asked) (stop func() int) {
 	t.Helper()
 	var mu sync.Mutex
 	answered, failures := 0, []string{}
 	done := make(chan struct{})
 	var asking, ticking sync.WaitGroup
 	ticking.Go(func() {
-		ticker := time.NewTicker(50 * time.Millisecond)
+		ticker := time.NewTicker(a.each)
 		defer ticker.Stop()
 		for {
 			select {
@@ -95,7 +137,7 @@ func openLoop(t *testing.T, box *stack.Stack, token string) (stop func() int) {
 			}
 			asking.Go(func() {
 				// net/http may send it once more, on another connection, if the one that it has kept is closed as it sends.
-				answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/echo", token, []byte(`{"message":"x"}`), "Content-Type", "application/json", "Idempotency-Key", "x")
+				answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+a.path, token, []byte(a.body), "Content-Type", "application/json", "Idempotency-Key", "x")
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -119,7 +161,7 @@ func openLoop(t *testing.T, box *stack.Stack, token string) (stop func() int) {
 	return func() int {
 		t.Helper()
 		end()
-		assert.Empty(t, failures)
+		assert.Empty(t, failures, a.path)
 		return answered
 	}
 }
@@ -152,7 +194,7 @@ func TestInstallation(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("the lifecycle tests start containers: run them as root")
 	}
-	box, err := stack.Prepare(home, stack.Options{Supervised: true, Env: []string{"ESB_STORES=off"}})
+	box, err := stack.Prepare(home, stack.Options{Supervised: true, Env: []string{"DYNAMODB_ADDR=off", "VICTORIALOGS_ADDR=off", "REGISTRY_ADDR=off"}})
 	require.NoError(t, err)
 	w := mustOpenWorkshop(t, box)
 	first, second := w.make(t, "1"), w.make(t, "2")
@@ -189,10 +231,12 @@ func TestInstallation(t *testing.T) {
 	}, "the box must be up")
 	token, err := box.Token(t.Context())
 	require.NoError(t, err)
-	stack.Eventually(t, func() bool {
-		answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+"/echo", token, []byte(`{"message":"x"}`), "Content-Type", "application/json")
-		return err == nil && answer.Status == http.StatusOK
-	}, "the function must run")
+	for _, a := range allAsked {
+		stack.Eventually(t, func() bool {
+			answer, err := box.Do(t.Context(), http.MethodPost, box.HTTPURL+a.path, token, []byte(a.body), "Content-Type", "application/json")
+			return err == nil && answer.Status == http.StatusOK
+		}, "%s must run", a.path)
+	}
 	release := func(name string) string {
 		version, err := os.Readlink(filepath.Join(prefix, "opt", "esb", name))
 		require.NoError(t, err)
@@ -201,7 +245,7 @@ func TestInstallation(t *testing.T) {
 	before := mustStatus(t, box)
 	group := mustMove(t, before.Supervisor) // as if systemd had started it
 
-	stop := openLoop(t, box, token)
+	stop := openLoops(t, box, token)
 	said, err := box.Esb(t.Context(), "upgrade", second)
 	require.NoError(t, err, said)
 	assert.Positive(t, stop(), "no request fails")
@@ -209,7 +253,7 @@ func TestInstallation(t *testing.T) {
 	assert.Equal(t, "healthy", now.State)
 	assert.Equal(t, []string{"2", "1"}, []string{release("current"), release("previous")})
 	assert.Equal(t, before.Supervisor, now.Supervisor, "whoever started the supervisor sees it go on")
-	for name, pid := range map[string]int{"gateway": now.PIDs()["gateway"], "agent": now.PIDs()["agent"], "esb": now.Supervisor} {
+	for name, pid := range map[string]int{"gateway": now.PIDs()["gateway"], "agent": now.PIDs()["agent"], "stores": now.PIDs()["stores"], "esb": now.Supervisor} {
 		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		require.NoError(t, err)
 		assert.Equal(t, filepath.Join(prefix, "opt", "esb", "2", name), program)
@@ -218,7 +262,7 @@ func TestInstallation(t *testing.T) {
 		assert.Contains(t, string(groups), group, "the end of the session in which the upgrade was called is not the box's")
 	}
 
-	stop = openLoop(t, box, token)
+	stop = openLoops(t, box, token)
 	said, err = box.Esb(t.Context(), "upgrade", third)
 	require.Error(t, err)
 	assert.Positive(t, stop(), "nor when it goes back")
