@@ -18,6 +18,11 @@ variable "CA_FILE" { default = "" }
 variable "DEBIAN_IMAGE" { default = "" }
 variable "GO_IMAGE" { default = "" }
 
+# What the images were made of, and when (RFC 3339), for their labels. Empty: they do not say, and are the same whenever they are made.
+variable "SOURCE" { default = "" }
+variable "REVISION" { default = "" }
+variable "CREATED" { default = "" }
+
 # Comma-separated. Empty: the builder's own. Both: docker buildx bake release (needs a builder with emulation or nodes
 # of both kinds: runc is built with C).
 variable "PLATFORMS" { default = "" }
@@ -48,6 +53,11 @@ target "common" {
     GOPRIVATE  = GOPRIVATE
     DEBIAN_IMAGE = DEBIAN_IMAGE == "" ? null : DEBIAN_IMAGE
     GO_IMAGE     = GO_IMAGE == "" ? null : GO_IMAGE
+  }
+  labels = {
+    "org.opencontainers.image.source"   = SOURCE == "" ? null : SOURCE
+    "org.opencontainers.image.revision" = REVISION == "" ? null : REVISION
+    "org.opencontainers.image.created"  = CREATED == "" ? null : CREATED
   }
   secret = CA_FILE == "" ? [] : ["id=ca,src=${CA_FILE}"]
 }
