@@ -13,6 +13,8 @@ const (
 	GroupRuntime = "runtime"
 	// GroupServices is what this repository's own modules make for the native way.
 	GroupServices = "services"
+	// GroupGateway is the one of GroupServices that the gateway's image has.
+	GroupGateway = "gateway"
 	// GroupStores are the native stores.
 	GroupStores = "stores"
 	// GroupGenerate is buf and its plugins.
@@ -70,12 +72,14 @@ func targetsFor(group, arch string) []Target {
 		return []Target{
 			own("agent", "agent", "./cmd/agent", "agent"),
 			own("agent", "lambda-init", "./cmd/lambda-init", "lambda-init"),
-			own("gateway", "gateway", "./cmd/gateway", "gateway"),
+			gateway(),
 			own("functions", "esb-image", "./cmd/esb-image", "esb-image",
 				"cmd", "gotool", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),
 			own("stores", "esb-relay", "./cmd/esb-relay", "esb-relay",
 				"basicauth", "cmd/esb-relay", "dockerpasswords", "dockerrelay", "dynamofront", "front", "relay", "s3front", "server", "settings", "stores.go", "go.mod", "go.sum"),
 		}
+	case GroupGateway:
+		return []Target{gateway()}
 	case GroupStores:
 		targets := []Target{
 			own("stores", "stores", "./cmd/stores", "stores", "app", "basicauth", "child", "cmd/stores", "confine", "dynamofront", "front", "logfront", "logroom",
@@ -147,6 +151,8 @@ func wrapped(name, module string) Target {
 	t.Sources = append(t.Sources, module+"/cmd")
 	return t
 }
+
+func gateway() Target { return own("gateway", "gateway", "./cmd/gateway", "gateway") }
 
 // own is a target of one of the repository's modules. Its sources are the whole module, or those
 // parts of it, and what it uses of others.

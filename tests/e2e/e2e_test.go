@@ -55,14 +55,20 @@ func prepare(root, home string) (*stack.Stack, error) {
 		return nil, err
 	}
 	routingFile = filepath.Join(config, "routing.yml")
+	// For the stream of 1 GB.
+	env := []string{"GATEWAY_STREAM_LIMIT_MB=2048"}
+	if way != stack.Native {
+		// Code in S3 is changed six times, each of which is seen when it is looked for. The native way has the default, by which local
+		// changes are seen because the system tells them.
+		env = append(env, "CODE_POLL_SECONDS=1")
+	}
 	box, err = stack.Prepare(home, stack.Options{
 		Way:             way,
 		FunctionsConfig: filepath.Join(config, "functions.yml"),
 		RoutingConfig:   routingFile,
 		ResourcesConfig: filepath.Join(config, "resources.yml"),
 		Images:          images,
-		// For the stream of 1 GB.
-		Env: []string{"GATEWAY_STREAM_LIMIT_MB=2048"},
+		Env:             env,
 	})
 	if err != nil {
 		return nil, err
