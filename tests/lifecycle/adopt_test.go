@@ -114,6 +114,19 @@ func TestAdoption(t *testing.T) {
 		assert.Equal(t, before[name], now[name], "the workers of %s must have been kept", name)
 	}
 
+	// Other settings of the agent reach the workers that are warm already, by others that take their places.
+	plain = d.load(t, "/plain")
+	d.Set("FUNCTION_PIDS_LIMIT=777")
+	require.NoError(t, d.Up(t.Context()))
+	stack.Eventually(t, func() bool {
+		found := d.ids(t)["plain"]
+		return len(found) == 3 && !slices.ContainsFunc(found, func(id string) bool { return slices.Contains(before["plain"], id) })
+	}, "the workers must have been replaced")
+	assert.Positive(t, plain(true))
+	for _, c := range d.Containers(t, "plain") {
+		assert.False(t, c.GetOutdated())
+	}
+
 	// One that cannot start leaves the other one serving.
 	plain = d.load(t, "/plain")
 	d.Set("JWT_SECRET_KEY=short")
