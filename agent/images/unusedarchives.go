@@ -50,7 +50,7 @@ func (s *Store) tendArchives(ctx context.Context, records []core.Image, running 
 	}
 	slices.SortStableFunc(idle, func(a, b idleArchive) int { return a.used.Compare(b.used) })
 	for _, a := range idle {
-		why := ""
+		var why string
 		switch unused := now.Sub(a.used); {
 		case s.archivesUnusedFor > 0 && unused > s.archivesUnusedFor:
 			why = "nothing has used its images for longer than IMAGE_ARCHIVES_UNUSED_DAYS"
