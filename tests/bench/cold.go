@@ -64,7 +64,8 @@ func (s *suite) coldStarts(ctx context.Context) error {
 
 // unparked is a cold start where no sandbox has been made ahead of need: the box is told to make none.
 func (s *suite) unparked(ctx context.Context) error {
-	s.box.Set("PARKED_SANDBOXES=0")
+	s.parking = 0
+	s.box.Set(park(s.parking))
 	if err := s.box.Up(ctx); err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func measured(ctx context.Context, root string, p plan, out io.Writer) (report *
 	if err != nil {
 		return nil, err
 	}
-	s := &suite{plan: p, box: b, out: out, report: &measure.Report{
+	s := &suite{plan: p, box: b, out: out, parking: parking, report: &measure.Report{
 		Machine: machine.Describe(), Quick: p.quick, Began: time.Now().UTC().Format("2006-01-02 15:04 UTC"), Rounds: p.rounds, Noise: map[string]machine.Noise{},
 	}}
 	defer s.close()

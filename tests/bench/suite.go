@@ -42,7 +42,7 @@ type plan struct {
 var (
 	whole = plan{rounds: 5, quiet: time.Minute, settle: 2 * time.Second, requests: 1500, crowd: 3 * time.Second, starts: 6, cycles: 32, bursts: 5, thaws: 20, idle: 32,
 		beside: 5 * time.Second}
-	short = plan{quick: true, rounds: 3, quiet: 4 * time.Second, settle: 250 * time.Millisecond, requests: 400, crowd: time.Second, starts: 3, cycles: 16, bursts: 2, thaws: 8,
+	short = plan{quick: true, rounds: 3, quiet: 4 * time.Second, settle: 400 * time.Millisecond, requests: 400, crowd: time.Second, starts: 3, cycles: 16, bursts: 2, thaws: 8,
 		idle: 12, beside: 2 * time.Second}
 )
 
@@ -52,6 +52,8 @@ type suite struct {
 	box    *box
 	report *measure.Report
 	out    io.Writer
+	// parking is how many sandboxes the box keeps that are nobody's.
+	parking int
 
 	bare       *baseline.Bare
 	runc       *baseline.Runc
@@ -185,8 +187,13 @@ func (s *suite) series(ctx context.Context, name string, measured func(context.C
 	return failed
 }
 
-// settled lets what the sample before has left in the background come to its end.
-func (s *suite) settled(ctx context.Context) error { return machine.Settle(ctx, s.settle) }
+// settled lets what the sample before has left in the background come to its end: the next sandboxes are parked, among others.
+func (s *suite) settled(ctx context.Context) error {
+	if err := s.box.awaitParked(ctx, s.parking, 4*s.settle); err != nil {
+		return err
+	}
+	return machine.Settle(ctx, s.settle)
+}
 
 // add appends a row.
 func (s *suite) add(what string, figure, base *measure.Figure, target *measure.Target) error {

@@ -106,7 +106,7 @@ func AwaitQuiet(ctx context.Context, limit time.Duration) (n Noise, err error) {
 	}
 }
 
-// Settle waits until the machine has less than half of its CPUs to do for one look, for at most limit: what the sample before has left
+// Settle waits until the machine has next to nothing to do for one look, for at most limit: what the sample before has left
 // to be done in the background is not the next one's.
 func Settle(ctx context.Context, limit time.Duration) error {
 	for began := time.Now(); time.Since(began) < limit; {
@@ -123,7 +123,7 @@ func Settle(ctx context.Context, limit time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if idle, _ := now.Shares(before); idle > 0.5 {
+		if idle, _ := now.Shares(before); idle > quietShare {
 			return nil
 		}
 	}
