@@ -115,16 +115,20 @@ func TestFallback_ImageAlone_IsNotTheNewOne(t *testing.T) {
 		b, e := newBox(), &exits{told: make(chan string)}
 		b.kept = true
 		b.pushImage("old")
-		fn := function("f", gateway.Scaling{MaxCapacity: 3, Queue: 10, Standby: 1})
+		fn := function("f", gateway.Scaling{MaxCapacity: 6, Queue: 10, Standby: 1})
 		m := mustOpen(t, b, pool.Options{HeartbeatInterval: time.Hour, Watcher: e, Inits: badImage("new")}, fn)
 		warm(t, m, fn, 1)
 		time.Sleep(2 * time.Second)
 		require.Equal(t, 1, state(m, "f").Standby)
 		b.pushImage("new")
-		first, second := mustAcquire(t, m, fn), mustAcquire(t, m, fn) // that takes the one on standby, which is replaced
+		var held []*pool.Lease
+		for state(m, "f").Standby > 0 { // until the one that stands by is taken, which is replaced
+			held = append(held, mustAcquire(t, m, fn))
+		}
 		time.Sleep(5 * time.Second)
-		first.Release()
-		second.Release()
+		for _, l := range held {
+			l.Release()
+		}
 		for _, w := range state(m, "f").Workers {
 			e.told <- w.ID
 		}
@@ -143,6 +147,25 @@ func TestFallback_ImageAlone_IsNotTheNewOne(t *testing.T) {
 		assert.Zero(t, digests(b)["old"])
 		assert.Positive(t, digests(b)["newer"])
 		assert.Empty(t, state(m, "f").Error)
+	})
+}
+
+// TestFallback_WhatWasOnStandbyAndHasServed_IsProof: a function may never have had another worker.
+func TestFallback_WhatWasOnStandbyAndHasServed_IsProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, e := newBox(), &exits{told: make(chan string)}
+		fn := function("f", gateway.Scaling{MaxCapacity: 1, Queue: 10, Standby: 1})
+		m := mustOpen(t, b, pool.Options{HeartbeatInterval: time.Hour, Watcher: e}, fn)
+		time.Sleep(time.Second)
+		require.Equal(t, 1, state(m, "f").Standby)
+		assert.Equal(t, "g1", served(t, m, fn))
+		b.setStart(broken("bad", 100*time.Millisecond))
+		next := changed(fn, "bad")
+		apply(m, next)
+		for range 10 {
+			time.Sleep(10 * time.Second)
+			assert.Equal(t, "g1", served(t, m, next))
+		}
 	})
 }
 

@@ -287,9 +287,13 @@ func (p *functionPool) lend(w *worker) *Lease {
 func (p *functionPool) takeBack(w *worker, condemned string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	first := !w.invoked
 	w.invoked = true
 	if w.phase != PhaseBusy {
 		return
+	}
+	if first && w.info.Standby && w.revision == p.reached && condemned == "" && w.doomed == "" {
+		p.prove() // its function process is there only now
 	}
 	p.busy--
 	w.signed = time.Now()
