@@ -16,7 +16,7 @@ import (
 // CPU. Between the two it stays.
 const (
 	busy        = 0.25
-	many, few   = 4, 2.5
+	many, few   = 3, 2
 	narrow      = 0.8
 	widen       = 1.15
 	leastPerCPU = 2
