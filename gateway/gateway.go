@@ -286,6 +286,8 @@ type Invocation struct {
 	// the function is told).
 	Qualifier string
 	LogTail   bool
+	// Inner says that another function waits for this invocation.
+	Inner bool
 	// EndsWithCaller says that the invocation must not outlive its caller's context: its caller will have it run again.
 	EndsWithCaller bool
 	Payload        []byte

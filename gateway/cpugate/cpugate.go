@@ -22,11 +22,17 @@ const (
 	leastPerCPU = 2
 	// calmReadings in which nobody waits open the gate.
 	calmReadings = 25
-	// After so many steps there must be this much less of what could run. Else it is not the number of invocations that keeps the CPU
-	// busy, but a few with many threads, or something else on the machine: the gate opens, for so many readings at least.
-	steps         = 3
-	less          = 0.85
-	pauseReadings = 50
+	// After so many crowded readings in a row twice as many may run for some readings. When not this much more can run then, it is not the
+	// number of invocations that keeps the CPU busy, but a few with many threads, or something else on the machine: the gate opens, for so
+	// many readings at least.
+	crowdedReadings = 20
+	trialReadings   = 8
+	more            = 1.15
+	pauseReadings   = 50
+	// weight is that of one reading in their average.
+	weight = 0.3
+	// silence is how long a reading counts.
+	silence = 2 * time.Second
 )
 
 // Load is one reading of the machine.
@@ -66,9 +72,12 @@ type Gate struct {
 	seq int
 	// calm counts readings in a row in which nobody waited, and pause those for which the gate stays open.
 	calm, pause int
-	// narrowed counts the steps since runnable was before, in a row.
-	narrowed int
-	before   float64
+	// crowded counts the readings in a row in which too much could run, which was level on average. trial counts those for which more
+	// invocations run than the limit before was, and the level was base.
+	crowded, trial, before int
+	level, base            float64
+	// heard is when the last reading came.
+	heard time.Time
 }
 
 // line is one function's invocations.
@@ -105,9 +114,21 @@ func (g *Gate) Close() {
 }
 
 func (g *Gate) follow(ctx context.Context, s Source) {
+	ticker := time.NewTicker(silence)
+	defer ticker.Stop()
+	g.follows.Go(func() {
+		for {
+			select {
+			case <-ticker.C:
+				g.open(silence)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	for {
 		_ = s.WatchCPU(ctx, g.Observe) // an agent that is away is told of by those who need it
-		g.open()
+		g.open(0)
 		select {
 		case <-time.After(retry):
 		case <-ctx.Done():
@@ -119,9 +140,10 @@ func (g *Gate) follow(ctx context.Context, s Source) {
 // retry is the pause before a source is asked again.
 const retry = 2 * time.Second
 
-// Enter waits until an invocation of function may run, for at most patience: a function that has none running always may. The caller
-// calls Leave when the invocation has ended. The error is that of ctx, or ErrNoTurn.
-func (g *Gate) Enter(ctx context.Context, function string, patience time.Duration) error {
+// Enter waits until an invocation of function may run, for at most patience: a function that has none running always may, and so may one
+// that another function waits for (inner), which keeps its own turn meanwhile. The caller calls Leave when the invocation has ended. The
+// error is that of ctx, or ErrNoTurn.
+func (g *Gate) Enter(ctx context.Context, function string, patience time.Duration, inner bool) error {
 	if g == nil {
 		return nil
 	}
@@ -134,7 +156,7 @@ func (g *Gate) Enter(ctx context.Context, function string, patience time.Duratio
 	if l.idle() {
 		g.active++
 	}
-	if len(l.waiting) == 0 && g.admits(l) {
+	if inner || len(l.waiting) == 0 && g.admits(l) {
 		g.grant(l)
 		g.mu.Unlock()
 		return nil
@@ -238,6 +260,7 @@ func (g *Gate) next() {
 func (g *Gate) Observe(load Load) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.heard = time.Now()
 	least := max(leastPerCPU*load.CPUs, leastPerCPU)
 	crowd := 0
 	for _, l := range g.lines {
@@ -251,36 +274,37 @@ func (g *Gate) Observe(load Load) {
 		return
 	}
 	crowded := load.Functions >= busy && load.Runnable > many
+	if g.level += weight * (load.Runnable - g.level); crowded {
+		g.crowded++
+	} else {
+		g.crowded = 0
+	}
 	switch {
 	case crowded && g.limit == 0 && g.running > least:
 		g.log.Info("functions want more CPU than there is: invocations take turns", "running", g.running, "runnable_per_cpu", load.Runnable)
-		g.calm, g.narrowed, g.before = 0, 0, load.Runnable
+		g.calm, g.crowded, g.trial = 0, 0, 0
 		g.limit = max(int(float64(g.running)*narrow), least)
 	case g.limit == 0:
+	case g.trial > 0:
+		if g.trial--; g.trial == 0 {
+			g.judge()
+		}
 	case crowd == 0:
 		if g.calm++; g.calm >= calmReadings {
 			g.log.Info("functions have the CPU that they want: invocations no longer take turns")
 			g.limit = 0
 		}
+	case g.crowded >= crowdedReadings:
+		g.base, g.before, g.trial = g.level, g.limit, trialReadings
+		g.limit = 2 * max(g.limit, g.running)
+		g.next()
 	case crowded && g.running > g.limit:
 		// What ran before the last step does still.
-	case crowded && g.limit > least:
-		if g.narrowed++; g.narrowed >= steps {
-			if load.Runnable > less*g.before {
-				g.log.Info("it is not the number of invocations that keeps the CPU busy: they no longer take turns", "runnable_per_cpu", load.Runnable)
-				g.limit, g.pause = 0, pauseReadings
-				g.next()
-				break
-			}
-			g.narrowed, g.before = 0, load.Runnable
-		}
+	case crowded:
 		g.limit = max(int(float64(g.limit)*narrow), least)
 	case load.Runnable < few || load.Functions < busy:
-		g.narrowed, g.before = 0, load.Runnable
 		g.limit = max(int(float64(g.limit)*widen), g.limit+1)
 		g.next()
-	default:
-		g.narrowed, g.before = 0, load.Runnable
 	}
 	limits.Set(float64(g.limit))
 	if g.limit == 0 {
@@ -292,10 +316,24 @@ func (g *Gate) Observe(load Load) {
 	}
 }
 
-// open lets everybody through.
-func (g *Gate) open() {
+// judge ends a trial. Callers hold mu.
+func (g *Gate) judge() {
+	g.limit, g.crowded = g.before, 0
+	if g.level >= more*g.base {
+		return
+	}
+	g.log.Info("it is not the number of invocations that keeps the CPU busy: they no longer take turns", "runnable_per_cpu", g.level)
+	g.limit, g.pause = 0, pauseReadings
+	g.next()
+}
+
+// open lets everybody through when nothing was heard for so long.
+func (g *Gate) open(silent time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.limit == 0 || time.Since(g.heard) < silent {
+		return
+	}
 	g.limit = 0
 	limits.Set(0)
 	g.next()

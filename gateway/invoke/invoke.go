@@ -155,12 +155,14 @@ var errAbandoned = gateway.Errorf(gateway.CodeInternal, "the invocation was aban
 // onWorkers invokes on one worker, and on another one only when it is certain that the first never saw the
 // invocation. connected, when it is not nil, is called when one of them is connected.
 func (i *Invoker) onWorkers(ctx context.Context, fn *gateway.Function, inv gateway.Invocation, to *sink, connected func()) (gateway.Result, error) {
+	// It waits for a worker and for its turn within one acquire_timeout.
+	began := time.Now()
 	for tried := 1; ; tried++ {
 		lease, err := i.pool.Acquire(ctx, fn, inv.RequestID)
 		if err != nil {
 			return gateway.Result{}, err
 		}
-		if err := i.opts.CPU.Enter(ctx, fn.Name, fn.Scaling.AcquireTimeout); err != nil {
+		if err := i.opts.CPU.Enter(ctx, fn.Name, fn.Scaling.AcquireTimeout-time.Since(began), inv.Inner); err != nil {
 			lease.GiveUp()
 			return gateway.Result{}, notEntered(ctx, fn, err)
 		}

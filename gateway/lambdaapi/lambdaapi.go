@@ -378,7 +378,7 @@ func (s *session) step() error {
 		return &refusal{status: http.StatusBadRequest, kind: "RecursiveInvocationException", user: true, capital: true,
 			message: "Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and stopped your function's invocation."}
 	}
-	s.inv.TraceID = trace
+	s.inv.TraceID, s.inv.Inner = trace, s.caller != nil
 	return nil
 }
 
