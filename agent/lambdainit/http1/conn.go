@@ -42,8 +42,9 @@ type conn struct {
 	r, w int
 	// out is the head of the answer.
 	out []byte
-	// idle says that no request has begun.
-	idle atomic.Bool
+	// idle says that no request has begun, sending counts the goroutines that send what was delivered.
+	idle    atomic.Bool
+	sending atomic.Int32
 }
 
 func (c *conn) serve() {

@@ -370,7 +370,10 @@ func (x *Exchange) Answered() { x.answered = true }
 // does not take at once is sent by a goroutine of its own. sent is called when nothing of it is needed any more.
 func (x *Exchange) Deliver(head, body []byte, sent func()) {
 	c, last := x.c, x.last
-	n := c.take(head, body)
+	n := 0
+	if c.sending.Load() == 0 { // else it would wait for what the client does not take
+		n = c.take(head, body)
+	}
 	if n == len(head)+len(body) {
 		if last {
 			c.endWriting()
@@ -381,8 +384,10 @@ func (x *Exchange) Deliver(head, body []byte, sent func()) {
 	// head is its owner's when this returns, body when sent is called.
 	rest := slices.Clone(head[min(n, len(head)):])
 	body = body[max(n-len(head), 0):]
+	c.sending.Add(1)
 	go func() {
 		defer sent()
+		defer c.sending.Add(-1)
 		pieces := net.Buffers{rest, body}
 		if _, err := pieces.WriteTo(c.nc); err != nil {
 			_ = c.nc.Close()
