@@ -379,9 +379,17 @@ func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *s
 		Address: address, Stack: s.Bridge, RunDir: s.RunDir,
 		LogDir: filepath.Join(s.LogDir, "functions"),
 		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, ImageMaxMB: s.ImageMaxMB,
-		ImagesUnusedFor: s.ImagesUnusedFor, ArchivesUnusedFor: s.ArchivesUnusedFor, ImageStoreMaxMB: s.ImageStoreMaxMB, ArchivesMaxMB: s.ArchivesMaxMB, ImagesDisk: s.Home, Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryPoll: s.RegistryPoll, RegistryConfig: s.RegistryConfig,
+		ImagesUnusedFor: s.ImagesUnusedFor, ArchivesUnusedFor: s.ArchivesUnusedFor, ImageStoreMaxMB: s.ImageStoreMaxMB, ArchivesMaxMB: s.ArchivesMaxMB, ImagesDisk: imagesDisk(s), Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryPoll: s.RegistryPoll, RegistryConfig: s.RegistryConfig,
 		RegistryUser: s.RegistryUser, RegistryPassword: string(s.RegistryPassword), RegistryPasswordFile: s.RegistryPasswordFile,
 		TmpSizeMB: s.TmpSizeMB, TmpOnDisk: s.TmpOnDisk, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts, Parked: s.ParkedSandboxes,
 		Region: s.Region, AccountID: s.AccountID, DNS: dns, Environment: s.FunctionEnvironment(), Logger: log,
 	}
+}
+
+// imagesDisk is a folder on the disk that containerd has images on; empty for a containerd of somebody else's, whose disk is not known.
+func imagesDisk(s settings.Settings) string {
+	if s.ContainerdAddress != "" {
+		return ""
+	}
+	return s.Home
 }

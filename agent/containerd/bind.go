@@ -62,19 +62,24 @@ func (l *launch) bind(ctx context.Context) error {
 		return err
 	}
 	var base string
+	// unbound is a failure that is not the function's own, nor its image's.
+	unbound := false
 	err = l.run(ctx, []step{
 		{"limits", "limit it", func(context.Context) error {
 			l.watch()
-			return l.r.groups.SetLimits(l.record.sandbox, l.record.memoryMB)
+			err := l.r.groups.SetLimits(l.record.sandbox, l.record.memoryMB)
+			unbound = err != nil
+			return err
 		}},
 		{"root", "give it its root filesystem", func(ctx context.Context) (err error) {
 			base, err = l.enter(ctx)
+			unbound = err != nil && !errors.Is(err, errImage) && !errors.Is(err, rootmount.ErrNoView)
 			return err
 		}},
 		{"tmp", "give it its /tmp", l.bindDisk},
 		{"call", "start its process", l.call},
 	})
-	if ctx.Err() == nil && !errors.Is(err, errImage) {
+	if ctx.Err() == nil && (err == nil || unbound) {
 		l.r.bound(err)
 	}
 	if err == nil {

@@ -200,10 +200,11 @@ func (r *Runtime) park(ctx context.Context) error {
 		return err
 	}
 	r.log.DebugContext(ctx, "container parked", "container_id", p.record.ID)
-	r.background.Go(func() { r.watchParked(p) })
 	r.parked.mu.Lock()
 	r.parked.ready = append(r.parked.ready, p)
 	r.parked.mu.Unlock()
+	// Behind it: one that ends at once is to be found there.
+	r.background.Go(func() { r.watchParked(p) })
 	return nil
 }
 

@@ -178,6 +178,7 @@ func (r *Runtime) upkeep() {
 		if err := r.dropViews(r.life, viewKept); err != nil && r.life.Err() == nil {
 			r.log.Warn("layers of images are kept that no container was made of lately", "error", err)
 		}
+		r.parked.refill() // when there was no room for more
 		if err := r.relieveDisk(r.life); err != nil && r.life.Err() == nil {
 			r.log.Warn("images that are kept cannot be given up for want of room", "error", err)
 		}

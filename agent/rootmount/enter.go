@@ -13,6 +13,9 @@ import (
 // NewRoot is the folder of a container, as it is before, that the new root is mounted on.
 const NewRoot = "/newroot"
 
+// ErrNoView says that a view is not there, or not any more.
+var ErrNoView = errors.New("its view has been given up")
+
 // Attributes of mounts.
 const (
 	ReadOnly = unix.MOUNT_ATTR_RDONLY
@@ -87,7 +90,7 @@ func (v *Views) Enter(pid int, root Root) (err error) {
 	defer v.mu.RUnlock()
 	name := v.views[root.View]
 	if name == "" {
-		return fail(errors.New("its view has been given up"))
+		return fail(ErrNoView)
 	}
 	err = ownthread.Do(func() error {
 		if err := leave(); err != nil {
