@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -94,7 +95,16 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 	for i, name := range which {
 		r := &store{name: name, settings: s, log: log, functions: functions, held: held, confined: confined}
 		running[i] = r
-		if err := r.listen(ctx, previous.Socket); err != nil {
+		err := r.listen(ctx, previous.Socket)
+		if previous != nil && errors.Is(err, syscall.EADDRINUSE) {
+			// Those that run may have it under another name, as 127.0.0.1 is part of 0.0.0.0: it is free when they have ended.
+			log.Info("waiting for the end of the stores that run, for an address", "reason", err.Error())
+			if err = previous.End(ctx); err == nil {
+				previous = nil
+				err = r.listen(ctx, previous.Socket)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -68,7 +69,7 @@ func TestStores_OthersTakeTheirPlace_NoClientIsRefused(t *testing.T) {
 			return err
 		}),
 		asking("DynamoDB", func() error {
-			_, err := b.db.ListTables(t.Context(), &dynamodb.ListTablesInput{}, func(o *dynamodb.Options) { o.RetryMaxAttempts = 1 })
+			_, err := b.db.ListTables(t.Context(), &dynamodb.ListTablesInput{}, func(o *dynamodb.Options) { o.RetryMaxAttempts = 2 }) // it keeps its connection, which may end as it asks
 			return err
 		}),
 	}
@@ -107,4 +108,17 @@ func TestStores_OthersTakeTheirPlace_NoClientIsRefused(t *testing.T) {
 func TestStores_ReplaceNobody_Start(t *testing.T) {
 	b := mustOpen(t, "STORES_REPLACES=true")
 	require.NoError(t, Health(t.Context(), b.settings, stores.All()))
+}
+
+// TestStores_AnAddressThatHoldsTheOneBefore_IsServed: who lets other machines in changes 127.0.0.1 to 0.0.0.0.
+func TestStores_AnAddressThatHoldsTheOneBefore_IsServed(t *testing.T) {
+	b := mustOpen(t)
+	old := b.cmd
+	_, port, err := net.SplitHostPort(b.settings.Addrs(stores.S3)[0])
+	require.NoError(t, err)
+	b.env = append(b.env, "S3_ADDR=0.0.0.0:"+port, "STORES_REPLACES=true")
+	b.start(t)
+	require.NoError(t, old.Wait(), "those that are replaced end well")
+	_, err = b.s3.ListBuckets(t.Context(), &s3.ListBucketsInput{})
+	require.NoError(t, err)
 }
