@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/tests/bench/baseline"
@@ -261,6 +262,10 @@ func invoke(ctx context.Context, w baseline.Worker) error {
 // process is process 1 of a container.
 func (b *box) process(ctx context.Context, id string) (int, error) {
 	container, err := b.containers.LoadContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		// One that was made ahead has there the name that it had before it was a function's.
+		container, err = b.containers.LoadContainer(ctx, "lambda-"+id[strings.LastIndexByte(id, '-')+1:])
+	}
 	if err != nil {
 		return 0, fmt.Errorf("find the process of %s: %w", id, err)
 	}

@@ -41,23 +41,6 @@ const (
 	refusalDelay = 90 * time.Second
 )
 
-// clockSchedules are the schedules of the function ticker, by what their events say.
-var clockSchedules = map[string]string{"rate": "rate(1 minute)", "cron": "cron(* * * * ? *)"}
-
-// clockFunctions are in the configuration while the clock is set.
-func clockFunctions(records string) (functions, routes string) {
-	const chaos = `image: "esb/lambda-chaos:latest", timeout: 20, memory_size: 256`
-	var schedules []string
-	for _, name := range []string{"rate", "cron"} {
-		// As API Gateway's event, of which the function reads the body.
-		schedules = append(schedules, fmt.Sprintf(`{name: chaos-%s, expression: %q, input: {of: %s, body: "{\"action\":\"ok\"}"}}`, name, clockSchedules[name], name))
-	}
-	return fmt.Sprintf("  idler: {%s, scaling: {max_capacity: 1, idle_timeout: 600}}\n", chaos) +
-			fmt.Sprintf("  ticker: {%s, schedules: [%s], async: {on_success: %q}, scaling: {max_capacity: 2, idle_timeout: 1}}\n", chaos, strings.Join(schedules, ", "), records) +
-			fmt.Sprintf("  retrier: {%s, async: {retries: 2, max_age: 3600, on_failure: %q, dead_letter: false}, scaling: {max_capacity: 2, idle_timeout: 1}}\n", chaos, records),
-		"  - {path: /idler, method: POST, function: idler, auth: none}\n  - {path: /token, method: POST, function: warm0}\n"
-}
-
 // runClock sets the clock of the whole machine forward, right, back and right again, where it may.
 func runClock(t *testing.T, b *box, a *account) {
 	if !a.plan.clock {
