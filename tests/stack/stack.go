@@ -352,10 +352,13 @@ func (s *Stack) Token(ctx context.Context) (string, error) {
 	return result.AuthenticationResult.IdToken, nil
 }
 
-// Containers lists the function's containers as the agent observes them.
+// Containers lists the function's containers as the agent observes them. The connection to an agent that has been started again may not
+// know that yet.
 func (s *Stack) Containers(t testing.TB, function string) []*agentv1.ContainerInfo {
 	t.Helper()
-	list, err := s.Agent.ListContainers(t.Context(), &agentv1.ListContainersRequest{FunctionName: function})
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	list, err := s.Agent.ListContainers(ctx, &agentv1.ListContainersRequest{FunctionName: function}, grpc.WaitForReady(true))
 	require.NoError(t, err)
 	return list.GetContainers()
 }
