@@ -219,6 +219,29 @@ func requireOperatorGetsIn(t *testing.T) {
 	require.Equal(t, http.StatusOK, answer.Status)
 }
 
+// requireConnections waits until an address may have so many connections at once: the gateway notices a moment later that those of
+// another test have gone.
+func requireConnections(t *testing.T, address string, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var c crowd
+		defer c.leave()
+		for range n {
+			conn, err := dialFrom(t.Context(), address, box.HTTPURL)
+			if err != nil {
+				return false
+			}
+			c.join(conn)
+		}
+		res, err := clientFrom(t, address).Get(box.HTTPURL + "/health") //nolint:noctx // its client has a timeout
+		if err != nil {
+			return false
+		}
+		_ = res.Body.Close()
+		return c.closed.Load() == 0
+	}, time.Minute, 200*time.Millisecond)
+}
+
 func requireBackToNormal(t *testing.T, quiet time.Duration) {
 	t.Helper()
 	require.Eventually(t, func() bool { return slow(t, 20) <= bearable(quiet) }, time.Duration(longOr(5, 60))*time.Second, 100*time.Millisecond)
@@ -315,6 +338,7 @@ func TestClient_StalledUploads_StayWithinTheBudget(t *testing.T) {
 		"a route with a token":                {"/guarded", false, 64 << 20},
 	} {
 		attempt(t, client, "take the gateway's memory by 60 uploads that stop, at "+name, func(t *testing.T) {
+			requireConnections(t, attacker, 60)
 			before := gatewayMemory(t)
 			var c2 crowd
 			defer c2.leave()
@@ -350,6 +374,7 @@ func TestClient_LargeRequestsThatWait_StayWithinTheBudget(t *testing.T) {
 		t.Skip("looks at the gateway's process")
 	}
 	attempt(t, client, "take the gateway's memory by large requests that wait for a function", func(t *testing.T) {
+		requireConnections(t, attacker, 40)
 		before := gatewayMemory(t)
 		c := clientFrom(t, attacker)
 		body := "time.sleep(4)\nresult = 1\n#" + strings.Repeat("x", 5_900_000)
