@@ -116,7 +116,7 @@ func TestStores_AnAddressThatHoldsTheOneBefore_IsServed(t *testing.T) {
 	old := b.cmd
 	_, port, err := net.SplitHostPort(b.settings.Addrs(stores.S3)[0])
 	require.NoError(t, err)
-	b.env = append(b.env, "S3_ADDR=0.0.0.0:"+port, "STORES_REPLACES=true")
+	b.env = append(b.env, "S3_ADDR=0.0.0.0:"+port, "ESB_ALLOW_INSECURE_DEFAULTS=true", "STORES_REPLACES=true")
 	b.start(t)
 	require.NoError(t, old.Wait(), "those that are replaced end well")
 	_, err = b.s3.ListBuckets(t.Context(), &s3.ListBucketsInput{})
