@@ -201,8 +201,15 @@ func (r *Runtime) park(ctx context.Context) error {
 	}
 	r.log.DebugContext(ctx, "container parked", "container_id", p.record.ID)
 	r.parked.mu.Lock()
-	r.parked.ready = append(r.parked.ready, p)
+	off := r.parked.off != ""
+	if !off {
+		r.parked.ready = append(r.parked.ready, p)
+	}
 	r.parked.mu.Unlock()
+	if off { // meanwhile
+		r.discard(ctx, p)
+		return nil
+	}
 	// Behind it: one that ends at once is to be found there.
 	r.background.Go(func() { r.watchParked(p) })
 	return nil
