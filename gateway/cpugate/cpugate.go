@@ -29,6 +29,8 @@ const (
 	trialReadings   = 8
 	more            = 1.15
 	pauseReadings   = 50
+	// restReadings are between a trial that has shown that the gate is of use and the next one.
+	restReadings = 150
 	// weight is that of one reading in their average.
 	weight = 0.3
 	// silence is how long a reading counts.
@@ -70,8 +72,8 @@ type Gate struct {
 	active int
 	// seq counts the turns that were granted.
 	seq int
-	// calm counts readings in a row in which nobody waited, and pause those for which the gate stays open.
-	calm, pause int
+	// calm counts readings in a row in which nobody waited, pause those for which the gate stays open, and rest those without a trial.
+	calm, pause, rest int
 	// crowded counts the readings in a row in which too much could run, which was level on average. trial counts those for which more
 	// invocations run than the limit before was, and the level was base.
 	crowded, trial, before int
@@ -261,6 +263,7 @@ func (g *Gate) Observe(load Load) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.heard = time.Now()
+	g.rest = max(g.rest-1, 0)
 	least := max(leastPerCPU*load.CPUs, leastPerCPU)
 	crowd := 0
 	for _, l := range g.lines {
@@ -294,7 +297,7 @@ func (g *Gate) Observe(load Load) {
 			g.log.Info("functions have the CPU that they want: invocations no longer take turns")
 			g.limit = 0
 		}
-	case g.crowded >= crowdedReadings:
+	case g.crowded >= crowdedReadings && g.rest == 0:
 		g.base, g.before, g.trial = g.level, g.limit, trialReadings
 		g.limit = 2 * max(g.limit, g.running)
 		g.next()
@@ -320,6 +323,7 @@ func (g *Gate) Observe(load Load) {
 func (g *Gate) judge() {
 	g.limit, g.crowded = g.before, 0
 	if g.level >= more*g.base {
+		g.rest = restReadings
 		return
 	}
 	g.log.Info("it is not the number of invocations that keeps the CPU busy: they no longer take turns", "runnable_per_cpu", g.level)
