@@ -74,6 +74,9 @@ func (w *worker) lastSign() time.Time {
 	return w.since
 }
 
+// heard is told that w has given a sign of life. Callers hold mu.
+func (w *worker) heard() { w.signed, w.unheard = time.Now(), false }
+
 // due are the workers that are to be asked now; listen has to be called for each.
 func (p *functionPool) due(now time.Time) []*worker {
 	p.mu.Lock()
@@ -160,6 +163,13 @@ func (p *functionPool) listen(w *worker) {
 	w.asked, w.signed = false, time.Now()
 	switch {
 	case p.closed || moved():
+	case err == nil:
+		w.unheard = false
+	case !errors.Is(err, errSilent):
+		w.unheard = true
+	}
+	switch {
+	case p.closed || moved():
 	case errors.Is(err, errSilent):
 		p.silent(w)
 	case err == nil && condition == ConditionUnfit && w.phase != PhaseBusy:
@@ -188,9 +198,11 @@ func (p *functionPool) check(ctx context.Context, l *Lease) (bool, error) {
 	case errors.Is(err, errSilent), err != nil && limited.Err() != nil:
 		p.doubt(l)
 	default:
-		// What cannot be asked is lent as it is.
+		// What cannot be asked is lent as it is: how the request ends says what there is to know.
 		p.mu.Lock()
-		w.signed = time.Now()
+		if err == nil {
+			w.heard()
+		}
 		lost := err != nil && w.doomed != ""
 		p.mu.Unlock()
 		if !lost {
@@ -230,7 +242,7 @@ func (p *functionPool) doubt(l *Lease) {
 }
 
 // awaitSign gives w, which is doubted, back when it gives a sign of life, or up. As long as it cannot be asked it is asked again, for as
-// long as a silent one would be: then it is lent as one that has not been asked lately.
+// long as a silent one would be: then it is lent again, and asked before.
 func (p *functionPool) awaitSign(w *worker) {
 	gone := func() bool { return !w.doubted || w.phase != PhaseBusy }
 	for tries := 1; ; tries++ {
@@ -250,8 +262,8 @@ func (p *functionPool) awaitSign(w *worker) {
 		case err != nil && !p.closed && tries < silence:
 			over = false
 		default:
-			if err == nil {
-				w.signed = time.Now()
+			if w.unheard = err != nil; err == nil {
+				w.heard()
 			}
 			p.release(w)
 			p.give(w)

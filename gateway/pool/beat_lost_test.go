@@ -200,3 +200,45 @@ func TestBeat_DoubtedWorkerThatCanNeverBeAsked_IsNotHeldForEver(t *testing.T) {
 		l.Release()
 	})
 }
+
+// TestBeat_DoubtedWorkerThatCouldNotBeAsked_IsAskedBeforeItIsLent: that it is held no longer is no sign of life.
+func TestBeat_DoubtedWorkerThatCouldNotBeAsked_IsAskedBeforeItIsLent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &unasked{box: newBox()}
+		fn := function("f", gateway.Scaling{MaxCapacity: 2, Queue: 5})
+		m := mustOpen(t, u.box, pool.Options{HeartbeatInterval: time.Hour, Examiner: u}, fn)
+		warm(t, m, fn, 1)
+		time.Sleep(20 * time.Second)
+		u.stop("f-1")
+		time.AfterFunc(950*time.Millisecond, func() { u.fails.Store(true) })
+		l := mustAcquire(t, m, fn)
+		require.Equal(t, "f-2", l.Worker().ID)
+		for state(m, "f").Idle == 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		u.fails.Store(false)
+		next := mustAcquire(t, m, fn)
+		assert.NotEqual(t, "f-1", next.Worker().ID, "it still stands still")
+		l.Release()
+		next.Release()
+		time.Sleep(20 * time.Second)
+		assert.Equal(t, still, u.reason("f-1"))
+	})
+}
+
+// TestBeat_IdleWorkerThatCouldNotBeAsked_IsAskedBeforeItIsLent, also when that was a moment ago.
+func TestBeat_IdleWorkerThatCouldNotBeAsked_IsAskedBeforeItIsLent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &unasked{box: newBox()}
+		fn := function("f", gateway.Scaling{MaxCapacity: 2, Queue: 5})
+		m := mustOpen(t, u.box, pool.Options{HeartbeatInterval: time.Hour, Examiner: u}, fn)
+		warm(t, m, fn, 1)
+		u.fails.Store(true)
+		u.stop("f-1")
+		time.Sleep(65 * time.Second) // it was to be asked after a minute
+		u.fails.Store(false)
+		l := mustAcquire(t, m, fn)
+		assert.Equal(t, "f-2", l.Worker().ID)
+		l.Release()
+	})
+}

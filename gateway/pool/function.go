@@ -43,6 +43,8 @@ type worker struct {
 	// signed is its last sign of life but for changes of phase, or the last attempt to get one; asked is true while one is waited for.
 	signed time.Time
 	asked  bool
+	// unheard is true when it could not be asked for its last sign of life: the next request asks it.
+	unheard bool
 	// doubted is true of a held one that has not answered a request's question.
 	doubted bool
 
@@ -274,7 +276,7 @@ func (p *functionPool) leave(q *waiter, err error) error {
 // lend marks w as busy. Callers hold mu and have taken w out of where it was.
 func (p *functionPool) lend(w *worker) *Lease {
 	now := time.Now()
-	stale := now.Sub(w.lastSign()) >= trustFor && p.manager.asks(w)
+	stale := (w.unheard || now.Sub(w.lastSign()) >= trustFor) && p.manager.asks(w)
 	w.phase, w.since = PhaseBusy, now
 	p.busy++
 	p.manager.leases.Add(1)
@@ -296,7 +298,7 @@ func (p *functionPool) takeBack(w *worker, condemned string) {
 		p.prove() // its function process is there only now
 	}
 	p.busy--
-	w.signed = time.Now()
+	w.heard()
 	if condemned != "" {
 		if w.doomed != "" {
 			condemned = w.doomed // its invocation failed because of that
