@@ -15,6 +15,8 @@ type Shortage struct {
 	Bytes uint64
 	// Machine is true when the machine itself has next to none left.
 	Machine bool
+	// anew is true when an agent is heard that may have been started again: whether there still is a shortage is what it says next.
+	anew bool
 }
 
 const (
@@ -22,6 +24,8 @@ const (
 	// shortageYield is how long nothing is started in place of a worker that was given up, unless a request waits: it would be given
 	// up again.
 	shortageYield = 30 * time.Second
+	// shortageSilence is how long an agent that is heard again says nothing of a shortage until it is over. It says so each second.
+	shortageSilence = 10 * time.Second
 	// mostRelief bounds how many workers are given up at once.
 	mostRelief = 16
 )
@@ -44,13 +48,22 @@ func (m *Manager) tellShort(s Shortage) {
 // relieve gives up idle workers during shortages, as long as the Manager lives.
 func (m *Manager) relieve() {
 	n, total, since := 1, 0, time.Time{}
+	over := time.NewTimer(0) // nothing is, yet
+	over.Stop()
+	defer over.Stop()
 	for {
 		var s Shortage
 		select {
 		case s = <-m.shortages:
+			if s.anew {
+				over.Reset(shortageSilence)
+				continue
+			}
+		case <-over.C:
 		case <-m.ctx.Done():
 			return
 		}
+		over.Stop()
 		shortageBytes.Set(float64(s.Bytes))
 		switch {
 		case s.Bytes == 0 && since.IsZero():
@@ -73,7 +86,7 @@ func (m *Manager) relieve() {
 		select {
 		case s := <-m.shortages:
 			if s.Bytes == 0 {
-				m.tellShort(s)
+				m.tellShort(s) // also that an agent is heard again
 			}
 		default:
 		}

@@ -1,8 +1,11 @@
 package pool_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -146,4 +149,38 @@ func TestShortage_AgentGoesAway_IsNotRemembered(t *testing.T) {
 		e.short <- pool.Shortage{Bytes: 1}
 		require.Equal(t, 4, idle(), "it begins with one")
 	})
+}
+
+// TestShortage_AgentIsStartedAgain_GoesOn until the new one says that it is over, or nothing of it.
+func TestShortage_AgentIsStartedAgain_GoesOn(t *testing.T) {
+	for _, says := range []bool{false, true} {
+		t.Run(fmt.Sprint("it says so ", says), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				b, e := newBox(), &exits{told: make(chan string), short: make(chan pool.Shortage)}
+				mustOpen(t, b, pool.Options{HeartbeatInterval: time.Hour, Watcher: e, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+				times := func(text string) int {
+					synctest.Wait()
+					return strings.Count(out.String(), text)
+				}
+				const begins, over = "functions have grown beyond", "there is memory for functions again"
+				e.short <- pool.Shortage{Bytes: 1}
+				e.told <- "" // it is away
+				time.Sleep(3 * time.Second)
+				assert.Zero(t, times(over))
+				for range 20 {
+					e.short <- pool.Shortage{Bytes: 1}
+					time.Sleep(time.Second)
+				}
+				assert.Equal(t, []int{1, 0}, []int{times(begins), times(over)})
+				if says {
+					e.short <- pool.Shortage{}
+					assert.Equal(t, 1, times(over))
+				}
+				e.told <- ""
+				time.Sleep(20 * time.Second)
+				assert.Equal(t, 1, times(over))
+			})
+		})
+	}
 }

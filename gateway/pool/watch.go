@@ -24,7 +24,7 @@ func (m *Manager) watch() {
 			}
 			heard = true
 			m.away.over()
-			m.tellShort(Shortage{}) // an agent that was started again says so anew
+			m.tellShort(Shortage{anew: true})
 			// What ended while nobody listened is in the list.
 			select {
 			case m.look <- struct{}{}:
