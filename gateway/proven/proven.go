@@ -32,9 +32,12 @@ type Store struct {
 	closing, closed chan struct{}
 
 	// mu guards what follows.
-	mu     sync.Mutex
-	read   bool
-	proofs map[string]pool.Proof
+	mu sync.Mutex
+	// read is true when what the file had is among proofs; unreadable, when somebody has been told that it cannot be read.
+	read, unreadable bool
+	proofs           map[string]pool.Proof
+	// forgotten are those that were dropped while the file could not be read.
+	forgotten map[string]bool
 }
 
 type content struct {
@@ -43,7 +46,10 @@ type content struct {
 
 // Open returns the Store of the file at path, which is read when something is asked of it: until then an earlier gateway may write it.
 func Open(path string, log *slog.Logger) *Store {
-	s := &Store{path: path, log: log, changed: make(chan struct{}, 1), closing: make(chan struct{}), closed: make(chan struct{})}
+	s := &Store{
+		path: path, log: log, changed: make(chan struct{}, 1), closing: make(chan struct{}), closed: make(chan struct{}),
+		proofs: map[string]pool.Proof{}, forgotten: map[string]bool{},
+	}
 	go s.run()
 	return s
 }
@@ -64,7 +70,7 @@ func (s *Store) Close() error {
 func (s *Store) Proof(function string) (pool.Proof, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.load()
+	_ = s.load()
 	p, ok := s.proofs[function]
 	return p, ok
 }
@@ -74,11 +80,12 @@ func (s *Store) Keep(function string, p pool.Proof) {
 	p.Function = needed(p.Function)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.load()
+	_ = s.load()
 	if old, ok := s.proofs[function]; ok && reflect.DeepEqual(old, p) {
 		return
 	}
 	s.proofs[function] = p
+	delete(s.forgotten, function)
 	s.mark()
 }
 
@@ -86,9 +93,14 @@ func (s *Store) Keep(function string, p pool.Proof) {
 func (s *Store) Forget(gone func(function string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.load()
+	_ = s.load()
 	before := len(s.proofs)
-	maps.DeleteFunc(s.proofs, func(function string, _ pool.Proof) bool { return gone(function) })
+	maps.DeleteFunc(s.proofs, func(function string, _ pool.Proof) bool {
+		if gone(function) && !s.read {
+			s.forgotten[function] = true
+		}
+		return gone(function)
+	})
 	if len(s.proofs) != before {
 		s.mark()
 	}
@@ -108,26 +120,40 @@ func (s *Store) mark() {
 	}
 }
 
-// load reads the file once. One that is of no use is put aside: nothing is lost that the next worker of each function does not bring
-// back. Callers hold mu.
-func (s *Store) load() {
+// load reads the file once. One that is damaged is put aside: nothing is lost that the next worker of each function does not bring back.
+// One that cannot be read may be whole, and is left as it is until it can. Callers hold mu.
+func (s *Store) load() error {
 	if s.read {
-		return
+		return nil
 	}
-	s.read = true
 	var c content
 	err := statefile.Proven().Read(s.path, &c)
-	if s.proofs = c.Functions; s.proofs == nil {
-		s.proofs = make(map[string]pool.Proof)
+	var useless *statefile.Error
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &useless):
+		c = content{}
+		s.log.Warn("which configurations functions last worked with is not known: none goes back to one from before this start", "error", err.Error())
+		if err := os.Rename(s.path, s.path+".broken"); err != nil {
+			s.log.Warn("that file cannot be put aside", "error", err.Error())
+		}
+	default:
+		if !s.unreadable {
+			s.unreadable = true
+			s.log.Warn("which configurations functions last worked with cannot be read; trying again", "error", err.Error())
+		}
+		return err
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return
+	s.read = true
+	// What was seen meanwhile is newer.
+	for function, p := range c.Functions {
+		if _, ok := s.proofs[function]; !ok && !s.forgotten[function] {
+			s.proofs[function] = p
+		}
 	}
-	clear(s.proofs)
-	s.log.Warn("which configurations functions last worked with is not known: none goes back to one from before this start", "error", err.Error())
-	if err := os.Rename(s.path, s.path+".broken"); err != nil {
-		s.log.Warn("that file cannot be put aside", "error", err.Error())
-	}
+	s.forgotten = nil
+	return nil
 }
 
 func (s *Store) run() {
@@ -159,8 +185,12 @@ func (s *Store) run() {
 
 func (s *Store) write() error {
 	s.mu.Lock()
+	err := s.load() // or what it has would be lost
 	proofs := maps.Clone(s.proofs)
 	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	// Environments hold secrets.
 	return statefile.Proven().Write(s.path, content{Functions: proofs}, 0o600)
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,4 +83,44 @@ func TestStore_DamagedFile_IsPutAside(t *testing.T) {
 			assert.FileExists(t, path)
 		})
 	}
+}
+
+// TestStore_FileThatCannotBeRead_IsKept: no descriptor may be left, or the disk may not answer; what it has may be whole.
+func TestStore_FileThatCannotBeRead_IsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "proven.json")
+	before := proven.Open(path, slog.New(slog.DiscardHandler))
+	before.Keep("f", proof())
+	before.Keep("gone", proof())
+	require.NoError(t, before.Close())
+	// A folder of that name stands for what is in the way, for root too.
+	require.NoError(t, os.Rename(path, path+".away"))
+	require.NoError(t, os.Symlink(t.TempDir(), path))
+
+	var out bytes.Buffer
+	s := proven.Open(path, slog.New(slog.NewTextHandler(&out, nil)))
+	_, ok := s.Proof("f")
+	assert.False(t, ok)
+	newer := proof()
+	newer.Function.Generation = "newer"
+	s.Keep("g", newer)
+	s.Keep("gone", newer)
+	s.Forget(func(function string) bool { return function == "gone" })
+	assert.NoFileExists(t, path+".broken")
+	assert.NoDirExists(t, path+".broken")
+	got, ok := s.Proof("g")
+	assert.True(t, ok)
+	assert.Equal(t, newer, got, "what is seen meanwhile is known")
+	require.NoError(t, os.Rename(path+".away", path))
+	require.NoError(t, s.Close())
+	assert.Equal(t, 1, strings.Count(out.String(), "cannot be read"), out.String())
+
+	s = proven.Open(path, slog.New(slog.DiscardHandler))
+	for function, want := range map[string]pool.Proof{"f": proof(), "g": newer} {
+		got, ok := s.Proof(function)
+		require.True(t, ok, function)
+		assert.Equal(t, want, got)
+	}
+	_, ok = s.Proof("gone")
+	assert.False(t, ok)
+	require.NoError(t, s.Close())
 }
