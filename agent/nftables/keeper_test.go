@@ -85,6 +85,57 @@ func TestKeeper_RulesetFlushed_IsWrittenAgain(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "level=ERROR"))
 }
 
+// TestKeeper_OwnTableLosesAPart_IsWrittenAgain: chains that are there say nothing, empty ones let everything pass.
+func TestKeeper_OwnTableLosesAPart_IsWrittenAgain(t *testing.T) {
+	for name, lose := range map[string]func(*testing.T, *nftables.Conn, *nftables.Table){
+		"all rules": func(_ *testing.T, conn *nftables.Conn, table *nftables.Table) { conn.FlushTable(table) },
+		"the rules of one chain": func(_ *testing.T, conn *nftables.Conn, table *nftables.Table) {
+			conn.FlushChain(&nftables.Chain{Table: table, Name: "forward"})
+		},
+		"one rule": func(t *testing.T, conn *nftables.Conn, table *nftables.Table) {
+			rules, err := conn.GetRules(table, &nftables.Chain{Table: table, Name: "postrouting"})
+			require.NoError(t, err)
+			require.NotEmpty(t, rules)
+			require.NoError(t, conn.DelRule(rules[0]))
+		},
+		"a set": func(t *testing.T, conn *nftables.Conn, table *nftables.Table) {
+			set, err := conn.GetSetByName(table, "host_ports")
+			require.NoError(t, err)
+			conn.FlushSet(set)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := mustNetns(t)
+			log := new(bytes.Buffer)
+			cfg := config(log)
+			require.NoError(t, apply(conn(), cfg))
+			keeper := NewKeeper(cfg)
+			whole, err := keeper.whole()
+			require.NoError(t, err)
+			has := func() content {
+				chains, err := conn().ListChains()
+				require.NoError(t, err)
+				found, err := keeper.has(conn(), chains)
+				require.NoError(t, err)
+				return found
+			}
+			require.Equal(t, whole, has())
+			require.NoError(t, keeper.look(conn()))
+			require.Empty(t, log.String())
+
+			cut := conn()
+			lose(t, cut, &nftables.Table{Family: nftables.TableFamilyINet, Name: TableName(cfg.Bridge)})
+			require.NoError(t, cut.Flush())
+			require.NotEqual(t, whole, has())
+			for range 2 {
+				require.NoError(t, keeper.look(conn()))
+				assert.Equal(t, whole, has())
+			}
+			assert.Equal(t, 1, strings.Count(log.String(), "level=ERROR"), log.String())
+		})
+	}
+}
+
 func TestKeeper_UnknownFirewallBeginsToDrop_IsSaidOnce(t *testing.T) {
 	conn := mustNetns(t)
 	log := new(bytes.Buffer)

@@ -72,7 +72,7 @@ func apply(conn *nftables.Conn, cfg Config) error {
 	conn.AddTable(table)
 	conn.DelTable(table)
 	conn.AddTable(table)
-	if err := writeRules(conn, table, cfg); err != nil {
+	if _, err := writeRules(conn, table, cfg); err != nil {
 		return err
 	}
 	if err := conn.Flush(); err != nil {
@@ -113,37 +113,48 @@ func remove(conn *nftables.Conn, bridge string) error {
 	return foreignErr
 }
 
-// writeRules adds the chains of the function network to the transaction of conn.
+// content counts what a table has.
+type content struct{ chains, rules, elements int }
+
+// writeRules adds the chains of the function network to the transaction of conn, and returns what it has added.
 //
 //	from the bridge     to a function           dropped (also across layer 3; the bridge isolates its ports already)
 //	                    to the box              HostPorts and ping of Gateway, DNS; everything else rejected
 //	                    to the outside          accepted, masqueraded; Deny dropped, but for DNS
 //	from the outside    to a function, Gateway  dropped, unless it is an answer
 //	from the box        to a function           answers; from root and Users alone what is new, the rest refused
-func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) error {
+func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) (written content, err error) {
 	ports := &nftables.Set{Table: table, Name: "host_ports", KeyType: nftables.TypeInetService}
 	var elements []nftables.SetElement
 	for _, port := range slices.Compact(slices.Sorted(slices.Values(cfg.HostPorts))) {
 		elements = append(elements, nftables.SetElement{Key: []byte{byte(port >> 8), byte(port)}})
 	}
 	if err := conn.AddSet(ports, elements); err != nil {
-		return fmt.Errorf("build the set of host ports: %w", err)
+		return content{}, fmt.Errorf("build the set of host ports: %w", err)
 	}
+	written.elements += len(elements)
 	dns := &nftables.Set{Table: table, Name: "dns_servers", KeyType: nftables.TypeIPAddr}
 	elements = nil
-	for _, addr := range slices.Compact(slices.SortedFunc(slices.Values(cfg.DNS), netip.Addr.Compare)) {
-		if addr = addr.Unmap(); addr.Is4() {
+	servers := make([]netip.Addr, 0, len(cfg.DNS))
+	for _, addr := range cfg.DNS {
+		servers = append(servers, addr.Unmap())
+	}
+	slices.SortFunc(servers, netip.Addr.Compare)
+	for _, addr := range slices.Compact(servers) {
+		if addr.Is4() {
 			elements = append(elements, nftables.SetElement{Key: addr.AsSlice()})
 		}
 	}
 	if err := conn.AddSet(dns, elements); err != nil {
-		return fmt.Errorf("build the set of DNS servers: %w", err)
+		return content{}, fmt.Errorf("build the set of DNS servers: %w", err)
 	}
+	written.elements += len(elements)
 
 	accept := nftables.ChainPolicyAccept
 	// Before the usual filter priority, so that the order of our and others' rules is known.
 	priority := nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 5)
 	base := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
+		written.chains++
 		return conn.AddChain(&nftables.Chain{Table: table, Name: name, Type: typ, Hooknum: hook, Priority: prio, Policy: &accept})
 	}
 	input := base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, priority)
@@ -151,6 +162,7 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) error {
 	output := base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, priority)
 	postrouting := base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	add := func(chain *nftables.Chain, rules ...rule) {
+		written.rules += len(rules)
 		for _, r := range rules {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r})
 		}
@@ -210,7 +222,7 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) error {
 	add(postrouting,
 		join(sourceIn(cfg.Subnet), notOutInterface(br), masquerade()),
 	)
-	return nil
+	return written, nil
 }
 
 // passForeign opens the chains of other firewalls that drop by policy.
