@@ -118,6 +118,8 @@ type Shipper struct {
 	keep func(string, offsets) error
 	// base is what offsetsFile has, nil until this Shipper has written it.
 	base map[fileID]position
+	// series is its Series.
+	series string
 
 	lines, batches, failures, backlog, dropped atomic.Int64
 
@@ -165,33 +167,44 @@ func newShipper(cfg Config) (*Shipper, error) {
 	if cfg.URL != "" {
 		s.store = NewStore(cfg)
 	}
-	for _, name := range []string{offsetsFile, sinceFile} {
-		if err := s.recall(filepath.Join(cfg.Dir, name)); err != nil {
-			return nil, err
-		}
+	all, err := s.recall(offsetsFile)
+	if err != nil {
+		return nil, err
+	}
+	s.takeOver(all)
+	since, err := s.recall(sinceFile)
+	if err != nil {
+		return nil, err
+	}
+	if since.Series == all.Series { // both are without one after a program of before there were any
+		s.takeOver(since)
 	}
 	return s, nil
 }
 
-// recall takes over what a file of an earlier Shipper says.
-func (s *Shipper) recall(path string) error {
+// takeOver has s begin where an earlier Shipper was.
+func (s *Shipper) takeOver(known offsets) {
+	s.dropped.Store(max(s.dropped.Load(), known.DroppedLines))
+	for _, p := range known.Files {
+		s.files[fileID{p.Device, p.Inode}] = &file{position: p}
+	}
+}
+
+// recall returns what a file of an earlier Shipper says. Nothing is known from one that is damaged, and it is moved aside.
+func (s *Shipper) recall(name string) (offsets, error) {
+	path := filepath.Join(s.cfg.Dir, name)
 	known, err := readOffsets(path)
 	var useless *statefile.Error
 	if errors.As(err, &useless) && !useless.Newer() {
 		// Lines twice are better than lines lost.
 		aside := path + ".damaged"
 		if err := os.Rename(path, aside); err != nil {
-			return fmt.Errorf("move a damaged file aside: %w", err)
+			return offsets{}, fmt.Errorf("move a damaged file aside: %w", err)
 		}
 		s.log.Error("log lines are shipped once more: what was shipped of them is not known", "error", err, "file", aside)
-	} else if err != nil {
-		return err
+		return offsets{}, nil
 	}
-	s.dropped.Store(max(s.dropped.Load(), known.DroppedLines))
-	for _, p := range known.Files {
-		s.files[fileID{p.Device, p.Inode}] = &file{position: p}
-	}
-	return nil
+	return known, err
 }
 
 // Close waits for the batch that is on its way, ends what Open started, and returns when all of it has ended. What is

@@ -1,6 +1,7 @@
 package logship
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,6 +44,9 @@ type position struct {
 }
 
 type offsets struct {
+	// Series is another one each time that offsetsFile is written anew, and what is in sinceFile counts from that one alone: a program
+	// that knows offsetsFile only, and writes no Series, may have run between the two.
+	Series string `json:"series,omitempty"`
 	// DroppedLines is how many lines were given up since the file was made.
 	DroppedLines int64      `json:"dropped_lines,omitempty"`
 	Files        []position `json:"files"`
@@ -67,7 +71,7 @@ func writeOffsets(path string, o offsets) error {
 
 // save puts on disk how far each file has been shipped.
 func (s *Shipper) save() error {
-	since, ended := offsets{DroppedLines: s.dropped.Load()}, 0
+	since, ended := offsets{Series: s.series, DroppedLines: s.dropped.Load()}, 0
 	for id, f := range s.files {
 		base, known := s.base[id]
 		if f.Offset == 0 && known && base.Name == f.Name {
@@ -88,9 +92,9 @@ func (s *Shipper) save() error {
 	return s.keep(filepath.Join(s.cfg.Dir, sinceFile), since)
 }
 
-// saveAll writes offsetsFile anew. A crash before sinceFile is removed costs what one before save would: a batch is delivered twice.
+// saveAll writes offsetsFile anew. What a crash leaves of sinceFile then is of the series before.
 func (s *Shipper) saveAll() error {
-	all, base := offsets{DroppedLines: s.dropped.Load()}, make(map[fileID]position, len(s.files))
+	all, base := offsets{Series: rand.Text(), DroppedLines: s.dropped.Load()}, make(map[fileID]position, len(s.files))
 	for id, f := range s.files {
 		if f.Offset > 0 {
 			all.Files = append(all.Files, f.position)
@@ -104,7 +108,7 @@ func (s *Shipper) saveAll() error {
 	if err := os.Remove(filepath.Join(s.cfg.Dir, sinceFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove how far logs were shipped before: %w", err)
 	}
-	s.base = base
+	s.base, s.series = base, all.Series
 	return nil
 }
 

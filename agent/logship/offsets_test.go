@@ -111,3 +111,38 @@ func TestShipper_DamagedSince_ShipsThoseLinesAgain(t *testing.T) {
 	store.once(t, "lambda-f-1 one", "lambda-f-1 two")
 	assert.FileExists(t, filepath.Join(cfg.Dir, sinceFile+".damaged"))
 }
+
+// TestShipper_OlderProgramRanBetween_ItsPositionsCount: it knows offsetsFile alone, and leaves sinceFile as it was.
+func TestShipper_OlderProgramRanBetween_ItsPositionsCount(t *testing.T) {
+	store := mustStore(t)
+	cfg, _ := config(t, store.URL)
+	mustAppend(t, cfg, "lambda-f-1", "one\n")
+	s := mustOpen(t, cfg)
+	store.once(t, "lambda-f-1 one")
+	mustAppend(t, cfg, "lambda-f-1", "two\n")
+	store.once(t, "lambda-f-1 one", "lambda-f-1 two")
+	since := filepath.Join(cfg.Dir, sinceFile)
+	require.Eventually(t, func() bool { _, err := os.Stat(since); return err == nil }, patience, time.Millisecond)
+	left, err := os.ReadFile(since) // as a kill leaves it
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+
+	// The older one has shipped more, and says so in its form.
+	path := mustAppend(t, cfg, "lambda-f-1", "three\n")
+	var older map[string]any
+	text, err := os.ReadFile(filepath.Join(cfg.Dir, offsetsFile))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &older))
+	delete(older, "series")
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	older["files"].([]any)[0].(map[string]any)["offset"] = info.Size()
+	text, err = json.Marshal(older)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, offsetsFile), text, 0o600))
+	require.NoError(t, os.WriteFile(since, left, 0o600))
+
+	mustAppend(t, cfg, "lambda-f-1", "four\n")
+	mustOpen(t, cfg)
+	store.once(t, "lambda-f-1 one", "lambda-f-1 two", "lambda-f-1 four")
+}
