@@ -85,13 +85,15 @@ func (i *instance) next(x *http1.Exchange) {
 
 	_ = x.Await()
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if n := slices.Index(i.waiting, x); n >= 0 {
+	n := slices.Index(i.waiting, x)
+	if n >= 0 {
 		// It has left, or did not wait for the answer: either ends the connection.
 		i.waiting = slices.Delete(i.waiting, n, n+1)
-		return
 	}
-	x.Answered()
+	i.mu.Unlock()
+	if n < 0 {
+		x.Answered()
+	}
 }
 
 // take gives inv to the runtime, if it waits for one. The caller holds the supervisor's turn.
@@ -110,6 +112,7 @@ func (i *instance) take(inv *invocation) bool {
 	// The newest: older ones may be of a client that gave up, and whose leaving has not been seen.
 	x := i.waiting[last]
 	i.waiting = slices.Delete(i.waiting, last, last+1)
+	x.Claim()
 	i.state, i.current = stateRunning, inv
 	inv.handed, inv.due = time.Now(), inv.deadline
 	if inv.due.IsZero() {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -42,9 +43,9 @@ type conn struct {
 	r, w int
 	// out is the head of the answer.
 	out []byte
-	// idle says that no request has begun, sending counts the goroutines that send what was delivered.
+	// idle says that no request has begun, sending is of who has claimed an answer, until it is sent.
 	idle    atomic.Bool
-	sending atomic.Int32
+	sending sync.WaitGroup
 }
 
 func (c *conn) serve() {

@@ -352,7 +352,7 @@ func (x *Exchange) refuse(r *refusal) {
 }
 
 // Await waits until the client sends something behind the request, or leaves, which is the error. Meanwhile another goroutine may
-// Deliver the answer.
+// Claim the exchange, and then Deliver the answer.
 func (x *Exchange) Await() error {
 	if !x.done && !x.c.discard(x) {
 		return errors.New("the body of the request was not read")
@@ -363,31 +363,36 @@ func (x *Exchange) Await() error {
 	return x.c.fill()
 }
 
-// Answered says that another goroutine has delivered the answer.
-func (x *Exchange) Answered() { x.answered = true }
+// Claim says that the caller, another goroutine than the exchange's own, will Deliver its answer: from now on the exchange stays as it
+// is until that is sent. Whoever waits in Await has to learn of it before it calls Answered.
+func (x *Exchange) Claim() { x.c.sending.Add(1) }
 
-// Deliver sends an answer, head and body, for an exchange whose own goroutine waits in Await. It waits for nobody: what the client
-// does not take at once is sent by a goroutine of its own. sent is called when nothing of it is needed any more.
+// Answered waits until the answer is sent that another goroutine has claimed to deliver: a client may send its next request before it
+// has the answer to this one, and its answers must not mix.
+func (x *Exchange) Answered() {
+	x.c.sending.Wait()
+	x.answered = true
+}
+
+// Deliver sends an answer, head and body, for an exchange that the caller has claimed. It waits for nobody: what the client does not
+// take at once is sent by a goroutine of its own. sent is called when nothing of it is needed any more.
 func (x *Exchange) Deliver(head, body []byte, sent func()) {
 	c, last := x.c, x.last
-	n := 0
-	if c.sending.Load() == 0 { // else it would wait for what the client does not take
-		n = c.take(head, body)
-	}
+	n := c.take(head, body)
 	if n == len(head)+len(body) {
 		if last {
 			c.endWriting()
 		}
 		sent()
+		c.sending.Done()
 		return
 	}
 	// head is its owner's when this returns, body when sent is called.
 	rest := slices.Clone(head[min(n, len(head)):])
 	body = body[max(n-len(head), 0):]
-	c.sending.Add(1)
 	go func() {
+		defer c.sending.Done()
 		defer sent()
-		defer c.sending.Add(-1)
 		pieces := net.Buffers{rest, body}
 		if _, err := pieces.WriteTo(c.nc); err != nil {
 			_ = c.nc.Close()

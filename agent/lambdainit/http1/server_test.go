@@ -392,6 +392,7 @@ func TestDeliver_FromAnotherGoroutine(t *testing.T) {
 		body := bytes.Repeat([]byte{'a'}, size)
 		head := http1.AppendField(x.AppendStatus(nil, 200), "Content-Length", fmt.Sprint(size))
 		sent := make(chan struct{})
+		x.Claim()
 		// However much it is, and though nobody reads: it does not wait.
 		x.Deliver(append(head, "\r\n"...), body, func() { close(sent) })
 		resp, got := mustAnswer(t, r)
@@ -401,12 +402,49 @@ func TestDeliver_FromAnotherGoroutine(t *testing.T) {
 	}
 	mustWrite(t, conn, "GET / HTTP/1.1\r\n"+host+"Content-Length: 3\r\n\r\nabc") // a body is no second request
 	x := <-waiting
+	x.Claim()
 	x.Deliver(append(http1.AppendField(x.AppendStatus(nil, 200), "Content-Length", "0"), "\r\n"...), nil, func() {})
 	mustAnswer(t, r)
 	mustWrite(t, conn, "GET / HTTP/1.1\r\n"+host+"\r\n")
 	<-waiting
 	require.NoError(t, conn.Close())
 	require.ErrorIs(t, <-left, io.EOF)
+}
+
+// TestDeliver_ClientSendsItsNextRequestBefore_AnswersAreInOrder, and nothing of the first exchange is used for the second.
+func TestDeliver_ClientSendsItsNextRequestBefore_AnswersAreInOrder(t *testing.T) {
+	for _, size := range []int{0, 32 << 20} {
+		waiting, awaited, answered := make(chan *http1.Exchange), make(chan error, 1), make(chan struct{})
+		connect := mustServe(t, &http1.Server{Handler: func(x *http1.Exchange) {
+			if x.Path == "/second" {
+				close(answered)
+				echo(x)
+				return
+			}
+			waiting <- x
+			awaited <- x.Await()
+			x.Answered()
+		}})
+		conn := connect()
+		mustWrite(t, conn, "GET /first HTTP/1.1\r\n"+host+"\r\n")
+		x := <-waiting
+		x.Claim()
+		mustWrite(t, conn, "GET /second HTTP/1.1\r\n"+host+"Connection: close\r\n\r\n")
+		require.NoError(t, <-awaited)
+		select {
+		case <-answered:
+			t.Fatal("the second request is answered before the first")
+		case <-time.After(50 * time.Millisecond): // nothing says that it waits
+		}
+		head := http1.AppendField(x.AppendStatus(nil, 200), "Content-Length", fmt.Sprint(size))
+		assert.NotContains(t, string(head), "Connection: close", "that is the second's")
+		x.Deliver(append(head, "\r\n"...), make([]byte, size), func() {})
+		r := bufio.NewReader(conn)
+		_, body := mustAnswer(t, r)
+		assert.Len(t, body, size)
+		_, body = mustAnswer(t, r)
+		assert.Equal(t, `GET /second? ""`, body)
+	}
 }
 
 // TestDeliver_LastOfItsConnection: a client of HTTP/1.0 waits for the end of the connection, and has it with the answer.
@@ -418,6 +456,7 @@ func TestDeliver_LastOfItsConnection(t *testing.T) {
 			conn := connect()
 			mustWrite(t, conn, request)
 			x := <-waiting
+			x.Claim()
 			x.Deliver(append(x.AppendStatus(nil, 200), "\r\n"...), make([]byte, size), func() {})
 			text, err := io.ReadAll(conn)
 			require.NoError(t, err)
@@ -434,6 +473,7 @@ func TestDeliver_ClientLeavesInTheMiddle_IsSentAllTheSame(t *testing.T) {
 	conn := connect()
 	mustWrite(t, conn, "GET / HTTP/1.1\r\n"+host+"\r\n")
 	x, sent := <-waiting, make(chan struct{})
+	x.Claim()
 	x.Deliver(append(x.AppendStatus(nil, 200), "\r\n"...), make([]byte, 64<<20), func() { close(sent) })
 	require.NoError(t, conn.Close())
 	select {
