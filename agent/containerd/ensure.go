@@ -117,13 +117,11 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		return agent.Container{}, imageStage.because(err)
 	}
 	fetched := time.Since(begin)
-	turn := r.starts.Join(spec.FunctionName, !spec.Standby)
-	defer turn.Done()
-	select {
-	case <-turn.Granted():
-	case <-ctx.Done():
-		return agent.Container{}, startStage.because(errcode.Of(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", ctx.Err())))
+	turn, err := r.awaitTurn(ctx, spec)
+	if err != nil {
+		return agent.Container{}, startStage.because(err)
 	}
+	defer func() { turn.Done() }()
 	l := r.newLaunch(spec, img, leased, randomHex(suffixBytes))
 	if p := r.takeParked(spec, img); p != nil {
 		b := r.newBinding(spec, img, leased, p)
@@ -133,6 +131,8 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 			l = b
 		} else if ctx.Err() != nil {
 			return agent.Container{}, startStage.because(b.explain(err))
+		} else if turn, err = r.anotherTurn(ctx, spec, turn); err != nil {
+			return agent.Container{}, startStage.because(err)
 		}
 	}
 	if l.parked == nil {
@@ -144,6 +144,24 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	l.log().InfoContext(ctx, "container started", "image", img.Name, "ip", l.record.IP, "standby", spec.Standby, "parked", l.parked != nil,
 		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds(), slog.Group("steps_ms", l.took...))
 	return l.record.Container, nil
+}
+
+// awaitTurn waits for a place among the starts. The caller ends the turn.
+func (r *Runtime) awaitTurn(ctx context.Context, spec agent.ContainerSpec) (*turns.Turn, error) {
+	turn := r.starts.Join(spec.FunctionName, !spec.Standby)
+	select {
+	case <-turn.Granted():
+		return turn, nil
+	case <-ctx.Done():
+		turn.Done()
+		return turn, errcode.Of(agent.CodeInternal, fmt.Errorf("wait for other starts (MAX_CONCURRENT_STARTS): %w", ctx.Err()))
+	}
+}
+
+// anotherTurn is for a start that begins anew: what began may have given its place back already, when its process ran.
+func (r *Runtime) anotherTurn(ctx context.Context, spec agent.ContainerSpec, before *turns.Turn) (*turns.Turn, error) {
+	before.Done()
+	return r.awaitTurn(ctx, spec)
 }
 
 // start makes the container in the plain way, and undoes what it has made when that fails.
