@@ -10,8 +10,8 @@ import (
 	"github.com/edge-serverless-box/esb/tests/traffic"
 )
 
-// churnCycles are those of a run that has the time.
-const churnCycles = 1000
+// churnEach bounds what a container of the churn may take on a slow machine.
+const churnEach = 3 * time.Second
 
 // runChurn has containers come and go.
 func runChurn(t *testing.T, b *box, a *account) {
@@ -19,25 +19,41 @@ func runChurn(t *testing.T, b *box, a *account) {
 	p := a.open(t, name)
 	// Each function ends a second after its answer, and is asked when it has had the time to.
 	const rate = float64(coldFunctions) / 4
+	before := b.uses(t)
 	began := time.Now()
 	stop := b.send(t, b.coldStream(rate))
-	lasts := a.plan.lasts(80*time.Second, 20*time.Second, time.Duration(churnCycles/rate)*time.Second)
-	deadline := time.NewTimer(lasts)
-	defer deadline.Stop()
-	<-deadline.C
+	lasts := a.plan.lasts(80*time.Second, 20*time.Second, 80*time.Second)
+	if a.plan.churn > 0 {
+		lasts = time.Duration(a.plan.churn) * churnEach
+	}
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for time.Since(began) < lasts && (a.plan.churn == 0 || instances(b.gen.Samples("cold", began, time.Now())) < a.plan.churn) {
+		<-ticker.C
+	}
 	stop()
 	all := b.gen.Samples("cold", began, b.mustSettle(t))
 	p.count(all)
 	failed := traffic.Failed(all)
 	p.hold(t, len(failed) == 0, "%d of %d failed: %s", len(failed), len(all), describe(failed, began))
-	instances := map[string]bool{}
-	for _, s := range all {
-		instances[s.Said] = true
-	}
-	p.measure("%d containers in %s, cold start p50 %s p99 %s", len(instances), short(time.Since(began)), short(traffic.Quantile(all, 0.5)), short(traffic.Quantile(all, 0.99)))
+	made := instances(all)
+	p.hold(t, made >= max(a.plan.churn, 1), "%d containers were made in %s, %d were wanted", made, short(time.Since(began)), a.plan.churn)
+	p.measure("%d containers in %s, cold start p50 %s p99 %s", made, short(time.Since(began)), short(traffic.Quantile(all, 0.5)), short(traffic.Quantile(all, 0.99)))
 	third := len(all) / 3
 	p.measure("p50 of the first third %s, of the last %s", short(traffic.Quantile(all[:third], 0.5)), short(traffic.Quantile(all[len(all)-third:], 0.5)))
 	b.checkLeaks(t, p)
+	b.checkUses(t, p, before)
+}
+
+// instances counts the containers that have answered.
+func instances(samples []traffic.Sample) int {
+	seen := map[string]bool{}
+	for _, s := range samples {
+		if s.OK() {
+			seen[s.Said] = true
+		}
+	}
+	return len(seen)
 }
 
 // runReload changes the functions that are asked, each second.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
+
 	"github.com/edge-serverless-box/esb/native/leftovers"
 	"github.com/edge-serverless-box/esb/tests/hoststate"
 	"github.com/edge-serverless-box/esb/tests/stack"
@@ -42,6 +44,19 @@ func readOwned(box *stack.Stack) (owned, error) {
 		return nil, err
 	}
 	found["veths"] = len(ports)
+	if found["network namespaces"], err = networkNamespaces(box); err != nil {
+		return nil, err
+	}
+	if found["firewall elements"], err = firewallElements(box.Bridge); err != nil {
+		return nil, err
+	}
+	for _, kind := range []string{"leases", "containers"} {
+		list, err := ctr(box, kind, "list", "-q")
+		if err != nil {
+			return nil, err
+		}
+		found["containerd's "+kind] = len(strings.Fields(list))
+	}
 	run := filepath.Join("/run/esb", box.Bridge)
 	for kind, pattern := range map[string]string{
 		"shim sockets": filepath.Join(run, "containerd", "s", "*"),
@@ -59,16 +74,84 @@ func readOwned(box *stack.Stack) (owned, error) {
 	return found, err
 }
 
+// ctr is what containerd's own client says.
+func ctr(box *stack.Stack, args ...string) (string, error) {
+	socket := filepath.Join("/run/esb", box.Bridge, "containerd", "containerd.sock")
+	cmd := exec.Command(filepath.Join(box.BinDir, "ctr"), append([]string{"--address", socket, "--namespace", "esb-runtime"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// networkNamespaces counts those of the box's processes, beside the machine's.
+func networkNamespaces(box *stack.Stack) (int, error) {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return 0, err
+	}
+	processes, err := hoststate.Processes(box.Home, box.BinDir, box.Bridge)
+	if err != nil {
+		return 0, err
+	}
+	seen := map[string]bool{}
+	look := func(pid string) {
+		if name, err := os.Readlink(filepath.Join("/proc", pid, "ns", "net")); err == nil && name != own { // it may have ended
+			seen[name] = true
+		}
+	}
+	for _, p := range processes {
+		look(fmt.Sprint(p.PID))
+		// What a function starts has another program.
+		children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.PID))
+		for _, file := range children {
+			text, _ := os.ReadFile(file)
+			for _, child := range strings.Fields(string(text)) {
+				look(child)
+			}
+		}
+	}
+	return len(seen), nil
+}
+
+// firewallElements counts what the sets of the box's firewall have.
+func firewallElements(bridge string) (n int, err error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return 0, err
+	}
+	tables, err := conn.ListTables()
+	if err != nil {
+		return 0, err
+	}
+	for _, table := range tables {
+		if !strings.Contains(table.Name, bridge) {
+			continue
+		}
+		sets, err := conn.GetSets(table)
+		if err != nil {
+			return 0, err
+		}
+		for _, set := range sets {
+			elements, err := conn.GetSetElements(set)
+			if err != nil {
+				return 0, err
+			}
+			n += len(elements)
+		}
+	}
+	return n, nil
+}
+
 // snapshots counts the root filesystems that no container has. Those that were parked share theirs; layers of images come when there
 // is time.
 func snapshots(box *stack.Stack, run string) (n int, err error) {
-	socket := filepath.Join(run, "containerd", "containerd.sock")
-	cmd := exec.Command(filepath.Join(box.BinDir, "ctr"), "--address", socket, "--namespace", "esb-runtime", "snapshots", "list")
-	out, err := cmd.CombinedOutput()
+	out, err := ctr(box, "snapshots", "list")
 	if err != nil {
-		return 0, fmt.Errorf("list the snapshots: %w: %s", err, out)
+		return 0, err
 	}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 || fields[len(fields)-1] != "Active" {
 			continue

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,9 @@ func runNeighbours(t *testing.T, b *box, a *account) {
 	} {
 		t.Run(n.name, func(t *testing.T) { b.beside(t, a.open(t, n.name), n, lasts, alone) })
 	}
+	t.Run("overload beside CPU hogs", func(t *testing.T) {
+		b.overloadBesideHogs(t, a.open(t, "overload of 20 functions beside CPU hogs, 4 x 2 CPUs"), a.plan.lasts(10*time.Second, 3*time.Second, 30*time.Second))
+	})
 	t.Run("after the neighbours", func(t *testing.T) {
 		p := a.open(t, "after the neighbours")
 		b.checkLeaks(t, p)
@@ -62,4 +66,24 @@ func (b *box) beside(t *testing.T, p *part, n neighbour, lasts time.Duration, al
 	p.within(t, "beside", traffic.Quantile(quiet, 0.99), max(slower*traffic.Quantile(alone, 0.99), quietLeast))
 	stack.Eventually(t, func() bool { return len(b.Containers(t, n.function)) == 0 }, "its containers must go")
 	p.measure("gone %s later", short(time.Since(over)))
+}
+
+// hogSeconds is how long a hog burns until it is asked again.
+const hogSeconds = 10
+
+// overloadBesideHogs overloads the crowd while other functions take all the CPU that they get.
+func (b *box) overloadBesideHogs(t *testing.T, p *part, lasts time.Duration) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var hogs sync.WaitGroup
+	end := func() { cancel(); hogs.Wait() }
+	defer end()
+	hogs.Go(func() {
+		bad := traffic.Stream{Name: "bad", Request: b.post(always("hog"), fmt.Sprintf(`{"action":"burn","seconds":%d}`, hogSeconds))}
+		p.count(b.gen.Closed(ctx, 4, bad))
+	})
+	stack.Eventually(t, func() bool { return len(b.Containers(t, "hog")) == 4 }, "all hogs must be there")
+	b.overload(t, p, crowdFunctions, lasts)
+	p.hold(t, len(b.Containers(t, "hog")) > 0, "the hogs must have been there all the while")
+	end()
+	b.mustRest(t)
 }

@@ -11,6 +11,9 @@ import (
 // standardMinutes is how long a run takes without a setting, on two cores that do nothing else.
 const standardMinutes = 12
 
+// longChurn is how many containers a long run makes.
+const longChurn = 1000
+
 // plan is how much is done in a run.
 type plan struct {
 	// minutes (ESB_CHAOS_MINUTES) is about how long it takes. What goes on for a time, and how often things are done, follows it.
@@ -25,6 +28,9 @@ type plan struct {
 	// strict (ESB_CHAOS_STRICT=true) has times and ratios fail the test, which otherwise are said alone: they hold where the machine
 	// does nothing else. Functions have the CPU weight that they have by default then.
 	strict bool
+	// churn (ESB_CHAOS_CHURN) is how many containers come and go one after the other. Without it, it follows minutes: as many as there
+	// is time for, and longChurn in a run that is twice as long as a standard one, or longer.
+	churn int
 	// clock (ESB_CHAOS_CLOCK=true) has the clock of the whole machine be set, two hours forward and back. It is set right at the end,
 	// however that comes, but whatever else runs on the machine goes through it as well.
 	clock bool
@@ -54,6 +60,16 @@ func readPlan(setting func(string) string) (plan, error) {
 			return plan{}, fmt.Errorf("ESB_CHAOS_SEED: must be a number, got %q", text)
 		}
 		p.seed = seed
+	}
+	if p.minutes >= 2*standardMinutes {
+		p.churn = longChurn
+	}
+	if text := setting("ESB_CHAOS_CHURN"); text != "" {
+		churn, err := strconv.Atoi(text)
+		if err != nil || churn < 0 || churn > 100_000 {
+			return plan{}, fmt.Errorf("ESB_CHAOS_CHURN: must be 0 to 100000, got %q", text)
+		}
+		p.churn = churn
 	}
 	for name, to := range map[string]*bool{"ESB_CHAOS_STRICT": &p.strict, "ESB_CHAOS_CLOCK": &p.clock} {
 		if text := setting(name); text != "" {
@@ -86,8 +102,12 @@ func (p plan) late(began time.Time, part float64) bool {
 func (p plan) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(p.seed, part)) }
 
 func (p plan) String() string {
-	return fmt.Sprintf("seed %d (ESB_CHAOS_SEED), %g minutes (ESB_CHAOS_MINUTES), %d power losses (ESB_CHAOS_ROUNDS), times fail: %t (ESB_CHAOS_STRICT), clock: %t (ESB_CHAOS_CLOCK)",
-		p.seed, p.minutes, p.rounds, p.strict, p.clock)
+	churn := "some"
+	if p.churn > 0 {
+		churn = strconv.Itoa(p.churn)
+	}
+	return fmt.Sprintf("seed %d (ESB_CHAOS_SEED), %g minutes (ESB_CHAOS_MINUTES), %d power losses (ESB_CHAOS_ROUNDS), %s containers (ESB_CHAOS_CHURN), times fail: %t (ESB_CHAOS_STRICT), clock: %t (ESB_CHAOS_CLOCK)",
+		p.seed, p.minutes, p.rounds, churn, p.strict, p.clock)
 }
 
 func loadAverage() string {
