@@ -66,6 +66,22 @@ func TestFallback_OneSlotAndABrokenImage_TheOneBeforeServesOn(t *testing.T) {
 	}, "the image of before must serve, in another container")
 	assert.Contains(t, said.Error, "the configuration before the present one still serves")
 	t.Logf("%s", said.Error)
+
+	t.Logf("%d requests, none failed", stop())
+	// A box that is started while the change is bad serves what was known to work, and still says what is wrong.
+	require.NoError(t, d.Down())
+	require.NoError(t, d.Up(t.Context()))
+	d.token, err = d.Token(t.Context())
+	require.NoError(t, err)
+	d.mustEcho(t)
+	stack.Eventually(t, func() bool {
+		said = d.fallenBack(t)
+		list := d.Containers(t, "one")
+		return said.Outdated == 1 && said.Error != "" && len(list) == 1 && list[0].GetImageDigest() == digest
+	}, "the image of before must serve after down and up")
+	t.Logf("%s", said.Error)
+	stop = d.keepAsking(t)
+
 	put(next)
 	stack.Eventually(t, func() bool {
 		said = d.fallenBack(t)
