@@ -150,12 +150,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 		return nil, err
 	}
 	// Everything up to here has been made sure of while the gateway before, if one runs, goes on.
-	var previous *handover.Predecessor
-	if s.Replaces {
-		if previous, err = handover.Ask(ctx, s.Home); err != nil {
-			a.log.Warn("the sockets of the gateway that runs are not taken over", "error", err.Error())
-		}
-	}
+	previous := predecessor(ctx, s, a.log)
 	sockets := new(listener.Sockets)
 	defer func() { err = errors.Join(err, previous.Close(), sockets.Close()) }()
 	if err := bind(ctx, s, sockets, previous); err != nil {
@@ -215,7 +210,7 @@ func Open(ctx context.Context, s settings.Settings, memory memlimit.Limit, stdou
 	if err != nil {
 		return nil, err
 	}
-	if previous != nil {
+	if previous.Runs() {
 		a.log.Info("taking the place of the gateway that runs")
 		if err := previous.End(ctx); err != nil {
 			return nil, err
@@ -306,6 +301,19 @@ func openCertificate(s settings.Settings, log *slog.Logger) (*tls.Config, error)
 		return nil, err
 	}
 	return source.TLSConfig(), nil
+}
+
+// predecessor is the gateway that this one takes the place of: one that runs, or has left its sockets; nil for none.
+func predecessor(ctx context.Context, s settings.Settings, log *slog.Logger) (previous *handover.Predecessor) {
+	var err error
+	if s.Replaces {
+		if previous, err = handover.Ask(ctx, s.Home); err != nil {
+			log.Warn("the sockets of the gateway that runs are not taken over", "error", err.Error())
+		}
+	} else if previous, err = handover.Inherited(s.Sockets); err != nil {
+		log.Warn("the sockets of the gateway before are not taken over", "error", err.Error())
+	}
+	return previous
 }
 
 // bind binds all addresses, so that one that is in use is known before anything else has begun, and before the gateway that runs ends.

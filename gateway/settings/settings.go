@@ -58,6 +58,8 @@ type Settings struct {
 
 	// Replaces is whether a gateway that runs on the same Home hands its sockets over and ends.
 	Replaces bool
+	// Sockets describes those that this process was started with (guard/handover), empty for none.
+	Sockets string
 
 	// TLSCertFile and TLSKeyFile are the PEM certificate (with its chain) and key of the HTTPS listeners; a changed file is taken up
 	// without a restart.
@@ -225,6 +227,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		Home:                r.Text("GATEWAY_HOME", r.Text("ESB_HOME")),
 
 		Replaces: r.Bool("GATEWAY_REPLACES"),
+		Sockets:  r.Text("GATEWAY_SOCKETS"),
 
 		TLSCertFile: r.Text("TLS_CERT_FILE"),
 		TLSKeyFile:  r.Text("TLS_KEY_FILE"),

@@ -244,8 +244,9 @@ func (o *Offer) send(c *net.UnixConn) error {
 	return hold(all, sockets)
 }
 
-// Predecessor is the service that runs while another one starts on its state. A nil one is none.
+// Predecessor is the service that runs while another one starts on its state, or what is held of one that has ended. A nil one is none.
 type Predecessor struct {
+	// conn is nil when it has ended.
 	conn    *net.UnixConn
 	sockets map[string]net.Listener
 }
@@ -269,57 +270,105 @@ func Ask(ctx context.Context, home string) (*Predecessor, error) {
 		return nil, nil // nobody is there
 	}
 	p := &Predecessor{conn: c.(*net.UnixConn)}
-	if err := p.take(ctx); err != nil {
+	names, fds, err := receive(ctx, p.conn)
+	if err == nil {
+		p.sockets, err = listeners(names, fds)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the one that runs does not hand its sockets over: %w", err), p.Close())
 	}
 	return p, nil
 }
 
-func (p *Predecessor) take(ctx context.Context) error {
+// receive asks for the sockets, whose descriptors are the caller's.
+func receive(ctx context.Context, c *net.UnixConn) (names []string, fds []int, err error) {
 	deadline, _ := ctx.Deadline()
-	_ = p.conn.SetDeadline(deadline)
-	if _, err := p.conn.Write([]byte(askSockets)); err != nil {
-		return err
+	_ = c.SetDeadline(deadline)
+	if _, err := c.Write([]byte(askSockets)); err != nil {
+		return nil, nil, err
 	}
 	text, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxSockets))
-	n, m, _, _, err := p.conn.ReadMsgUnix(text, rights)
+	n, m, _, _, err := c.ReadMsgUnix(text, rights)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	var files []*os.File
 	defer func() {
-		for _, f := range files {
-			_ = f.Close() // the listener has a descriptor of its own
+		if err != nil {
+			closeAll(fds)
+			fds = nil
 		}
 	}()
 	messages, err := unix.ParseSocketControlMessage(rights[:m])
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, message := range messages {
-		fds, err := unix.ParseUnixRights(&message)
+		more, err := unix.ParseUnixRights(&message)
 		if err != nil {
-			return err
+			return nil, fds, err
 		}
-		for _, fd := range fds {
+		for _, fd := range more {
 			unix.CloseOnExec(fd)
-			files = append(files, os.NewFile(uintptr(fd), "socket"))
 		}
+		fds = append(fds, more...)
 	}
-	var names []string
-	if err := json.Unmarshal(text[:n], &names); err != nil || len(names) != len(files) {
-		return fmt.Errorf("%d sockets with the names %q", len(files), text[:n])
+	if err := json.Unmarshal(text[:n], &names); err != nil || len(names) != len(fds) {
+		return nil, fds, fmt.Errorf("%d sockets with the names %q", len(fds), text[:n])
 	}
-	p.sockets = map[string]net.Listener{}
+	return names, fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// listeners makes listeners of descriptors, which it closes: a listener has one of its own.
+func listeners(names []string, fds []int) (map[string]net.Listener, error) {
+	files := make([]*os.File, len(fds))
+	for i, fd := range fds {
+		files[i] = os.NewFile(uintptr(fd), "socket")
+	}
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	sockets := map[string]net.Listener{}
 	for i, name := range names {
 		l, err := net.FileListener(files[i])
 		if err != nil {
-			return fmt.Errorf("the socket %s: %w", name, err)
+			for _, other := range sockets {
+				_ = other.Close()
+			}
+			return nil, fmt.Errorf("the socket %s: %w", name, err)
 		}
-		p.sockets[name] = l
+		sockets[name] = l
 	}
-	return nil
+	return sockets, nil
 }
+
+// Offered says whether a service offers its sockets on the state home: what a killed one has left there offers nothing.
+func Offered(ctx context.Context, home string) bool {
+	d, err := openDir(home)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = d.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "unixpacket", d.addr().Name)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// Runs says whether it has not ended, as far as this process has done anything about that.
+func (p *Predecessor) Runs() bool { return p != nil && p.conn != nil }
 
 // Socket returns a socket that the other one listens on, nil when it has none of that name. It is the caller's then.
 func (p *Predecessor) Socket(name string) net.Listener {
@@ -334,8 +383,8 @@ func (p *Predecessor) Socket(name string) net.Listener {
 // End has the other one end, and returns when it has: nothing of it is left then but its clients' last answers. Its error says
 // that it had not when ctx ended.
 func (p *Predecessor) End(ctx context.Context) error {
-	if p == nil {
-		return nil
+	if !p.Runs() {
+		return p.Close()
 	}
 	_ = p.conn.SetDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Now()) })
@@ -357,6 +406,9 @@ func (p *Predecessor) Close() error {
 	for name, l := range p.sockets {
 		_ = l.Close()
 		delete(p.sockets, name)
+	}
+	if p.conn == nil {
+		return nil
 	}
 	if err := p.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("leave the one that runs: %w", err)

@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/guard/handover"
 )
@@ -120,7 +122,14 @@ func TestAsk_NobodyThere(t *testing.T) {
 	next, err := handover.Ask(t.Context(), home)
 	require.NoError(t, err)
 	assert.Nil(t, next)
-	require.NoError(t, mustOffer(t, home, nil).Close())
+	held, err := handover.Hold(t.Context(), home)
+	require.NoError(t, err)
+	assert.Nil(t, held)
+	assert.False(t, handover.Offered(t.Context(), home))
+	offer := mustOffer(t, home, nil)
+	assert.True(t, handover.Offered(t.Context(), home))
+	require.NoError(t, offer.Close())
+	assert.False(t, handover.Offered(t.Context(), home))
 }
 
 func TestEnd_OfOneThatDoesNotEnd(t *testing.T) {
@@ -141,4 +150,51 @@ func TestEnd_OfOneThatDoesNotEnd(t *testing.T) {
 func TestOffer_Nil_IsNeverAsked(t *testing.T) {
 	var offer *handover.Offer
 	assert.Nil(t, offer.Asked())
+}
+
+// TestHeld_ServiceIsGone_ClientsWaitForTheNextOne, which inherits its sockets.
+func TestHeld_ServiceIsGone_ClientsWaitForTheNextOne(t *testing.T) {
+	home := t.TempDir()
+	socket := mustListen(t)
+	name := "ADDR=" + socket.Addr().String()
+	offer := mustOffer(t, home, map[string]net.Listener{name: socket})
+	held, err := handover.Hold(t.Context(), home)
+	require.NoError(t, err)
+	require.NoError(t, offer.Close())
+	require.NoError(t, socket.Close())
+	early, err := net.Dial("tcp", socket.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = early.Close() }()
+	names, files, err := held.Files()
+	require.NoError(t, err)
+	fd, err := unix.Dup(int(files[0].Fd())) // as the next process has it
+	require.NoError(t, err)
+	require.NoError(t, files[0].Close())
+	text, err := handover.Describe(fd, names)
+	require.NoError(t, err)
+	next, err := handover.Inherited(text)
+	require.NoError(t, err)
+	assert.False(t, next.Runs())
+	l := next.Socket(name)
+	require.NotNil(t, l)
+	held.Close()
+	c, err := l.Accept()
+	require.NoError(t, err)
+	assert.Equal(t, early.LocalAddr(), c.RemoteAddr())
+	require.NoError(t, c.Close())
+	require.NoError(t, next.End(t.Context()))
+	require.NoError(t, l.Close())
+	_, err = net.Dial("tcp", socket.Addr().String())
+	require.ErrorIs(t, err, syscall.ECONNREFUSED, "nobody has it any more")
+}
+
+func TestInherited_WhatIsNoSocket_IsAnError(t *testing.T) {
+	none, err := handover.Inherited("")
+	require.NoError(t, err)
+	assert.Nil(t, none)
+	assert.False(t, none.Runs())
+	for _, text := range []string{"noise", `{"A":1}`, `{"A":12345}`} {
+		_, err := handover.Inherited(text)
+		assert.Error(t, err, text)
+	}
 }

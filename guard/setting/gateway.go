@@ -92,6 +92,11 @@ func gateway() []Setting {
 				"refused. (true or false)",
 		},
 		{
+			Names: []string{"GATEWAY_SOCKETS"},
+			What: "Sockets that the process was started with, as a JSON object of setting=address and descriptor. No setting of yours: " +
+				"whoever starts a gateway again that has ended unexpectedly has held them, so that no client is refused meanwhile.",
+		},
+		{
 			Names: []string{"TLS_CERT_FILE", "TLS_KEY_FILE"}, Derived: "a certificate that a development CA under GATEWAY_HOME signs",
 			What: `The PEM certificate (with its chain) and key of the HTTPS listeners; a changed file is taken up without a restart.
 				(both or neither)`,

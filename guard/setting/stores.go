@@ -17,6 +17,11 @@ func stores() []Setting {
 				"sets it for those that it starts in the place of others. (true or false)",
 		},
 		{
+			Names: []string{"STORES_SOCKETS"},
+			What: "Sockets that the process was started with, as a JSON object of setting=address and descriptor. No setting of yours: " +
+				"whoever starts stores again that have ended unexpectedly has held them, so that no client is refused meanwhile.",
+		},
+		{
 			Names: []string{"ESB_LOG_DIR"}, Derived: "<ESB_HOME>/logs",
 			What: `Takes the log of each store's process: store-s3.log, store-db.log, store-logs.log, store-registry.log.`,
 		},

@@ -52,8 +52,18 @@ type Spec struct {
 	Fingerprint string
 	// User runs it as somebody else than root, with no way to more rights than these; nil is this user.
 	User *User
+	// Files are handed on to the process, from the descriptor FirstFile on.
+	Files []*os.File
 	// Protected: when the machine's memory has run out, others are ended before it.
 	Protected bool
+}
+
+// FirstFile is the descriptor of the first of Files.
+func (s Spec) FirstFile() int {
+	if s.User != nil {
+		return 4 // 3 is the program
+	}
+	return 3
 }
 
 // protectedScore counts as half of the machine's memory less than the process has (proc(5), oom_score_adj); functions have 500 and
@@ -134,6 +144,7 @@ func Start(spec Spec) (*Child, error) {
 		cmd.ExtraFiles = []*os.File{program}
 		cmd.Path = "/proc/self/fd/3"
 	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, spec.Files...)
 	if err := start(cmd, spec.User != nil); err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
 	}

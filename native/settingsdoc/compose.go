@@ -23,7 +23,7 @@ var (
 const blockEnd = "# end of settings"
 
 // notHandedOn are variables of the Compose files themselves, folders and programs of the images, and what only native tells a service.
-var notHandedOn = []string{"BIN_SOURCE", "ESB_PROJECT", "ESB_HOME", "GATEWAY_HOME", "ESB_LOG_DIR", "ESB_BIN_DIR", "ESB_RUN_DIR", "AGENT_SOCKET", "CONTAINERD_ADDRESS", "GATEWAY_REPLACES", "STORES_REPLACES"}
+var notHandedOn = []string{"BIN_SOURCE", "ESB_PROJECT", "ESB_HOME", "GATEWAY_HOME", "ESB_LOG_DIR", "ESB_BIN_DIR", "ESB_RUN_DIR", "AGENT_SOCKET", "CONTAINERD_ADDRESS", "GATEWAY_REPLACES", "STORES_REPLACES", "GATEWAY_SOCKETS", "STORES_SOCKETS"}
 
 // Compose returns a Compose file with its blocks made anew. A block has the settings of the services that it names, by the
 // names of guard/setting, "stack" being what the file at stack mentions as ${NAME}; what the block's own map sets to a value

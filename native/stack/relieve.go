@@ -217,9 +217,7 @@ func (r *Relief) Done(ctx context.Context) error {
 // takes them as they are. It returns no keeper when ctx has ended meanwhile and the services are stopped.
 func (k *keeper) giveWay(ctx context.Context, notifier sdnotify.Notifier, hasten <-chan struct{}) (*keeper, error) {
 	s := k.stack
-	for _, w := range slices.Backward(k.watchers) {
-		w.Release()
-	}
+	k.release()
 	k.released = true
 	err := k.write()
 	k.log.Info("an upgrade is under way: the services are its")

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/handover"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/process"
 )
@@ -20,12 +20,12 @@ var replaces = map[string]string{native.Gateway: "GATEWAY_REPLACES", native.Stor
 // replaceMargin is what a service that is replaced may take longer than its grace for requests in flight.
 const replaceMargin = 10 * time.Second
 
-// offers is where a service offers its sockets.
+// offers is the folder of the state in which a service offers its sockets.
 func (s *Stack) offers(service string) string {
 	if service == native.Stores {
-		return filepath.Join(s.settings.DataDir, "handover")
+		return s.settings.DataDir
 	}
-	return filepath.Join(s.settings.ServiceHome(service), "handover")
+	return s.settings.ServiceHome(service)
 }
 
 // replaceable is true when a service that runs and is well offers its sockets to the next one (guard/handover), which would run
@@ -34,8 +34,7 @@ func (s *Stack) replaceable(ctx context.Context, service string, running process
 	if replaces[service] == "" {
 		return false
 	}
-	socket, err := os.Lstat(s.offers(service))
-	if err != nil || socket.Mode()&os.ModeSocket == 0 {
+	if !handover.Offered(ctx, s.offers(service)) {
 		return false
 	}
 	uid := uint32(os.Geteuid())

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/edge-serverless-box/esb/guard/handover"
 	"github.com/edge-serverless-box/esb/guard/logfile"
 	"github.com/edge-serverless-box/esb/guard/statefile"
 	"github.com/edge-serverless-box/esb/guard/supervise"
@@ -105,9 +106,7 @@ func (s *Stack) Supervise(ctx context.Context, services []string) error {
 	if err = k.write(); err == nil {
 		k.watch(ctx, sdnotify.Notifier{}, nil)
 	}
-	for _, w := range slices.Backward(k.watchers) {
-		w.Release()
-	}
+	k.release()
 	return errors.Join(err, k.forget(), log.Close())
 }
 
@@ -130,6 +129,8 @@ type keeper struct {
 	self    process.Record
 	// starting is held while a service is started: what a Stack knows is one goroutine's.
 	starting sync.Mutex
+	// held are the sockets of the services.
+	held *holder
 }
 
 // keep begins to watch services, which run already, or are started. Others find the supervisor before it touches one.
@@ -138,11 +139,14 @@ func (s *Stack) keep(services []string, background bool, log *slog.Logger) (*kee
 	if err := k.write(); err != nil {
 		return nil, err
 	}
+	k.held = newHolder(s, log)
 	for _, service := range services {
 		k.watchers = append(k.watchers, supervise.Start(supervise.Config{
 			Name: service, Logger: log, StartTimeout: s.settings.StartTimeout, StopTimeout: s.grace(service),
-			Start: func(context.Context) (supervise.Process, error) { return k.start(service) },
-			Probe: func(ctx context.Context) error { return s.answers(ctx, service) },
+			Start:  func(context.Context) (supervise.Process, error) { return k.start(service) },
+			Probe:  func(ctx context.Context) error { return s.answers(ctx, service) },
+			Serves: func() { k.held.serves(service) },
+			Ended:  func() { k.held.ended(service) },
 			Changed: func() {
 				select {
 				case k.changed <- struct{}{}:
@@ -183,8 +187,11 @@ func (k *keeper) start(service string) (supervise.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	child, err := s.launch(service, user, fingerprint)
-	if err != nil {
+	var child *process.Child
+	if err := k.held.start(service, func(held *handover.Held) error {
+		child, err = s.launch(service, user, fingerprint, held)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	return child.Watch(), nil
@@ -223,8 +230,17 @@ func (k *keeper) watch(ctx context.Context, notifier sdnotify.Notifier, relieve 
 	}
 }
 
+// release leaves the services as they are.
+func (k *keeper) release() {
+	for _, w := range slices.Backward(k.watchers) {
+		w.Release()
+	}
+	k.held.close()
+}
+
 // stop ends the services, the last one first.
 func (k *keeper) stop(hasten <-chan struct{}) error {
+	k.held.close() // clients are to be refused
 	ended, killing := make(chan struct{}), sync.WaitGroup{}
 	killing.Go(func() {
 		select {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -26,6 +28,8 @@ import (
 
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/guard/freeport"
+	"github.com/edge-serverless-box/esb/guard/handover"
+	"github.com/edge-serverless-box/esb/guard/listen"
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/console"
@@ -152,7 +156,36 @@ func playGateway() {
 	http.HandleFunc("/pools", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"pools":[{"function":"x","idle":1},{"function":"y","error":"its code at /srv/y cannot be looked at"}]}`)
 	})
+	if strings.HasPrefix(os.Getenv("ESB_PLAY_GATEWAY"), "offers") {
+		playOffer()
+		return
+	}
 	check(http.ListenAndServe(os.Getenv("GATEWAY_ADMIN_ADDR"), nil)) //nolint:gosec // a test's server
+}
+
+// playOffer serves and offers its sockets, as a gateway does.
+func playOffer() {
+	home := os.Getenv("GATEWAY_HOME")
+	if os.Getenv("GATEWAY_REPLACES") != "" {
+		check(errors.New("nobody is there to be replaced"))
+	}
+	before, err := handover.Inherited(os.Getenv("GATEWAY_SOCKETS"))
+	check(err)
+	sockets := map[string]net.Listener{}
+	for _, setting := range []string{"GATEWAY_ADMIN_ADDR", "GATEWAY_HTTPS_ADDR"} {
+		name := listen.Name(setting, os.Getenv(setting))
+		if sockets[name] = before.Socket(name); sockets[name] == nil {
+			sockets[name], err = listen.One(context.Background(), setting, os.Getenv(setting))
+			check(err)
+		}
+	}
+	check(before.Close())
+	_, err = handover.Open(home, func() map[string]net.Listener { return sockets }, slog.New(slog.DiscardHandler))
+	check(err)
+	for _, l := range sockets {
+		go func() { check(http.Serve(l, nil)) }() //nolint:gosec // a test's server
+	}
+	select {}
 }
 
 func check(err error) {
@@ -274,6 +307,21 @@ func TestStart_SettingOrProgramHasChanged_RestartsThatService(t *testing.T) {
 	require.NoError(t, b.start(t.Context()), b.out)
 	assert.NotEqual(t, fourth[0], b.pids(t)[0])
 	assert.Equal(t, fourth[1], b.pids(t)[1], "the gateway does not read them")
+}
+
+// A killed gateway leaves the socket of its offer, and one of before there were offers does not take it away.
+func TestStart_StaleOffer_TheGatewayIsStoppedAndStarted(t *testing.T) {
+	b := mustOpen(t)
+	require.NoError(t, b.start(t.Context()), b.out)
+	left, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: filepath.Join(b.settings.ServiceHome(native.Gateway), "handover")})
+	require.NoError(t, err)
+	left.SetUnlinkOnClose(false)
+	require.NoError(t, left.Close())
+	before := b.pids(t)[1]
+	b.play("offers") // which refuses to take the place of nobody
+	b.environ = append(b.environ, "CIRCUIT_BREAKER_FAILURES=7")
+	require.NoError(t, b.start(t.Context()), b.out)
+	assert.NotEqual(t, before, b.pids(t)[1])
 }
 
 func TestStart_GatewayDies_StopsWhatItStartedAndShowsTheLog(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/guard/credentials"
+	"github.com/edge-serverless-box/esb/guard/handover"
 	"github.com/edge-serverless-box/esb/guard/logfile"
 	"github.com/edge-serverless-box/esb/guard/setting"
 	"github.com/edge-serverless-box/esb/guard/settingnames"
@@ -368,7 +369,7 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 		if before != nil {
 			told = append(told, replaces[service]+"=true")
 		}
-		child, err := s.launch(service, user, fingerprint, told...)
+		child, err := s.launch(service, user, fingerprint, nil, told...)
 		if err != nil {
 			return err
 		}
@@ -384,8 +385,9 @@ func (s *Stack) ensure(ctx context.Context, service string) (started bool, err e
 	return started, err
 }
 
-// launch starts the process of a service. It is told what is no part of its fingerprint, besides its environment.
-func (s *Stack) launch(service string, user *process.User, fingerprint string, told ...string) (*process.Child, error) {
+// launch starts the process of a service, which has the sockets that are held for it. It is told what is no part of its fingerprint,
+// besides its environment.
+func (s *Stack) launch(service string, user *process.User, fingerprint string, held *handover.Held, told ...string) (*process.Child, error) {
 	if err := s.settle(service, user); err != nil {
 		return nil, err
 	}
@@ -396,12 +398,30 @@ func (s *Stack) launch(service string, user *process.User, fingerprint string, t
 	if user != nil {
 		dir = "/" // the user may not get to the repository
 	}
-	return process.Start(process.Spec{
-		Path: filepath.Join(s.settings.BinDir, service), Env: append(s.env(service), told...), Dir: dir,
+	names, files, err := held.Files()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	spec := process.Spec{
+		Path: filepath.Join(s.settings.BinDir, service), Dir: dir, Files: files,
 		Log: s.settings.LogFile(service), PIDFile: s.pidFile(service), Fingerprint: fingerprint, User: user,
 		// Not the stores: VictoriaLogs can be the largest of all, and is started again.
 		Protected: service != native.Stores,
-	})
+	}
+	if len(files) > 0 {
+		text, err := handover.Describe(spec.FirstFile(), names)
+		if err != nil {
+			return nil, err
+		}
+		told = append(told, inherits[service]+"="+text)
+	}
+	spec.Env = append(s.env(service), told...)
+	return process.Start(spec)
 }
 
 // serves is ready, for `up`: a gateway that has nothing but too little disk space, or lacks a store whose data are damaged, serves

@@ -62,6 +62,12 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 	if len(which) == 0 {
 		return errors.New("every store is off: S3_ADDR, DYNAMODB_ADDR, VICTORIALOGS_ADDR, REGISTRY_ADDR")
 	}
+	// Before any process is started, which is not to have them.
+	previous, err := handover.Inherited(s.Sockets)
+	if err != nil {
+		log.Warn("the sockets of the stores before are not taken over", "error", err)
+	}
+	defer func() { err = errors.Join(err, previous.Close()) }()
 	running := make([]*store, len(which))
 	var offer *handover.Offer
 	defer func() {
@@ -85,18 +91,16 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 		confined = false
 		log.Warn("the ports of the stores' own processes are open to all programs of this machine, or of this container: they get no network namespace", "error", err)
 	}
-	var previous *handover.Predecessor
 	if s.Replaces {
 		if previous, err = handover.Ask(ctx, s.DataDir); err != nil {
 			log.Warn("the sockets of the stores that run are not taken over", "error", err)
 		}
 	}
-	defer func() { err = errors.Join(err, previous.Close()) }()
 	for i, name := range which {
 		r := &store{name: name, settings: s, log: log, functions: functions, held: held, confined: confined}
 		running[i] = r
 		err := r.listen(ctx, previous.Socket)
-		if previous != nil && errors.Is(err, syscall.EADDRINUSE) {
+		if previous.Runs() && errors.Is(err, syscall.EADDRINUSE) {
 			// Those that run may have it under another name, as 127.0.0.1 is part of 0.0.0.0: it is free when they have ended.
 			log.Info("waiting for the end of the stores that run, for an address", "reason", err.Error())
 			if err = previous.End(ctx); err == nil {
@@ -108,7 +112,7 @@ func Run(ctx context.Context, s settings.Settings, log *slog.Logger, which []sto
 			return err
 		}
 	}
-	if previous != nil {
+	if previous.Runs() {
 		log.Info("taking the place of the stores that run")
 		if err := previous.End(ctx); err != nil {
 			return err

@@ -23,6 +23,8 @@ type Settings struct {
 	DataDir string
 	// Replaces is whether stores that run on the same DataDir hand their sockets over and end.
 	Replaces bool
+	// Sockets describes those that this process was started with (guard/handover), empty for none.
+	Sockets string
 	// LogDir takes the log of each store's process.
 	LogDir string
 	// BinDir holds the stores' programs.
@@ -88,6 +90,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 	s := Settings{
 		Home:              r.Path("ESB_HOME"),
 		Replaces:          r.Bool("STORES_REPLACES"),
+		Sockets:           r.Text("STORES_SOCKETS"),
 		BinDir:            r.Path("ESB_BIN_DIR", filepath.Dir(executable)),
 		Subnet:            r.Subnet("ESB_SUBNET", 29),
 		S3Keys:            r.keys("S3"),

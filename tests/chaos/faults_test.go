@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ type fault struct {
 	signal syscall.Signal
 	// find names the process.
 	find func(t *testing.T, b *box) int
-	// cuts: requests that have reached it fail, and those that come until another one listens.
+	// cuts: requests that have reached it fail. Those that come later wait until another one listens: none is refused.
 	cuts bool
 	// loses is how many workers end with it.
 	loses int
@@ -185,6 +186,13 @@ func (b *box) fault(t *testing.T, p *part, f fault) {
 		require.True(t, ok, "a warm request must be answered")
 		p.within(t, "first warm 200 after", first.Answered().Sub(over), warmLimit)
 		p.measure("%d of %d warm requests failed", len(failed), len(warm))
+		var refused []traffic.Sample
+		for _, s := range failed {
+			if errors.Is(s.Err, syscall.ECONNREFUSED) {
+				refused = append(refused, s)
+			}
+		}
+		p.hold(t, len(refused) == 0, "%d warm requests were refused: %s", len(refused), describe(refused, struck))
 		failed = traffic.Failed(b.gen.Samples("warm", first.Sent, until))
 		p.hold(t, len(failed) == 0, "%d warm requests failed after the first that was answered: %s", len(failed), describe(failed, struck))
 	} else {

@@ -1,11 +1,17 @@
 package lifecycle
 
 import (
+	"context"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -48,6 +54,35 @@ func mustHeal(t *testing.T, box *stack.Stack, service string, before int) {
 	}, "%s must be started again", service)
 }
 
+// keepConnecting connects to the gateway until the returned function is called, which says how often. Nobody may be refused.
+func keepConnecting(t *testing.T, box *stack.Stack) (stop func() int64) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var made atomic.Int64
+	var clients sync.WaitGroup
+	for _, at := range []string{box.HTTPURL, box.AdminURL} {
+		to, err := url.Parse(at)
+		require.NoError(t, err)
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				c, err := net.Dial("tcp", to.Host)
+				if !assert.NoError(t, err, "%s: who connects has to wait", at) {
+					return
+				}
+				_ = c.Close()
+				made.Add(1)
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); clients.Wait() })
+	return func() int64 {
+		cancel()
+		clients.Wait()
+		return made.Load()
+	}
+}
+
 // TestSupervisor_OnABox uses one box for what its supervisor does.
 func TestSupervisor_OnABox(t *testing.T) {
 	box := mustPrepare(t, stack.Options{Supervised: true,
@@ -57,13 +92,17 @@ func TestSupervisor_OnABox(t *testing.T) {
 
 	for _, service := range []string{"gateway", "agent", "stores"} {
 		pid := mustStatus(t, box).PIDs()[service]
+		stop := keepConnecting(t, box)
 		mustSignal(t, pid, syscall.SIGKILL)
 		mustHeal(t, box, service, pid)
+		t.Logf("%s was killed: %d connections, none refused", service, stop())
 	}
 	for _, service := range []string{"gateway", "agent", "stores"} {
 		pid := mustStatus(t, box).PIDs()[service]
+		stop := keepConnecting(t, box)
 		mustSignal(t, pid, syscall.SIGSTOP)
 		mustHeal(t, box, service, pid)
+		t.Logf("%s stood still: %d connections, none refused", service, stop())
 	}
 	token, err := box.Token(t.Context())
 	require.NoError(t, err)
