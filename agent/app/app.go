@@ -174,7 +174,7 @@ func Purge(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 // removeRunDir removes what agents put into the run folder, and the folder when nothing else is in it; the same with
 // the folder that the run folders of all stacks are in by default.
 func removeRunDir(dir string) error {
-	for _, name := range []string{"c", "net", "runc", "containerd", "agent.sock", "agent.lock"} {
+	for _, name := range []string{"c", "net", "runc", "shims", "containerd", "agent.sock", "agent.lock"} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("empty the run folder: %w", err)
 		}
@@ -193,7 +193,7 @@ func removeRunDir(dir string) error {
 
 // purgeContainers removes the stack's containers, through a containerd of its own when nobody else runs one.
 func purgeContainers(ctx context.Context, s settings.Settings, log *slog.Logger) (err error) {
-	address := s.ContainerdAddress
+	address, shimSockets := s.ContainerdAddress, ""
 	if address == "" {
 		config := supervisorConfig(s, log)
 		if _, err := os.Stat(config.Dir); errors.Is(err, fs.ErrNotExist) {
@@ -204,9 +204,11 @@ func purgeContainers(ctx context.Context, s settings.Settings, log *slog.Logger)
 			return fmt.Errorf("start containerd to remove its containers: %w", err)
 		}
 		defer func() { err = errors.Join(err, child.Close()) }()
-		address = child.Address()
+		address, shimSockets = child.Address(), child.ShimSockets()
 	}
-	if err := containerd.Purge(ctx, runtimeConfig(s, address, s.DNS, log)); err != nil {
+	config := runtimeConfig(s, address, s.DNS, log)
+	config.ShimSockets = shimSockets
+	if err := containerd.Purge(ctx, config); err != nil {
 		return fmt.Errorf("remove the containers: %w", err)
 	}
 	return nil

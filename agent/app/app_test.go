@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -112,11 +113,12 @@ func mustSettings(t *testing.T) settings.Settings {
 	entries, err := os.ReadDir(tools)
 	require.NoError(t, err)
 	for _, e := range entries {
-		if e.Name() != "lambda-init" {
+		if e.Name() != "lambda-init" && e.Name() != "esb-runc" {
 			require.NoError(t, os.Symlink(filepath.Join(tools, e.Name()), filepath.Join(bin, e.Name())))
 		}
 	}
 	mustBuild(t, "../cmd/lambda-init", filepath.Join(bin, "lambda-init"))
+	mustBuild(t, "../cmd/esb-runc", filepath.Join(bin, "esb-runc"))
 	var random [3]byte
 	_, _ = rand.Read(random[:])
 	env := map[string]string{
@@ -450,7 +452,7 @@ func TestAgent(t *testing.T) {
 	s.RegistryConfig = filepath.Join(t.TempDir(), "config.json")
 	writeConfig := func(text string) { require.NoError(t, os.WriteFile(s.RegistryConfig, []byte(text), 0o600)) }
 	writeConfig("{}")
-	b := mustStart(t, s)
+	whole, b := t, mustStart(t, s)
 
 	t.Run("health", func(t *testing.T) {
 		require.Eventually(t, func() bool {
@@ -779,26 +781,48 @@ func TestAgent(t *testing.T) {
 		require.Eventually(t, func() bool { return len(processesWith(t, "-address\x00"+s.RunDir+"/")) == 0 }, patience, 20*time.Millisecond, "no shim is left")
 	})
 
-	t.Run("a shim that was killed leaves no socket", func(t *testing.T) {
-		w := b.ensure(t, request(supervised, nil))
-		keep := b.ensure(t, request(supervised, nil))
-		shims := processesWith(t, "-id\x00"+w.GetId()+"\x00-address\x00"+s.RunDir+"/")
+	t.Run("containers of a function share a shim, and serve on when that is killed", func(t *testing.T) {
+		one, two, dies := b.ensure(t, request(supervised, nil)), b.ensure(t, request(rie, nil)), b.ensure(t, request(supervised, nil))
+		shims := processesWith(t, "-id\x00esb-shim-")
+		shims = slices.DeleteFunc(shims, func(pid int) bool { return !slices.Contains(processesWith(t, "-address\x00"+s.RunDir+"/"), pid) })
 		require.Len(t, shims, 1)
 		require.NoError(t, syscall.Kill(shims[0], syscall.SIGKILL))
-		b.destroy(t, w.GetId())
-		sockets := func() []string {
-			found, err := filepath.Glob(filepath.Join(s.RunDir, "containerd", "s", "*"))
-			require.NoError(t, err)
-			return found
+		require.Eventually(t, func() bool { return b.log.times("the container serves on") == 3 }, patience, 10*time.Millisecond)
+		for _, w := range []*agentv1.WorkerInfo{one, two, dies} {
+			invoke(t, w)
+			assert.Equal(t, "RUNNING", b.statuses(t)[w.GetId()])
+			assert.Equal(t, "RUNNING", b.metrics(t, w.GetId()).GetStatus().String())
 		}
-		before := time.Now().Add(-time.Hour)
-		for _, socket := range sockets() {
-			require.NoError(t, os.Chtimes(socket, before, before))
+		another := b.ensure(t, request(supervised, nil))
+		invoke(t, another)
+		_, err := http.Get("http://" + net.JoinHostPort(two.GetIpAddress(), "8080") + "/crash")
+		require.Error(t, err)
+		require.Eventually(t, func() bool { return b.statuses(t)[two.GetId()] == "STOPPED" }, patience, 20*time.Millisecond)
+		// containerd that starts anew knows nothing of them either.
+		killContainerd(t, s)
+		require.Eventually(t, func() bool {
+			l, err := b.ListContainers(t.Context(), &agentv1.ListContainersRequest{})
+			return err == nil && len(l.GetContainers()) == 4
+		}, patience, 20*time.Millisecond)
+		assert.Equal(t, "RUNNING", b.statuses(t)[one.GetId()])
+		invoke(t, one)
+		// So does the next agent.
+		b.stop()
+		b = mustStart(whole, s)
+		assert.Equal(t, 3, b.log.times(`"container adopted"`))
+		assert.Equal(t, "RUNNING", b.statuses(t)[one.GetId()])
+		invoke(t, one)
+		b.destroy(t, b.ensure(t, request(supervised, nil)).GetId())
+		for _, w := range []*agentv1.WorkerInfo{one, dies, another} {
+			b.destroy(t, w.GetId())
 		}
-		require.Eventually(t, func() bool { return len(sockets()) == 1 }, patience, 20*time.Millisecond)
-		invoke(t, keep)
-		b.destroy(t, keep.GetId())
-		require.Eventually(t, func() bool { return len(sockets()) == 0 }, patience, 20*time.Millisecond)
+		b.eventuallyAttached(t, 0)
+		for _, pattern := range []string{"containerd/s/*", "shims/*", "runc/*/*", "containerd/state/io.containerd.runtime.v2.task/*/*"} {
+			require.Eventually(t, func() bool {
+				found, err := filepath.Glob(filepath.Join(s.RunDir, pattern))
+				return err == nil && len(found) == 0
+			}, patience, 20*time.Millisecond, pattern)
+		}
 	})
 
 	t.Run("many at once", func(t *testing.T) {

@@ -363,6 +363,9 @@ func (h *Hierarchy) Processes(id string) (int, error) {
 	return len(strings.Fields(string(b))), nil
 }
 
+// PIDs lists a container's processes, by their numbers here. The error is fs.ErrNotExist when its group is gone.
+func (h *Hierarchy) PIDs(id string) ([]int, error) { return pids(h.dir("pids", id)) }
+
 // IDs lists the containers that have a group.
 func (h *Hierarchy) IDs() ([]string, error) {
 	var ids []string

@@ -62,6 +62,8 @@ func (r *Runtime) observe(ctx context.Context, function string) ([]observed, err
 		// A task's own process has the container's id.
 		if i := slices.IndexFunc(list.Tasks, func(p *task.Process) bool { return p.ID == c.ID }); i >= 0 {
 			o.process = list.Tasks[i]
+		} else {
+			o.process = r.lonely(c.ID)
 		}
 		out = append(out, o)
 	}
@@ -82,6 +84,16 @@ func (r *Runtime) adopt(ctx context.Context) error {
 		r.mu.Lock()
 		r.states[o.sandbox] = s
 		r.mu.Unlock()
+		if o.process != nil {
+			s.pid = o.process.Pid
+		}
+		r.adoptInShim(o)
+	}
+	for _, o := range found {
+		s := r.state(o.sandbox)
+		if o.process == nil && r.findAlone(s) {
+			o.process = r.lonely(o.sandbox)
+		}
 		// One that is parked was another agent's: it may have become a function's just before that one ended.
 		if !o.running() || o.parked {
 			group.Go(func() error {
@@ -102,6 +114,9 @@ func (r *Runtime) adopt(ctx context.Context) error {
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("remove containers left by an earlier agent: %w", err)
+	}
+	if r.shims != nil {
+		r.shims.EndEmpty()
 	}
 	if err := r.network.Reconcile(ctx, live); err != nil {
 		return fmt.Errorf("release network attachments left by an earlier agent: %w", err)

@@ -46,7 +46,8 @@ func (r *Runtime) newBinding(spec agent.ContainerSpec, img images.Image, leased 
 	l := r.newLaunch(spec, img, leased, shortID(p.record.sandbox))
 	l.parked, l.groups, l.pid, l.ready = p, p.groups, p.pid, p.ready
 	l.record.sandbox, l.record.attachment, l.record.firstID, l.record.IP = p.record.sandbox, p.record.attachment, p.record.firstID, p.record.IP
-	l.state.record, l.state.socket = l.record, p.state.socket
+	l.record.shim = p.record.shim
+	l.state.record, l.state.socket, l.state.pid = l.record, p.state.socket, p.state.pid
 	// From here on it is the function's, whatever becomes of it.
 	r.mu.Lock()
 	r.states[l.record.sandbox] = l.state

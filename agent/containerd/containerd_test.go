@@ -36,7 +36,7 @@ func TestRecord_SurvivesItsLabels(t *testing.T) {
 		ID: "lambda-f-1", Name: "lambda-f-1", FunctionName: "f", Status: agent.StatusUnknown, IP: "10.88.0.2", Port: 8080, Image: "i",
 		ImageDigest: "sha256:1", Generation: "g", Interface: agent.RIE, Standby: true,
 		CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), LastUsedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
-	}, sandbox: "lambda-f-1", attachment: "a", memoryMB: 128, madeWith: "region=01020304", firstID: 1879179264, code: []string{"t1", "t2"}}
+	}, sandbox: "lambda-f-1", attachment: "a", memoryMB: 128, madeWith: "region=01020304", firstID: 1879179264, shim: "esb-shim-01020304", code: []string{"t1", "t2"}}
 	assert.Equal(t, want, recordOf("lambda-f-1", want.labels("esb0")))
 	want.Interface, want.Port = agent.Supervisor, agent.SupervisorPort
 	assert.Equal(t, want, recordOf("lambda-f-1", want.labels("esb0")))

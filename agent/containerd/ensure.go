@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -27,13 +28,14 @@ import (
 	"github.com/edge-serverless-box/esb/agent/code"
 	"github.com/edge-serverless-box/esb/agent/errcode"
 	"github.com/edge-serverless-box/esb/agent/images"
+	"github.com/edge-serverless-box/esb/agent/shims"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 	"github.com/edge-serverless-box/esb/guard/turns"
 )
 
 const (
-	// runtimeName is the shim.
-	runtimeName = "io.containerd.runc.v2"
+	// front is what containerd starts as its shim and what that starts as runc: agent/runcfront.
+	front = "esb-runc"
 	// labelRoot keeps a snapshot from containerd's garbage collection while no container names it yet.
 	labelRoot = "containerd.io/gc.root"
 	// probeInterval is the pause between attempts to connect to a container that cannot say that it is ready (RIE).
@@ -61,7 +63,9 @@ type launch struct {
 	rootfs []mount.Mount
 	// mounts are those of its spec.
 	mounts []specs.Mount
-	pid    uint32
+	// shim is the one that it is to be in, nil for one of its own that containerd starts.
+	shim *shims.Shim
+	pid  uint32
 	// parked is what it was before it was bound to its function; nil for one that was made for it.
 	parked *parked
 	// watch begins to look for the exit of process 1.
@@ -137,7 +141,13 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	}
 	if l.parked == nil {
 		l.turn = turn
-		if err := l.start(ctx); err != nil {
+		err := l.start(ctx)
+		if errors.Is(err, errShim) && ctx.Err() == nil {
+			l = r.newLaunch(spec, img, leased, randomHex(suffixBytes))
+			l.turn = turn
+			err = l.start(ctx)
+		}
+		if err != nil {
 			return agent.Container{}, startStage.because(l.explain(err))
 		}
 	}
@@ -284,6 +294,7 @@ type step struct {
 // plain are the steps from nothing.
 func (l *launch) plain() []step {
 	return []step{
+		{"shim", "find it a shim", l.joinShim},
 		{"network", "attach it to the network", l.attach},
 		{"files", "make its files", l.makeFiles},
 		{"cgroup", "make its cgroup", l.makeGroup},
@@ -402,10 +413,13 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	r := l.r
 	c := containers.Container{
 		ID: l.record.sandbox, Image: l.image.Name, Labels: l.record.labels(r.cfg.Stack), Snapshotter: images.Snapshotter, SnapshotKey: l.record.sandbox,
-		Runtime: containers.RuntimeInfo{Name: runtimeName},
+		Runtime: containers.RuntimeInfo{Name: r.binary(front)},
 	}
 	if l.record.parked {
 		c.SnapshotKey = ""
+	}
+	if l.shim != nil {
+		c.SandboxID = r.shimSandbox()
 	}
 	in, err := l.input(ctx, &c)
 	if err != nil {
@@ -419,7 +433,7 @@ func (l *launch) makeContainer(ctx context.Context) error {
 	if c.Spec, err = typeurl.MarshalAny(spec); err != nil {
 		return err
 	}
-	if c.Runtime.Options, err = typeurl.MarshalAny(&options.Options{BinaryName: r.binary("runc"), Root: r.runcRoot()}); err != nil {
+	if c.Runtime.Options, err = typeurl.MarshalAny(&options.Options{BinaryName: r.binary(front), Root: r.runcRoot()}); err != nil {
 		return err
 	}
 	_, err = r.client.ContainerService().Create(ctx, c)
@@ -465,11 +479,9 @@ func (l *launch) makeTask(ctx context.Context) error {
 	for _, m := range l.rootfs {
 		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	made, err := l.r.client.TaskService().Create(ctx, request)
-	if err != nil {
-		return executable(errgrpc.ToNative(err))
+	if err := l.createTask(ctx, request); err != nil {
+		return executable(err)
 	}
-	l.pid = made.Pid
 	if l.spec.Interface == agent.RIE {
 		return l.r.groups.SetQuota(l.record.sandbox, l.record.memoryMB)
 	}

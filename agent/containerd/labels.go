@@ -29,6 +29,7 @@ const (
 	labelCode       = "esb_code"      // trees of the code store that are mounted, separated by commas
 	labelName       = "esb_name"      // of one that was parked: its id in containerd is of before it had a function
 	labelParked     = "esb_parked"    // of one that is nobody's yet
+	labelShim       = "esb_shim"      // the shim that it is in, when that is one of agent/shims
 )
 
 // record is what the labels of a container say.
@@ -45,6 +46,8 @@ type record struct {
 	madeWith string
 	// firstID is the machine's id that is 0 in the container; 0 where an earlier agent made it without a user namespace.
 	firstID uint32
+	// shim is the one that it is in, when that is one of agent/shims.
+	shim string
 	// code has the ids of the trees of the code store that are mounted.
 	code []string
 }
@@ -71,6 +74,9 @@ func (r record) labels(stack string) map[string]string {
 	}
 	if r.ID != r.sandbox {
 		labels[labelName] = r.ID
+	}
+	if r.shim != "" {
+		labels[labelShim] = r.shim
 	}
 	if r.parked {
 		labels[labelParked] = strconv.FormatBool(true)
@@ -106,6 +112,7 @@ func recordOf(sandbox string, labels map[string]string) record {
 		memoryMB:   memory,
 		madeWith:   labels[labelMadeWith],
 		firstID:    uint32(first),
+		shim:       labels[labelShim],
 		code:       code,
 	}
 }

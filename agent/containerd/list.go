@@ -121,7 +121,9 @@ func (r *Runtime) Metrics(ctx context.Context, id string) (agent.Metrics, error)
 	switch err = errgrpc.ToNative(err); {
 	case err == nil:
 		o.process = got.Process
-	case !errdefs.IsNotFound(err):
+	case errdefs.IsNotFound(err):
+		o.process = r.lonely(rec.sandbox)
+	default:
 		return agent.Metrics{}, errcode.Of(agent.CodeInternal, fmt.Errorf("look at the process of container %s: %w", id, err))
 	}
 	view, _ := r.view(o)

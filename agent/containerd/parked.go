@@ -230,6 +230,7 @@ func (l *launch) park(ctx context.Context) (*parked, error) {
 	}()
 	p := &parked{record: l.record, state: l.state, ready: l.ready, watched: make(chan struct{})}
 	err := l.take(ctx, []step{
+		{"shim", "find it a shim", l.joinShim},
 		{"network", "attach it to the network", l.attach},
 		{"files", "make its files", l.makeFiles},
 		{"socket", "make its socket", func(context.Context) (err error) {

@@ -38,6 +38,9 @@ func Purge(ctx context.Context, cfg Config) (err error) {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if err := r.purgeShims(ctx); err != nil {
+		return err
+	}
 	if err := r.removeLeftovers(ctx); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -106,11 +107,13 @@ func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration
 	if err := r.endTask(ctx, rec.sandbox, grace); err != nil {
 		return err
 	}
+	r.leftShim(rec.sandbox)
 	errs := []error{r.detach(ctx, rec), r.groups.Remove(ctx, rec.sandbox)}
 	if s != nil {
 		errs = append(errs, s.closeSocket(), s.discardDisk())
 	}
-	errs = append(errs, os.RemoveAll(r.files(rec.ID)))
+	// What runc has of it goes with its task, but for one whose shim has ended before it.
+	errs = append(errs, os.RemoveAll(r.files(rec.ID)), os.RemoveAll(filepath.Join(r.runcRoot(), agent.Namespace, rec.sandbox)))
 	if rec.parked {
 		errs = append(errs, r.logs.RemoveWaiting(rec.sandbox))
 	}
@@ -180,6 +183,9 @@ func (r *Runtime) endTask(ctx context.Context, id string, grace time.Duration) e
 		if err := r.killTask(ctx, id, grace); err != nil {
 			return err
 		}
+	}
+	if err := r.leaveShim(ctx, id); err != nil {
+		return err
 	}
 	_, err = service.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
 	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {

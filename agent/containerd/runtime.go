@@ -30,6 +30,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/logfiles"
 	"github.com/edge-serverless-box/esb/agent/membudget"
 	"github.com/edge-serverless-box/esb/agent/notify"
+	"github.com/edge-serverless-box/esb/agent/shims"
 	"github.com/edge-serverless-box/esb/agent/tmpdisk"
 	"github.com/edge-serverless-box/esb/guard/turns"
 )
@@ -85,7 +86,7 @@ type Config struct {
 	RunDir string
 	// LogDir takes the logs of containers.
 	LogDir string
-	// BinDir holds runc and lambda-init.
+	// BinDir holds runc, containerd's shim, esb-runc and lambda-init.
 	BinDir string
 	// ArchivesDir holds image archives.
 	ArchivesDir string
@@ -142,6 +143,8 @@ type Runtime struct {
 	groups  *cgroup.Hierarchy
 	logs    *logfiles.Dir
 	images  *images.Store
+	// shims are those that containers share; nil where containerd starts one for each.
+	shims *shims.Pool
 	// marks are the digests of the settings that reach containers; they do not change.
 	marks map[string]string
 	// starts bounds containers being made at once.
@@ -185,6 +188,10 @@ type state struct {
 	starting bool
 	// ended: process 1 has ended by itself.
 	ended bool
+	// pid is its process 1, 0 when that is not known.
+	pid uint32
+	// alone: its shim has ended, and it runs on. containerd knows of no process of it any more.
+	alone bool
 	// dying: it is being removed, and must not be frozen any more.
 	dying bool
 	// disk is its /tmp, nil when that is memory.
@@ -257,6 +264,9 @@ func (r *Runtime) open(ctx context.Context) error {
 	if err := r.groups.SetWeight(r.cfg.CPUWeight); err != nil {
 		r.log.WarnContext(ctx, "functions that take all of the CPU or the disk can hold up the box itself (FUNCTION_CPU_WEIGHT)", "error", err)
 	}
+	if err := r.openShims(ctx); err != nil {
+		return err
+	}
 	if err := r.adopt(ctx); err != nil {
 		return err
 	}
@@ -280,7 +290,7 @@ func (r *Runtime) checkFiles() error {
 	if err := os.WriteFile(r.resolvConf(), hostfiles.ResolvConf(r.cfg.DNS), 0o644); err != nil {
 		return fmt.Errorf("write the containers' resolv.conf: %w", err)
 	}
-	for _, name := range []string{"runc", "lambda-init"} {
+	for _, name := range []string{"runc", front, "lambda-init"} {
 		if _, err := os.Stat(r.binary(name)); err != nil {
 			return fmt.Errorf("%s is not in %s (ESB_BIN_DIR): %w", name, r.cfg.BinDir, err)
 		}
@@ -306,7 +316,7 @@ func (r *Runtime) Close() error {
 		errs = append(errs, s.disk.Close())
 		s.mu.Unlock()
 	}
-	return errors.Join(append(errs, r.client.Close())...)
+	return errors.Join(append(errs, r.closeShims(), r.client.Close())...)
 }
 
 // Healthy implements agent.Host: it says whether containerd answers.

@@ -21,6 +21,12 @@ func (r *Runtime) watchExits() {
 	for r.life.Err() == nil {
 		ctx, stop := context.WithCancel(r.life)
 		events, errs := r.client.Subscribe(ctx, "namespace=="+agent.Namespace+`,topic=="/tasks/exit"`)
+		if r.shims != nil {
+			// Its store may be another one since it was connected last.
+			if err := r.keepSandbox(ctx); err != nil && r.life.Err() == nil {
+				r.log.Warn("containers get shims of their own until this is cured", "error", err)
+			}
+		}
 		// What ended while nobody listened is found by looking.
 		r.sweep(ctx)
 		for open := true; open; {
@@ -48,7 +54,7 @@ func (r *Runtime) onExit(event typeurl.Any) {
 		r.log.Warn("containerd sent an event that cannot be read", "error", err)
 		return
 	}
-	if e, ok := v.(*events.TaskExit); ok && e.ID == e.ContainerID {
+	if e, ok := v.(*events.TaskExit); ok && e.ID == e.ContainerID && !r.outlives(e.ContainerID) {
 		r.ended(e.ContainerID, e.ExitStatus)
 	}
 }
@@ -79,7 +85,8 @@ func (r *Runtime) sweep(ctx context.Context) {
 		if o.process != nil {
 			code = o.process.ExitStatus
 		} else if stats, err := r.groups.Stats(o.sandbox); err == nil && stats.PIDs > 0 {
-			continue // containerd has not found its shim again yet
+			r.outlives(o.sandbox)
+			continue
 		}
 		r.ended(o.sandbox, code)
 	}

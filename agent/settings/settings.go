@@ -26,7 +26,7 @@ type Settings struct {
 	Home string
 	// RunDir is the folder of what does not outlive a reboot: sockets and the files of running containers.
 	RunDir string
-	// BinDir holds containerd, its shim, runc, the CNI plugins and lambda-init.
+	// BinDir holds containerd, its shim, runc, esb-runc, the CNI plugins and lambda-init.
 	BinDir string
 	// GRPCAddr is where the agent serves, beside its socket.
 	GRPCAddr string

@@ -15,7 +15,7 @@ func agent() []Setting {
 		},
 		{
 			Names: []string{"ESB_BIN_DIR"}, Derived: "the folder of the agent's executable",
-			What: `Holds containerd, containerd-shim-runc-v2, runc, the CNI plugins and lambda-init.`,
+			What: `Holds containerd, containerd-shim-runc-v2, runc, esb-runc, the CNI plugins and lambda-init.`,
 		},
 		{
 			Names: []string{"AGENT_GRPC_ADDR"},

@@ -72,6 +72,7 @@ func targetsFor(group, arch string) []Target {
 		return []Target{
 			own("agent", "agent", "./cmd/agent", "agent"),
 			own("agent", "lambda-init", "./cmd/lambda-init", "lambda-init"),
+			own("agent", "esb-runc", "./cmd/esb-runc", "esb-runc", "cmd/esb-runc", "runcfront", "go.mod", "go.sum"),
 			gateway(),
 			own("functions", "esb-image", "./cmd/esb-image", "esb-image",
 				"cmd", "gotool", "imagebuild", "internal", "runtimes", "samples", "go.mod", "go.sum"),

@@ -1,12 +1,14 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,7 +147,7 @@ func (s *Stack) lookLeaks(ctx context.Context) ([]finding, error) {
 	}}, nil
 }
 
-// shimOf finds the container's id in the command line of its shim.
+// shimOf finds the container's id in the command line of its shim, or that of one that containers share.
 var shimOf = regexp.MustCompile(`containerd-shim-runc-v2 .*-id (\S+)`)
 
 // lookStrays names shims and cgroups of a box that is up which belong to no container. The agent removes them at its start.
@@ -173,7 +175,7 @@ func (s *Stack) lookStrays(ctx context.Context) ([]finding, error) {
 	for _, item := range items {
 		switch item.Kind {
 		case leftovers.Process:
-			if m := shimOf.FindStringSubmatch(item.Name); len(m) == 2 && !have[m[1]] && old(fmt.Sprintf("/proc/%d", item.PID)) {
+			if m := shimOf.FindStringSubmatch(item.Name); len(m) == 2 && !have[m[1]] && !shared(m[1], item.PID) && old(fmt.Sprintf("/proc/%d", item.PID)) {
 				strays = append(strays, item.String())
 			}
 		case leftovers.Cgroup:
@@ -240,6 +242,18 @@ func (s *Stack) restartAgent(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// shared says whether a shim is one that the agent has started for several containers, and has one.
+func shared(id string, pid int) bool {
+	if !strings.HasPrefix(id, "esb-shim-") {
+		return false
+	}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	return slices.ContainsFunc(files, func(file string) bool {
+		children, err := os.ReadFile(file)
+		return err == nil && len(bytes.TrimSpace(children)) > 0
+	})
 }
 
 // old says whether a folder was made a while ago.

@@ -75,11 +75,12 @@ func faults() []fault {
 	return append(all,
 		fault{name: "gateway kill -9", signal: syscall.SIGKILL, find: program("gateway"), cuts: true},
 		fault{name: "gateway SIGSTOP", signal: syscall.SIGSTOP, find: program("gateway"), cuts: true},
-		fault{name: "shim kill -9", signal: syscall.SIGKILL, loses: 1, find: func(t *testing.T, b *box) int { return b.mustVictim(t) }},
-		fault{name: "lambda-init kill -9", signal: syscall.SIGKILL, loses: 1, find: func(t *testing.T, b *box) int { return mustChild(t, b.mustVictim(t)) }},
+		// Its containers serve on.
+		fault{name: "shim kill -9", signal: syscall.SIGKILL, find: func(t *testing.T, b *box) int { return mustParent(t, b.mustVictim(t, inShim(t))) }},
+		fault{name: "lambda-init kill -9", signal: syscall.SIGKILL, loses: 1, find: func(t *testing.T, b *box) int { return b.mustVictim(t, anyOne) }},
 		// lambda-init starts another process, or gives the worker up.
 		fault{name: "function kill -9", signal: syscall.SIGKILL, loses: 1, find: func(t *testing.T, b *box) int {
-			function := mustChild(t, mustChild(t, b.mustVictim(t)))
+			function := mustChild(t, b.mustVictim(t, anyOne))
 			// It is served by another process once it is asked, which need not be soon, and a gateway that starts does not take it over.
 			b.hurt = append(b.hurt, b.victim)
 			return function
@@ -87,31 +88,74 @@ func faults() []fault {
 	)
 }
 
-// mustVictim is the shim of the warm worker that has not been asked for longest.
-func (b *box) mustVictim(t *testing.T) int {
+// mustVictim is process 1 of the warm worker that has not been asked for longest, of those whose process 1 will do.
+func (b *box) mustVictim(t *testing.T, will func(pid int) bool) int {
 	t.Helper()
 	pools, err := b.pools(t.Context())
 	require.NoError(t, err)
-	var victim worker
+	var idle []worker
 	for _, p := range pools {
 		for _, w := range p.Workers {
-			if strings.HasPrefix(p.Function, "warm") && w.State == "idle" && (victim.ID == "" || w.Since.Before(victim.Since)) {
-				victim = w
+			if strings.HasPrefix(p.Function, "warm") && w.State == "idle" {
+				idle = append(idle, w)
 			}
 		}
 	}
-	require.NotEmpty(t, victim.ID, "a worker must be idle")
-	b.victim = victim.ID
-	// One that was parked has another id in containerd, with the same end.
-	end := victim.ID[strings.LastIndexByte(victim.ID, '-'):]
-	for _, pid := range b.pids(t, "containerd-shim-runc-v2") {
-		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err == nil && slices.ContainsFunc(strings.Split(string(command), "\x00"), func(arg string) bool { return strings.HasSuffix(arg, end) }) {
+	slices.SortFunc(idle, func(a, b worker) int { return a.Since.Compare(b.Since) })
+	for _, w := range idle {
+		if pid := first(t, w.ID); pid > 0 && will(pid) {
+			b.victim = w.ID
 			return pid
 		}
 	}
-	t.Fatalf("the worker %s has no shim", victim.ID)
+	require.FailNow(t, "a worker must be idle", "%v", idle)
 	return 0
+}
+
+func anyOne(int) bool { return true }
+
+// first is process 1 of a container, 0 when there is none.
+func first(t *testing.T, id string) int {
+	t.Helper()
+	// One that was parked has another id in containerd, and another cgroup, with the same end.
+	end := id[strings.LastIndexByte(id, '-'):]
+	for _, pattern := range []string{"/sys/fs/cgroup/esb*/*" + end, "/sys/fs/cgroup/pids/esb*/*" + end} {
+		files, err := filepath.Glob(filepath.Join(pattern, "cgroup.procs"))
+		require.NoError(t, err)
+		for _, file := range files {
+			text, _ := os.ReadFile(file) // it may be gone
+			for pid := range strings.FieldsSeq(string(text)) {
+				state, _ := os.ReadFile(filepath.Join("/proc", pid, "status"))
+				for line := range strings.Lines(string(state)) {
+					if fields := strings.Fields(line); len(fields) > 2 && fields[0] == "NSpid:" && fields[len(fields)-1] == "1" {
+						number, err := strconv.Atoi(pid)
+						require.NoError(t, err)
+						return number
+					}
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// inShim says whether a process is in a shim.
+func inShim(t *testing.T) func(pid int) bool {
+	return func(pid int) bool {
+		program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", mustParent(t, pid)))
+		return err == nil && filepath.Base(program) == "containerd-shim-runc-v2"
+	}
+}
+
+// mustParent is the parent of a process.
+func mustParent(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(text), ") ")
+	parent, err := strconv.Atoi(strings.Fields(rest)[1])
+	require.NoError(t, err)
+	return parent
 }
 
 // mustChild is the child of a process that has one.

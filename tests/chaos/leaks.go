@@ -26,7 +26,7 @@ func readOwned(box *stack.Stack) (owned, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := owned{}
+	found, shims := owned{}, 0
 	for _, kind := range []string{"mounts", "disks", "cgroups", "leases", "nftables"} {
 		for _, line := range state[kind] {
 			if (strings.Contains(line, box.Home) || strings.Contains(line, box.Bridge)) && (kind != "leases" || !resting(line)) {
@@ -35,9 +35,17 @@ func readOwned(box *stack.Stack) (owned, error) {
 		}
 	}
 	for _, line := range state["processes"] {
-		_, command, _ := strings.Cut(line, " ")
+		pid, command, _ := strings.Cut(line, " ")
 		program, _, _ := strings.Cut(command, " ")
-		found["processes "+filepath.Base(program)]++
+		name := filepath.Base(program)
+		if name == "containerd-shim-runc-v2" {
+			// How many there are follows from which containers have come first: one without a container is one too many.
+			shims++
+			if children(pid) > 0 {
+				continue
+			}
+		}
+		found["processes "+name]++
 	}
 	ports, err := leftovers.Ports(box.Bridge)
 	if err != nil {
@@ -70,7 +78,8 @@ func readOwned(box *stack.Stack) (owned, error) {
 		}
 		found[kind] = len(paths)
 	}
-	found["snapshots"], err = snapshots(box, run)
+	found["shim sockets"] = max(found["shim sockets"]-shims, 0) // each has one
+	found["snapshots"], err = snapshots(box)
 	return found, err
 }
 
@@ -144,10 +153,24 @@ func firewallElements(bridge string) (n int, err error) {
 	return n, nil
 }
 
+// children counts those of a process.
+func children(pid string) (n int) {
+	files, _ := filepath.Glob(filepath.Join("/proc", pid, "task", "*", "children"))
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // it may be gone
+		n += len(strings.Fields(string(text)))
+	}
+	return n
+}
+
 // snapshots counts the root filesystems that no container has. Those that were parked share theirs; layers of images come when there
 // is time.
-func snapshots(box *stack.Stack, run string) (n int, err error) {
+func snapshots(box *stack.Stack) (n int, err error) {
 	out, err := ctr(box, "snapshots", "list")
+	if err != nil {
+		return 0, err
+	}
+	containers, err := ctr(box, "containers", "list", "-q")
 	if err != nil {
 		return 0, err
 	}
@@ -156,11 +179,7 @@ func snapshots(box *stack.Stack, run string) (n int, err error) {
 		if len(fields) == 0 || fields[len(fields)-1] != "Active" {
 			continue
 		}
-		bundles, err := filepath.Glob(filepath.Join(run, "containerd", "state", "*.task", "*", fields[0]))
-		if err != nil {
-			return 0, err
-		}
-		if len(bundles) == 0 {
+		if !slices.Contains(strings.Fields(containers), fields[0]) {
 			n++
 		}
 	}

@@ -286,25 +286,39 @@ func mustFindProcesses(t *testing.T, box *stack.Stack) []hoststate.Process {
 	return found
 }
 
-// mustSettle waits until the box runs nothing but its services and one shim for each container, and returns them: the
+// mustSettle waits until the box runs nothing but its services, and shims with its containers in them, and returns them: the
 // CNI plugins of a container that was just made or removed come and go.
 func mustSettle(t *testing.T, box *stack.Stack) []hoststate.Process {
 	t.Helper()
 	var found []hoststate.Process
 	stack.Eventually(t, func() bool {
 		found = mustFindProcesses(t, box)
-		shims := 0
+		inShims := 0
 		for _, p := range found {
 			switch filepath.Base(p.Program) {
 			case "containerd-shim-runc-v2":
-				shims++
-			case "runc", "bridge", "host-local", "loopback":
+				children := childrenOf(p.PID)
+				if children == 0 {
+					return false
+				}
+				inShims += children
+			case "runc", "esb-runc", "bridge", "host-local", "loopback":
 				return false
 			}
 		}
-		return shims > 0 && shims == len(box.Containers(t, ""))+parkedIn(found)
+		return inShims > 0 && inShims == len(box.Containers(t, ""))+parkedIn(found)
 	}, "the box must come to rest")
 	return found
+}
+
+// childrenOf counts the children of a process.
+func childrenOf(pid int) (n int) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // it may be gone
+		n += len(strings.Fields(string(text)))
+	}
+	return n
 }
 
 // parkedIn counts the containers that are nobody's: what lambda-init in them waits for has not been said, so that it has no child.

@@ -55,7 +55,7 @@ func mustOpenWorkshop(t *testing.T, box *stack.Stack) *workshop {
 	w.contents = release.Contents{Images: images, Samples: samples, Programs: map[string][]string{"esb": {command}}}
 	for target, programs := range map[string][]string{
 		"containerd": {"containerd", "containerd-shim-runc-v2"}, "runc": {"runc"}, "cni-plugins": {"bridge", "host-local", "loopback"},
-		"agent": {"agent"}, "lambda-init": {"lambda-init"}, "gateway": {"gateway"}, "esb-image": {"esb-image"},
+		"agent": {"agent"}, "lambda-init": {"lambda-init"}, "esb-runc": {"esb-runc"}, "gateway": {"gateway"}, "esb-image": {"esb-image"},
 		"stores": {"stores"}, "versitygw": {"versitygw"},
 	} {
 		for _, name := range programs {

@@ -30,7 +30,7 @@ func TestPrograms_AreOfAReleaseWithoutKnownFaults(t *testing.T) {
 			assert.GreaterOrEqual(t, version.Compare(info.GoVersion, faultless), 0, "%s is built with %s", e.Name(), info.GoVersion)
 		}
 		for _, name := range []string{
-			"agent", "bridge", "containerd", "containerd-shim-runc-v2", "ctr", "esb-image", "gateway", "host-local", "lambda-init", "loopback", "registry", "runc",
+			"agent", "bridge", "containerd", "containerd-shim-runc-v2", "ctr", "esb-image", "esb-runc", "gateway", "host-local", "lambda-init", "loopback", "registry", "runc",
 			"stores", "versitygw", "victoria-logs",
 		} {
 			assert.True(t, checked[name], "%s is not among the programs", name)
