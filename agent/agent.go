@@ -149,6 +149,12 @@ type CPULoad struct {
 	Runnable float64
 }
 
+// Thawer is a Runtime whose frozen containers another process of this machine can thaw itself.
+type Thawer interface {
+	// ThawFile lets the gateway's user write the file that thaws a container, and returns its path and what is to be written.
+	ThawFile(id string) (path, text string, err error)
+}
+
 // CPUMeter is a Runtime that knows the CPULoad.
 type CPUMeter interface {
 	// WatchCPU returns a channel that has readings while functions are busy. It is closed when ctx ends, or when nothing can be read.

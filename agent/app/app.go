@@ -378,7 +378,7 @@ func codeConfig(s settings.Settings, log *slog.Logger) code.Config {
 
 func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *slog.Logger) containerd.Config {
 	return containerd.Config{
-		Address: address, Stack: s.Bridge, RunDir: s.RunDir,
+		Address: address, Stack: s.Bridge, GatewayUID: s.GatewayUID, RunDir: s.RunDir,
 		LogDir: filepath.Join(s.LogDir, "functions"),
 		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, ImageMaxMB: s.ImageMaxMB,
 		ImagesUnusedFor: s.ImagesUnusedFor, ArchivesUnusedFor: s.ArchivesUnusedFor, ImageStoreMaxMB: s.ImageStoreMaxMB, ArchivesMaxMB: s.ArchivesMaxMB, ImagesDisk: imagesDisk(s), Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryPoll: s.RegistryPoll, RegistryConfig: s.RegistryConfig,

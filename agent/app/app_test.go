@@ -127,7 +127,7 @@ func mustSettings(t *testing.T) settings.Settings {
 		// The tests of agent/cni, which may run at the same time, have 10.192 and up, those of whole boxes 10.100 and up.
 		"ESB_SUBNET": fmt.Sprintf("10.%d.%d.0/24", 20+random[0]%60, random[1]),
 		"ESB_DNS":    "192.0.2.53", "FUNCTION_CPU_WEIGHT": "100", "CONTAINER_READY_TIMEOUT_SECONDS": "10", "LOG_LEVEL": "DEBUG",
-		"PARKED_SANDBOXES": "0", // most tests count what a container has
+		"GATEWAY_UID": "4242", "PARKED_SANDBOXES": "0", // most tests count what a container has
 	}
 	s, err := settings.Load(func(name string) string { return env[name] }, "")
 	require.NoError(t, err)
@@ -588,6 +588,27 @@ func TestAgent(t *testing.T) {
 		assert.Equal(t, codes.NotFound, status.Code(err))
 		_, err = b.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err))
+	})
+
+	t.Run("what is frozen is thawed by the file that a caller of this machine is told", func(t *testing.T) {
+		w := b.ensure(t, request(rie, nil))
+		id := w.GetId()
+		conn, err := grpc.NewClient("unix:"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+		res, err := agentv1.NewAgentServiceClient(conn).PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]string{id: "PAUSED"}, b.statuses(t))
+		info, err := os.Stat(res.GetThawFile())
+		require.NoError(t, err)
+		assert.EqualValues(t, s.GatewayUID, info.Sys().(*syscall.Stat_t).Uid)
+		require.NoError(t, os.WriteFile(res.GetThawFile(), []byte(res.GetThawText()), 0))
+		assert.Equal(t, map[string]string{id: "RUNNING"}, b.statuses(t))
+		invoke(t, w)
+		res, err = b.PauseContainer(t.Context(), &agentv1.PauseContainerRequest{ContainerId: id})
+		require.NoError(t, err)
+		assert.Empty(t, res.GetThawFile(), "who comes by TCP may be on another machine")
+		b.destroy(t, id)
 	})
 
 	t.Run("a disk goes with its container, and two are ready for the next", func(t *testing.T) {

@@ -84,6 +84,20 @@ func (r *Runtime) Resume(ctx context.Context, id string) error {
 	return r.setFrozen(ctx, id, "resume", r.groups.Thaw)
 }
 
+// ThawFile implements agent.Thawer. Who thaws a container that is being removed is in nobody's way: a removal thaws it first.
+func (r *Runtime) ThawFile(id string) (path, text string, err error) {
+	s := r.state(id)
+	if s == nil {
+		return "", "", agent.Errorf(agent.CodeNotFound, "no container %q", id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if path, text, err = r.groups.ShareThaw(s.record.sandbox, r.cfg.GatewayUID); err != nil {
+		return "", "", errcode.Of(agent.CodeInternal, err)
+	}
+	return path, text, nil
+}
+
 func (r *Runtime) setFrozen(ctx context.Context, id, verb string, write func(string) error) error {
 	missing := agent.Errorf(agent.CodeNotFound, "no container %q", id)
 	s := r.state(id)

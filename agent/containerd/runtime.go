@@ -82,6 +82,8 @@ type Config struct {
 	ShimSockets string
 	// Stack tells this agent's containers from those of another agent on the same containerd, and names their cgroup.
 	Stack string
+	// GatewayUID is the user who may thaw containers by their files.
+	GatewayUID int
 	// RunDir holds the files of running containers; short, because there are unix sockets in it.
 	RunDir string
 	// LogDir takes the logs of containers.
@@ -174,7 +176,10 @@ type Runtime struct {
 	states map[string]*state
 }
 
-var _ agent.Host = (*Runtime)(nil)
+var (
+	_ agent.Host   = (*Runtime)(nil)
+	_ agent.Thawer = (*Runtime)(nil)
+)
 
 // state is what goes with a container while this process knows it: things that no other place can hold.
 type state struct {

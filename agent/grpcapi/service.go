@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -190,7 +191,14 @@ func (s *service) PauseContainer(ctx context.Context, r *agentv1.PauseContainerR
 	if err := s.runtime.Pause(ctx, r.GetContainerId()); err != nil {
 		return nil, err
 	}
-	return &agentv1.PauseContainerResponse{}, nil
+	res := &agentv1.PauseContainerResponse{}
+	if from, ok := peer.FromContext(ctx); ok && from.Addr.Network() == unixNetwork {
+		if thawer, ok := s.runtime.(agent.Thawer); ok {
+			// Without the file the container is frozen all the same, and is thawed by a call.
+			res.ThawFile, res.ThawText, _ = thawer.ThawFile(r.GetContainerId())
+		}
+	}
+	return res, nil
 }
 
 // ResumeContainer implements esb.agent.v1.

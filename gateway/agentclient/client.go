@@ -26,6 +26,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/pool"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"golang.org/x/sys/unix"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -264,24 +265,42 @@ func (c *Client) Start(ctx context.Context, fn *gateway.Function, standby bool, 
 }
 
 // Freeze implements pool.Freezer: it asks lambda-init whether the worker has nothing to do, and then the agent to freeze it.
-func (c *Client) Freeze(ctx context.Context, w gateway.Worker) error {
+func (c *Client) Freeze(ctx context.Context, w gateway.Worker) (thaw func() error, err error) {
 	if w.Interface != gateway.RIE {
 		is, err := c.workerState(ctx, w, flushedPath)
 		if err != nil {
-			return gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, fmt.Errorf("%w: %w", pool.ErrNoAnswer, err))
+			return nil, gateway.Errorf(gateway.CodeUnavailable, "asking worker %s at %s for its state: %w", w.Name, w.Addr, fmt.Errorf("%w: %w", pool.ErrNoAnswer, err))
 		}
 		// On standby no process runs: it ended by itself, and nothing could start one but a request.
 		if is.State != "idle" && is.State != "standby" {
-			return pool.ErrWorking
+			return nil, pool.ErrWorking
 		}
 	}
 	if !c.connected(ctx) {
-		return gateway.Errorf(gateway.CodeUnavailable, "agent at %s: freezing container %s: %w", c.addr, w.ID, pool.ErrNotAsked)
+		return nil, gateway.Errorf(gateway.CodeUnavailable, "agent at %s: freezing container %s: %w", c.addr, w.ID, pool.ErrNotAsked)
 	}
-	if _, err := c.agent.PauseContainer(ctx, &agentv1.PauseContainerRequest{ContainerId: w.ID}); err != nil {
-		return c.toError(err, "freezing container "+w.ID)
+	res, err := c.agent.PauseContainer(ctx, &agentv1.PauseContainerRequest{ContainerId: w.ID})
+	if err != nil {
+		return nil, c.toError(err, "freezing container "+w.ID)
 	}
-	return nil
+	return thawBy(res.GetThawFile(), res.GetThawText()), nil
+}
+
+// thawBy thaws a container by a file of the kernel's, nil when this process cannot: the file may be one of another machine, or out of
+// sight of this one's container.
+func thawBy(file, text string) func() error {
+	if file == "" || unix.Access(file, unix.W_OK) != nil {
+		return nil
+	}
+	return func() error {
+		// Not by package os, which would have the poller watch the file.
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err // a container that is gone has none
+		}
+		_, err = unix.Write(fd, []byte(text))
+		return errors.Join(err, unix.Close(fd))
+	}
 }
 
 const (

@@ -53,6 +53,7 @@ type fakeAgent struct {
 	err       error
 	deadline  time.Duration
 	paused    []string
+	frozen    *agentv1.PauseContainerResponse
 	owner     string
 }
 
@@ -83,6 +84,9 @@ func (a *fakeAgent) ListContainers(ctx context.Context, r *agentv1.ListContainer
 func (a *fakeAgent) PauseContainer(ctx context.Context, r *agentv1.PauseContainerRequest) (*agentv1.PauseContainerResponse, error) {
 	a.seen(ctx)
 	a.paused = append(a.paused, "pause "+r.GetContainerId())
+	if a.frozen != nil {
+		return a.frozen, a.err
+	}
 	return &agentv1.PauseContainerResponse{}, a.err
 }
 
@@ -193,22 +197,48 @@ func TestClient_Freeze_AsksTheWorkerFirst(t *testing.T) {
 	}))
 	defer worker.Close()
 	w := gateway.Worker{ID: "c1", Addr: worker.Listener.Addr().String(), Interface: gateway.Supervisor}
+	freeze := func(w gateway.Worker) error {
+		thaw, err := c.Freeze(ctx, w)
+		assert.Nil(t, thaw, "the agent has named no file")
+		return err
+	}
 	for _, state = range []string{"busy", "init"} {
-		require.ErrorIs(t, c.Freeze(ctx, w), pool.ErrWorking, state)
+		require.ErrorIs(t, freeze(w), pool.ErrWorking, state)
 	}
 	assert.Empty(t, a.paused)
 	for _, state = range []string{"standby", "idle"} {
 		a.paused = nil
-		require.NoError(t, c.Freeze(ctx, w), state)
+		require.NoError(t, freeze(w), state)
 	}
-	require.ErrorContains(t, c.Freeze(ctx, gateway.Worker{ID: "c3", Addr: w.Addr, Interface: gateway.Supervisor}), "another container's")
+	require.ErrorContains(t, freeze(gateway.Worker{ID: "c3", Addr: w.Addr, Interface: gateway.Supervisor}), "another container's")
 	require.NoError(t, c.Thaw(ctx, "c1"))
-	require.NoError(t, c.Freeze(ctx, gateway.Worker{ID: "c2", Addr: "127.0.0.1:1", Interface: gateway.RIE}), "RIE has no state to tell")
+	require.NoError(t, freeze(gateway.Worker{ID: "c2", Addr: "127.0.0.1:1", Interface: gateway.RIE}), "RIE has no state to tell")
 	assert.Equal(t, []string{"pause c1", "resume c1", "pause c2"}, a.paused)
 	a.err = status.Error(codes.NotFound, "gone")
 	require.Error(t, c.Thaw(ctx, "c1"))
 	w.Addr = "127.0.0.1:1"
-	require.ErrorIs(t, c.Freeze(ctx, w), pool.ErrNoAnswer)
+	require.ErrorIs(t, freeze(w), pool.ErrNoAnswer)
+}
+
+// TestClient_Freeze_ThawsByTheFileThatTheAgentNames, when there is such a file for this process.
+func TestClient_Freeze_ThawsByTheFileThatTheAgentNames(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "freezer.state")
+	a := &fakeAgent{frozen: &agentv1.PauseContainerResponse{ThawFile: file, ThawText: "THAWED"}}
+	c, _ := mustDial(t, a)
+	w := gateway.Worker{ID: "c1", Interface: gateway.RIE}
+	thaw, err := c.Freeze(t.Context(), w)
+	require.NoError(t, err)
+	assert.Nil(t, thaw, "the file is on another machine")
+	require.NoError(t, os.WriteFile(file, []byte("FROZEN"), 0o600))
+	thaw, err = c.Freeze(t.Context(), w)
+	require.NoError(t, err)
+	require.NoError(t, thaw())
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.Equal(t, "THAWED", string(text))
+	require.NoError(t, os.Remove(file))
+	require.Error(t, thaw(), "the container is gone")
+	assert.NoFileExists(t, file)
 }
 
 // TestClient_AwaitInit_TellsAFunctionThatCannotServe: a worker without a process that was to have one.
@@ -482,7 +512,8 @@ func TestClient_Freeze_AsksTheWorkerWithoutAProxy(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	// Of TEST-NET-1: nothing answers there, and no proxy is needed to find that out.
-	require.Error(t, c.Freeze(ctx, gateway.Worker{ID: "c1", Addr: "192.0.2.1:8080", Interface: gateway.Supervisor}))
+	_, err := c.Freeze(ctx, gateway.Worker{ID: "c1", Addr: "192.0.2.1:8080", Interface: gateway.Supervisor})
+	require.Error(t, err)
 	assert.Zero(t, proxied.Load(), "the environment's proxy was asked")
 }
 

@@ -39,6 +39,8 @@ type box struct {
 	thaws    int
 	onFreeze func(ctx context.Context, id string) error
 	onThaw   func() error
+	// atOnce is called by those that thaw without the agent; nil when nobody can. It never changes.
+	atOnce func() error
 	// digest is what every image has now, but one that is named by its digest when such are kept.
 	digest string
 	kept   bool
@@ -118,19 +120,30 @@ func (b *box) setDigest(digest string) {
 	b.digest = digest
 }
 
-func (b *box) Freeze(ctx context.Context, w gateway.Worker) error {
+func (b *box) Freeze(ctx context.Context, w gateway.Worker) (func() error, error) {
 	b.mu.Lock()
 	hook := b.onFreeze
 	b.mu.Unlock()
 	if hook != nil {
 		if err := hook(ctx, w.ID); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.frozen[w.ID] = true
-	return nil
+	if b.atOnce == nil {
+		return nil, nil
+	}
+	return func() error {
+		if err := b.atOnce(); err != nil {
+			return err
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.frozen, w.ID)
+		return nil
+	}, nil
 }
 
 func (b *box) Thaw(_ context.Context, id string) error {

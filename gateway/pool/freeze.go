@@ -14,7 +14,8 @@ import (
 type Freezer interface {
 	// Freeze stops every process of a worker. It returns ErrWorking, and leaves the worker as it is, while its init is
 	// going on or extensions still work on the last invocation; likewise ErrNotAsked, while the agent is away, and ErrNoAnswer.
-	Freeze(ctx context.Context, w gateway.Worker) error
+	// thaw, when it is not nil, lets them run again at once, without asking anybody; when it fails, Thaw has to.
+	Freeze(ctx context.Context, w gateway.Worker) (thaw func() error, err error)
 	// Thaw lets them run again; a worker that is not frozen is no error.
 	Thaw(ctx context.Context, workerID string) error
 }
@@ -75,10 +76,11 @@ func (p *functionPool) freezeNow(w *worker) {
 
 	ctx, cancel := context.WithTimeout(p.manager.ctx, freezeTimeout)
 	defer cancel()
-	err := p.manager.opts.Freezer.Freeze(ctx, w.info)
+	thaw, err := p.manager.opts.Freezer.Freeze(ctx, w.info)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.thaw = thaw
 	// A call that failed may have done its work all the same: whoever gets the worker thaws it.
 	silent := errors.Is(err, ErrNoAnswer)
 	untouched := silent || errors.Is(err, ErrWorking) || errors.Is(err, ErrNotAsked)
@@ -110,6 +112,9 @@ func (p *functionPool) freezeNow(w *worker) {
 
 // thawFor is thaw for as long as the request has time. When that is over, the worker goes to the next request once it runs.
 func (p *functionPool) thawFor(ctx context.Context, l *Lease) (bool, error) {
+	if p.thawAtOnce(l.worker) {
+		return true, nil
+	}
 	type outcome struct {
 		thawed bool
 		err    error
@@ -130,6 +135,31 @@ func (p *functionPool) thawFor(ctx context.Context, l *Lease) (bool, error) {
 		}
 	})
 	return false, contextError(ctx, p.name)
+}
+
+// thawAtOnce thaws w, which is lent, without the agent, when that is possible. A freeze that may still come is only overtaken by a
+// call of the agent.
+func (p *functionPool) thawAtOnce(w *worker) bool {
+	began := time.Now()
+	p.mu.Lock()
+	thaw := w.thaw
+	if !w.frozen || w.unsure || w.freezing != nil {
+		thaw = nil
+	}
+	w.thaw = nil
+	p.mu.Unlock()
+	if thaw == nil {
+		return false
+	}
+	if err := thaw(); err != nil {
+		p.manager.log.Debug("a worker is thawed by the agent", "function", p.name, "container_id", w.info.ID, "error", err.Error())
+		return false
+	}
+	p.mu.Lock()
+	w.frozen = false
+	p.mu.Unlock()
+	thawDuration.WithLabelValues(p.name).Observe(time.Since(began).Seconds())
+	return true
 }
 
 // thaw has the agent thaw w. Not in the request's context: a worker must not be lost because its client left in this moment.
@@ -153,7 +183,7 @@ func (p *functionPool) thaw(l *Lease) (bool, error) {
 		runs := !w.frozen && !w.unsure
 		l.mute = w.mute
 		p.mu.Unlock()
-		if runs {
+		if runs || p.thawAtOnce(w) {
 			return true, nil
 		}
 	}

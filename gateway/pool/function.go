@@ -56,6 +56,8 @@ type worker struct {
 	freezing chan struct{}
 	// frozen is true while its processes stand still; unsure, when a freeze has failed and may have worked.
 	frozen, unsure bool
+	// thaw lets it run again without the agent; nil when that cannot be done.
+	thaw func() error
 	// mute is true when it did not answer the last attempt to freeze it.
 	mute bool
 }
@@ -158,13 +160,17 @@ func (p *functionPool) acquire(ctx context.Context, requestID string) (*Lease, e
 	}
 	// Whatever it takes until a worker runs, the request has one acquire_timeout.
 	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, p.acquireTimeout())
+	defer cancel()
 	for {
 		prepare := p.check
 		if l.cool {
 			prepare = p.thawFor
 		}
-		runs, err := prepare(ctx, l)
+		runs, err := prepare(limited, l)
 		switch {
+		case err != nil && limited.Err() != nil && ctx.Err() == nil:
+			return nil, p.errTooLate()
 		case err != nil:
 			return nil, err
 		case runs && l.mute:
@@ -232,13 +238,24 @@ func (p *functionPool) take(ctx context.Context, requestID string, waited time.D
 	case <-ctx.Done():
 		return nil, p.leave(q, contextError(ctx, p.name))
 	case <-timer.C:
-		err := gateway.Errorf(gateway.CodeUnavailable, "no worker for function %s within its acquire_timeout of %s", p.name, sc.AcquireTimeout)
-		err.RetryAfter = time.Second
-		p.mu.Lock()
-		err.Busy = p.busy >= sc.MaxCapacity
-		p.mu.Unlock()
-		return nil, p.leave(q, err)
+		return nil, p.leave(q, p.errTooLate())
 	}
+}
+
+func (p *functionPool) acquireTimeout() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fn.Scaling.AcquireTimeout
+}
+
+// errTooLate: acquire_timeout has passed.
+func (p *functionPool) errTooLate() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := gateway.Errorf(gateway.CodeUnavailable, "no worker for function %s within its acquire_timeout of %s", p.name, p.fn.Scaling.AcquireTimeout)
+	err.RetryAfter = time.Second
+	err.Busy = p.busy >= p.fn.Scaling.MaxCapacity
+	return err
 }
 
 // best is the index of the idle worker that is lent next: the most recently used one of the newest configuration. Callers hold mu,

@@ -73,6 +73,92 @@ func TestThaw_Fails_TheRequestStillHasOneAcquireTimeout(t *testing.T) {
 	})
 }
 
+// TestThaw_TakesLongerThanAcquireTimeout_TheRequestIsToldInTime: an agent that is away is waited for no longer, and the worker is there
+// for the next request.
+func TestThaw_TakesLongerThanAcquireTimeout_TheRequestIsToldInTime(t *testing.T) {
+	away := gateway.Errorf(gateway.CodeUnavailable, "no connection")
+	away.Reason = reason.AgentAway
+	for name, err := range map[string]error{"slow": nil, "away": away} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, fn := newBox(), freezing("f")
+				fn.Scaling.AcquireTimeout = 2 * time.Second
+				freezer := &slowThaw{box: b, takes: 3 * time.Second, err: err}
+				m := mustOpen(t, b, pool.Options{Freezer: freezer}, fn)
+				mustAcquire(t, m, fn).Release()
+				time.Sleep(time.Second)
+				require.Equal(t, 1, state(m, "f").Frozen)
+				began := time.Now()
+				_, failed := m.Acquire(t.Context(), fn, "r")
+				assert.Equal(t, 2*time.Second, time.Since(began))
+				assert.Equal(t, gateway.CodeUnavailable, gateway.ErrorCode(failed), "%v", failed)
+				assert.ErrorContains(t, failed, "acquire_timeout of 2s")
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				freezer.takes, freezer.err = 0, nil
+				_, stops, _ := b.count()
+				assert.Zero(t, stops, "the worker is the next one's")
+				mustAcquire(t, m, fn).Release()
+			})
+		})
+	}
+}
+
+// TestThaw_WithoutTheAgent_ServesWhileItIsAway, and the agent is asked when that has failed.
+func TestThaw_WithoutTheAgent_ServesWhileItIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := newBox(), freezing("f")
+		var fails error
+		b.atOnce = func() error { return fails }
+		away := gateway.Errorf(gateway.CodeUnavailable, "no connection")
+		away.Reason = reason.AgentAway
+		freezer := &slowThaw{box: b, takes: 3 * time.Second, err: away}
+		m := mustOpen(t, b, pool.Options{Freezer: freezer}, fn)
+		mustAcquire(t, m, fn).Release()
+		var id string
+		for range 2 {
+			time.Sleep(time.Second)
+			require.Equal(t, 1, state(m, "f").Frozen)
+			began := time.Now()
+			l := mustAcquire(t, m, fn)
+			assert.Zero(t, time.Since(began))
+			id = l.Worker().ID
+			frozen, calls := b.isFrozen(id)
+			assert.False(t, frozen)
+			assert.Zero(t, calls)
+			assert.Zero(t, state(m, "f").Frozen)
+			l.Release()
+		}
+		time.Sleep(time.Second)
+		fails, freezer.err = errors.New("no such file"), nil
+		began := time.Now()
+		l := mustAcquire(t, m, fn)
+		assert.Equal(t, 3*time.Second, time.Since(began))
+		frozen, calls := b.isFrozen(id)
+		assert.False(t, frozen)
+		assert.Equal(t, 1, calls)
+		l.Release()
+	})
+}
+
+// TestThaw_AFreezeThatMayStillCome_IsOvertakenByTheAgentAlone: who writes the file at once would be overtaken by it.
+func TestThaw_AFreezeThatMayStillCome_IsOvertakenByTheAgentAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fn := newBox(), freezing("f")
+		b.atOnce = func() error {
+			t.Error("it is not known whether the freeze is over")
+			return nil
+		}
+		b.onFreeze = func(context.Context, string) error { return errors.New("no answer") }
+		m := mustOpen(t, b, pool.Options{Freezer: b}, fn)
+		mustAcquire(t, m, fn).Release()
+		time.Sleep(time.Second)
+		mustAcquire(t, m, fn).Release()
+		_, calls := b.isFrozen("f-1")
+		assert.Equal(t, 1, calls)
+	})
+}
+
 // TestThaw_AgentIsAway_TheWorkersStay: that is no fault of theirs, and they serve again when it is back.
 func TestThaw_AgentIsAway_TheWorkersStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

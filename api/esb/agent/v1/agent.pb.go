@@ -970,7 +970,12 @@ func (x *PauseContainerRequest) GetContainerId() string {
 }
 
 type PauseContainerResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// thaw_file is a file of this machine that the gateway's user may write, and thaw_text what thaws the container when it is written
+	// there, without asking the agent. Both are empty for a caller that may be on another machine, and when there is no such file:
+	// ResumeContainer thaws the container at all times.
+	ThawFile      string `protobuf:"bytes,1,opt,name=thaw_file,json=thawFile,proto3" json:"thaw_file,omitempty"`
+	ThawText      string `protobuf:"bytes,2,opt,name=thaw_text,json=thawText,proto3" json:"thaw_text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1003,6 +1008,20 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
 	return file_esb_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PauseContainerResponse) GetThawFile() string {
+	if x != nil {
+		return x.ThawFile
+	}
+	return ""
+}
+
+func (x *PauseContainerResponse) GetThawText() string {
+	if x != nil {
+		return x.ThawText
+	}
+	return ""
 }
 
 type ResumeContainerRequest struct {
@@ -2113,8 +2132,10 @@ const file_esb_agent_v1_agent_proto_rawDesc = "" +
 	"containers\x12\x14\n" +
 	"\x05notes\x18\x02 \x03(\tR\x05notes\":\n" +
 	"\x15PauseContainerRequest\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x18\n" +
-	"\x16PauseContainerResponse\";\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"R\n" +
+	"\x16PauseContainerResponse\x12\x1b\n" +
+	"\tthaw_file\x18\x01 \x01(\tR\bthawFile\x12\x1b\n" +
+	"\tthaw_text\x18\x02 \x01(\tR\bthawText\";\n" +
 	"\x16ResumeContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x19\n" +
 	"\x17ResumeContainerResponse\"?\n" +
