@@ -34,8 +34,8 @@ func agent() []Setting {
 		},
 		{
 			Names: []string{"GATEWAY_UID"}, Default: "0",
-			What: `The user that the gateway runs as, by number. Beside root, that user alone may use the agent's socket and token, and
-				reach the functions' containers from this machine.`,
+			What: `The user that the gateway runs as, by number. Beside root, that user alone may use the agent's socket and token,
+				reach the functions' containers from this machine, and thaw those that are frozen.`,
 		},
 		{
 			Names: []string{"AGENT_TLS_CERT", "AGENT_TLS_KEY", "AGENT_TLS_CA"},
