@@ -31,7 +31,10 @@ require (
 	google.golang.org/protobuf v1.36.12
 )
 
-require go.etcd.io/bbolt v1.5.0 // indirect
+require (
+	github.com/go-json-experiment/json v1.27.2 // indirect
+	go.etcd.io/bbolt v1.5.0 // indirect
+)
 
 require (
 	github.com/Microsoft/go-winio v0.6.3-0.20251027160822-ad3df93bed29 // indirect

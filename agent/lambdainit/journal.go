@@ -17,10 +17,9 @@ const (
 	journalRoom = 256 << 10
 	// journalReserve is what platform lines may take beyond journalRoom: they never wait.
 	journalReserve = 64 << 10
-	// flushDelay is how long the lines of an invocation that went well may wait for those of the next. Each write
-	// wakes the container's shim, which then takes the CPU that the next invocation needs: at a thousand requests a
-	// second the shim costs a tenth of what it does without the delay.
-	flushDelay = 10 * time.Millisecond
+	// flushDelay is how long the lines of an invocation that went well may wait for those of the next: each write wakes this process
+	// once more, and the reader of the output, and takes the CPU that the next invocation needs.
+	flushDelay = 50 * time.Millisecond
 	// stuckLimit is how long a function waits for a log output that takes nothing. After it, its lines are lost, and counted, until
 	// the output takes some again.
 	stuckLimit = time.Second

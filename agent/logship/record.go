@@ -1,12 +1,15 @@
 package logship
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/edge-serverless-box/esb/agent/loglevel"
 )
@@ -42,41 +45,55 @@ var rieLine = regexp.MustCompile(`^(START|END|REPORT) RequestId: ([A-Za-z0-9._=-
 // that do not say theirs. request is the invocation that raw lines belong to ("" none); the one for the next is returned.
 func appendRecords(b []byte, line []byte, o origin, when time.Time, request string) (records []byte, n int, next string) {
 	// What was freed of a file whose offset is lost reads as zeros.
-	text := strings.Trim(strings.TrimSuffix(string(line), "\r"), "\x00")
-	fields := parse(text, o)
+	line = bytes.Trim(bytes.TrimSuffix(line, []byte("\r")), "\x00")
+	l := linesRead.Get().(*reader)
+	defer l.release()
 	next = request
-	if fields == nil {
-		fields = map[string]json.RawMessage{"time": quote(when.UTC().Format(time.RFC3339Nano))}
+	var text string
+	var raw jsontext.Value
+	if l.read(line, o) {
+		raw = l.take("message")
+	} else {
+		text = string(line)
+		l.members = l.members[:0]
+		l.set("time", when.UTC().Format(time.RFC3339Nano))
+		level := "INFO"
 		if o.job == jobLambda {
 			var scope string
 			scope, next = rieScope(text, request)
-			set(fields, "request_id", scope)
-			set(fields, "type", "function")
-			set(fields, "level", loglevel.Field(loglevel.Of(text)))
+			l.set("request_id", scope)
+			l.set("type", "function")
+			level = cmp.Or(loglevel.Field(loglevel.Of(text)), level)
 		} else {
 			// A service's own lines are JSON: this is a panic, or what a library wrote to standard error.
-			set(fields, "level", "ERROR")
+			level = "ERROR"
 		}
-		setDefault(fields, "level", "INFO")
-	} else {
-		text = message(fields)
-		delete(fields, "message")
+		l.set("level", level)
 	}
-	set(fields, "job", o.job)
-	set(fields, "container_name", o.container)
+	l.set("job", o.job)
+	l.set("container_name", o.container)
 	if o.job == jobLambda {
 		// Whatever the line says: who wrote it is known better here.
-		set(fields, "container_id", o.container)
-		set(fields, "function", o.function)
+		l.set("container_id", o.container)
+		l.set("function", o.function)
 	}
-	head, err := json.Marshal(fields)
-	if err != nil || len(head) > recordLimit-messageLimit {
+	if l.size() > recordLimit-messageLimit {
 		// Members that are as long as a message: they cannot stay members.
-		head, _ = json.Marshal(map[string]json.RawMessage{
-			"time": fields["time"], "level": quote("INFO"), "job": fields["job"], "container_name": fields["container_name"],
-			"function": quote(o.function),
-		})
-		text = string(line)
+		at := str(l.get("time"))
+		l.members = l.members[:0]
+		l.set("time", at)
+		l.set("level", "INFO")
+		l.set("job", o.job)
+		l.set("container_name", o.container)
+		l.set("function", o.function)
+		text, raw = string(line), nil
+	}
+	if len(raw) > len(`""`) && len(raw) <= messageLimit && raw.Kind() == '"' && utf8.Valid(raw) {
+		b = append(append(l.appendHead(b), `,"message":`...), raw...)
+		return append(b, "}\n"...), 1, next
+	}
+	if raw != nil {
+		text = message(raw)
 	}
 	if text == "" {
 		// VictoriaLogs takes an empty message for a missing one and puts a complaint in its place.
@@ -84,56 +101,20 @@ func appendRecords(b []byte, line []byte, o origin, when time.Time, request stri
 	}
 	pieces := cut(text, messageLimit)
 	for i, piece := range pieces {
-		b = append(b, head[:len(head)-1]...)
+		b = l.appendHead(b)
 		if len(pieces) > 1 {
 			b = append(append(b, `,"part":`...), strconv.Itoa(i+1)...)
 		}
-		b = append(append(b, `,"message":`...), quote(piece)...)
+		b, _ = jsontext.AppendQuote(append(b, `,"message":`...), piece) // what is no UTF-8 is replaced
 		b = append(b, "}\n"...)
 	}
 	return b, len(pieces), next
 }
 
-// parse returns the members of a line that is lambda-init's or a service's own, nil for all others. Function output is
-// never taken apart: it is in the message of lambda-init's lines, whatever it looks like.
-func parse(text string, o origin) map[string]json.RawMessage {
-	if !strings.HasPrefix(text, "{") {
-		return nil
-	}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal([]byte(text), &fields) != nil {
-		return nil
-	}
-	// A record whose time does not parse is dropped by VictoriaLogs, which answers 200.
-	if _, err := time.Parse(time.RFC3339Nano, str(fields["time"])); err != nil {
-		return nil
-	}
-	if o.job == jobLambda {
-		kind, name := str(fields["type"]), str(fields["container_name"])
-		if !o.supervised || (kind != "function" && kind != "extension" && !strings.HasPrefix(kind, "platform.")) || (name != "" && name != o.container) {
-			return nil // a JSON line of a function behind RIE
-		}
-		return fields
-	}
-	if _, ok := fields["message"]; !ok {
-		fields["message"] = fields["msg"] // as slog calls it
-	}
-	delete(fields, "msg")
-	// The gateway logs the whole header; lambda-init its root alone, by which both are found then.
-	for part := range strings.SplitSeq(str(fields["trace_id"]), ";") {
-		if root, ok := strings.CutPrefix(strings.TrimSpace(part), "Root="); ok {
-			set(fields, "trace_id", root)
-		}
-	}
-	return fields
-}
-
 // message returns the message as text.
-func message(fields map[string]json.RawMessage) string {
-	raw := fields["message"]
-	var s string
-	if len(raw) == 0 || json.Unmarshal(raw, &s) == nil {
-		return s
+func message(raw jsontext.Value) string {
+	if raw.Kind() == '"' {
+		return str(raw)
 	}
 	return string(raw)
 }
@@ -170,25 +151,15 @@ func cut(text string, limit int) []string {
 	return append(pieces, text[start:])
 }
 
-func quote(s string) json.RawMessage {
-	b, _ := json.Marshal(s) // a string always can
-	return b
-}
-
-func str(raw json.RawMessage) string {
+// str is "" for what is no string.
+func str(raw jsontext.Value) string {
+	if raw.Kind() != '"' {
+		return ""
+	}
+	if inner := raw[1 : len(raw)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		return string(inner)
+	}
 	var s string
-	_ = json.Unmarshal(raw, &s) // anything else is ""
+	_ = json.Unmarshal(raw, &s)
 	return s
-}
-
-func set(fields map[string]json.RawMessage, name, value string) {
-	if value != "" {
-		fields[name] = quote(value)
-	}
-}
-
-func setDefault(fields map[string]json.RawMessage, name, value string) {
-	if fields[name] == nil {
-		set(fields, name, value)
-	}
 }

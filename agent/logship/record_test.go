@@ -139,3 +139,52 @@ func TestAppendRecords_OverLongLine_IsCutIntoPiecesThatAreTakenWhole(t *testing.
 	assert.Equal(t, 3, n)
 	assert.Equal(t, 500_000, strings.Count(string(b), "Q"))
 }
+
+// initLine and accessLine are the kinds of lines that a box under load writes most.
+const (
+	initLine   = `{"time":"2026-01-02T03:04:05.123456789Z","level":"INFO","type":"platform.report","message":"REPORT RequestId: 8f7d5c1e\tDuration: 1.52 ms","function":"f","request_id":"8f7d5c1e","trace_id":"1-2-3","container_name":"lambda-f-1"}`
+	accessLine = `{"time":"2026-01-02T03:04:05.123456789Z","level":"INFO","msg":"request","request_id":"8f7d5c1e","trace_id":"Root=1-67a2e0a1-8e4c4a359e3acd27e8ba07c5;Sampled=0","method":"POST","path":"/api/echo","status":200,"duration_ms":1.23,"function":"f"}`
+)
+
+func TestAppendRecords_OfUsualLines_AllocatesLittle(t *testing.T) {
+	var b []byte
+	for line, o := range map[string]origin{
+		initLine:   {job: jobLambda, container: "lambda-f-1", function: "f", supervised: true},
+		accessLine: {job: jobGateway, container: jobGateway},
+	} {
+		text := []byte(line)
+		assert.LessOrEqual(t, testing.AllocsPerRun(200, func() { b, _, _ = appendRecords(b[:0], text, o, noon, "") }), 6.0, line)
+	}
+}
+
+func TestAppendRecords_WhatIsNoObjectOfOurs_IsRaw(t *testing.T) {
+	o := origin{job: jobLambda, container: "c", function: "f", supervised: true}
+	for name, line := range map[string]string{
+		"two objects":       initLine + initLine,
+		"cut off":           initLine[:len(initLine)-1],
+		"an escaped name":   `{"time":"2026-01-02T03:04:05Z","type":"function","message":"m","j\u006fb":"gateway"}`,
+		"another container": strings.Replace(initLine, "lambda-f-1", "lambda-g-1", 1),
+	} {
+		b, n, _ := appendRecords(nil, []byte(line), o, noon, "")
+		require.Equal(t, 1, n, name)
+		var got map[string]any
+		require.NoError(t, json.Unmarshal(b, &got), name)
+		assert.Equal(t, line, got["message"], name)
+		assert.Equal(t, "function", got["type"], name)
+		assert.Equal(t, "lambda", got["job"], name)
+	}
+	twice := strings.Replace(initLine, `{"time"`, `{"level":"DEBUG","job":"gateway","time"`, 1)
+	b, _, _ := appendRecords(nil, []byte(twice), origin{job: jobLambda, container: "lambda-f-1", function: "f", supervised: true}, noon, "")
+	assert.Equal(t, 1, bytes.Count(b, []byte(`"job"`)), "%s", b)
+	assert.Equal(t, 1, bytes.Count(b, []byte(`"level"`)), "%s", b)
+	assert.Contains(t, string(b), `"level":"INFO"`)
+}
+
+func BenchmarkAppendRecords(b *testing.B) {
+	var buf []byte
+	line, o := []byte(accessLine), origin{job: jobGateway, container: jobGateway}
+	b.ReportAllocs()
+	for b.Loop() {
+		buf, _, _ = appendRecords(buf[:0], line, o, noon, "")
+	}
+}
