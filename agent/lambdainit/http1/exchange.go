@@ -280,7 +280,8 @@ func (x *Exchange) Send(body []byte) {
 }
 
 func (x *Exchange) endHead(b []byte) []byte {
-	if x.last || x.expects {
+	// A body of which too much is left will not be read: the client must not send another request behind it.
+	if x.last || x.expects || x.bodyErr != nil || !x.done && (x.chunked || x.left > discardLimit) {
 		x.last = true
 		b = append(b, "Connection: close\r\n"...)
 	}

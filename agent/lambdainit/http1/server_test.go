@@ -221,6 +221,21 @@ func TestServer_Continue_IsSaidWhenTheBodyIsWanted(t *testing.T) {
 	assert.True(t, resp.Close, "whether the body comes cannot be known")
 }
 
+// A client that keeps its connection would send the next request into its end.
+func TestServer_BodyThatWillNotBeRead_AnswerSaysThatTheConnectionEnds(t *testing.T) {
+	connect := mustServe(t, &http1.Server{Handler: func(x *http1.Exchange) { x.Plain(413, "too much") }})
+	for framing, ends := range map[string]bool{"Content-Length: 10": false, "Content-Length: 1000000": true, "Transfer-Encoding: chunked": true} {
+		conn := connect()
+		_, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", framing)
+		require.NoError(t, err)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		assert.Equal(t, 413, answer.StatusCode)
+		assert.Equal(t, ends, answer.Close, framing)
+		require.NoError(t, answer.Body.Close())
+	}
+}
+
 func TestServer_BodyThatIsNotRead(t *testing.T) {
 	connect := mustServe(t, &http1.Server{Handler: func(x *http1.Exchange) { x.Plain(404, "not here") }})
 	conn := connect()
