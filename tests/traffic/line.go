@@ -17,6 +17,8 @@ type Line struct {
 	conn   net.Conn
 	reader *bufio.Reader
 	body   bytes.Buffer
+	// last says that the server ends the connection with the answer that was read.
+	last bool
 	// Limit bounds the wait for an answer.
 	Limit time.Duration
 }
@@ -57,6 +59,7 @@ func (l *Line) Ask(request []byte) (status int, body []byte, err error) {
 	l.body.Reset()
 	_, err = l.body.ReadFrom(io.LimitReader(answer.Body, maxBody))
 	_ = answer.Body.Close()
+	l.last = answer.Close
 	return answer.StatusCode, l.body.Bytes(), err
 }
 
