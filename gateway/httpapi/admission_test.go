@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -308,4 +309,33 @@ func TestServer_WhatCannotBeServed_IsRefusedBeforeAnyWork(t *testing.T) {
 	full = false
 	assert.Equal(t, 200, b.do("GET", "/open", nil, nil).status)
 	assert.Equal(t, 200, b.do("GET", "/asked", nil, nil).status)
+}
+
+func BenchmarkServer_RefusedRequest(b *testing.B) {
+	box := mustOpen(b, returning(`{"statusCode":200}`), func(o *httpapi.Options) {
+		o.Logger, o.AccessLog = slog.New(slog.DiscardHandler), io.Discard
+		o.Admission = admitFunc(func(fn *gateway.Function) error {
+			return gateway.Errorf(gateway.CodeThrottled, "function %s: no place", fn.Name)
+		})
+	})
+	box.guard(gateway.Access{}, gateway.Route{Path: "/open", Auth: gateway.AuthNone})
+	conn, err := net.Dial("tcp", box.Addrs("http")[0].String())
+	require.NoError(b, err)
+	defer func() { _ = conn.Close() }()
+	request := []byte("POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nUser-Agent: bench\r\nContent-Length: 17\r\n\r\n{\"message\":\"hey\"}")
+	in := bufio.NewReader(conn)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := conn.Write(request); err != nil {
+			b.Fatal(err)
+		}
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusTooManyRequests {
+			b.Fatal(resp.StatusCode, err)
+		}
+		_ = resp.Body.Close()
+	}
 }
