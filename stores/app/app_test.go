@@ -86,6 +86,8 @@ type box struct {
 	s3       *s3.Client
 	db       *dynamodb.Client
 	cmd      *exec.Cmd
+	// files are handed on to the next one, from descriptor 3 on.
+	files []*os.File
 }
 
 func mustOpen(t *testing.T, more ...string) *box {
@@ -154,7 +156,7 @@ func (b *box) start(t *testing.T) {
 	t.Helper()
 	_ = os.Remove(filepath.Join(b.settings.Home, "pids"))
 	b.cmd = exec.Command(os.Args[0])
-	b.cmd.Env = b.env
+	b.cmd.Env, b.cmd.ExtraFiles = b.env, b.files
 	log, err := os.OpenFile(filepath.Join(b.settings.Home, "stores.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(t, err)
 	defer func() { _ = log.Close() }()

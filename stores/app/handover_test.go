@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/edge-serverless-box/esb/guard/handover"
 	"github.com/edge-serverless-box/esb/stores"
 )
 
@@ -102,6 +104,42 @@ func TestStores_OthersTakeTheirPlace_NoClientIsRefused(t *testing.T) {
 	}
 	_, err = os.Stat(filepath.Join(b.settings.DataDir, "handover"))
 	require.NoError(t, err, "and so on")
+}
+
+// TestStores_AreKilled_ClientsWaitForTheNextOnes, which are started with the sockets that somebody has held for them.
+func TestStores_AreKilled_ClientsWaitForTheNextOnes(t *testing.T) {
+	b := mustOpen(t)
+	held, err := handover.Hold(t.Context(), b.settings.DataDir)
+	require.NoError(t, err)
+	require.NotNil(t, held)
+	t.Cleanup(held.Close)
+	require.NoError(t, b.cmd.Process.Kill())
+	require.Error(t, b.cmd.Wait())
+	waiting := map[stores.Store]net.Conn{}
+	for _, store := range stores.All() {
+		c, err := net.Dial("tcp", b.settings.Addrs(store)[0])
+		require.NoError(t, err, store)
+		t.Cleanup(func() { _ = c.Close() })
+		waiting[store] = c
+	}
+	names, files, err := held.Files()
+	require.NoError(t, err)
+	text, err := handover.Describe(3, names)
+	require.NoError(t, err)
+	b.env, b.files = append(b.env, "STORES_SOCKETS="+text), files
+	b.start(t)
+	for _, f := range files {
+		require.NoError(t, f.Close())
+	}
+	for store, c := range waiting {
+		require.NoError(t, c.SetDeadline(time.Now().Add(limit)))
+		_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", store.HealthPath())
+		require.NoError(t, err)
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err, store)
+		_ = answer.Body.Close()
+	}
+	require.NoError(t, Health(t.Context(), b.settings, stores.All()))
 }
 
 // TestStores_ReplaceNobody_Start: whoever was to be replaced may have ended.
