@@ -7,6 +7,7 @@ package shims
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -415,7 +416,7 @@ func (p *Pool) watch(s *Shim) {
 				if err != nil {
 					return
 				}
-				p.cfg.Logger.Debug("a shim says", "shim", s.ID, "line", string(line))
+				p.cfg.Logger.Log(context.Background(), levelOf(line), "a shim says", "shim", s.ID, "line", string(line))
 			}
 		})
 	}
@@ -441,6 +442,14 @@ func (p *Pool) watch(s *Shim) {
 			p.cfg.Logger.Warn("a shim has ended under its containers", "shim", s.ID, "containers", left)
 		}
 	})
+}
+
+// levelOf is how much what a shim says is worth: a warning, unless it says that it is less. A panic has no level.
+func levelOf(line []byte) slog.Level {
+	if bytes.Contains(line, []byte("level=info")) || bytes.Contains(line, []byte("level=debug")) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 // outcome is how a wait has ended.

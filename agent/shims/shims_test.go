@@ -162,6 +162,15 @@ func TestPool_ShimIsKilled_IsNotJoined(t *testing.T) {
 	p.Left("a")
 }
 
+func TestLevelOf_WhatIsNotSaidToBeLess_IsAWarning(t *testing.T) {
+	for line, want := range map[string]slog.Level{
+		`time="2026-01-02T03:04:05Z" level=info msg="starting signal loop"`: slog.LevelDebug, `level=debug msg=x`: slog.LevelDebug,
+		`level=error msg=x`: slog.LevelWarn, "panic: x": slog.LevelWarn, "goroutine 1 [running]:": slog.LevelWarn,
+	} {
+		assert.Equal(t, want, levelOf([]byte(line)), line)
+	}
+}
+
 func TestOpen_TakesOverWhatRuns_AndEndsWhatIsEmpty(t *testing.T) {
 	cfg := mustConfig(t)
 	before := mustOpen(t, cfg)
