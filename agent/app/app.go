@@ -383,9 +383,14 @@ func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *s
 		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, ImageMaxMB: s.ImageMaxMB,
 		ImagesUnusedFor: s.ImagesUnusedFor, ArchivesUnusedFor: s.ArchivesUnusedFor, ImageStoreMaxMB: s.ImageStoreMaxMB, ArchivesMaxMB: s.ArchivesMaxMB, ImagesDisk: imagesDisk(s), Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryPoll: s.RegistryPoll, RegistryConfig: s.RegistryConfig,
 		RegistryUser: s.RegistryUser, RegistryPassword: string(s.RegistryPassword), RegistryPasswordFile: s.RegistryPasswordFile,
-		TmpSizeMB: s.TmpSizeMB, TmpOnDisk: s.TmpOnDisk, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts, Parked: s.ParkedSandboxes,
+		TmpSizeMB: s.TmpSizeMB, TmpOnDisk: s.TmpOnDisk, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts, Parked: parkable(s, s.ParkedSandboxes), ParkedMax: parkable(s, s.ParkedSandboxesMax),
 		Region: s.Region, AccountID: s.AccountID, DNS: dns, Environment: s.FunctionEnvironment(), Logger: log,
 	}
+}
+
+// parkable bounds how many containers may be nobody's to a quarter of the addresses of the function network, but one is not too many.
+func parkable(s settings.Settings, n int) int {
+	return min(n, max((1<<(32-s.Subnet.Bits()))/4, 1))
 }
 
 // imagesDisk is a folder on the disk that containerd has images on; empty for a containerd of somebody else's, whose disk is not known.

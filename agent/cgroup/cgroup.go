@@ -187,6 +187,17 @@ func (h *Hierarchy) LimitsSwap() bool { return h.swap }
 // Path returns the group of a container as runc wants it, relative to the root.
 func (h *Hierarchy) Path(id string) string { return "/" + h.parent + "/" + id }
 
+// Has says whether a process is in the group of a container, by what its file /proc/<pid>/cgroup says.
+func (h *Hierarchy) Has(id, groups string) bool {
+	for line := range strings.Lines(groups) {
+		// An agent in a container may see more in front of it.
+		if strings.HasSuffix(strings.TrimSuffix(line, "\n"), h.Path(id)) {
+			return true
+		}
+	}
+	return false
+}
+
 // Folder is one of a container's groups: Host is its folder on the machine, Name what it is called below the folder where
 // cgroups are looked for, empty when it is that folder itself (v2).
 type Folder struct{ Host, Name string }

@@ -357,3 +357,17 @@ func TestCreate_MakesWhatTheContainerIsShown(t *testing.T) {
 		assert.Equal(t, want, names, version)
 	}
 }
+
+func TestHas_TellsAContainersProcesses(t *testing.T) {
+	h := &Hierarchy{parent: "esb-esb0"}
+	for groups, want := range map[string]bool{
+		"12:memory:/esb-esb0/lambda-1\n0::/\n":  true,
+		"0::/docker/abc/esb-esb0/lambda-1\n":    true,
+		"12:memory:/esb-esb0/lambda-12\n0::/\n": false,
+		"12:memory:/other-esb0/lambda-1\n":      false,
+		"12:memory:/esb-esb0/lambda-1/inner\n":  false,
+		"":                                      false,
+	} {
+		assert.Equal(t, want, h.Has("lambda-1", groups), groups)
+	}
+}

@@ -26,6 +26,8 @@ import (
 // observed is one container of this stack as containerd reports it now.
 type observed struct {
 	record
+	// old: containerd's record is of when it was parked.
+	old bool
 	// process is nil when there is no task.
 	process *task.Process
 }
@@ -52,9 +54,11 @@ func (r *Runtime) observe(ctx context.Context, function string) ([]observed, err
 	}
 	out := make([]observed, 0, len(found))
 	for _, c := range found {
-		o := observed{record: recordOf(c.ID, c.Labels)}
-		if s := r.state(c.ID); s != nil && s.record.ID != s.record.sandbox {
+		var o observed
+		if s := r.state(c.ID); s != nil && (s.record.parked || s.record.ID != s.record.sandbox) {
 			o.record = s.record
+		} else {
+			o.record, o.old = r.recordIn(c)
 		}
 		if function != "" && o.FunctionName != function {
 			continue
@@ -94,7 +98,7 @@ func (r *Runtime) adopt(ctx context.Context) error {
 		if o.process == nil && r.findAlone(s) {
 			o.process = r.lonely(o.sandbox)
 		}
-		// One that is parked was another agent's: it may have become a function's just before that one ended.
+		// One that is parked waits for an agent that has gone.
 		if !o.running() || o.parked {
 			group.Go(func() error {
 				// One that cannot be removed is no reason not to serve the others: upkeep tries again.
@@ -106,10 +110,19 @@ func (r *Runtime) adopt(ctx context.Context) error {
 			continue
 		}
 		live = append(live, o.attachment)
-		if s.disk, err = tmpdisk.Adopt(int(o.process.Pid)); err != nil {
+		if s.disk, err = r.adoptDisk(o); err != nil {
 			r.log.WarnContext(ctx, "the disk of an adopted container will be written before it is removed", "container_id", o.ID, "error", err)
 		}
+		if o.view != "" {
+			s.view = o.view
+			if err := r.adoptView(ctx, o.view); err != nil {
+				r.log.WarnContext(ctx, "layers of an adopted container may go before it does", "container_id", o.ID, "function", o.FunctionName, "error", err)
+			}
+		}
 		r.listenAgain(s)
+		if o.old {
+			r.background.Go(func() { r.writeRecord(o.record) })
+		}
 		r.log.InfoContext(ctx, "container adopted", "container_id", o.ID, "function", o.FunctionName, "made_with_other", r.differs(o.madeWith))
 	}
 	if err := group.Wait(); err != nil {
@@ -125,6 +138,16 @@ func (r *Runtime) adopt(ctx context.Context) error {
 		r.log.ErrorContext(ctx, "some things of an earlier agent stay until the next start", "error", err)
 	}
 	return ctx.Err()
+}
+
+// adoptDisk returns the disk that is /tmp of a container, nil when that is memory.
+func (r *Runtime) adoptDisk(o observed) (*tmpdisk.Disk, error) {
+	process, err := r.openProcess(o.process.Pid, o.sandbox)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = process.Close() }()
+	return tmpdisk.Adopt(process)
 }
 
 // listenAgain hears an adopted container's lambda-init, and gives the container its CPU quota, unless it stands by: its
@@ -165,7 +188,7 @@ func (r *Runtime) removeLeftovers(ctx context.Context) error {
 	}, "labels."+strconv.Quote(labelStack)+"=="+strconv.Quote(r.cfg.Stack))
 	errs = append(errs, err)
 	for _, key := range keys {
-		if r.state(key) == nil {
+		if r.state(key) == nil && !r.views.keeps(key) {
 			errs = append(errs, ignoreNotFound(sn.Remove(ctx, key)))
 		}
 	}

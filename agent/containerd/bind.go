@@ -5,16 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/edge-serverless-box/esb/agent"
 	"github.com/edge-serverless-box/esb/agent/code"
@@ -44,7 +43,7 @@ func (r *Runtime) takeParked(spec agent.ContainerSpec, img images.Image) *parked
 // newBinding makes a launch of a container that is parked.
 func (r *Runtime) newBinding(spec agent.ContainerSpec, img images.Image, leased *code.Lease, p *parked) *launch {
 	l := r.newLaunch(spec, img, leased, shortID(p.record.sandbox))
-	l.parked, l.groups, l.pid, l.ready = p, p.groups, p.pid, p.ready
+	l.parked, l.groups, l.mounted, l.ready = p, p.groups, p.mounts, p.ready
 	l.record.sandbox, l.record.attachment, l.record.firstID, l.record.IP = p.record.sandbox, p.record.attachment, p.record.firstID, p.record.IP
 	l.record.shim = p.record.shim
 	l.state.record, l.state.socket, l.state.pid = l.record, p.state.socket, p.state.pid
@@ -62,7 +61,6 @@ func (l *launch) bind(ctx context.Context) error {
 		l.r.background.Go(func() { l.r.discard(context.WithoutCancel(ctx), l.parked) })
 		return err
 	}
-	var base string
 	// unbound is a failure that is not the function's own, nor its image's.
 	unbound := false
 	err = l.run(ctx, []step{
@@ -72,8 +70,8 @@ func (l *launch) bind(ctx context.Context) error {
 			unbound = err != nil
 			return err
 		}},
-		{"root", "give it its root filesystem", func(ctx context.Context) (err error) {
-			base, err = l.enter(ctx)
+		{"root", "give it its root filesystem", func(ctx context.Context) error {
+			err := l.enter(ctx)
 			unbound = err != nil && !errors.Is(err, errImage) && !errors.Is(err, rootmount.ErrNoView)
 			return err
 		}},
@@ -85,7 +83,8 @@ func (l *launch) bind(ctx context.Context) error {
 	}
 	if err == nil {
 		l.r.memory.Started(l.record.sandbox)
-		l.r.background.Go(func() { l.r.writeRecord(l.record, base) })
+		l.parked.letGo()
+		l.r.background.Go(func() { l.r.writeRecord(l.record) })
 		return nil
 	}
 	if ctx.Err() == nil {
@@ -96,15 +95,30 @@ func (l *launch) bind(ctx context.Context) error {
 	return err
 }
 
-// enter gives the container the function's root filesystem, and returns the snapshot that it is of.
-func (l *launch) enter(ctx context.Context) (string, error) {
-	base, err := l.r.mountView(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.Config.WorkingDir))
+// enter gives the container the function's root filesystem. Its view is held for as long as there is the container.
+func (l *launch) enter(ctx context.Context) error {
+	base, err := l.r.prepared(ctx, l.image, firstOf(l.spec.WorkingDirectory, l.image.Config.WorkingDir))
 	if err != nil {
-		return "", err
+		return errors.Join(errImage, err)
 	}
+	if err = l.r.holdView(ctx, base, l.image); err == nil {
+		err = l.enterView(ctx, base)
+	}
+	if err != nil {
+		l.r.views.release(base)
+		return err
+	}
+	l.record.view = base
+	l.state.mu.Lock()
+	l.state.view = base
+	l.state.mu.Unlock()
+	return nil
+}
+
+func (l *launch) enterView(ctx context.Context, base string) error {
 	in, err := l.input(ctx, nil)
 	if err != nil {
-		return "", err
+		return err
 	}
 	root := rootmount.Root{View: base, Keep: l.parked.keep}
 	for _, m := range mounts(in, nil) {
@@ -115,10 +129,10 @@ func (l *launch) enter(ctx context.Context) (string, error) {
 		case m.Destination == "/tmp":
 			root.Tmp = &rootmount.Tmp{SizeMB: in.tmpSizeMB, Owner: in.firstID}
 		default:
-			return "", fmt.Errorf("%s cannot be mounted in a container that runs", m.Destination)
+			return fmt.Errorf("%s cannot be mounted in a container that runs", m.Destination)
 		}
 	}
-	return base, l.r.parked.views.Enter(int(l.pid), root)
+	return l.r.views.mounts.Enter(l.parked.mounts, root)
 }
 
 // within says whether a path is one of some mount points, or on one.
@@ -135,7 +149,8 @@ func attributes(m specs.Mount) uint64 {
 	return out
 }
 
-// call tells lambda-init what it is. Its log has the name of the container before there is a line in it.
+// call tells lambda-init what it is. Its log has the name of the container before there is a line in it, and whose it is stands in a
+// file before anything of the function runs: an agent that is killed from then on leaves a container that the next one knows.
 func (l *launch) call(ctx context.Context) error {
 	in, err := l.input(ctx, nil)
 	if err != nil {
@@ -147,6 +162,9 @@ func (l *launch) call(ctx context.Context) error {
 	}
 	what.Args = what.Args[1:] // the first is lambda-init
 	if err := l.r.logs.Assign(l.record.sandbox, l.record.ID); err != nil {
+		return err
+	}
+	if err := l.r.noteBound(l.record); err != nil {
 		return err
 	}
 	text, err := json.Marshal(what)
@@ -162,88 +180,58 @@ func (l *launch) call(ctx context.Context) error {
 	return l.parked.conn.Close()
 }
 
-// mountView returns the snapshot of an image that containers are made on, with its view mounted.
-func (r *Runtime) mountView(ctx context.Context, img images.Image, workingDir string) (string, error) {
-	base, err := r.prepared(ctx, img, workingDir)
-	if err != nil {
-		return "", errors.Join(errImage, err)
-	}
-	l := r.parked
-	l.mu.Lock()
-	known := l.layers[base]
-	l.used[base] = time.Now()
-	l.mu.Unlock()
-	if l.views.Has(base) {
-		if known.unchanged() {
-			return base, nil
-		}
-		if err := l.views.Drop(base); err != nil {
-			return "", err
-		}
-	}
-	// The snapshot keeps the layers until the container's own record does.
-	sn := r.client.SnapshotService(images.Snapshotter)
-	labels := map[string]string{labelRoot: time.Now().UTC().Format(time.RFC3339), labelStack: r.cfg.Stack}
-	found, err := sn.View(ctx, viewKey(base), base, snapshots.WithLabels(labels))
-	if errdefs.IsAlreadyExists(err) {
-		found, err = sn.Mounts(ctx, viewKey(base))
+// boundName is the file that says whose a container is that was parked, until containerd knows it.
+const boundName = "bound.json"
+
+// noteBound writes the labels of a container that gets its function into a file: in memory, as the folder of running containers is, and
+// some thousand times as fast as containerd's record.
+func (r *Runtime) noteBound(rec record) error {
+	text, err := json.Marshal(bound{Labels: rec.labels(r.cfg.Stack), View: rec.view})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.files(rec.ID), boundName), text, 0o600)
 	}
 	if err != nil {
-		return "", errors.Join(errImage, err)
+		return fmt.Errorf("write down whose it is: %w", err)
 	}
-	if len(found) != 1 || found[0].Type != "overlay" {
-		return "", errors.Join(errImage, fmt.Errorf("the root filesystem of image %s is no overlay", img.Name))
-	}
-	if images.Missing(found) {
-		return "", errors.Join(errImage, fmt.Errorf("a layer of image %s has no files any more", img.Name), sn.Remove(ctx, viewKey(base)))
-	}
-	l.mu.Lock()
-	l.layers[base] = layersOf(found[0])
-	l.mu.Unlock()
-	return base, l.views.Add(base, found[0].Options)
+	return nil
 }
 
-// layers are the folders that a view is of, each with what tells it from another one of its name: a store that was damaged is made
-// again, and a view of what it had shows nothing any more.
-type layers map[string]string
-
-func layersOf(view mount.Mount) layers {
-	out := layers{}
-	for _, o := range view.Options {
-		if folders, ok := strings.CutPrefix(o, "lowerdir="); ok {
-			for _, dir := range strings.Split(folders, ":") {
-				out[dir] = identity(dir)
-			}
-		}
-	}
-	return out
+// bound is what a container that was parked has become.
+type bound struct {
+	Labels map[string]string `json:"labels"`
+	View   string            `json:"view"`
 }
 
-// identity is empty for a folder that is not there.
-func identity(dir string) string {
-	var s unix.Statx_t
-	if unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_INO|unix.STATX_BTIME, &s) != nil {
-		return ""
+// recordIn reads a container's record, and says whether containerd has an old one: of what was parked, and has become a function's
+// just before its agent was killed.
+func (r *Runtime) recordIn(c containers.Container) (rec record, old bool) {
+	rec = recordOf(c.ID, c.Labels)
+	if rec.ID != rec.sandbox {
+		rec.view = viewOf(c.SnapshotKey)
 	}
-	return fmt.Sprint(s.Dev_major, ":", s.Dev_minor, " ", s.Ino, " ", s.Btime.Sec, ".", s.Btime.Nsec)
+	if !rec.parked {
+		return rec, false
+	}
+	text, err := os.ReadFile(filepath.Join(r.files(c.ID), boundName))
+	if err != nil {
+		return rec, false
+	}
+	var b bound
+	// A half of it was written by an agent that has not said anything to lambda-init.
+	if json.Unmarshal(text, &b) != nil {
+		return rec, false
+	}
+	rec = recordOf(c.ID, b.Labels)
+	rec.view = b.View
+	return rec, true
 }
 
-func (l layers) unchanged() bool {
-	for dir, was := range l {
-		if was == "" || identity(dir) != was {
-			return false
-		}
-	}
-	return true
-}
-
-// writeRecord has containerd keep whose the container is, and its layers. Until that is done the next agent would take it for one
-// that is nobody's, and remove it; so it is tried for as long as the container lives.
-func (r *Runtime) writeRecord(rec record, base string) {
+// writeRecord has containerd keep whose the container is, and its layers. It is tried for as long as the container lives.
+func (r *Runtime) writeRecord(rec record) {
 	for pause := reconnectInterval; ; pause = min(2*pause, upkeepInterval) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.life), launchTimeout)
 		_, err := r.client.ContainerService().Update(ctx, containers.Container{
-			ID: rec.sandbox, Labels: rec.labels(r.cfg.Stack), Image: rec.Image, SnapshotKey: base,
+			ID: rec.sandbox, Labels: rec.labels(r.cfg.Stack), Image: rec.Image, SnapshotKey: viewKey(rec.view),
 		}, "labels", "image", "snapshotkey")
 		cancel()
 		if err == nil || errdefs.IsNotFound(err) {

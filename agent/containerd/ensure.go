@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
 	"sync"
@@ -66,6 +67,8 @@ type launch struct {
 	// shim is the one that it is to be in, nil for one of its own that containerd starts.
 	shim *shims.Shim
 	pid  uint32
+	// mounted is its mount namespace, for those that are parked.
+	mounted *os.File
 	// parked is what it was before it was bound to its function; nil for one that was made for it.
 	parked *parked
 	// watch begins to look for the exit of process 1.
@@ -359,13 +362,26 @@ func (l *launch) bindDisk(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := disk.Bind(int(l.pid), l.record.firstID); err != nil {
+	container := l.mounted
+	if container == nil {
+		if container, err = l.r.openMounts(l.pid, l.record.sandbox); err != nil {
+			return err
+		}
+		defer func() { _ = container.Close() }()
+	}
+	if err := disk.Bind(container, l.record.firstID); err != nil {
 		return err
 	}
 	l.state.mu.Lock()
 	l.state.disk = disk
 	l.state.mu.Unlock()
 	return nil
+}
+
+// openMounted opens the mount namespace of a process that waits.
+func (l *launch) openMounted(context.Context) (err error) {
+	l.mounted, err = l.r.openMounts(l.pid, l.record.sandbox)
+	return err
 }
 
 // dropDisk gives the disk up that no step has bound.

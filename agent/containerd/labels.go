@@ -48,6 +48,8 @@ type record struct {
 	firstID uint32
 	// shim is the one that it is in, when that is one of agent/shims.
 	shim string
+	// view is the snapshot that the root filesystem of one that was parked is a view of.
+	view string
 	// code has the ids of the trees of the code store that are mounted.
 	code []string
 }

@@ -30,31 +30,36 @@ const (
 	parkPause = 250 * time.Millisecond
 	// Bounds of the pause after one could not be made; it doubles each time.
 	minParkBackoff, maxParkBackoff = time.Second, time.Minute
-	// bindFailures is after how many failures in a row no container is bound any more.
-	bindFailures = 3
-	// viewKept is for how long a view of an image is kept that no container was bound to.
-	viewKept = 10 * time.Minute
+	// bindFailures is after how many failures in a row no container is bound for a while, of which minOff and maxOff are the bounds: it
+	// doubles until a bind succeeds.
+	bindFailures   = 3
+	minOff, maxOff = time.Minute, time.Hour
+	// parkedPart is the part of FUNCTION_MEMORY_BUDGET, one in so many, that they take at most.
+	parkedPart = 16
+	// closeLimit bounds how long Close removes them: each has ended by then, and what is left of it goes with the next Open or Purge.
+	closeLimit = 5 * time.Second
+	// closeRemovals is how many are removed at once then.
+	closeRemovals = 16
 )
 
 // lot keeps containers that are nobody's yet: with all that makes one take long to make, and lambda-init waiting in it. Bound to
 // a function (bind.go), one is as any other; it is never anybody else's then.
 type lot struct {
-	// views are the root filesystems of functions; nil: nothing is parked.
-	views *rootmount.Views
 	// wake tells that one was taken.
 	wake chan struct{}
 
 	// mu guards the following. It is taken before Runtime.mu.
 	mu    sync.Mutex
 	ready []*parked
-	// taken is when the last one was.
-	taken time.Time
-	// failures of binds in a row; off is why nothing is parked any more, and note what the operator is told of that.
-	failures  int
-	off, note string
-	// used is when a view was last given to a container, and layers what it is of, by its key.
-	used   map[string]time.Time
-	layers map[string]layers
+	// taken is when the last one was, and demand how many were wanted lately.
+	taken  time.Time
+	demand demand
+	// failures of binds in a row; until off nothing is parked or bound, offFor is how long that was last, and note is what the operator
+	// is told of it.
+	failures int
+	off      time.Time
+	offFor   time.Duration
+	note     string
 }
 
 // parked is a container that is nobody's.
@@ -62,7 +67,8 @@ type parked struct {
 	record record
 	state  *state
 	groups []cgroup.Folder
-	pid    uint32
+	// mounts is its mount namespace: that of its process, whatever becomes of that one's number.
+	mounts *os.File
 	// keep are the mount points that stay when it gets its root filesystem.
 	keep []string
 	// conn is to its lambda-init.
@@ -74,7 +80,7 @@ type parked struct {
 }
 
 func newLot() *lot {
-	return &lot{wake: make(chan struct{}, 1), used: map[string]time.Time{}, layers: map[string]layers{}}
+	return &lot{wake: make(chan struct{}, 1)}
 }
 
 // parkRoot is the root filesystem of what is parked: nothing but what is mounted on.
@@ -91,10 +97,9 @@ func (r *Runtime) openLot() {
 		err = makeMountPoints(r.parkRoot(), append(slices.Clone(mountPoints), rootmount.NewRoot), mountFiles)
 	}
 	if err == nil {
-		l.views, err = rootmount.Open(filepath.Join(r.filesDir(), "parked", "views"))
+		r.views.mounts, err = rootmount.Open(filepath.Join(r.filesDir(), "parked", "views"))
 	}
 	if err != nil {
-		l.off = "this machine cannot"
 		r.log.Warn("no containers are made ahead: this machine cannot give one that runs its root filesystem (PARKED_SANDBOXES=0 says so without this warning)", "error", err)
 		return
 	}
@@ -102,13 +107,27 @@ func (r *Runtime) openLot() {
 	r.background.Go(r.fillLot)
 }
 
-// closeLot ends what is parked. Nothing is being parked any more.
-func (r *Runtime) closeLot() error {
-	r.clearLot(context.WithoutCancel(r.life))
-	if r.parked.views == nil {
-		return nil
+// closeLot ends what is parked, and removes it for a while. Nothing is being parked any more. What it returns waits for removals that
+// have not come to their end: they do as soon as there is no containerd to be asked.
+func (r *Runtime) closeLot() (wait func(), err error) {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(r.life), closeLimit)
+	ready := r.parked.empty()
+	for _, p := range ready {
+		p.leave()
+		p.letGo()
 	}
-	return r.parked.views.Close()
+	removed := make(chan struct{})
+	go func() {
+		defer close(removed)
+		r.removeParked(ctx, ready, closeRemovals)
+	}()
+	select {
+	case <-removed:
+	case <-ctx.Done():
+		r.log.Warn("some containers that are nobody's are left for the next agent to remove", "in_all", len(ready))
+	}
+	stop()
+	return func() { <-removed }, r.views.close()
 }
 
 // Notes are what the operator should know.
@@ -132,8 +151,11 @@ func (r *Runtime) fillLot() {
 		case <-l.wake:
 		}
 		for {
-			missing, pause := l.missing(r.cfg.Parked)
-			if !missing {
+			missing, pause := l.missing(r.wanted)
+			if missing < 0 {
+				r.removeParked(r.life, l.surplus(-missing), 1)
+			}
+			if missing <= 0 {
 				break
 			}
 			if pause <= 0 && r.starts.Waiting() {
@@ -175,11 +197,34 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// missing says whether one is to be made, and after which pause.
-func (l *lot) missing(size int) (bool, time.Duration) {
+// wanted is how many containers are to be parked when so many were wanted at once lately.
+func (r *Runtime) wanted(lately int) int {
+	n := max(min(lately, r.cfg.ParkedMax), r.cfg.Parked)
+	if r.cfg.MemoryBudget > 0 {
+		n = min(n, max(int(r.cfg.MemoryBudget/parkedPart/parkedBytes), 1))
+	}
+	return n
+}
+
+// missing says how many are to be made, less than none when there are too many, and after which pause.
+func (l *lot) missing(wanted func(lately int) int) (int, time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.off == "" && len(l.ready) < size, parkPause - time.Since(l.taken)
+	now := time.Now()
+	if now.Before(l.off) {
+		return 0, 0
+	}
+	return wanted(l.demand.most(now)) - len(l.ready), parkPause - now.Sub(l.taken)
+}
+
+// surplus takes so many out that nobody wants any more.
+func (l *lot) surplus(n int) []*parked {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n = min(n, len(l.ready))
+	out := slices.Clone(l.ready[:n])
+	l.ready = slices.Delete(l.ready, 0, n)
+	return out
 }
 
 // park makes a container that is nobody's.
@@ -201,7 +246,7 @@ func (r *Runtime) park(ctx context.Context) error {
 	}
 	r.log.DebugContext(ctx, "container parked", "container_id", p.record.ID)
 	r.parked.mu.Lock()
-	off := r.parked.off != ""
+	off := time.Now().Before(r.parked.off)
 	if !off {
 		r.parked.ready = append(r.parked.ready, p)
 	}
@@ -243,19 +288,18 @@ func (l *launch) park(ctx context.Context) (*parked, error) {
 			return l.makeContainer(ctx)
 		}},
 		{"task", "make its process", l.makeTask},
+		{"namespace", "open its mount namespace", l.openMounted},
 		{"start", "start its process", l.startProcess},
 		{"wait", "wait for its process", func(ctx context.Context) (err error) {
 			p.conn, err = l.accept(ctx, listener)
 			return err
 		}},
 	})
+	p.record, p.groups, p.mounts, p.keep = l.record, l.groups, l.mounted, outermost(l.mounts)
 	if err != nil {
-		if p.conn != nil {
-			err = errors.Join(err, p.conn.Close())
-		}
+		p.letGo()
 		return nil, err
 	}
-	p.record, p.groups, p.pid, p.keep = l.record, l.groups, l.pid, outermost(l.mounts)
 	return p, nil
 }
 
@@ -344,9 +388,19 @@ func (l *lot) refill() {
 	}
 }
 
+// letGo closes what is open of it.
+func (p *parked) letGo() {
+	if p.conn != nil {
+		_ = p.conn.Close()
+	}
+	if p.mounts != nil {
+		_ = p.mounts.Close()
+	}
+}
+
 // discard removes a container that is nobody's, or could not be bound.
 func (r *Runtime) discard(ctx context.Context, p *parked) {
-	_ = p.conn.Close()
+	p.letGo()
 	if err := r.logs.RemoveWaiting(p.record.sandbox); err != nil {
 		r.log.WarnContext(ctx, "the log of a container that is nobody's stays", "container_id", p.record.ID, "error", err)
 	}
@@ -363,34 +417,50 @@ func (r *Runtime) discard(ctx context.Context, p *parked) {
 func (l *lot) take() *parked {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.off != "" || len(l.ready) == 0 {
+	now := time.Now()
+	l.demand.add(now)
+	l.refill()
+	if now.Before(l.off) || len(l.ready) == 0 {
 		return nil
 	}
 	p := l.ready[0]
-	l.ready = l.ready[1:]
-	l.taken = time.Now()
-	l.refill()
+	l.ready = slices.Delete(l.ready, 0, 1)
+	l.taken = now
 	return p
 }
 
 // clearLot removes all that are nobody's, and says how many there were.
 func (r *Runtime) clearLot(ctx context.Context) int {
-	l := r.parked
+	ready := r.parked.empty()
+	r.removeParked(ctx, ready, parallelRemovals)
+	return len(ready)
+}
+
+// empty takes all out that are nobody's.
+func (l *lot) empty() []*parked {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	ready := l.ready
 	l.ready, l.taken = nil, time.Now()
-	l.mu.Unlock()
+	return ready
+}
+
+// removeParked removes containers that are nobody's and in no lot any more, so many at once. Each ends by itself as soon as it is let
+// go; when ctx has ended, what is left of it is the next Open's.
+func (r *Runtime) removeParked(ctx context.Context, list []*parked, atOnce int) {
 	group := errgroup.Group{}
-	group.SetLimit(parallelRemovals)
-	for _, p := range ready {
+	group.SetLimit(atOnce)
+	for _, p := range list {
 		group.Go(func() error {
 			p.leave()
-			r.discard(ctx, p)
+			p.letGo()
+			if ctx.Err() == nil {
+				r.discard(ctx, p)
+			}
 			return nil
 		})
 	}
 	_ = group.Wait()
-	return len(ready)
 }
 
 // leave ends watchParked.
@@ -406,47 +476,23 @@ func (r *Runtime) bound(err error) {
 	l := r.parked
 	l.mu.Lock()
 	if err == nil {
-		l.failures = 0
+		l.failures, l.offFor, l.note = 0, 0, ""
 		l.mu.Unlock()
 		return
 	}
 	l.failures++
-	last := l.failures == bindFailures
-	if last {
-		l.off = "binds fail"
-		l.note = fmt.Sprintf("containers are not made ahead any more, because %d in a row could not be bound to their function (PARKED_SANDBOXES); the last: %v", bindFailures, err)
+	now := time.Now()
+	off := l.failures >= bindFailures && !now.Before(l.off)
+	if off {
+		l.offFor = min(max(2*l.offFor, minOff), maxOff)
+		l.off = now.Add(l.offFor)
+		l.note = fmt.Sprintf("containers are not made ahead until %s, because %d in a row could not be bound to their function (PARKED_SANDBOXES); the last: %v",
+			l.off.UTC().Format(time.TimeOnly), l.failures, err)
 	}
+	pause := l.offFor
 	l.mu.Unlock()
-	if last {
-		r.log.Error("containers are not made ahead any more: one after the other could not be bound to its function (PARKED_SANDBOXES)", "error", err)
+	if off {
+		r.log.Error("no containers are made ahead for a while: one after the other could not be bound to its function (PARKED_SANDBOXES)", "seconds", int(pause.Seconds()), "error", err)
 		r.background.Go(func() { r.clearLot(context.WithoutCancel(r.life)) })
 	}
 }
-
-// dropViews gives up the views that no container was bound to for so long: what layers of images take is free then, when no
-// container has them.
-func (r *Runtime) dropViews(ctx context.Context, unusedFor time.Duration) error {
-	l := r.parked
-	if l.views == nil {
-		return nil
-	}
-	l.mu.Lock()
-	var keys []string
-	for key, at := range l.used {
-		if time.Since(at) >= unusedFor {
-			keys = append(keys, key)
-			delete(l.used, key)
-			delete(l.layers, key)
-		}
-	}
-	l.mu.Unlock()
-	var errs []error
-	sn := r.client.SnapshotService(images.Snapshotter)
-	for _, key := range keys {
-		errs = append(errs, l.views.Drop(key), ignoreNotFound(sn.Remove(ctx, viewKey(key))))
-	}
-	return errors.Join(errs...)
-}
-
-// viewKey is the name of the snapshot that keeps the layers of a view.
-func viewKey(base string) string { return "esb-view-" + base }

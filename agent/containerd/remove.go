@@ -62,7 +62,7 @@ func (r *Runtime) find(ctx context.Context, id string) (record, error) {
 	if c.Labels[agent.LabelCreatedBy] != agent.CreatedBy || c.Labels[labelStack] != r.cfg.Stack {
 		return record{}, missing
 	}
-	rec := recordOf(c.ID, c.Labels)
+	rec, _ := r.recordIn(c)
 	if rec.ID != id {
 		return record{}, missing
 	}
@@ -129,6 +129,13 @@ func (r *Runtime) removeAll(ctx context.Context, rec record, grace time.Duration
 	r.mu.Lock()
 	delete(r.states, rec.sandbox)
 	r.mu.Unlock()
+	if s != nil {
+		s.mu.Lock()
+		view := s.view
+		s.view = ""
+		s.mu.Unlock()
+		r.views.release(view)
+	}
 	return nil
 }
 

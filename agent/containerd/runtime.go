@@ -123,11 +123,12 @@ type Config struct {
 	LogRate      int
 	ReadyTimeout time.Duration
 	MaxStarts    int
-	// Parked is how many containers are kept that are nobody's yet.
-	Parked    int
-	Region    string
-	AccountID string
-	DNS       []netip.Addr
+	// Parked is how many containers are kept that are nobody's yet; 0 is none. ParkedMax is up to how many that grows when functions
+	// need more at once.
+	Parked, ParkedMax int
+	Region            string
+	AccountID         string
+	DNS               []netip.Addr
 	// Environment is that of every function, under what its image and the function itself say.
 	Environment map[string]string
 	// Code keeps the code of functions whose image has none; nil refuses such functions.
@@ -167,8 +168,9 @@ type Runtime struct {
 	toldMu sync.Mutex
 	told   map[string]told
 
-	// parked are containers that are nobody's yet.
+	// parked are containers that are nobody's yet, views the root filesystems that they get.
 	parked *lot
+	views  views
 
 	// mu guards states, which holds each container that this process made or adopted, by its id in containerd. A state's own
 	// mutex may be taken while mu is held, never the other way round.
@@ -201,6 +203,8 @@ type state struct {
 	dying bool
 	// disk is its /tmp, nil when that is memory.
 	disk *tmpdisk.Disk
+	// view is what it holds of Runtime.views.
+	view string
 	// unfinished: a removal has failed, and is to be tried again.
 	unfinished bool
 	lastUsed   time.Time
@@ -238,7 +242,10 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s (CONTAINERD_ADDRESS): %w", cfg.Address, err)
 	}
-	store, err := images.Open(ctx, client, imagesConfig(cfg))
+	var r *Runtime
+	config := imagesConfig(cfg)
+	config.BeforeMend = func(ctx context.Context) error { return r.dropViews(ctx, 0) }
+	store, err := images.Open(ctx, client, config)
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
@@ -247,10 +254,11 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 		Limit: cfg.MemoryBudget, Used: groups.MemoryUsed, Machine: cfg.Machine,
 		Available: func() (int64, error) { return membudget.Available("/proc/meminfo") },
 	})
-	return &Runtime{
+	r = &Runtime{
 		cfg: cfg, log: cfg.Logger, client: client, link: l, network: network, groups: groups, logs: logs, images: store,
-		parked: newLot(), starts: turns.New(cfg.MaxStarts, 0), memory: memory, life: life, end: end, states: map[string]*state{}, told: map[string]told{},
-	}, nil
+		parked: newLot(), views: views{of: map[string]*view{}}, starts: turns.New(cfg.MaxStarts, 0), memory: memory, life: life, end: end, states: map[string]*state{}, told: map[string]told{},
+	}
+	return r, nil
 }
 
 func imagesConfig(cfg Config) images.Config {
@@ -308,7 +316,8 @@ func (r *Runtime) Close() error {
 	r.end()
 	r.images.Close()
 	r.background.Wait()
-	parkedErr := r.closeLot()
+	wait, parkedErr := r.closeLot()
+	defer wait()
 	r.mu.Lock()
 	states := r.states
 	r.states = map[string]*state{}

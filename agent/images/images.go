@@ -75,8 +75,10 @@ type Config struct {
 	UnusedFor, ArchivesUnusedFor time.Duration
 	StoreMaxMB, ArchivesMaxMB    int
 	// Disk is a folder on the disk that containerd has images on; empty when that is not known.
-	Disk   string
-	Logger *slog.Logger
+	Disk string
+	// BeforeMend, when not nil, gives up snapshots that nothing needs: layers that one stands on cannot be made again.
+	BeforeMend func(context.Context) error
+	Logger     *slog.Logger
 }
 
 // Store gets images from archives and registries, each once however many ask for it at the same time.
@@ -104,6 +106,8 @@ type Store struct {
 	// derived holds the names of the snapshots that Derive has made or found.
 	derived sync.Map
 	mending mending
+	// beforeMend is that of Config.
+	beforeMend func(context.Context) error
 	// unusedFor, archivesUnusedFor, storeMaxBytes and archivesMaxBytes are those of Config.
 	unusedFor, archivesUnusedFor    time.Duration
 	storeMaxBytes, archivesMaxBytes int64
@@ -123,7 +127,7 @@ func Open(ctx context.Context, client *containerd.Client, cfg Config) (*Store, e
 		client: client, archives: newArchives(cfg.ArchivesDir, cfg.Registry, cfg.Logger), registry: cfg.Registry, plainHTTP: cfg.PlainHTTP,
 		credentials: credentialSource{cfg.RegistryConfig, cfg.Registry, cfg.RegistryUser, cfg.RegistryPassword, cfg.RegistryPasswordFile}, platform: platforms.Default(), maxBytes: int64(cfg.MaxMB) << 20,
 		unusedFor: cfg.UnusedFor, archivesUnusedFor: cfg.ArchivesUnusedFor, storeMaxBytes: int64(cfg.StoreMaxMB) << 20, archivesMaxBytes: int64(cfg.ArchivesMaxMB) << 20, log: cfg.Logger, life: life, end: end, opened: time.Now(),
-		free: freeOf(cfg.Disk),
+		free: freeOf(cfg.Disk), beforeMend: cfg.BeforeMend,
 	}
 	s.flights = flight.New[any](life, fetchTimeout, &s.running)
 	s.registries = newRegistryClient()

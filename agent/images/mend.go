@@ -152,7 +152,12 @@ func (s *Store) outdated(ctx context.Context) (gone bool) {
 }
 
 func (s *Store) mend(ctx context.Context, name string, policy agent.PullPolicy) (done bool, err error) {
+	var unused error
+	if s.beforeMend != nil {
+		unused = s.beforeMend(ctx)
+	}
 	dropped, layersErr := s.dropSnapshots(ctx)
+	layersErr = errors.Join(unused, layersErr)
 	if len(dropped) > 0 {
 		s.log.WarnContext(ctx, "unpacked layers of images have gone: they are unpacked again", "image", name, "layers", len(dropped))
 		done = true

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 			os.Exit(runFunction(os.Args[2], os.Args[3:]))
 		case "@park":
 			os.Exit(runParked(os.Args[2]))
+		case "@overwrite":
+			os.Exit(runOverwrite(os.Args[2]))
 		case "@extension":
 			os.Exit(runExtension(os.Args[2], os.Args[3], os.Args[4]))
 		}

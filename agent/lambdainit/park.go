@@ -36,6 +36,7 @@ func Park(socket string) (*Call, error) {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return nil, fmt.Errorf("read what to start: %w", err)
 	}
+	setCommandLine(append([]string{os.Args[0]}, c.Args...))
 	// Of all variables this process itself looks at one, to find programs: see ConfigFromEnv for the others.
 	os.Clearenv()
 	for _, kv := range c.Env {

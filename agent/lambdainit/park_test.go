@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -21,6 +22,8 @@ type parkedAnswer struct {
 	Err  string
 	Env  []string
 	Cwd  string
+	// Line is what everybody may read of its start.
+	Line string
 }
 
 func runParked(socket string) int {
@@ -31,6 +34,8 @@ func runParked(socket string) int {
 	}
 	a.Env = os.Environ()
 	a.Cwd, _ = os.Getwd()
+	line, _ := os.ReadFile("/proc/self/cmdline")
+	a.Line = string(line)
 	if err := json.NewEncoder(os.Stdout).Encode(a); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -75,6 +80,7 @@ func TestPark_IsToldWhatToStart(t *testing.T) {
 	assert.Empty(t, got.Err)
 	assert.Equal(t, &call, got.Call)
 	assert.Equal(t, dir, got.Cwd)
+	assert.Equal(t, "/proc/self/exe\x00--\x00/fn\x00a b\x00<&>\x00", got.Line, "as of one that was started with them")
 	assert.Equal(t, []string{"PATH=/after"}, got.Env, "nothing of before, and what programs are found by")
 }
 
@@ -102,4 +108,31 @@ func TestPark_HalfOfWhatToStart_IsNothing(t *testing.T) {
 func TestPark_NoAgent(t *testing.T) {
 	_, err := lambdainit.Park(filepath.Join(t.TempDir(), "s"))
 	assert.ErrorContains(t, err, "tell the agent that the container waits")
+}
+
+func runOverwrite(text string) int {
+	text = strings.ReplaceAll(text, "|", "\x00")
+	lambdainit.OverwriteArguments([]byte(text))
+	line, err := os.ReadFile("/proc/self/cmdline")
+	if err != nil {
+		return 1
+	}
+	if _, err := os.Stdout.Write(line); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// A kernel without checkpoints shows what lies where the arguments were.
+func TestCommandLine_Overwritten_KeepsItsLength(t *testing.T) {
+	for text, want := range map[string]string{
+		"/fn|a|": "/fn\x00a\x00",
+		"/run/esb/lambda-init|--|" + strings.Repeat("x", 99) + "|": "/run/esb/lambda-init\x00--\x00" + strings.Repeat("x", 99) + "\x00",
+	} {
+		cmd := exec.Command("/proc/self/exe", "@overwrite", text)
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		length := len("/proc/self/exe") + len("@overwrite") + len(text) + 3
+		assert.Equal(t, want+strings.Repeat("\x00", length-len(want)), string(out))
+	}
 }

@@ -55,17 +55,12 @@ type placed struct {
 	target string
 }
 
-// Enter gives the container of process pid its new root. Links in the view are followed as in the container. A container with
-// which it has failed is good for nothing any more.
-func (v *Views) Enter(pid int, root Root) (err error) {
+// Enter gives the container of a mount namespace its new root. Links in the view are followed as in the container. A container with
+// which it has failed is good for nothing any more. The namespace stays the caller's to close.
+func (v *Views) Enter(container *os.File, root Root) (err error) {
 	fail := func(err error) error {
-		return fmt.Errorf("give the container of process %d its root filesystem: %w", pid, err)
+		return fmt.Errorf("give a container its root filesystem: %w", err)
 	}
-	container, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-	if err != nil {
-		return fail(err)
-	}
-	defer func() { _ = container.Close() }()
 	var mounts []placed
 	defer func() {
 		for _, m := range mounts {

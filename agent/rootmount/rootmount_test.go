@@ -105,7 +105,7 @@ type seen struct {
 }
 
 type container struct {
-	pid int
+	ns  *os.File
 	ask func() seen
 }
 
@@ -142,7 +142,10 @@ func mustContain(t *testing.T) container {
 	answers := json.NewDecoder(out)
 	var s seen
 	require.NoError(t, answers.Decode(&s), "it is there")
-	return container{pid: cmd.Process.Pid, ask: func() seen {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", cmd.Process.Pid))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ns.Close() })
+	return container{ns: ns, ask: func() seen {
 		var s seen
 		_, err := fmt.Fprintln(in)
 		require.NoError(t, err)
@@ -192,7 +195,7 @@ func TestEnter_GivesAContainerThatRunsAnotherRoot(t *testing.T) {
 	before := c.ask()
 	assert.Equal(t, "of the parked time", before.Files["/secret"])
 
-	require.NoError(t, v.Enter(c.pid, Root{
+	require.NoError(t, v.Enter(c.ns, Root{
 		View: "image", Keep: []string{"/proc", "/dev", "/etc/hosts"}, Tmp: &Tmp{SizeMB: 8, Owner: firstID},
 		Binds: []Bind{
 			{Source: code, Target: "/var/task", Attributes: ReadOnly | NoSuid | NoDev},
@@ -227,19 +230,19 @@ func TestViews_AreMountedNowhereElse_AndAreKeptByContainersAlone(t *testing.T) {
 
 	root := Root{View: "image", Keep: []string{"/proc"}}
 	first := mustContain(t)
-	require.NoError(t, v.Enter(first.pid, root))
+	require.NoError(t, v.Enter(first.ns, root))
 	require.NoError(t, v.Drop("image"))
 	require.NoError(t, v.Drop("image"))
 	assert.False(t, v.Has("image"))
 	assert.Equal(t, "upper", first.ask().Files["/layer"])
 	second := mustContain(t)
-	assert.ErrorContains(t, v.Enter(second.pid, root), "given up")
+	assert.ErrorContains(t, v.Enter(second.ns, root), "given up")
 	assert.Contains(t, second.ask().Root, "secret", "nothing has changed there")
 
 	require.NoError(t, v.Add("image", mustLayers(t)), "again")
 	require.NoError(t, v.Close())
 	assert.Equal(t, "upper", first.ask().Files["/layer"])
-	assert.Error(t, v.Enter(second.pid, root))
+	assert.Error(t, v.Enter(second.ns, root))
 	assert.ErrorContains(t, v.Add("image", mustLayers(t)), "closed")
 }
 
@@ -249,7 +252,7 @@ func TestEnter_ManyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		c := mustContain(t)
-		all.Go(func() { assert.NoError(t, v.Enter(c.pid, Root{View: "image", Keep: []string{"/proc", "/dev"}})) })
+		all.Go(func() { assert.NoError(t, v.Enter(c.ns, Root{View: "image", Keep: []string{"/proc", "/dev"}})) })
 		t.Cleanup(func() { assert.Equal(t, "upper", c.ask().Files["/layer"]) })
 	}
 	all.Wait()
@@ -263,11 +266,14 @@ func TestEnter_WhatIsNotThere_IsSaid(t *testing.T) {
 		"/no/such/file": {View: "image", Binds: []Bind{{Source: "/no/such/file", Target: "/tmp"}}},
 		"given up":      {View: "other"},
 	} {
-		assert.ErrorContains(t, v.Enter(c.pid, root), text)
+		assert.ErrorContains(t, v.Enter(c.ns, root), text)
 		assert.Contains(t, c.ask().Root, "secret", "nothing has changed there")
 	}
-	assert.ErrorContains(t, v.Enter(c.pid, Root{View: "image", Keep: []string{"/nowhere"}}), "take /nowhere along")
-	assert.ErrorContains(t, v.Enter(1<<22, Root{View: "image"}), "process 4194304")
+	assert.ErrorContains(t, v.Enter(c.ns, Root{View: "image", Keep: []string{"/nowhere"}}), "take /nowhere along")
+	other, err := os.Open("/proc/self/ns/net")
+	require.NoError(t, err)
+	defer func() { _ = other.Close() }()
+	assert.ErrorContains(t, v.Enter(other, Root{View: "image"}), "setns", "it is no mount namespace")
 	assert.ErrorContains(t, v.Add("one", []string{"lowerdir=/usr"}), "two layers")
 	assert.ErrorContains(t, v.Add("none", []string{"lowerdir=/no/such/a:/no/such/b"}), "no such file")
 	assert.False(t, v.Has("none"))

@@ -138,8 +138,8 @@ type Settings struct {
 	ReadyTimeout time.Duration
 	// MaxStarts bounds containers being made at once.
 	MaxStarts int
-	// ParkedSandboxes is how many containers are kept that are nobody's yet.
-	ParkedSandboxes int
+	// ParkedSandboxes is how many containers are kept that are nobody's yet, ParkedSandboxesMax up to how many that grows.
+	ParkedSandboxes, ParkedSandboxesMax int
 	// Region and AccountID are what functions see.
 	Region, AccountID string
 	// MetricsAddr is where the agent's counters are, without credentials; empty when off.
@@ -217,6 +217,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		ReadyTimeout:             r.Duration("CONTAINER_READY_TIMEOUT_SECONDS", 1, 900),
 		MaxStarts:                r.Int("MAX_CONCURRENT_STARTS", 0, 1024),
 		ParkedSandboxes:          r.Int("PARKED_SANDBOXES", 0, 256),
+		ParkedSandboxesMax:       r.Int("PARKED_SANDBOXES_MAX", 0, 1024, strconv.Itoa(min(8*runtime.NumCPU(), 1024))),
 		Region:                   r.Region("AWS_REGION"),
 		AccountID:                r.Account("AWS_ACCOUNT_ID"),
 		LogLevel:                 r.Level("LOG_LEVEL"),

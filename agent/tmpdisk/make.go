@@ -282,13 +282,8 @@ func openDevice(name string, kind uint32, number uint64, flag int) (*os.File, er
 	return os.OpenFile(name, flag, 0)
 }
 
-// moveInto gives a mount its place in the mount namespace of another process.
-func moveInto(pid, mount int, target string) error {
-	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = namespace.Close() }()
+// moveInto gives a mount its place in another mount namespace.
+func moveInto(namespace *os.File, mount int, target string) error {
 	return ownthread.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare: %w", err)

@@ -200,12 +200,13 @@ type Disk struct {
 	root  *os.File
 }
 
-// Adopt returns the disk that is /tmp of a process, nil when that is none of ours.
-func Adopt(pid int) (*Disk, error) {
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root/tmp", pid), os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+// Adopt returns the disk that is /tmp of a process, nil when that is none of ours. process is the process's folder in /proc.
+func Adopt(process *os.File) (*Disk, error) {
+	fd, err := unix.Openat(int(process.Fd()), "root/tmp", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("look at /tmp of process %d: %w", pid, err)
+		return nil, fmt.Errorf("look at /tmp of the process %s: %w", process.Name(), err)
 	}
+	root := os.NewFile(uintptr(fd), "/tmp")
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(root.Fd()), &fs); err != nil || fs.Type != unix.EXT4_SUPER_MAGIC {
 		return nil, errors.Join(err, root.Close())
@@ -213,17 +214,17 @@ func Adopt(pid int) (*Disk, error) {
 	return &Disk{mount: -1, root: root}, nil
 }
 
-// Bind makes the disk /tmp of a container: of all that is in the mount namespace of process pid. owner is the machine's id
-// that is root in there; everybody may write to it.
-func (d *Disk) Bind(pid int, owner uint32) error {
+// Bind makes the disk /tmp of a container: of all that is in its mount namespace, which stays the caller's to close. owner is the
+// machine's id that is root in there; everybody may write to it.
+func (d *Disk) Bind(container *os.File, owner uint32) error {
 	if d.mount < 0 {
 		return errors.New("the disk has its place already")
 	}
 	if err := errors.Join(d.root.Chown(int(owner), int(owner)), d.root.Chmod(os.ModeSticky|0o777)); err != nil {
 		return fmt.Errorf("give the disk to the container: %w", err)
 	}
-	if err := moveInto(pid, d.mount, "/tmp"); err != nil {
-		return fmt.Errorf("mount the disk in the container of process %d: %w", pid, err)
+	if err := moveInto(container, d.mount, "/tmp"); err != nil {
+		return fmt.Errorf("mount the disk in the container: %w", err)
 	}
 	err := unix.Close(d.mount)
 	d.mount = -1

@@ -196,8 +196,14 @@ func TestBind_ProcessEnds_LeavesNothing(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	require.NoError(t, cmd.Start())
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	require.NoError(t, d.Bind(cmd.Process.Pid, 4711))
-	assert.ErrorContains(t, d.Bind(cmd.Process.Pid, 4711), "has its place already")
+	process, err := os.Open(fmt.Sprintf("/proc/%d", cmd.Process.Pid))
+	require.NoError(t, err)
+	defer func() { _ = process.Close() }()
+	container, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", cmd.Process.Pid))
+	require.NoError(t, err)
+	require.NoError(t, d.Bind(container, 4711))
+	assert.ErrorContains(t, d.Bind(container, 4711), "has its place already")
+	require.NoError(t, container.Close())
 	inside := fmt.Sprintf("/proc/%d/root/tmp", cmd.Process.Pid)
 	var about unix.Stat_t
 	require.NoError(t, unix.Stat(inside, &about))
@@ -213,7 +219,7 @@ func TestBind_ProcessEnds_LeavesNothing(t *testing.T) {
 	// An agent that starts anew finds it by the process.
 	require.NoError(t, d.Close())
 	assert.NotEmpty(t, backing(device))
-	again, err := Adopt(cmd.Process.Pid)
+	again, err := Adopt(process)
 	require.NoError(t, err)
 	require.NotNil(t, again)
 	assert.Equal(t, device, again.device(t))
@@ -223,6 +229,8 @@ func TestBind_ProcessEnds_LeavesNothing(t *testing.T) {
 	assert.Contains(t, backing(device), p.cfg.Dir, "kept by who adopted it")
 	require.NoError(t, again.Discard())
 	require.Eventually(t, func() bool { return !strings.Contains(backing(device), p.cfg.Dir) }, patience, 10*time.Millisecond, "the loop device is free")
+	_, err = Adopt(process)
+	require.Error(t, err, "it has ended, whoever has its number")
 }
 
 // The first thread of a process cannot end, and shows in /proc what the process is.
@@ -239,9 +247,12 @@ func TestOnThreadOfItsOwn_IsNeverTheFirst(t *testing.T) {
 	all.Wait()
 }
 
-func TestBind_ProcessIsGone_IsAnError(t *testing.T) {
+func TestBind_NoMountNamespace_IsAnError(t *testing.T) {
 	d := mustTake(t, mustPool(t, Config{}), 64)
-	require.Error(t, d.Bind(1<<22-1, 0))
+	other, err := os.Open("/proc/self/ns/net")
+	require.NoError(t, err)
+	defer func() { _ = other.Close() }()
+	require.ErrorContains(t, d.Bind(other, 0), "setns")
 }
 
 func BenchmarkTake(b *testing.B) {

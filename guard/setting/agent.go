@@ -283,8 +283,13 @@ func agent() []Setting {
 		{
 			Names: []string{"PARKED_SANDBOXES"}, Default: "0",
 			What: `How many containers are made ahead for no function in particular. A function that needs one has it in some
-				milliseconds; it is never another one's then. Each takes a few MB and an address of ESB_SUBNET; they go when either is
-				short. 0 switches that off. Images with a USER of their own, and runtime_interface: rie, do not use them.`,
+				milliseconds; it is never another one's then. Each takes some 6 MB and an address of ESB_SUBNET: they take at most a 16th
+				of FUNCTION_MEMORY_BUDGET and a quarter of the addresses, and go when either is short. 0 switches that off. Images with a
+				USER of their own, and runtime_interface: rie, do not use them.`,
+		},
+		{
+			Names: []string{"PARKED_SANDBOXES_MAX"}, Derived: "8 for each CPU",
+			What: `Up to how many PARKED_SANDBOXES grows: to as many as functions needed within 2 s in the last 5 minutes. A number that is not larger keeps it as it is.`,
 		},
 		{
 			Names: []string{"AWS_REGION", "AWS_ACCOUNT_ID"},

@@ -49,7 +49,8 @@ func mustBox(t *testing.T, p plan, home string, small bool) *box {
 	require.NoError(t, b.config.write())
 	var err error
 	// All clients have one address, and open a connection for each request that waits.
-	env := []string{"GATEWAY_MAX_CONNECTIONS=8192", "GATEWAY_MAX_CONNECTIONS_PER_ADDRESS=8192", "ASYNC_RETRY_BASE_SECONDS=1"}
+	env := []string{"GATEWAY_MAX_CONNECTIONS=8192", "GATEWAY_MAX_CONNECTIONS_PER_ADDRESS=8192", "ASYNC_RETRY_BASE_SECONDS=1",
+		"PARKED_SANDBOXES_MAX=0"} // as many are made ahead at the end as at the beginning
 	if p.strict {
 		// The default. What else runs on the machine would leave functions nothing with it, so that other tests have another.
 		env = append(env, "FUNCTION_CPU_WEIGHT=12")

@@ -88,7 +88,7 @@ func inside() string {
 	}
 	b, _ := json.Marshal(map[string]any{
 		"mounts": mounts, "folders": folders, "text": text, "proc": names, "descriptors": descriptors, "env": os.Environ(), "writable": writable,
-		"parked": read("/proc/1/cmdline"),
+		"process 1": read("/proc/1/cmdline"),
 	})
 	return string(b)
 }
