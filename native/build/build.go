@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,7 +21,6 @@ import (
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/apt"
 	"github.com/edge-serverless-box/esb/native/console"
-	"github.com/edge-serverless-box/esb/native/lock"
 )
 
 // Target is a set of binaries that one run of the Go tool makes, or that one package of npm brings.
@@ -45,10 +45,15 @@ type Target struct {
 	LDFlags []string
 	// NPM is the package that has the Outputs as its files, for a program that is not built here; Packages is empty then.
 	NPM *npm.Package
+	// Seconds of CPU time that compiling takes with an empty cache, after the targets before it. How long is left is reckoned with it.
+	Seconds int
 	// Commands and Libraries (file names, as the linker looks for them) that building needs, and the Debian
 	// packages that bring them.
 	Commands, Libraries, Debian []string
 }
+
+// scratch begins the names of folders in that of the binaries that a build has for itself.
+const scratch = ".build-"
 
 // Builder builds targets of one repository into one folder.
 type Builder struct {
@@ -66,46 +71,11 @@ func New(root, dir string, c *console.Console, installer *apt.Installer) *Builde
 
 // Build makes those targets that are missing or out of date. Builders that share a folder take turns.
 func (b *Builder) Build(ctx context.Context, targets []Target) error {
-	if err := os.MkdirAll(filepath.Join(b.dir, ".stamps"), 0o755); err != nil {
-		return fmt.Errorf("make the folder of the binaries: %w", err)
-	}
-	held, err := lock.Take(ctx, filepath.Join(b.dir, ".lock"), func() { b.console.Printf("    waiting for another build in %s", b.dir) })
+	p, err := b.Open(ctx, targets)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = held.Close() }()
-	for _, t := range targets {
-		if err := b.build(ctx, t); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *Builder) build(ctx context.Context, t Target) error {
-	stamp, err := b.stamp(ctx, t)
-	if err != nil {
-		return fmt.Errorf("build %s: %w", t.Name, err)
-	}
-	stampFile := filepath.Join(b.dir, ".stamps", t.Name)
-	if old, err := os.ReadFile(stampFile); err == nil && string(old) == stamp && b.present(t) {
-		return nil
-	}
-	if lacking(ctx, t) {
-		err := b.console.Step("installing "+strings.Join(t.Debian, " ")+" (to build "+t.Name+")", func() error { return b.apt.Install(ctx, t.Debian) })
-		if err != nil {
-			return err
-		}
-	}
-	return b.console.Step("building "+t.Name, func() error {
-		if err := b.compile(ctx, t); err != nil {
-			return err
-		}
-		if err := os.WriteFile(stampFile, []byte(stamp), 0o644); err != nil {
-			return fmt.Errorf("build %s: %w", t.Name, err)
-		}
-		return nil
-	})
+	return errors.Join(p.Build(ctx, targets), p.Close())
 }
 
 // lacking is true where a command or C library is not there that the target needs. It asks the compiler and not
@@ -126,45 +96,75 @@ func lacking(ctx context.Context, t Target) bool {
 	return false
 }
 
-// compile builds into a folder of its own and then moves the binaries to their places, so that a binary is whole
+// compile builds targets, which join, into a folder of its own and then moves the binaries to their places, so that a binary is whole
 // whenever it is there, and one that runs is not written to.
-func (b *Builder) compile(ctx context.Context, t Target) error {
-	tmp, err := os.MkdirTemp(b.dir, ".build-")
+func (b *Builder) compile(ctx context.Context, targets []Target) error {
+	first := targets[0]
+	tmp, err := os.MkdirTemp(b.dir, scratch)
 	if err != nil {
-		return fmt.Errorf("build %s: %w", t.Name, err)
+		return fmt.Errorf("build %s: %w", names(targets), err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	if t.NPM != nil {
-		if err := t.NPM.Extract(ctx, tmp, t.Outputs...); err != nil {
-			return &native.Problem{
-				What: fmt.Sprintf("fetching %s %s from npm failed: %v", t.NPM.Name, t.NPM.Version, err),
-				Do:   "Check the network and npm's registry setting, and run the command again.",
-			}
-		}
-		return b.install(t, tmp)
-	}
-	cmd := exec.CommandContext(ctx, "go", b.args(t, tmp+string(filepath.Separator))...)
-	cmd.Dir = filepath.Join(b.root, t.Module)
-	if cmd.Env, err = Env(b.root, t); err != nil {
-		return fmt.Errorf("build %s: %w", t.Name, err)
+	cmd := exec.CommandContext(ctx, "go", b.args(first, tmp+string(filepath.Separator), b.packages(targets)...)...)
+	cmd.Dir = b.folder(first)
+	if cmd.Env, err = Env(b.root, first); err != nil {
+		return fmt.Errorf("build %s: %w", names(targets), err)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("build %s: %w", t.Name, ctx.Err())
+			return fmt.Errorf("build %s: %w", names(targets), ctx.Err())
+		}
+		log := filepath.Join(b.dir, ".logs", first.Name+".log")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(log), 0o755), os.WriteFile(log, out, 0o644)); err != nil {
+			log = "not kept: " + err.Error()
 		}
 		return &native.Problem{
-			What: fmt.Sprintf("building %s failed (%v): go %s\n%s", t.Name, err, strings.Join(cmd.Args[1:], " "), native.Indent(last(out, 8<<10), "      ")),
-			Do:   "Cure what the last lines name (module download: check the network and GOPROXY; C compiler: see the message), and run the command again.",
+			What: fmt.Sprintf("building %s failed (%v): go %s\n%s", names(targets), err, strings.Join(cmd.Args[1:], " "), native.Indent(last(out, 8<<10), "      ")),
+			Do: "Cure what the last lines name (module download: check the network and GOPROXY; C compiler: see the message), and run the command again. " +
+				"All that Go said: " + log,
 		}
 	}
-	return b.install(t, tmp)
+	return b.install(targets, tmp)
+}
+
+// names are the targets as a person reads them.
+func names(targets []Target) string {
+	var all []string
+	for _, t := range targets {
+		all = append(all, t.Name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// folder is where the Go tool builds a target: programs of several modules of go.work are built at once, from the folder of that.
+func (b *Builder) folder(t Target) string {
+	if t.Workspace {
+		return b.root
+	}
+	return filepath.Join(b.root, t.Module)
+}
+
+// packages are those of the targets as the Go tool takes them in their folder.
+func (b *Builder) packages(targets []Target) []string {
+	var all []string
+	for _, t := range targets {
+		for _, pkg := range t.Packages {
+			if t.Workspace {
+				pkg = "./" + filepath.ToSlash(filepath.Join(t.Module, pkg))
+			}
+			all = append(all, pkg)
+		}
+	}
+	return all
 }
 
 // install moves the binaries to their places.
-func (b *Builder) install(t Target, tmp string) error {
-	for _, name := range t.Outputs {
-		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(b.dir, name)); err != nil {
-			return fmt.Errorf("build %s: %w", t.Name, err)
+func (b *Builder) install(targets []Target, tmp string) error {
+	for _, t := range targets {
+		for _, name := range t.Outputs {
+			if err := os.Rename(filepath.Join(tmp, name), filepath.Join(b.dir, name)); err != nil {
+				return fmt.Errorf("build %s: %w", t.Name, err)
+			}
 		}
 	}
 	return nil
@@ -175,16 +175,18 @@ func last(text []byte, n int) string {
 	return string(text[max(0, len(text)-n):])
 }
 
-func (b *Builder) args(t Target, out string) []string {
+// args are those of the Go tool for what t and targets that join it have in common, and packages.
+func (b *Builder) args(t Target, out string, packages ...string) []string {
 	ldflags := slices.Concat([]string{"-s", "-w"}, t.LDFlags)
 	if t.CGO {
 		ldflags = append(ldflags, "-extldflags", "-static")
 	}
+	// Whatever is compiled with other flags than these (docker/Dockerfile, Taskfile.yml, .ci/arm64) is compiled again for them.
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", strings.Join(ldflags, " ")}
 	if len(t.Tags) > 0 {
 		args = append(args, "-tags", strings.Join(t.Tags, ","))
 	}
-	return append(append(args, "-o", out), t.Packages...)
+	return append(append(args, "-o", out), packages...)
 }
 
 // Env returns the environment that the Go tool builds a target of the repository in.
@@ -230,7 +232,7 @@ func (b *Builder) stamp(ctx context.Context, t Target) (string, error) {
 		b.goVersion = string(out)
 	}
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%s\n%v\n%v\n%v\n%v\n", b.goVersion, b.args(t, ""), t.CGO, t.Workspace, t.Outputs)
+	_, _ = fmt.Fprintf(h, "%s\n%v\n%v\n%v\n%v\n", b.goVersion, b.args(t, "", t.Packages...), t.CGO, t.Workspace, t.Outputs)
 	if t.NPM != nil {
 		_, _ = fmt.Fprintf(h, "%v\n", *t.NPM)
 	}

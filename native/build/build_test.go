@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,11 @@ func TestBuild_SourceDoesNotCompile_KeepsTheOldBinaryAndShowsWhy(t *testing.T) {
 		err := b.Build(t.Context(), []Target{hello})
 		require.Len(t, native.Problems(err), 1)
 		assert.ErrorContains(t, err, "undefinedThing")
+		log := filepath.Join(dir, ".logs", "hello.log")
+		assert.ErrorContains(t, err, log)
+		text, err := os.ReadFile(log)
+		require.NoError(t, err)
+		assert.Contains(t, string(text), "undefinedThing")
 	}
 	assert.Equal(t, "one\n", mustRun(t, filepath.Join(dir, "hello")))
 	entries, err := os.ReadDir(dir)
@@ -84,10 +90,11 @@ func TestBuild_SourceDoesNotCompile_KeepsTheOldBinaryAndShowsWhy(t *testing.T) {
 }
 
 func TestTargets_EveryOutputHasAPackageOfItsName(t *testing.T) {
-	for _, group := range append([]string{GroupRuntime, GroupServices, GroupStores}, ToolGroups...) {
+	for _, group := range slices.Concat(BoxGroups, ToolGroups, []string{GroupGateway, GroupCommand}) {
 		targets := Targets(group)
 		require.NotEmpty(t, targets, group)
 		for _, target := range targets {
+			assert.Equal(t, slices.Contains(BoxGroups, group) || group == GroupGateway, target.Seconds > 0, "how long %s takes", target.Name)
 			if target.NPM != nil {
 				assert.Empty(t, target.Packages, target.Name)
 				assert.NotEmpty(t, target.NPM.Integrity, target.Name)

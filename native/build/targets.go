@@ -11,6 +11,8 @@ import (
 const (
 	// GroupRuntime is containerd, runc and the CNI plugins.
 	GroupRuntime = "runtime"
+	// GroupInspect is ctr, to look into the agent's containerd with; the box runs without it.
+	GroupInspect = "inspect"
 	// GroupServices is what this repository's own modules make for the native way.
 	GroupServices = "services"
 	// GroupGateway is the one of GroupServices that the gateway's image has.
@@ -29,23 +31,36 @@ const (
 	GroupVulncheck = "vulncheck"
 )
 
+// BoxGroups are the groups of the programs of a box, in the order of need.
+var BoxGroups = []string{GroupServices, GroupRuntime, GroupStores, GroupInspect}
+
 // ToolGroups are the groups that are built into the folder of the project's tools, not of the stack's binaries.
 var ToolGroups = []string{GroupGenerate, GroupLint, GroupTest, GroupVulncheck}
 
+// seconds is Target.Seconds of the programs of a box, in the order of BoxGroups and after the esb command: as measured on two CPUs (AMD EPYC).
+var seconds = map[string]int{
+	"agent": 46, "lambda-init": 1, "gateway": 60, "esb-image": 4, "esb-relay": 2,
+	"containerd": 27, "runc": 20, "cni-plugins": 4,
+	"stores": 2, "victoria-logs": 18, "versitygw": 48, "registry": 9, "dynoxide": 1,
+	"ctr": 10,
+}
+
 // Targets returns the targets of a group for a machine of this one's architecture, nil for a name that is no group.
-func Targets(group string) []Target { return targetsFor(group, runtime.GOARCH) }
+func Targets(group string) []Target {
+	targets := targetsFor(group, runtime.GOARCH)
+	for i := range targets {
+		targets[i].Seconds = seconds[targets[i].Name]
+	}
+	return targets
+}
 
 func targetsFor(group, arch string) []Target {
 	switch group {
 	case GroupRuntime:
 		return []Target{
-			wrapper("containerd", "tools/containerd", Target{
-				Packages: []string{
-					"github.com/containerd/containerd/v2/cmd/containerd",
-					"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
-					"github.com/containerd/containerd/v2/cmd/ctr",
-				},
-				Outputs: []string{"containerd", "containerd-shim-runc-v2", "ctr"},
+			containerd(Target{
+				Packages: []string{"./cmd/containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
+				Outputs:  []string{"containerd", "containerd-shim-runc-v2"},
 			}),
 			wrapper("runc", "tools/runc", Target{
 				Packages: []string{"github.com/opencontainers/runc"},
@@ -68,6 +83,11 @@ func targetsFor(group, arch string) []Target {
 				LDFlags: []string{"-X", "github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v1.9.1"},
 			}),
 		}
+	case GroupInspect:
+		return []Target{wrapper("ctr", "tools/containerd", Target{
+			Packages: []string{"github.com/containerd/containerd/v2/cmd/ctr"},
+			Outputs:  []string{"ctr"},
+		})}
 	case GroupServices:
 		return []Target{
 			own("agent", "agent", "./cmd/agent", "agent"),
@@ -90,7 +110,7 @@ func targetsFor(group, arch string) []Target {
 				Outputs:  []string{"victoria-logs"},
 			}),
 			wrapped("versitygw", "stores/versitygw"),
-			wrapped("registry", "stores/registry"),
+			wrapped("registry", "stores/registry", "autoexport", "redis", "redisotel"),
 		}
 		if arch == settings.DynoxideArch {
 			targets = append(targets, Target{
@@ -146,10 +166,20 @@ func wrapper(name, module string, t Target) Target {
 	return t
 }
 
-// wrapped is a wrapper module with a main package of ours.
-func wrapped(name, module string) Target {
+// wrapped is a wrapper module with a main package of ours, and stand-ins for modules that it does without.
+func wrapped(name, module string, standIns ...string) Target {
 	t := wrapper(name, module, Target{Packages: []string{"./cmd/" + name}, Outputs: []string{name}})
 	t.Sources = append(t.Sources, module+"/cmd")
+	for _, name := range standIns {
+		t.Sources = append(t.Sources, module+"/"+name)
+	}
+	return t
+}
+
+// containerd completes a target of containerd with our main package: its own has all plugins, ours those that the agent uses.
+func containerd(t Target) Target {
+	t = wrapper("containerd", "tools/containerd", t)
+	t.Sources = append(t.Sources, t.Module+"/cmd")
 	return t
 }
 

@@ -13,8 +13,11 @@ const beat = 15 * time.Second
 
 // Console writes progress. Its methods may be called from several goroutines.
 type Console struct {
-	mu sync.Mutex // guards w
+	mu sync.Mutex // guards what follows
 	w  io.Writer
+	// open counts the steps that run, mixed is true from when there are two until there is none: they say which of them has ended.
+	open  int
+	mixed bool
 }
 
 // New returns a Console that writes to w.
@@ -36,7 +39,14 @@ func (c *Console) Write(p []byte) (int, error) {
 
 // Step runs work, and says what it is, every 15 seconds that it still runs, and how long it took.
 func (c *Console) Step(what string, work func() error) error {
+	return c.Long(what, func(time.Duration) string { return "" }, work)
+}
+
+// Long is Step for what may take minutes: each time it says that work still runs it says, too, what left returns, who is told for how long
+// it has run.
+func (c *Console) Long(what string, left func(elapsed time.Duration) string, work func() error) error {
 	c.Printf("==> %s", what)
+	c.began()
 	start := time.Now()
 	done := make(chan struct{})
 	var beating sync.WaitGroup
@@ -48,19 +58,45 @@ func (c *Console) Step(what string, work func() error) error {
 			case <-done:
 				return
 			case <-ticker.C:
-				c.Printf("    still at it: %s (%s)", what, time.Since(start).Round(time.Second))
+				elapsed := time.Since(start)
+				text := left(elapsed)
+				if text != "" {
+					text = ", " + text
+				}
+				c.Printf("    still at it: %s (%s%s)", what, elapsed.Round(time.Second), text)
 			}
 		}
 	})
 	err := work()
 	close(done)
 	beating.Wait()
+	which := ""
+	if c.ended() {
+		which = ": " + what
+	}
 	if err != nil {
-		c.Printf("    failed after %s", round(time.Since(start)))
+		c.Printf("    failed after %s%s", round(time.Since(start)), which)
 		return err
 	}
-	c.Printf("    done in %s", round(time.Since(start)))
+	c.Printf("    done in %s%s", round(time.Since(start)), which)
 	return nil
+}
+
+func (c *Console) began() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open++
+	c.mixed = c.mixed || c.open > 1
+}
+
+// ended returns whether the step that ends has to say which it was.
+func (c *Console) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mixed := c.mixed
+	c.open--
+	c.mixed = mixed && c.open > 0
+	return mixed
 }
 
 func round(d time.Duration) time.Duration {

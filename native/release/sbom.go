@@ -17,6 +17,9 @@ import (
 // program that is not Go, in C libraries and in images is not in it.
 const SBOM = "sbom.cdx.json"
 
+// ourModules begin with it.
+const ourModules = "github.com/edge-serverless-box/esb/"
+
 // The parts of CycloneDX 1.6 that are written (https://cyclonedx.org/docs/1.6/json/).
 type (
 	bom struct {
@@ -71,7 +74,7 @@ func materials(dir string, programs []string, sums map[string]string) ([]byte, e
 		version := strings.TrimPrefix(strings.Fields(about.GoVersion + " ")[0], "go")
 		add(program, component{Type: "library", Ref: "pkg:golang/std@" + version, Name: "std", Version: version, PURL: "pkg:golang/std@" + version})
 		for _, m := range append([]*debug.Module{&about.Main}, about.Deps...) {
-			if m.Path != "" {
+			if m.Path != "" && !standIn(m) {
 				add(program, module(m))
 			}
 		}
@@ -93,6 +96,11 @@ func materials(dir string, programs []string, sums map[string]string) ([]byte, e
 		return nil, fmt.Errorf("write the bill of materials: %w", err)
 	}
 	return append(data, '\n'), nil
+}
+
+// standIn is true for a module of somebody else's in whose place a folder of this repository was compiled: nothing of it is in the program.
+func standIn(m *debug.Module) bool {
+	return m.Replace != nil && !strings.HasPrefix(m.Path, ourModules) && (strings.HasPrefix(m.Replace.Path, "./") || strings.HasPrefix(m.Replace.Path, "../"))
 }
 
 // module is a Go module by its package URL, whose letters are small (https://github.com/package-url/purl-spec, golang). One of this

@@ -75,3 +75,18 @@ func TestModule(t *testing.T) {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, tt.want, module(&tt.module)) })
 	}
 }
+
+func TestStandIn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		module debug.Module
+		want   bool
+	}{
+		"plain":          {debug.Module{Path: "a.b/c", Version: "v1.2.3"}, false},
+		"a folder":       {debug.Module{Path: "a.b/c", Version: "v1.2.3", Replace: &debug.Module{Path: "./c", Version: "(devel)"}}, true},
+		"a folder above": {debug.Module{Path: "a.b/c", Version: "v1.2.3", Replace: &debug.Module{Path: "../c"}}, true},
+		"another's":      {debug.Module{Path: "a.b/c", Version: "v1.2.3", Replace: &debug.Module{Path: "d.e/f", Version: "v1.0.1"}}, false},
+		"ours":           {debug.Module{Path: ourModules + "api", Version: "v0.0.0", Replace: &debug.Module{Path: "../api"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, tt.want, standIn(&tt.module)) })
+	}
+}

@@ -20,17 +20,16 @@ import (
 // MakeRelease builds everything and makes a release of it in dir. The sample functions and their code come along, for a box that has no
 // functions yet.
 func (s *Stack) MakeRelease(ctx context.Context, dir, version string) (release.Release, error) {
-	groups := []string{build.GroupRuntime, build.GroupServices, build.GroupStores}
-	if err := s.Build(ctx, groups...); err != nil {
+	if err := s.Build(ctx, build.BoxGroups...); err != nil {
 		return release.Release{}, err
 	}
-	// Not the esb of this working copy, which may need a C library.
+	// Not the esb of this working copy, which is built however somebody has built it.
 	own := filepath.Join(s.settings.Root, ".esb", "cache", "release-bin")
 	if err := build.New(s.settings.Root, own, s.console, &apt.Installer{}).Build(ctx, build.Targets(build.GroupCommand)); err != nil {
 		return release.Release{}, err
 	}
 	c := release.Contents{Samples: filepath.Join(s.settings.Root, "functions"), Programs: map[string][]string{"esb": {filepath.Join(own, "esb")}}}
-	for _, group := range groups {
+	for _, group := range build.BoxGroups {
 		for _, t := range build.Targets(group) {
 			if t.Name == "esb-relay" {
 				continue // of the Docker ways

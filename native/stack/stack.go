@@ -68,6 +68,8 @@ type Stack struct {
 	// missingSince is since when some of the stores say that they cannot be started, wanting is true when `up` goes on without them.
 	missingSince time.Time
 	wanting      bool
+	// early is true while agent and gateway are started before the stores, whose programs are still to be built.
+	early bool
 	// layout is the installation that this is the box of, nil for one of a working copy.
 	layout *release.Layout
 	// said are lines that need not be printed again.

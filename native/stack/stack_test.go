@@ -132,6 +132,11 @@ func playGateway() {
 		if r.Header.Get("Authorization") != "Bearer "+token {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
+		if _, err := os.Stat(filepath.Join(os.Getenv("ESB_HOME"), "stores")); err != nil && os.Getenv("ESB_PLAY_GATEWAY") == "lacks stores" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"dependencies":{"agent":{"status":"ok"},"s3":{"status":"down","error":"connection refused"}}}`)
+			return
+		}
 		_, _ = io.WriteString(w, "ok")
 	})
 	refused := func() bool {

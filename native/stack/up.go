@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,8 +18,6 @@ import (
 	"github.com/edge-serverless-box/esb/guard/settingnames"
 	"github.com/edge-serverless-box/esb/native"
 	"github.com/edge-serverless-box/esb/native/agentclient"
-	"github.com/edge-serverless-box/esb/native/apt"
-	"github.com/edge-serverless-box/esb/native/build"
 	"github.com/edge-serverless-box/esb/native/leftovers"
 	"github.com/edge-serverless-box/esb/native/preflight"
 	"github.com/edge-serverless-box/esb/native/process"
@@ -83,15 +80,9 @@ func (s *Stack) bring(ctx context.Context) error {
 	if err := s.console.Step("checking this machine", s.preflight); err != nil {
 		return err
 	}
+	var st starts
 	if s.layout == nil {
-		groups := []string{build.GroupRuntime, build.GroupServices}
-		if len(s.settings.Stores()) > 0 {
-			groups = append(groups, build.GroupStores)
-		}
-		if err := s.Build(ctx, groups...); err != nil {
-			return err
-		}
-		if err := s.images(ctx); err != nil {
+		if err := s.make(ctx, &st); err != nil {
 			return err
 		}
 	} else if err := s.bringImages(ctx); err != nil {
@@ -99,9 +90,9 @@ func (s *Stack) bring(ctx context.Context) error {
 	}
 	watched, err := s.release(ctx)
 	if err != nil {
-		return err
+		return errors.Join(err, s.takeBack(ctx, &st))
 	}
-	if err := s.unhealed(s.start(ctx)); err != nil {
+	if err := s.unhealed(s.begin(ctx, &st, s.services())); err != nil {
 		if watched {
 			err = errors.Join(err, s.superviseRunning())
 		}
@@ -146,31 +137,6 @@ func (s *Stack) sayStrange() {
 	for _, store := range s.settings.NotAvailable {
 		s.console.Printf("==> note: there is no store %s: %s", store.Name, store.Why)
 	}
-}
-
-// Build builds groups of targets.
-func (s *Stack) Build(ctx context.Context, groups ...string) error {
-	if s.layout != nil {
-		return &native.Problem{What: "this is the esb of an installation, which builds nothing", Do: "Make a release in the repository (`esb release`), and bring it here with `esb upgrade`."}
-	}
-	installer := &apt.Installer{}
-	binaries := build.New(s.settings.Root, s.settings.BinDir, s.console, installer)
-	tools := build.New(s.settings.Root, filepath.Join(s.settings.Root, ".esb", "tools"), s.console, installer)
-	for _, group := range groups {
-		targets := build.Targets(group)
-		if targets == nil {
-			return fmt.Errorf("nothing is called %q here: build %s", group,
-				strings.Join(append([]string{build.GroupRuntime, build.GroupServices, build.GroupStores}, build.ToolGroups...), ", "))
-		}
-		builder := binaries
-		if slices.Contains(build.ToolGroups, group) {
-			builder = tools
-		}
-		if err := builder.Build(ctx, targets); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // sameNetwork refuses to move a stack to another network while things of the old one are there: they would be lost
@@ -234,28 +200,6 @@ func (s *Stack) owns(pid int) bool {
 	return err == nil && slices.ContainsFunc(items, func(i leftovers.Item) bool { return i.Kind == leftovers.Process && i.PID == pid })
 }
 
-// images makes the archives of the sample functions; esb-image skips what is up to date.
-func (s *Stack) images(ctx context.Context) error {
-	return s.console.Step("making the images of the sample functions", func() error {
-		if err := s.makeImages(ctx, s.settings.ImagesDir); err != nil {
-			return err
-		}
-		return s.askRuntimes(ctx)
-	})
-}
-
-// askRuntimes finds out which runtimes the box has base images of: the gateway refuses code for others.
-func (s *Stack) askRuntimes(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.settings.BinDir, "esb-image"), "runtimes", s.settings.ImagesDir)
-	cmd.Dir, cmd.Env = s.settings.Root, s.environ
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("ask esb-image which runtimes there are: %w", err)
-	}
-	s.runtimes = strings.TrimSpace(string(out))
-	return nil
-}
-
 // lines hands whole lines to print as they come. exec.Cmd writes to it from one goroutine, because standard output
 // and error are the same writer.
 type lines struct {
@@ -276,47 +220,49 @@ func (l *lines) Write(p []byte) (int, error) {
 	}
 }
 
-// start starts the services in order, and takes back what it has done when one does not become ready.
-func (s *Stack) start(ctx context.Context) (err error) {
+// starts is what an `up` has started, and takes back when it fails.
+type starts struct {
+	services []string
+	// begun: what follows is known. clean: before it there was nothing of this stack on the machine.
+	begun, clean bool
+}
+
+// start starts all services in order.
+func (s *Stack) start(ctx context.Context) error { return s.begin(ctx, &starts{}, s.services()) }
+
+// begin starts services in order, and takes back all that this `up` has started when one does not become ready.
+func (s *Stack) begin(ctx context.Context, st *starts, services []string) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.takeBack(ctx, st))
+		}
+	}()
 	if err := s.folders(); err != nil {
 		return err
 	}
 	if err := s.keepSecrets(); err != nil {
 		return err
 	}
-	before, err := leftovers.Find(s.scope())
-	if err != nil {
-		return err
+	if !st.begun {
+		before, err := leftovers.Find(s.scope())
+		if err != nil {
+			return err
+		}
+		st.begun, st.clean = true, len(before) == 0
 	}
 	if err := s.writeRecord(); err != nil {
 		return err
 	}
-	var started []string
-	defer func() {
-		if err == nil {
-			return
-		}
-		// Also when ctx is what has ended.
-		undo := context.WithoutCancel(ctx)
-		for _, service := range slices.Backward(started) {
-			s.console.Printf("    stopping %s again", service)
-			err = errors.Join(err, s.stop(undo, service))
-		}
-		// What was there before this `up` is not this one's to remove: containers may live without their agent.
-		if slices.Contains(started, native.Agent) && len(before) == 0 {
-			err = errors.Join(err, s.remove(undo))
-		}
-	}()
 	if !slices.Contains(s.services(), native.Stores) {
 		// They may be up from a time when they were switched on.
 		if err := s.stop(ctx, native.Stores); err != nil {
 			return err
 		}
 	}
-	for _, service := range s.services() {
+	for _, service := range services {
 		fresh, err := s.ensure(ctx, service)
 		if fresh {
-			started = append(started, service)
+			st.services = append(st.services, service)
 		}
 		if service == native.Gateway {
 			s.gatewayFresh = fresh
@@ -326,6 +272,22 @@ func (s *Stack) start(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// takeBack stops what has been started, also when ctx is what has ended.
+func (s *Stack) takeBack(ctx context.Context, st *starts) error {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	for _, service := range slices.Backward(st.services) {
+		s.console.Printf("    stopping %s again", service)
+		errs = append(errs, s.stop(ctx, service))
+	}
+	// What was there before this `up` is not this one's to remove: containers may live without their agent.
+	if slices.Contains(st.services, native.Agent) && st.clean {
+		errs = append(errs, s.remove(ctx))
+	}
+	st.services = nil
+	return errors.Join(errs...)
 }
 
 // ensure makes sure that a service runs as it should and is ready. It returns true when it has started a process.
@@ -431,6 +393,8 @@ func (s *Stack) serves(ctx context.Context, service string) error {
 	var lacks *lackError
 	var missing *missingError
 	switch {
+	case errors.As(err, &lacks) && lacks.stores && s.early:
+		return nil
 	case errors.As(err, &lacks) && (!lacks.stores || s.wanting):
 		s.console.Printf("==> warning: %v", lacks)
 		return nil

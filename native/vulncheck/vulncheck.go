@@ -52,7 +52,7 @@ func Programs(root, dir string) (programs []Program, others []string, err error)
 		known[name] = true
 		programs = append(programs, Program{Name: name, Path: path, Target: t})
 	}
-	for _, group := range []string{build.GroupServices, build.GroupStores, build.GroupRuntime} {
+	for _, group := range build.BoxGroups {
 		for _, t := range build.Targets(group) {
 			if t.NPM != nil {
 				others = append(others, t.Outputs...)

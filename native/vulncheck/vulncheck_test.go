@@ -154,7 +154,7 @@ func TestPrograms_EachTargetOfTheBoxOnce(t *testing.T) {
 	for _, name := range others {
 		names[name]++
 	}
-	for _, group := range []string{build.GroupRuntime, build.GroupServices, build.GroupStores} {
+	for _, group := range build.BoxGroups {
 		for _, target := range build.Targets(group) {
 			for _, name := range target.Outputs {
 				assert.Equal(t, 1, names[name], name)

@@ -27,7 +27,7 @@ func mustOpenWorkshop(t *testing.T, box *stack.Stack) *workshop {
 	t.Helper()
 	root, err := stack.RepositoryRoot()
 	require.NoError(t, err)
-	out, err := box.Esb(t.Context(), "build", "runtime", "services", "stores")
+	out, err := box.Esb(t.Context(), "build")
 	require.NoError(t, err, out)
 	w := &workshop{dir: t.TempDir()}
 	images, samples := filepath.Join(w.dir, "images"), filepath.Join(w.dir, "samples")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/edge-serverless-box/esb/guard/secretfile"
 	"github.com/edge-serverless-box/esb/native"
+	"github.com/edge-serverless-box/esb/native/build"
 	"github.com/edge-serverless-box/esb/native/logview"
 	"github.com/edge-serverless-box/esb/native/stack"
 )
@@ -46,7 +47,7 @@ const usage = `esb runs the edge serverless box on this machine.
   esb images [-json]                 the images that the box has, and when they were last used
   esb images rm NAME...              remove images that nothing uses; -archives: their archives, too
   esb images prune [-days N]         remove all images that nothing has used for N days (default 0); -archives as above
-  esb build [group...]               build only: runtime services stores generate lint test vulncheck (default: the first three)
+  esb build [group...]               build only: services runtime stores inspect generate lint test vulncheck (default: the first four)
 
   esb install [-print] [RELEASE]     install the box on this machine, below /opt/esb, /etc/esb and /var/lib/esb, as a service of systemd;
       [-prefix DIR] [-start=false]   -print says what would be done; -prefix: all of it below a folder; -unit prints the unit alone
@@ -161,7 +162,7 @@ func run(ctx context.Context, args []string, environ []string, out io.Writer) (i
 	case "build":
 		groups := flags.Args()
 		if len(groups) == 0 {
-			groups = []string{"runtime", "services", "stores"}
+			groups = build.BoxGroups
 		}
 		err = box.Build(ctx, groups...)
 	case "admin":
