@@ -80,7 +80,7 @@ func (s *Stack) make(ctx context.Context, st *starts) (err error) {
 	}()
 	if err := plan.Build(ctx, runtime); err != nil {
 		stop()
-		<-imaged // what it says is that it was stopped
+		_ = <-imaged // that it was stopped
 		return err
 	}
 	if err := <-imaged; err != nil {
