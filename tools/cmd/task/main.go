@@ -79,15 +79,17 @@ func compile(root, program string) error {
 	tmp := program + "." + strconv.Itoa(os.Getpid()) // whole when it is there, whoever else makes it
 	defer func() { _ = os.Remove(tmp) }()
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, pkg)
-	cmd.Dir, cmd.Stderr = filepath.Join(root, "tools"), os.Stderr
+	cmd.Dir = filepath.Join(root, "tools")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=", "GOARCH=")
 	for line := range strings.Lines(string(work)) {
 		if release, ok := strings.CutPrefix(line, "toolchain "); ok {
 			cmd.Env = append(cmd.Env, "GOTOOLCHAIN="+strings.TrimSpace(release))
 		}
 	}
-	if err := cmd.Run(); err != nil {
-		return errors.New("compiling Task failed (" + err.Error() + "): cure what the lines above name (network and GOPROXY, for modules), and run the command again")
+	_, _ = os.Stderr.WriteString("==> compiling Task, which runs what Taskfile.yml says (half a minute, once)\n")
+	if said, err := cmd.CombinedOutput(); err != nil {
+		_, _ = os.Stderr.Write(said)
+		return errors.New("compiling Task failed (" + err.Error() + "): cure what the last lines name (network and GOPROXY, for modules), and run the command again")
 	}
 	return os.Rename(tmp, program)
 }
