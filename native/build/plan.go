@@ -78,7 +78,7 @@ func (b *Builder) Open(ctx context.Context, targets []Target) (*Plan, error) {
 	}
 	if p.first && p.progress.todo > 0 {
 		b.console.Printf("==> building %d programs from pinned sources, for the first time: %s on this machine, and less where Go has compiled some before",
-			len(p.stale), words(p.progress.left(0)))
+			len(p.stale), words(p.progress.left(0, 0)))
 	}
 	fetching, end := context.WithCancel(ctx)
 	p.end = end
@@ -152,7 +152,7 @@ func (p *Plan) make(ctx context.Context, parts []*part) error {
 		if !p.first || p.progress.todo == 0 {
 			return ""
 		}
-		return words(p.progress.left(elapsed)) + " left for all programs"
+		return words(p.progress.left(seconds, elapsed)) + " left for all programs"
 	}
 	start := time.Now()
 	err := p.b.console.Long("building "+names(targets), left, func() error {
@@ -286,9 +286,14 @@ func (p *progress) did(seconds float64, took time.Duration) {
 	}
 }
 
-// left is how long the rest takes, of which some has run for elapsed.
-func (p *progress) left(elapsed time.Duration) time.Duration {
-	return max(0, time.Duration(p.todo*p.pace*float64(time.Second))-elapsed)
+// left is how long the rest takes, of which the next seconds have run for elapsed. When those take longer than they were to, so does what
+// comes after them.
+func (p *progress) left(seconds float64, elapsed time.Duration) time.Duration {
+	pace, rest := p.pace, seconds*p.pace-elapsed.Seconds()
+	if rest < 0 && seconds > 0 {
+		pace, rest = elapsed.Seconds()/seconds, 0
+	}
+	return time.Duration((rest + (p.todo-seconds)*pace) * float64(time.Second))
 }
 
 // words says a time as people do.

@@ -100,11 +100,13 @@ func TestPlan_NotFetched_FailsWhereItIsNeeded(t *testing.T) {
 
 func TestProgress_SaysWhatIsLeft(t *testing.T) {
 	p := progress{todo: 400, pace: 0.5}
-	assert.Equal(t, "about 3 minutes", words(p.left(0)))
-	assert.Equal(t, "about 80 seconds", words(p.left(2*time.Minute)))
-	p.did(100, 100*time.Second) // half as fast as was to be expected
-	assert.Equal(t, 300*time.Second, p.left(0))
+	assert.Equal(t, "about 3 minutes", words(p.left(0, 0)))
+	assert.Equal(t, "about 3 minutes", words(p.left(100, 40*time.Second)))
+	assert.Equal(t, 300*time.Second, p.left(100, 100*time.Second), "half as fast as was to be expected")
+	p.did(100, 100*time.Second)
+	assert.Equal(t, 300*time.Second, p.left(0, 0))
 	p.did(200, 20*time.Second)
-	assert.Equal(t, 40*time.Second, p.left(0))
-	assert.Equal(t, "a few seconds", words(p.left(time.Minute)))
+	assert.Equal(t, 40*time.Second, p.left(0, 0))
+	assert.Equal(t, "a few seconds", words(p.left(100, 30*time.Second)))
+	assert.Equal(t, "about 80 seconds", words(80*time.Second))
 }
