@@ -23,7 +23,7 @@ type Plan struct {
 	b     *Builder
 	held  *lock.Lock
 	stale []*part
-	// first is true when programs have never been built here: then it takes minutes, and people want to know how many.
+	// first is true when none of them has ever been built here: then it takes minutes, and people want to know how many.
 	first bool
 	// end ends fetching, which has ended when fetching is done.
 	end      context.CancelFunc
@@ -68,7 +68,7 @@ func (b *Builder) Open(ctx context.Context, targets []Target) (*Plan, error) {
 		if old, err := os.ReadFile(b.stampFile(t)); err == nil && string(old) == stamp && there {
 			continue
 		}
-		p.first = p.first || !there
+		p.first = !there && (p.first || len(p.stale) == 0)
 		p.stale = append(p.stale, &part{Target: t, stamp: stamp, fetched: make(chan struct{})})
 		p.progress.todo += float64(t.Seconds)
 	}
