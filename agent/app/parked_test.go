@@ -412,3 +412,24 @@ func TestAgent_Parked_MendLeavesTheLayersOfContainers(t *testing.T) {
 	b.destroy(t, w.GetId())
 	b.stop()
 }
+
+// lambda-init may be installed anew while its agent runs: what is started from then on has that one.
+func TestAgent_Parked_ProgramIsReplaced_OthersAreMade(t *testing.T) {
+	s := mustParkedSettings(t, 1)
+	b := mustStart(t, s)
+	b.eventuallyParked(t, 1)
+	program := filepath.Join(s.BinDir, "lambda-init")
+	text, err := os.ReadFile(program)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(program+".new", text, 0o755))
+	require.NoError(t, os.Rename(program+".new", program))
+	for parked := range 2 {
+		b.eventuallyParked(t, 1+parked)
+		w := b.ensure(t, request(supervised, nil))
+		invoke(t, w)
+		b.destroy(t, w.GetId())
+		assert.Equal(t, parked, b.log.times(`"parked":true`))
+	}
+	assert.Zero(t, b.log.times("could not be bound"))
+	b.stop()
+}

@@ -33,6 +33,10 @@ func (r *Runtime) takeParked(spec agent.ContainerSpec, img images.Image) *parked
 	if spec.Interface != agent.Supervisor || namesUser(img.Config.User) {
 		return nil
 	}
+	if r.parked.stale(identity(r.binary("lambda-init"))) {
+		list := r.parked.empty()
+		r.background.Go(func() { r.removeParked(context.WithoutCancel(r.life), list, 1) })
+	}
 	p := r.parked.take()
 	if p != nil {
 		p.leave()

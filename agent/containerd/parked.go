@@ -69,6 +69,8 @@ type parked struct {
 	groups []cgroup.Folder
 	// mounts is its mount namespace: that of its process, whatever becomes of that one's number.
 	mounts *os.File
+	// program is the identity of the lambda-init that it was made with.
+	program string
 	// keep are the mount points that stay when it gets its root filesystem.
 	keep []string
 	// conn is to its lambda-init.
@@ -273,7 +275,7 @@ func (l *launch) park(ctx context.Context) (*parked, error) {
 			_ = listener.Close() // which removes its file
 		}
 	}()
-	p := &parked{record: l.record, state: l.state, ready: l.ready, watched: make(chan struct{})}
+	p := &parked{record: l.record, state: l.state, ready: l.ready, program: identity(l.r.binary("lambda-init")), watched: make(chan struct{})}
 	err := l.take(ctx, []step{
 		{"shim", "find it a shim", l.joinShim},
 		{"network", "attach it to the network", l.attach},
@@ -411,6 +413,14 @@ func (r *Runtime) discard(ctx context.Context, p *parked) {
 	if err := r.remove(ctx, rec, 0); err != nil {
 		r.log.ErrorContext(ctx, "a container that is nobody's cannot be removed yet", "container_id", rec.ID, "error", err)
 	}
+}
+
+// stale says whether what is parked was made with another program than this one: it was installed anew meanwhile, and is what
+// functions are to have.
+func (l *lot) stale(program string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.ready, func(p *parked) bool { return p.program != program })
 }
 
 // take returns one that is nobody's, nil when there is none.
