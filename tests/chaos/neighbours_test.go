@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,31 +74,14 @@ const hogSeconds = 10
 // overloadBesideHogs overloads the crowd while other functions take all the CPU that they get.
 func (b *box) overloadBesideHogs(t *testing.T, p *part, lasts time.Duration) {
 	ctx, cancel := context.WithCancel(t.Context())
-	var asking sync.WaitGroup
-	end := func() { cancel(); asking.Wait() }
+	var hogs sync.WaitGroup
+	end := func() { cancel(); hogs.Wait() }
 	defer end()
-	// The crowd's workers are there before: beside hogs they would take minutes to start.
-	early, enough := context.WithCancel(ctx)
-	asking.Go(func() {
-		crowd := traffic.Stream{Name: "crowd", Request: b.post(crowdName, workBody)}
-		p.count(b.gen.Closed(early, 2*crowdFunctions*crowdWorkers, crowd))
-	})
-	stack.Eventually(t, func() bool {
-		pools, err := b.pools(t.Context())
-		n := 0
-		for _, one := range pools {
-			if strings.HasPrefix(one.Function, "crowd") {
-				n += one.Idle + one.Busy
-			}
-		}
-		return err == nil && n == crowdFunctions*crowdWorkers
-	}, "the workers must be there")
-	asking.Go(func() {
+	hogs.Go(func() {
 		bad := traffic.Stream{Name: "bad", Request: b.post(always("hog"), fmt.Sprintf(`{"action":"burn","seconds":%d}`, hogSeconds))}
 		p.count(b.gen.Closed(ctx, 4, bad))
 	})
 	stack.Eventually(t, func() bool { return len(b.Containers(t, "hog")) == 4 }, "all hogs must be there")
-	enough()
 	b.overload(t, p, crowdFunctions, lasts)
 	p.hold(t, len(b.Containers(t, "hog")) > 0, "the hogs must have been there all the while")
 	end()
