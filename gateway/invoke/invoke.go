@@ -17,6 +17,7 @@ import (
 	"github.com/edge-serverless-box/esb/gateway"
 	"github.com/edge-serverless-box/esb/gateway/cpugate"
 	"github.com/edge-serverless-box/esb/gateway/pool"
+	"github.com/edge-serverless-box/esb/guard/rawconn"
 	"github.com/sony/gobreaker/v2"
 )
 
@@ -92,9 +93,17 @@ func New(p *pool.Manager, opts Options) *Invoker {
 	}
 	return &Invoker{
 		pool: p, opts: opts, log: opts.Logger,
-		dial:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		dial:     dial,
 		breakers: make(map[string]*breaker),
 	}
+}
+
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return rawconn.New(conn), nil
 }
 
 // Wait returns when all has ended that outlived its caller. The pool must be closed: it is what ends it.

@@ -10,10 +10,10 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/edge-serverless-box/esb/gateway"
+	"github.com/edge-serverless-box/esb/guard/rawconn"
 )
 
 const (
@@ -284,21 +284,8 @@ func (l *link) drop(conn net.Conn) {
 
 // quiet is true when conn is open and has nothing to read: one system call, no waiting.
 func quiet(conn net.Conn) bool {
-	sc, ok := conn.(syscall.Conn)
-	if !ok {
-		return true
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var peekErr error
-	var b [1]byte
-	err = raw.Read(func(fd uintptr) bool {
-		_, _, peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		return true
-	})
-	return err == nil && errors.Is(peekErr, syscall.EAGAIN)
+	c, ok := conn.(*rawconn.Conn)
+	return !ok || c.Quiet()
 }
 
 // exchange writes the request and reads the reply; keep is true when conn can be used again.

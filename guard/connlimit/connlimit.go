@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"github.com/edge-serverless-box/esb/guard/rawconn"
 )
 
 // Bounds of a Limiter. 0 is no bound.
@@ -244,7 +246,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			continue
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			return &tcpConn{TCPConn: tcp, ticket: t}, nil
+			return &tcpConn{Conn: rawconn.Of(tcp), ticket: t}, nil
 		}
 		return &plainConn{Conn: conn, ticket: t}, nil
 	}
@@ -260,14 +262,14 @@ func end(conn net.Conn) {
 
 // tcpConn keeps what else a TCP connection can: net/http half closes it, and copies files to it.
 type tcpConn struct {
-	*net.TCPConn
+	*rawconn.Conn
 	ticket *ticket
 }
 
 // Close implements net.Conn.
 func (c *tcpConn) Close() error {
 	defer c.ticket.release()
-	return c.TCPConn.Close()
+	return c.Conn.Close()
 }
 
 type plainConn struct {

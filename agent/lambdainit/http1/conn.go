@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edge-serverless-box/esb/guard/rawconn"
 )
 
 const (
@@ -202,6 +204,10 @@ func (c *conn) take(head, body []byte) (n int) {
 
 // write writes once and returns how much was taken.
 func write(fd int, head, body []byte) (n int) {
+	if len(body) == 0 && 0 < len(head) && len(head) <= onePiece {
+		n, _ = rawconn.Write(uintptr(fd), head)
+		return n
+	}
 	for {
 		var err error
 		if len(body) == 0 {

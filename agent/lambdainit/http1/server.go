@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/edge-serverless-box/esb/guard/rawconn"
 )
 
 // ErrClosed is what Serve returns after Close or Shutdown.
@@ -83,7 +85,7 @@ func passes(err error) bool {
 }
 
 func (s *Server) begin(nc net.Conn) {
-	c := &conn{server: s, nc: nc}
+	c := &conn{server: s, nc: rawconn.New(nc)}
 	c.x.c = c
 	if sc, ok := nc.(syscall.Conn); ok {
 		c.raw, _ = sc.SyscallConn()
