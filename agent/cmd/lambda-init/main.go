@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/edge-serverless-box/esb/agent/lambdainit"
+	"github.com/edge-serverless-box/esb/guard/timeslice"
 )
 
 // lastWords is how long lambda-init lives after it has said why it cannot go on. Of a process that ends as soon as it was started
@@ -42,6 +43,8 @@ func run() error {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(math.MaxInt64)
+	// The function's processes inherit it. Where it is forbidden they take their turns as everybody else does.
+	_ = timeslice.Shorten(timeslice.Short)
 
 	command, environ := os.Args[1:], os.Environ()
 	if len(command) == 2 && command[0] == "-park" {
