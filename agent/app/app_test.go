@@ -41,6 +41,7 @@ import (
 	"github.com/edge-serverless-box/esb/agent/settings"
 	agentv1 "github.com/edge-serverless-box/esb/api/esb/agent/v1"
 	"github.com/edge-serverless-box/esb/guard/bearer"
+	"github.com/edge-serverless-box/esb/guard/timeslice"
 )
 
 const (
@@ -171,6 +172,17 @@ func assertNothingLeft(t *testing.T, s settings.Settings) {
 		assert.NotEqual(t, s.Bridge, l.Name)
 	}
 	assert.Empty(t, processesWith(t, s.RunDir+"/"))
+}
+
+// kernelAtLeast says whether this is Linux major.minor or later.
+func kernelAtLeast(major, minor int) bool {
+	var name unix.Utsname
+	var a, b int
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &a, &b)
+	return err == nil && (a > major || a == major && b >= minor)
 }
 
 // processesWith lists the processes whose command line has text in it.
@@ -496,6 +508,9 @@ func TestAgent(t *testing.T) {
 			assert.Contains(t, got["resolv"], "nameserver 192.0.2.53")
 			assert.Contains(t, got["hosts"], w.GetIpAddress())
 			assert.Contains(t, got["hosts"], "esb.internal")
+			if ri == supervised && kernelAtLeast(6, 12) {
+				assert.EqualValues(t, timeslice.Short, got["slice"], "the length of its turns on the CPU")
+			}
 			b.destroy(t, w.GetId())
 			assert.Empty(t, b.statuses(t))
 		})

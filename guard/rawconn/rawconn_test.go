@@ -141,6 +141,26 @@ func TestNew_OtherConnections_StayAsTheyAre(t *testing.T) {
 	assert.Equal(t, a, rawconn.New(a))
 }
 
+func TestConn_AllocatesNothing(t *testing.T) {
+	own, other := mustPair(t)
+	p := []byte("0123456789")
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		_, err := own.Write(p)
+		if err == nil {
+			_, err = other.Read(p)
+		}
+		if err == nil {
+			_, err = other.Write(p)
+		}
+		if err == nil {
+			_, err = own.Read(p)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}))
+}
+
 // BenchmarkExchange is a process that is asked and answers, as by its clients one after the other, and rests between: the time on the CPU
 // of both ends, which wake each other.
 func BenchmarkExchange(b *testing.B) {

@@ -2,10 +2,7 @@
 
 package rawconn
 
-import (
-	"errors"
-	"syscall"
-)
+import "syscall"
 
 // The race detector knows from package syscall that what was written to a connection comes before what was read from it.
 
@@ -14,9 +11,12 @@ func read(fd uintptr, p []byte) (int, syscall.Errno) { return told(syscall.Read(
 func write(fd uintptr, p []byte) (int, syscall.Errno) { return told(syscall.Write(int(fd), p)) }
 
 func told(n int, err error) (int, syscall.Errno) {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return 0, errno
+	if err == nil {
+		return n, 0
 	}
-	return n, 0
+	errno, ok := err.(syscall.Errno) // not by errors.As, which allocates
+	if !ok {
+		errno = syscall.EIO
+	}
+	return 0, errno
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -128,6 +130,7 @@ func describe() string {
 		"task": read("/var/task/data"), "opt": read("/opt/data"), "write_task": write("/var/task/x"), "write_opt": write("/opt/x"),
 		"write_root": write("/x"), "write_dev": write("/dev/x"), "write_tmp": write("/tmp/x"), "write_run": write("/run/esb/x"),
 		"write_cgroup": write(own("/memory") + "/cgroup.procs"), "memory_limit": read(own("/memory/memory.limit_in_bytes", "/memory.max")), "meminfo": read("/proc/meminfo"),
+		"slice": slice(),
 	})
 	return string(b)
 }
@@ -168,4 +171,13 @@ func write(name string) string {
 		return "refused"
 	}
 	return "written"
+}
+
+// slice is the length of this thread's turns on the CPU, in nanoseconds.
+func slice() uint64 {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return 0
+	}
+	return attr.Runtime
 }
