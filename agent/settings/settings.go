@@ -216,7 +216,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		LogShipInterval:          r.Duration("LOG_SHIP_INTERVAL_MS", 10, 60_000),
 		ReadyTimeout:             r.Duration("CONTAINER_READY_TIMEOUT_SECONDS", 1, 900),
 		MaxStarts:                r.Int("MAX_CONCURRENT_STARTS", 0, 1024),
-		ParkedSandboxes:          r.Int("PARKED_SANDBOXES", 0, 256),
+		ParkedSandboxes:          r.Int("PARKED_SANDBOXES", 0, 256, strconv.Itoa(min(2*runtime.NumCPU(), 256))),
 		ParkedSandboxesMax:       r.Int("PARKED_SANDBOXES_MAX", 0, 1024, strconv.Itoa(min(8*runtime.NumCPU(), 1024))),
 		Region:                   r.Region("AWS_REGION"),
 		AccountID:                r.Account("AWS_ACCOUNT_ID"),

@@ -281,7 +281,7 @@ func agent() []Setting {
 			What:  `Bounds containers being made at once; 0 means twice the CPUs, because starting is CPU-bound.`,
 		},
 		{
-			Names: []string{"PARKED_SANDBOXES"}, Default: "0",
+			Names: []string{"PARKED_SANDBOXES"}, Derived: "2 for each CPU",
 			What: `How many containers are made ahead for no function in particular. A function that needs one has it in some
 				milliseconds; it is never another one's then. Each takes some 6 MB and an address of ESB_SUBNET: they take at most a 16th
 				of FUNCTION_MEMORY_BUDGET and a quarter of the addresses, and go when either is short. 0 switches that off. Images with a

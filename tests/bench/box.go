@@ -72,7 +72,7 @@ func startBox(ctx context.Context, root, home string) (*box, error) {
 	b.Stack, err = stack.Prepare(home, stack.Options{
 		FunctionsConfig: filepath.Join(config, "functions.yml"), RoutingConfig: filepath.Join(config, "routing.yml"), Images: images,
 		// The bench makes containers that no pool knows.
-		Env: []string{"ORPHAN_GRACE_PERIOD_SECONDS=3600", park(parking)},
+		Env: []string{"ORPHAN_GRACE_PERIOD_SECONDS=3600", "PARKED_SANDBOXES_MAX=0", park(parking)},
 	})
 	if err != nil {
 		return nil, err
