@@ -315,6 +315,12 @@ func (h *Hierarchy) ShareThaw(id string, uid int) (path, text string, err error)
 	return path, value[0], nil
 }
 
+// takeThaw ends what ShareThaw gave: its user could freeze what is to end.
+func (h *Hierarchy) takeThaw(id string) error {
+	path, _ := h.freezer(id)
+	return os.Chown(path, 0, -1)
+}
+
 // Frozen says whether a container is frozen or being frozen. The error is fs.ErrNotExist when its group is gone.
 func (h *Hierarchy) Frozen(id string) (bool, error) {
 	file, value := h.freezer(id)

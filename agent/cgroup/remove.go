@@ -31,7 +31,7 @@ func (h *Hierarchy) Kill(ctx context.Context, id string) error {
 	if len(left) == 0 {
 		return fmt.Errorf("kill the processes of %s: cgroup %s has none: %w", id, dir, fs.ErrNotExist)
 	}
-	steps := []error{h.Thaw(id), h.LiftQuota(id), write(filepath.Join(dir, "pids.max"), "0")}
+	steps := []error{h.takeThaw(id), h.Thaw(id), h.LiftQuota(id), write(filepath.Join(dir, "pids.max"), "0")}
 	if h.unified {
 		// All at once; kernels before 5.14 have no such file.
 		steps = append(steps, write(filepath.Join(dir, "cgroup.kill"), "1"))
@@ -52,6 +52,10 @@ func (h *Hierarchy) Kill(ctx context.Context, id string) error {
 		case <-ctx.Done():
 			return fmt.Errorf("kill the processes of %s, of which %d are left: %w", id, left, ctx.Err())
 		case <-tick.C:
+		}
+		// Who has opened the file before can still write it.
+		if err := h.Thaw(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("kill the processes of %s: %w", id, err)
 		}
 	}
 }

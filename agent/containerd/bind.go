@@ -37,11 +37,24 @@ func (r *Runtime) takeParked(spec agent.ContainerSpec, img images.Image) *parked
 		list := r.parked.empty()
 		r.background.Go(func() { r.removeParked(context.WithoutCancel(r.life), list, 1) })
 	}
-	p := r.parked.take()
-	if p != nil {
+	for {
+		p := r.parked.take()
+		if p == nil {
+			return nil
+		}
 		p.leave()
+		if !r.hasLostShim(p) {
+			return p
+		}
+		r.background.Go(func() { r.discard(context.WithoutCancel(r.life), p) })
 	}
-	return p
+}
+
+// hasLostShim says whether the shim of a parked container has ended: nobody would say how a function's process ends in it.
+func (r *Runtime) hasLostShim(p *parked) bool {
+	p.state.mu.Lock()
+	defer p.state.mu.Unlock()
+	return p.state.ended || r.shims != nil && p.record.shim != "" && !r.shims.Lives(p.record.shim)
 }
 
 // newBinding makes a launch of a container that is parked.

@@ -87,9 +87,9 @@ func (rec record) shimKey() string {
 	return rec.FunctionName
 }
 
-// adoptInShim notes where a container of an earlier agent is.
+// adoptInShim notes where a container of an earlier agent is, also one whose shim has not answered in time.
 func (r *Runtime) adoptInShim(o observed) {
-	if r.shims != nil && o.shim != "" && o.process != nil {
+	if r.shims != nil && o.shim != "" {
 		r.shims.Adopt(o.shim, o.shimKey(), o.sandbox)
 	}
 }
@@ -131,6 +131,9 @@ func (l *launch) createTask(ctx context.Context, request *tasks.CreateTaskReques
 	l.state.mu.Unlock()
 	return nil
 }
+
+// shimLives says whether the shim of a container has not ended, where that is known.
+func (r *Runtime) shimLives(id string) bool { return r.shims != nil && id != "" && r.shims.Lives(id) }
 
 // leaveShim has to come before a container's task is removed.
 func (r *Runtime) leaveShim(ctx context.Context, id string) error {

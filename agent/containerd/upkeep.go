@@ -85,7 +85,10 @@ func (r *Runtime) sweep(ctx context.Context) {
 		if o.process != nil {
 			code = o.process.ExitStatus
 		} else if stats, err := r.groups.Stats(o.sandbox); err == nil && stats.PIDs > 0 {
-			r.outlives(o.sandbox)
+			// Else it has only been slow to answer, and says the end of the container itself.
+			if !r.shimLives(o.shim) {
+				r.outlives(o.sandbox)
+			}
 			continue
 		}
 		r.ended(o.sandbox, code)

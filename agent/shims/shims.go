@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,6 +80,8 @@ type Shim struct {
 	//
 	// ended: it has ended, or is about to: no other container comes into it. retiring: that is seen to.
 	ended, retiring bool
+	// old: it runs another program than new ones do, after an upgrade. It keeps what is in it, and nothing else comes into it.
+	old bool
 	// making are the containers that are being made in it, there those that are in it and are not being removed.
 	making, there map[string]bool
 	// changed is closed, and made anew, when these change.
@@ -124,7 +127,7 @@ func (p *Pool) find() error {
 			_ = unix.Close(fd)
 			continue
 		}
-		s.pid, s.pidfd = pid, fd
+		s.pid, s.pidfd, s.old = pid, fd, !p.runsProgram(pid)
 		if s.log, err = os.OpenFile(filepath.Join(p.dir(s.ID), "log"), os.O_RDWR, 0); err != nil {
 			p.cfg.Logger.Warn("a shim of an earlier agent cannot be heard", "shim", s.ID, "error", err)
 		}
@@ -148,17 +151,35 @@ func (p *Pool) find() error {
 	return nil
 }
 
-// idOf is the id of a shim of such a pool, by its command line; "" for any other process.
+// shimID is what Join makes. Part of a path, it must not be a path itself.
+var shimID = regexp.MustCompile("^" + Prefix + "[0-9a-f]+$")
+
+// idOf is the id of a shim of such a pool, by its command line; "" for any other process. Functions can have any command line, but no
+// process outside of their own namespace of process numbers.
 func (p *Pool) idOf(cmdline string) string {
 	line, err := os.ReadFile(cmdline)
 	args := strings.Split(string(line), "\x00")
 	if err != nil || filepath.Base(args[0]) != program || option(args, "-address") != p.cfg.Address || option(args, "-namespace") != p.cfg.Namespace {
 		return ""
 	}
-	if id := option(args, "-id"); strings.HasPrefix(id, Prefix) {
+	if id := option(args, "-id"); shimID.MatchString(id) && ownNamespace(filepath.Dir(cmdline)) {
 		return id
 	}
 	return ""
+}
+
+// ownNamespace says whether a process, by its folder in /proc, has the namespace of process numbers that this one has.
+func ownNamespace(dir string) bool {
+	ours, err := os.Readlink("/proc/self/ns/pid")
+	theirs, theirErr := os.Readlink(filepath.Join(dir, "ns", "pid"))
+	return err == nil && theirErr == nil && ours == theirs
+}
+
+// runsProgram says whether a process runs the very program that new shims get.
+func (p *Pool) runsProgram(pid int) bool {
+	now, err := os.Stat(filepath.Join(p.cfg.BinDir, program))
+	its, itsErr := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && itsErr == nil && os.SameFile(now, its)
 }
 
 func option(args []string, name string) string {
@@ -211,7 +232,7 @@ func (p *Pool) Join(key, container string) (*Shim, error) {
 		return nil, errors.New("the agent stops")
 	}
 	for _, s := range p.all {
-		if s.key == key && !s.ended && len(s.making)+len(s.there) < p.cfg.Max {
+		if s.key == key && !s.ended && !s.old && len(s.making)+len(s.there) < p.cfg.Max {
 			s.making[container] = true
 			p.of[container] = s
 			return s, nil
@@ -324,6 +345,14 @@ func (p *Pool) Gone(s *Shim) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.all[s.ID] != s || p.wait(s.pidfd, 0) == ended
+}
+
+// Lives says whether the shim with an id is one of the pool's and has not ended.
+func (p *Pool) Lives(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.all[id]
+	return s != nil && p.wait(s.pidfd, 0) != ended
 }
 
 // start starts a shim. p.mu is held.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -193,4 +195,58 @@ func TestOpen_TakesOverWhatRuns_AndEndsWhatIsEmpty(t *testing.T) {
 	require.NoError(t, p.Leave(t.Context(), "a"))
 	p.Left("a")
 	assert.False(t, p.Gone(again))
+}
+
+// What functions run is in /proc, too.
+func TestOpen_ProcessThatOnlyLooksLikeAShim_IsLeftAlone(t *testing.T) {
+	cfg := mustConfig(t)
+	kept := filepath.Join(filepath.Dir(cfg.Dir), "kept")
+	require.NoError(t, os.MkdirAll(kept, 0o700))
+	pretend := func(id string, attr *syscall.SysProcAttr) *exec.Cmd {
+		c := exec.Command("/bin/sleep", "600")
+		c.Args = []string{program, "-namespace", cfg.Namespace, "-address", cfg.Address, "-id", id}
+		c.Path, c.SysProcAttr = "/proc/self/exe", attr
+		c.Dir = t.TempDir()
+		require.NoError(t, c.Start())
+		t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+		return c
+	}
+	path := pretend(Prefix+"/../../kept", nil)
+	elsewhere := pretend(Prefix+"0badc0de", &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
+	require.NoError(t, os.MkdirAll(filepath.Join(cfg.Dir, Prefix+"0badc0de"), 0o700))
+	p := mustOpen(t, cfg)
+	p.mu.Lock()
+	assert.Empty(t, p.all)
+	p.mu.Unlock()
+	p.EndEmpty()
+	assert.DirExists(t, kept)
+	for _, c := range []*exec.Cmd{path, elsewhere} {
+		assert.NoError(t, c.Process.Signal(unix.Signal(0)))
+	}
+}
+
+func TestOpen_ShimOfAnotherRelease_IsNotJoined(t *testing.T) {
+	cfg := mustConfig(t)
+	before := mustOpen(t, cfg)
+	s := mustJoin(t, before, "f", "a")
+	mustBeUp(t, before, s)
+	before.Made("a", true)
+	require.NoError(t, before.Close())
+	self, err := os.Executable()
+	require.NoError(t, err)
+	text, err := os.ReadFile(self)
+	require.NoError(t, err)
+	next := filepath.Join(cfg.BinDir, program)
+	require.NoError(t, os.Remove(next))
+	require.NoError(t, os.WriteFile(next, text, 0o700))
+
+	p := mustOpen(t, cfg)
+	p.Adopt(s.ID, "f", "a")
+	p.EndEmpty()
+	assert.True(t, p.Lives(s.ID))
+	other := mustJoin(t, p, "f", "b")
+	assert.NotEqual(t, s.ID, other.ID)
+	assert.Equal(t, other.ID, mustJoin(t, p, "f", "c").ID)
+	require.NoError(t, unix.Kill(s.pid, unix.SIGKILL))
+	require.Eventually(t, func() bool { return !p.Lives(s.ID) }, patience, time.Millisecond)
 }

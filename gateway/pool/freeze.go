@@ -30,8 +30,8 @@ var (
 )
 
 const (
-	// freezeDelay is how long a worker is idle before it is frozen: a busy function's workers are never frozen between
-	// two requests, and lambda-init has written its log lines (it holds them for up to 10 ms).
+	// freezeDelay is how long a worker is idle before it is frozen: a busy function's workers are never frozen between two requests.
+	// Whoever freezes it has lambda-init write its log lines first.
 	freezeDelay = 50 * time.Millisecond
 	// freezeRetry is the pause before the next attempt when a worker was at work, doubled each time up to freezeBackoff,
 	// which is the pause when the agent failed.
