@@ -78,12 +78,14 @@ func (s *Stack) make(ctx context.Context, st *starts) (err error) {
 		}
 		imaged <- err
 	}()
-	if err := plan.Build(ctx, runtime); err != nil {
+	err = plan.Build(ctx, runtime)
+	if err != nil {
 		stop()
-		_ = <-imaged // that it was stopped
-		return err
 	}
-	if err := <-imaged; err != nil {
+	if imageErr := <-imaged; err == nil {
+		err = imageErr
+	}
+	if err != nil {
 		return err
 	}
 	if plan.Missing(stores) && s.idle() {
