@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 		case "@exec":
 			os.Exit(runExec(os.Args[2:]))
 		case "@function":
+			waitAhead()
 			os.Exit(runFunction(os.Args[2], os.Args[3:]))
 		case "@park":
 			os.Exit(runParked(os.Args[2]))
@@ -62,10 +63,20 @@ func runInit(command []string) int {
 			return fail(err)
 		}
 	}
-	cfg, err := lambdainit.ConfigFromEnv(os.Environ(), command)
+	environ := os.Environ()
+	var ahead *lambdainit.Ahead
+	if socket := os.Getenv(parkVariable); socket != "" {
+		call, err := lambdainit.Park(socket)
+		if err != nil || call == nil {
+			return fail(fmt.Errorf("parked in vain: %w", err))
+		}
+		command, environ, ahead = call.Args, call.Env, call.Ahead()
+	}
+	cfg, err := lambdainit.ConfigFromEnv(environ, command)
 	if err != nil {
 		return fail(err)
 	}
+	cfg.Ahead = ahead
 	s, err := lambdainit.Open(cfg, os.Stdout)
 	if err != nil {
 		return fail(err)
@@ -120,6 +131,7 @@ type boxSettings struct {
 	env      []string
 	command  []string
 	pidSpace bool
+	ahead    *lambdainit.Call
 	stuck    bool // nobody reads the log
 }
 
@@ -165,6 +177,7 @@ func mustOpenBox(t testing.TB, options ...boxOption) *box {
 		"AWS_LAMBDA_FUNCTION_NAME=test", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=128", "AWS_LAMBDA_FUNCTION_TIMEOUT=20",
 		"AWS_REGION=eu-central-1", "AWS_ACCOUNT_ID=123456789012")
 	b.cmd.Env = append(b.cmd.Env, set.env...)
+	called := b.park(set)
 	b.cmd.Stdout, b.cmd.Stderr = logW, os.Stderr
 	b.cmd.ExtraFiles = []*os.File{addrW}
 	if set.pidSpace {
@@ -173,6 +186,7 @@ func mustOpenBox(t testing.TB, options ...boxOption) *box {
 	require.NoError(t, b.cmd.Start())
 	_ = addrW.Close()
 	_ = logW.Close()
+	called()
 
 	var readers sync.WaitGroup
 	if !set.stuck {

@@ -48,6 +48,8 @@ const (
 type Config struct {
 	// Command is the function's program and its arguments: the image's entrypoint and command.
 	Command []string
+	// Ahead is a runtime that was started before the function was known, for its first process; nil for none. Its user is User.
+	Ahead *Ahead
 	// Env is the function's environment, without the ESB_INIT_ variables and AWS_LAMBDA_RUNTIME_API.
 	Env []string
 

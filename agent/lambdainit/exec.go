@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // killedBy is added to the number of the signal that has ended a program, for an exit status (bash(1)).
@@ -24,23 +22,12 @@ func Exec(environ, command []string, out io.Writer) (status int, err error) {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	// Of all settings these are of interest: the others have their defaults.
-	own := slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
-		name, _, _ := strings.Cut(kv, "=")
-		return !slices.Contains([]string{
-			"ESB_INIT_NOFILE", "ESB_INIT_NPROC", "ESB_INIT_HOME", "ESB_INIT_USER", "ESB_INIT_LOG", "ESB_INIT_LOG_RATE",
-		}, name)
-	})
-	cfg, err := ConfigFromEnv(own, command)
+	cfg, err := ConfigFromEnv(ownSettings(environ), command)
 	if err != nil {
 		return 0, err
 	}
-	dumpNoMemory()
 	// As with the Supervisor: nothing of this process is the function's to see.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return 0, fmt.Errorf("close lambda-init to the function: %w", err)
-	}
-	if err := setLimits(cfg); err != nil {
+	if err := harden(cfg); err != nil {
 		return 0, err
 	}
 	signals := make(chan os.Signal, 8)
@@ -80,6 +67,16 @@ func Exec(environ, command []string, out io.Writer) (status int, err error) {
 			return s.ExitStatus(), nil
 		}
 	}
+}
+
+// ownSettings are those of environ that count for a program that is only run; the others have their defaults.
+func ownSettings(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return !slices.Contains([]string{
+			"ESB_INIT_NOFILE", "ESB_INIT_NPROC", "ESB_INIT_HOME", "ESB_INIT_USER", "ESB_INIT_LOG", "ESB_INIT_LOG_RATE",
+		}, name)
+	})
 }
 
 // execEnv is the program's environment.

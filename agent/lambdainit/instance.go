@@ -138,6 +138,13 @@ func (i *instance) startRuntime() error {
 	if i.leaving {
 		return errClosing
 	}
+	exited := func(status syscall.WaitStatus) {
+		i.status = status
+		close(i.exited)
+	}
+	if taken, err := i.takeAhead(exited); taken || err != nil {
+		return err
+	}
 	files, closeFiles, err := i.openOutput("")
 	if err != nil {
 		return err
@@ -149,10 +156,6 @@ func (i *instance) startRuntime() error {
 		defer func() { _ = syscall.Close(fd) }()
 		env = append(slices.Clip(env), envTelemetryFD+"="+strconv.Itoa(len(files)))
 		files = append(files, uintptr(fd))
-	}
-	exited := func(status syscall.WaitStatus) {
-		i.status = status
-		close(i.exited)
 	}
 	command := i.cfg.wrapped()
 	wrapperFailed := func(failed error) bool {
@@ -176,18 +179,42 @@ func (i *instance) startRuntime() error {
 	return err
 }
 
+// takeAhead has the runtime that was started ahead be the function's process, if there is one that can. Callers hold mu.
+func (i *instance) takeAhead(exited func(syscall.WaitStatus)) (bool, error) {
+	a, env := i.cfg.Ahead, i.env
+	if a != nil && a.frames {
+		env = append(slices.Clip(env), envTelemetryFD+"="+strconv.Itoa(aheadFrames))
+	}
+	if !a.take(i.cfg, env, exited) {
+		return false, nil
+	}
+	i.pid = a.pid
+	for n, stream := range outputStreams {
+		p, err := startPump(stream, "", a.outputs[n], i.journal)
+		if err != nil {
+			return false, err
+		}
+		i.pumps = append(i.pumps, p)
+	}
+	if a.frames {
+		i.stdoutPump().takeFrames()
+	}
+	return true, nil
+}
+
 // openFrames opens the pipe of the function's standard output, whose write end is stdout, for frames. Callers hold mu.
 func (i *instance) openFrames(stdout uintptr) (int, error) {
 	fd, err := openAgain(stdout)
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range i.pumps {
-		if p.extension == "" && p.stream == "stdout" {
-			p.takeFrames()
-		}
-	}
+	i.stdoutPump().takeFrames()
 	return fd, nil
+}
+
+// stdoutPump is that of the function's standard output. Callers hold mu.
+func (i *instance) stdoutPump() *pump {
+	return i.pumps[slices.IndexFunc(i.pumps, func(p *pump) bool { return p.extension == "" && p.stream == outputStreams[0] })]
 }
 
 // openOutput makes standard input, output and error of a process: the function's, or that of the named extension. The
@@ -204,7 +231,7 @@ func (i *instance) openOutput(extension string) (_ []uintptr, closeFiles func(),
 		}
 	}
 	fds := []uintptr{null.Fd()}
-	for _, stream := range []string{"stdout", "stderr"} {
+	for _, stream := range outputStreams {
 		p, w, err := openPump(stream, extension, i.journal)
 		if err != nil {
 			closeFiles()

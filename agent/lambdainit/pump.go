@@ -51,9 +51,11 @@ type pump struct {
 	logged atomic.Uint64
 }
 
-// openPump makes a pipe and returns its write end, which the caller closes when the process has inherited it. extension
-// is empty for the function's own process.
-func openPump(stream, extension string, j *journal) (*pump, *os.File, error) {
+// outputStreams are what a process writes, in the order of its descriptors.
+var outputStreams = [...]string{"stdout", "stderr"}
+
+// openPipe makes the pipe of a stream of the function's.
+func openPipe(stream string) (r, w *os.File, err error) {
 	var fds [2]int
 	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("make a pipe for the function's %s: %w", stream, err)
@@ -63,25 +65,44 @@ func openPump(stream, extension string, j *journal) (*pump, *os.File, error) {
 		return nil, nil, errors.Join(fmt.Errorf("make a pipe for the function's %s: %w", stream, err),
 			syscall.Close(fds[0]), syscall.Close(fds[1]))
 	}
+	r, w = os.NewFile(uintptr(fds[0]), stream), os.NewFile(uintptr(fds[1]), stream)
+	// Programs open their standard output once more, as /dev/stdout: the user that the function is may, too.
+	if err := w.Chmod(0o622); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make a pipe for the function's %s: %w", stream, err), r.Close(), w.Close())
+	}
+	return r, w, nil
+}
+
+// openPump makes a pipe and returns its write end, which the caller closes when the process has inherited it. extension
+// is empty for the function's own process.
+func openPump(stream, extension string, j *journal) (*pump, *os.File, error) {
+	r, w, err := openPipe(stream)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := startPump(stream, extension, r, j)
+	if err != nil {
+		return nil, nil, errors.Join(err, w.Close())
+	}
+	return p, w, nil
+}
+
+// startPump takes over the read end of a pipe.
+func startPump(stream, extension string, r *os.File, j *journal) (*pump, error) {
 	p := &pump{
 		stream: stream, extension: extension,
 		journal: j,
-		file:    os.NewFile(uintptr(fds[0]), stream),
+		file:    r,
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 		lock:    make(chan struct{}, 1),
 	}
-	w := os.NewFile(uintptr(fds[1]), stream)
-	// Programs open their standard output once more, as /dev/stdout: the user that the function is may, too.
-	if err := w.Chmod(0o622); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("make a pipe for the function's %s: %w", stream, err), p.file.Close(), w.Close())
-	}
 	var err error
 	if p.raw, err = p.file.SyscallConn(); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("read the function's %s: %w", stream, err), p.file.Close(), w.Close())
+		return nil, errors.Join(fmt.Errorf("read the function's %s: %w", stream, err), p.file.Close())
 	}
 	go p.run()
-	return p, w, nil
+	return p, nil
 }
 
 // close waits for the end of the pipe, at most for limit, and gives up what is still in it then.

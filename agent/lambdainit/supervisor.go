@@ -60,21 +60,17 @@ type Supervisor struct {
 // Open binds the worker endpoint and opens what lambda-init reads and writes; nothing is served before Run. Log
 // lines go to out.
 func Open(cfg Config, out io.Writer) (*Supervisor, error) {
-	dumpNoMemory()
-	// Before any process of the function is there: memory, environment and descriptors of this one are closed to them
-	// (proc(5), ptrace(2)), whatever user they are. What is started by exec is as it always is.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("close lambda-init to the function: %w", err)
-	}
-	if err := setLimits(cfg); err != nil {
+	if err := harden(cfg); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("open the worker endpoint on %s (ESB_INIT_LISTEN): %w", cfg.Listen, err)
 	}
-	procs, err := openProcesses(cfg.User)
-	if err != nil {
+	var procs *processes
+	if cfg.Ahead != nil {
+		procs = cfg.Ahead.processes
+	} else if procs, err = openProcesses(cfg.User); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	var logError error
@@ -106,6 +102,17 @@ func Open(cfg Config, out io.Writer) (*Supervisor, error) {
 	s.oomKills = s.memory.oomKills()
 	s.server = &http1.Server{Handler: s.serveWorker, HeadTimeout: bodyLimit, WriteTimeout: bodyLimit, Fault: s.journal.serverFault}
 	return s, nil
+}
+
+// harden readies this process for others below it.
+func harden(cfg Config) error {
+	dumpNoMemory()
+	// Before any process of the function is there: memory, environment and descriptors of this one are closed to them
+	// (proc(5), ptrace(2)), whatever user they are. What is started by exec is as it always is.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("close lambda-init to the function: %w", err)
+	}
+	return setLimits(cfg)
 }
 
 // Addr is the address of the worker endpoint.

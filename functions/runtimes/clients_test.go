@@ -171,6 +171,8 @@ type language struct {
 	command []string
 	file    string
 	handler string
+	// ahead: the client is started before it is told of its function.
+	ahead bool
 }
 
 func mustLanguage(t *testing.T, name string) language {
@@ -182,6 +184,10 @@ func mustLanguage(t *testing.T, name string) language {
 	if _, err := exec.LookPath(l.command[0]); err != nil {
 		t.Skipf("%s is not installed on this machine", l.command[0])
 	}
+	script := &l.command[len(l.command)-1]
+	var err error
+	*script, err = filepath.Abs(*script) // as in the images
+	require.NoError(t, err)
 	return l
 }
 
@@ -214,7 +220,9 @@ func mustStartWith(t *testing.T, api *runtimeAPI, l language, handler string, fi
 		p.cmd.ExtraFiles = []*os.File{frames}
 		p.cmd.Env = append(p.cmd.Env, "_LAMBDA_TELEMETRY_LOG_FD=3")
 	}
+	tell := p.startAhead(t, l)
 	require.NoError(t, p.cmd.Start())
+	tell()
 	go func() {
 		_ = p.cmd.Wait()
 		close(p.done)
@@ -224,6 +232,33 @@ func mustStartWith(t *testing.T, api *runtimeAPI, l language, handler string, fi
 		<-p.done
 	})
 	return p
+}
+
+// startAhead has the client start without what it is told when it waits, by the function that is returned, as lambda-init does that.
+func (p *process) startAhead(t *testing.T, l language) (tell func()) {
+	t.Helper()
+	if !l.ahead {
+		return func() {}
+	}
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	told, err := json.Marshal(map[string]any{"args": p.cmd.Args, "env": p.cmd.Env, "cwd": p.root})
+	require.NoError(t, err)
+	p.cmd.Args = l.command
+	p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, theirs)
+	p.cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + p.root, "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8", "BEFORE=1",
+		"_ESB_WAIT_FD=" + strconv.Itoa(2+len(p.cmd.ExtraFiles)), "_ESB_ROOM=" + strings.Repeat(" ", 8<<10),
+	}
+	return func() {
+		require.NoError(t, theirs.Close())
+		_, err := ours.Read(make([]byte, 1))
+		require.NoError(t, err, "it waits; output: %s", p.output())
+		_, err = ours.Write(told)
+		require.NoError(t, err)
+		require.NoError(t, ours.Close())
+	}
 }
 
 func (p *process) mustExit(t *testing.T) int {
@@ -310,9 +345,11 @@ def handler(event, c):
 		{name: "bad event", language: "node", event: `{`, failure: failure{typ: "Runtime.UnmarshalError"},
 			code: "exports.handler = async () => {};"},
 	}
-	for _, c := range cases {
-		t.Run(c.language+"/"+c.name, func(t *testing.T) {
+	for i := range 2 * len(cases) {
+		c, way := cases[i/2], []string{"", ", started ahead"}[i%2]
+		t.Run(c.language+"/"+c.name+way, func(t *testing.T) {
 			l := mustLanguage(t, c.language)
+			l.ahead = way != ""
 			if c.name == "ES module" {
 				l.file = "index.mjs"
 			}
@@ -334,6 +371,47 @@ def handler(event, c):
 			}
 			assert.Contains(t, p.output(), c.logged)
 			assert.Len(t, api.conns, 1, "one connection for everything")
+		})
+	}
+}
+
+// What a client that was started ahead is told is as if it had been so from the start.
+func TestClients_StartedAhead(t *testing.T) {
+	for name, code := range map[string]string{
+		"python": `import os, sys
+AT_IMPORT = [os.getcwd(), sys.argv[1:], os.environ.get("BEFORE"), os.environ.get("MINE")]
+def handler(event, context):
+    return AT_IMPORT + [sorted(v for v in open("/proc/self/environ").read().split("\0") if v.startswith(("BEFORE", "MINE", "_ESB"))),
+            sorted(k for k in os.environ if k.startswith("_ESB")), os.popen("echo $MINE$BEFORE").read()]`,
+		"node": `const atImport = [process.cwd(), process.argv.slice(2), process.env.BEFORE ?? null, process.env.MINE];
+exports.handler = async () => [...atImport,
+  require('fs').readFileSync('/proc/self/environ', 'utf8').split('\0').filter((v) => /^(BEFORE|MINE|_ESB)/.test(v)).sort(),
+  Object.keys(process.env).filter((k) => k.startsWith('_ESB')), require('child_process').execSync('echo $MINE$BEFORE').toString()];`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := mustLanguage(t, name)
+			l.ahead = true
+			api := mustServeRuntimeAPI(t)
+			p := mustStartWith(t, api, l, l.handler, map[string]string{l.file: code}, nil, "MINE=a=b")
+			api.next <- invocation{body: `{}`}
+			got := api.mustReport(t, p)
+			want, err := json.Marshal([]any{p.root, []string{l.handler}, nil, "a=b", []string{"MINE=a=b"}, []string{}, "a=b\n"})
+			require.NoError(t, err)
+			assert.JSONEq(t, string(want), got.body, p.output())
+		})
+		t.Run(name+" is nobody's", func(t *testing.T) {
+			l := mustLanguage(t, name)
+			cmd := exec.Command(l.command[0], l.command[1:]...)
+			fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+			cmd.ExtraFiles, cmd.Env = []*os.File{theirs}, append(os.Environ(), "_ESB_WAIT_FD=3")
+			require.NoError(t, cmd.Start())
+			require.NoError(t, theirs.Close())
+			_, err = ours.Read(make([]byte, 1))
+			require.NoError(t, err)
+			require.NoError(t, ours.Close())
+			require.NoError(t, cmd.Wait(), "it ends well")
 		})
 	}
 }

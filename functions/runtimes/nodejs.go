@@ -77,6 +77,7 @@ func (b *Builder) addNodeClient(_ context.Context, _ string, parent *Base) (v1.I
 	}
 	return imagebuild.Build(parent, imagebuild.Config{
 		Entrypoint: []string{"/usr/bin/node", "/var/runtime/bootstrap.js"},
+		Labels:     map[string]string{labelWaits: "1"},
 		Env: map[string]string{
 			"AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x",
 			// AWS: its start script sets this unless the function does.

@@ -123,6 +123,7 @@ func (b *Builder) addPythonClient(ctx context.Context, scratch string, parent *B
 	return imagebuild.Build(parent, imagebuild.Config{
 		Entrypoint: []string{"/usr/bin/python" + version, "-S", "/var/runtime/bootstrap.pyc"},
 		Env:        map[string]string{"AWS_EXECUTION_ENV": "AWS_Lambda_python" + version},
+		Labels:     map[string]string{labelWaits: "1"},
 	}, layer)
 }
 

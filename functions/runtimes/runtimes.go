@@ -45,6 +45,9 @@ const (
 // TaskRoot is where function code lives in an image (AWS: LAMBDA_TASK_ROOT).
 const TaskRoot = "/var/task"
 
+// labelWaits of an image says that its client can be started before its function is known, and waits (docs/lambda-init.md).
+const labelWaits = "io.esb.client.waits"
+
 // recipe changes when this package makes other images of the same inputs.
 const recipe = "2"
 

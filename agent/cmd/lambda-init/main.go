@@ -47,12 +47,13 @@ func run() error {
 	_ = timeslice.Shorten(timeslice.Short)
 
 	command, environ := os.Args[1:], os.Environ()
+	var ahead *lambdainit.Ahead
 	if len(command) == 2 && command[0] == "-park" {
 		call, err := lambdainit.Park(command[1])
 		if err != nil || call == nil {
 			return err
 		}
-		command, environ = call.Args, call.Env
+		command, environ, ahead = call.Args, call.Env, call.Ahead()
 	} else if err := lambdainit.EnterTmp(); err != nil {
 		return err
 	}
@@ -70,6 +71,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	cfg.Ahead = ahead
 	s, err := lambdainit.Open(cfg, os.Stdout)
 	if err != nil {
 		return err

@@ -20,10 +20,8 @@ const { Writable } = require('stream'); // node:net has loaded it already
 
 const API = '/2018-06-01/runtime';
 
-// The runtime that the function asked for: this Node.js may stand in for another version.
-const VERSION = Number(/^AWS_Lambda_nodejs(\d+)\.x$/.exec(process.env.AWS_EXECUTION_ENV ?? '')?.[1] ?? process.versions.node.split('.')[0]);
-// From Node.js 24 on AWS has no handlers that call back, and neither context.succeed nor callbackWaitsForEmptyEventLoop.
-const CALLBACKS = VERSION < 24;
+// Whether handlers may call back. From Node.js 24 on AWS has no such handlers, and neither context.succeed nor callbackWaitsForEmptyEventLoop.
+let CALLBACKS;
 const NO_CALLBACKS = 'ERROR: AWS Lambda has removed support for callback-based function handlers starting with Node.js 24. You need to modify '
   + 'this function to use a supported handler signature to use Node.js 24 or later. For more information see '
   + 'https://docs.aws.amazon.com/lambda/latest/dg/nodejs-handler.html.';
@@ -173,7 +171,76 @@ function formatError(error) {
   }
 }
 
-const log = new Log(process.env);
+let log;
+
+// configure sets what follows from the environment.
+function configure(env) {
+  // The runtime that the function asked for: this Node.js may stand in for another version.
+  const version = /^AWS_Lambda_nodejs(\d+)\.x$/.exec(env.AWS_EXECUTION_ENV ?? '')?.[1] ?? process.versions.node.split('.')[0];
+  CALLBACKS = Number(version) < 24;
+  log = new Log(env);
+}
+
+// wait waits until lambda-init says on a socket whose this process is, and becomes as if it had been started so. It was started before
+// its function was known, and is nobody's until then: see docs/lambda-init.md.
+async function wait(fd) {
+  await warm();
+  fs.writeSync(fd, '\n');
+  const data = fs.readFileSync(fd, 'utf8');
+  fs.closeSync(fd);
+  if (data === '') process.exit(0); // it will be nobody's
+  const { args, env, cwd } = JSON.parse(data);
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  for (const variable of env) {
+    const at = variable.indexOf('=');
+    if (at > 0) process.env[variable.slice(0, at)] = variable.slice(at + 1);
+  }
+  showEnvironment(Buffer.from(env.map((variable) => `${variable}\0`).join('')));
+  process.argv.splice(2, Infinity, ...args.slice(args.indexOf(__filename) + 1));
+  process.chdir(cwd);
+  const { uptime } = process;
+  const waited = uptime();
+  process.uptime = () => uptime() - waited;
+}
+
+// showEnvironment puts an environment where the kernel has the one that this process was started with, for /proc/self/environ.
+function showEnvironment(block) {
+  try {
+    const stat = fs.readFileSync('/proc/self/stat', 'latin1');
+    // env_start and env_end (proc(5))
+    const [start, end] = stat.slice(stat.lastIndexOf(')') + 2).split(' ').slice(47, 49).map(Number);
+    if (block.length > end - start) return;
+    const memory = fs.openSync('/proc/self/mem', 'r+');
+    try {
+      fs.writeSync(memory, Buffer.concat([block], end - start), 0, end - start, start);
+    } finally {
+      fs.closeSync(memory);
+    }
+  } catch {
+    // A kernel that does not allow it: only this file would tell.
+  }
+}
+
+// warm has Node.js do once what every start does, since much of it takes ten times as long for the first time: an invocation, by a
+// Runtime API of its own, of a handler in a module that is in no file. Nothing of it is left.
+async function warm() {
+  searchNodePath();
+  const { handler } = await import('data:text/javascript,export async function handler() { return null; }');
+  const server = net.createServer((socket) => {
+    socket.on('error', () => {});
+    socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}'));
+  });
+  await new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const api = new RuntimeApi(`127.0.0.1:${server.address().port}`);
+  serialise(await invoke(handler, await api.next()));
+  const { socket } = api;
+  api.socket = null;
+  socket.resetAndDestroy(); // a connection that is closed in order is seen for a minute
+  await new Promise((resolve) => { server.close(resolve); });
+}
 
 // RuntimeApi is one keep-alive connection to the Runtime API, used for one exchange at a time.
 class RuntimeApi {
@@ -682,6 +749,10 @@ function serialise(value) {
 }
 
 async function main() {
+  const waiting = process.env._ESB_WAIT_FD;
+  delete process.env._ESB_WAIT_FD;
+  if (waiting) await wait(Number(waiting));
+  configure(process.env);
   const address = process.env.AWS_LAMBDA_RUNTIME_API;
   if (!address) {
     process.stderr.write('AWS_LAMBDA_RUNTIME_API is not set: this image runs below lambda-init or another Runtime API (host:port)\n');
@@ -709,7 +780,7 @@ async function main() {
     Object.assign(new Fault('Runtime.UnhandledPromiseRejection', String(reason), reason?.stack), { reason, promise }), 128));
   process.on('SIGTERM', () => process.exit(0));
 
-  searchNodePath();
+  if (!waiting) searchNodePath();
   let handler;
   try {
     handler = await load(process.env.LAMBDA_TASK_ROOT ?? '/var/task', name);

@@ -502,18 +502,55 @@ def json_formatter(logging):
     return JsonFormatter()
 
 
+def wait(fd):
+    """Waits until lambda-init says on a socket whose this process is, and becomes as if it had been started so.
+
+    It was started before its function was known, and is nobody's until then: see docs/lambda-init.md. Nothing is loaded ahead that the
+    client does not load before the code of a function can be found, or code would no longer come before the standard library. Nothing that is random has been drawn.
+    """
+    os.write(fd, b"\n")
+    data = b"".join(iter(lambda: os.read(fd, 1 << 16), b""))
+    os.close(fd)
+    if not data:
+        sys.exit(0)  # it will be nobody's
+    told = json.loads(data)
+    os.environ.clear()
+    for variable in told["env"]:
+        name, separator, value = variable.partition("=")
+        if name and separator:  # else it cannot be set, only inherited
+            os.environ[name] = value
+    show_environment("".join(variable + "\0" for variable in told["env"]).encode("utf-8", "surrogateescape"))
+    sys.orig_argv[:] = told["args"]
+    sys.argv[1:] = told["args"][told["args"].index(sys.argv[0]) + 1:]
+    os.chdir(told["cwd"])
+
+
+def show_environment(block):
+    """Puts an environment where the kernel has the one that this process was started with, for /proc/self/environ."""
+    try:
+        with open("/proc/self/stat", "rb") as f:
+            start, end = map(int, f.read().rpartition(b")")[2].split()[47:49])  # env_start and env_end (proc(5))
+        if len(block) <= end - start:
+            with open("/proc/self/mem", "r+b", buffering=0) as memory:
+                memory.seek(start)
+                memory.write(block.ljust(end - start, b"\0"))
+    except OSError:
+        pass  # a kernel that does not allow it: only this file would tell
+
+
 def main():
     """Initialises the function, then serves invocations until the process is ended."""
     import builtins
+    from _sitebuiltins import Quitter  # -S leaves these two out, and handlers use them
 
+    if fd := os.environ.pop("_ESB_WAIT_FD", ""):
+        wait(int(fd))
     if os.environ.get("PYTHONPATH", "/var/runtime") != "/var/runtime":
         # The site module, which -S leaves out, would have loaded it: instrumentation in layers begins there.
         try:
             import sitecustomize  # noqa: F401
         except ImportError:
             pass
-    from _sitebuiltins import Quitter  # -S leaves these two out, and handlers use them
-
     builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D"), Quitter("quit", "Ctrl-D")
     # A line is out as soon as it is complete, whatever happens to the process next.
     sys.stdout.reconfigure(line_buffering=True)
