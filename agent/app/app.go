@@ -383,7 +383,7 @@ func runtimeConfig(s settings.Settings, address string, dns []netip.Addr, log *s
 		BinDir: s.BinDir, ArchivesDir: s.ArchivesDir, ImageMaxMB: s.ImageMaxMB,
 		ImagesUnusedFor: s.ImagesUnusedFor, ArchivesUnusedFor: s.ArchivesUnusedFor, ImageStoreMaxMB: s.ImageStoreMaxMB, ArchivesMaxMB: s.ArchivesMaxMB, ImagesDisk: imagesDisk(s), Registry: s.Registry, PlainHTTP: s.PlainHTTP, RegistryPoll: s.RegistryPoll, RegistryConfig: s.RegistryConfig,
 		RegistryUser: s.RegistryUser, RegistryPassword: string(s.RegistryPassword), RegistryPasswordFile: s.RegistryPasswordFile,
-		TmpSizeMB: s.TmpSizeMB, TmpOnDisk: s.TmpOnDisk, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts, Parked: parkable(s, s.ParkedSandboxes), ParkedMax: parkable(s, s.ParkedSandboxesMax),
+		TmpSizeMB: s.TmpSizeMB, TmpOnDisk: s.TmpOnDisk, CPUWeight: s.CPUWeight, PIDsLimit: s.PIDsLimit, NoFile: s.NoFile, LogRate: s.OutputKBPerSecond << 10, ReadyTimeout: s.ReadyTimeout, MaxStarts: s.MaxStarts, Parked: parkable(s, s.ParkedSandboxes), ParkedMax: parkable(s, s.ParkedSandboxesMax), StemCells: s.StemCells,
 		Region: s.Region, AccountID: s.AccountID, DNS: dns, Environment: s.FunctionEnvironment(), Logger: log,
 	}
 }

@@ -327,7 +327,8 @@ func mustArchiveAs(t *testing.T, file, name, user, program, extra string, entryp
 	diff := digestOf(layer)
 	config := mustJSON(t, map[string]any{
 		"architecture": "amd64", "os": "linux",
-		"config": map[string]any{"User": user, "Entrypoint": entrypoint, "Cmd": []string{"handler.main"}, "Env": []string{"FROM_IMAGE=1", "BOTH=image", "AWS_REGION=moon"}},
+		// The label counts for images that are named as the box's base images are.
+		"config": map[string]any{"Labels": map[string]string{"io.esb.client.waits": "1"}, "User": user, "Entrypoint": entrypoint, "Cmd": []string{"handler.main"}, "Env": []string{"FROM_IMAGE=1", "BOTH=image", "AWS_REGION=moon"}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{diff}},
 	})
 	descriptor := func(media string, b []byte) map[string]any {

@@ -87,6 +87,9 @@ func (s *Store) Prune(inUse func(id string) bool) error {
 	for _, dir := range removed {
 		errs = append(errs, os.RemoveAll(dir))
 	}
+	if len(removed) > 0 {
+		s.libraries.Clear()
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("prune function code: %w", err)
 	}

@@ -75,6 +75,8 @@ type Store struct {
 	end     context.CancelFunc
 	running sync.WaitGroup
 	flights *flight.Group[string]
+	// libraries says which trees have libraries (searched -> bool); trees never change.
+	libraries sync.Map
 
 	// mu guards pins, how often each tree is leased, and makes leasing and choosing what to remove one at a time.
 	mu   sync.Mutex

@@ -63,6 +63,9 @@ func (r *Runtime) newBinding(spec agent.ContainerSpec, img images.Image, leased 
 	l.parked, l.groups, l.mounted, l.ready = p, p.groups, p.mounts, p.ready
 	l.record.sandbox, l.record.attachment, l.record.firstID, l.record.IP = p.record.sandbox, p.record.attachment, p.record.firstID, p.record.IP
 	l.record.shim = p.record.shim
+	p.state.mu.Lock()
+	l.record.view, l.state.view = p.state.view, p.state.view // of a stem cell
+	p.state.mu.Unlock()
 	l.state.record, l.state.socket, l.state.pid = l.record, p.state.socket, p.state.pid
 	// From here on it is the function's, whatever becomes of it.
 	r.mu.Lock()
@@ -88,7 +91,7 @@ func (l *launch) bind(ctx context.Context) error {
 			return err
 		}},
 		{"root", "give it its root filesystem", func(ctx context.Context) error {
-			err := l.enter(ctx)
+			err := l.giveRoot(ctx)
 			unbound = err != nil && !errors.Is(err, errImage) && !errors.Is(err, rootmount.ErrNoView)
 			return err
 		}},
@@ -110,6 +113,14 @@ func (l *launch) bind(ctx context.Context) error {
 	l.r.memory.Release(l.record.sandbox)
 	l.r.background.Go(func() { l.r.discard(context.WithoutCancel(ctx), l.parked) })
 	return err
+}
+
+// giveRoot has the container see the function's root filesystem.
+func (l *launch) giveRoot(ctx context.Context) error {
+	if l.parked.kind != nil {
+		return l.addMounts(ctx)
+	}
+	return l.enter(ctx)
 }
 
 // enter gives the container the function's root filesystem. Its view is held for as long as there is the container.
@@ -137,7 +148,17 @@ func (l *launch) enterView(ctx context.Context, base string) error {
 	if err != nil {
 		return err
 	}
-	root := rootmount.Root{View: base, Keep: l.parked.keep}
+	root, err := l.rootOf(in)
+	if err != nil {
+		return err
+	}
+	root.View = base
+	return l.r.views.mounts.Enter(l.parked.mounts, root)
+}
+
+// rootOf is all of the root filesystem but the view.
+func (l *launch) rootOf(in specInput) (rootmount.Root, error) {
+	root := rootmount.Root{Keep: l.parked.keep}
 	for _, m := range mounts(in, nil) {
 		switch {
 		case within(m.Destination, l.parked.keep) && m.Destination != "/proc/meminfo":
@@ -146,10 +167,10 @@ func (l *launch) enterView(ctx context.Context, base string) error {
 		case m.Destination == "/tmp":
 			root.Tmp = &rootmount.Tmp{SizeMB: in.tmpSizeMB, Owner: in.firstID}
 		default:
-			return fmt.Errorf("%s cannot be mounted in a container that runs", m.Destination)
+			return root, fmt.Errorf("%s cannot be mounted in a container that runs", m.Destination)
 		}
 	}
-	return l.r.views.mounts.Enter(l.parked.mounts, root)
+	return root, nil
 }
 
 // within says whether a path is one of some mount points, or on one.

@@ -130,7 +130,12 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 	}
 	defer func() { turn.Done() }()
 	l := r.newLaunch(spec, img, leased, randomHex(suffixBytes))
-	if p := r.takeParked(spec, img); p != nil {
+	k := r.kindOf(spec, img, leased)
+	p := r.takeStem(k)
+	if p == nil {
+		p = r.takeParked(spec, img)
+	}
+	if p != nil {
 		b := r.newBinding(spec, img, leased, p)
 		b.turn = turn
 		err := b.bind(ctx)
@@ -154,7 +159,8 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 			return agent.Container{}, startStage.because(l.explain(err))
 		}
 	}
-	l.log().InfoContext(ctx, "container started", "image", img.Name, "ip", l.record.IP, "standby", spec.Standby, "parked", l.parked != nil,
+	r.wantStem(k)
+	l.log().InfoContext(ctx, "container started", "image", img.Name, "ip", l.record.IP, "standby", spec.Standby, "parked", l.parked != nil, "stem", l.parked != nil && l.parked.kind != nil,
 		"duration_ms", time.Since(begin).Milliseconds(), "image_ms", fetched.Milliseconds(), slog.Group("steps_ms", l.took...))
 	return l.record.Container, nil
 }

@@ -45,12 +45,14 @@ const (
 // lot keeps containers that are nobody's yet: with all that makes one take long to make, and lambda-init waiting in it. Bound to
 // a function (bind.go), one is as any other; it is never anybody else's then.
 type lot struct {
-	// wake tells that one was taken.
-	wake chan struct{}
+	// wake tells that one was taken, wakeStems that stem cells may be missing or can be made.
+	wake, wakeStems chan struct{}
 
 	// mu guards the following. It is taken before Runtime.mu.
 	mu    sync.Mutex
 	ready []*parked
+	// kinds are those of stem cells by their keys.
+	kinds map[string]*kind
 	// taken is when the last one was, and demand how many were wanted lately.
 	taken  time.Time
 	demand demand
@@ -79,10 +81,13 @@ type parked struct {
 	ready chan struct{}
 	// watched is closed when nobody reads conn any more.
 	watched chan struct{}
+	// kind is that of a stem cell, nil for one that is parked only; layers are those of its root filesystem.
+	kind   *kind
+	layers layers
 }
 
 func newLot() *lot {
-	return &lot{wake: make(chan struct{}, 1)}
+	return &lot{wake: make(chan struct{}, 1), wakeStems: make(chan struct{}, 1), kinds: map[string]*kind{}}
 }
 
 // parkRoot is the root filesystem of what is parked: nothing but what is mounted on.
@@ -107,6 +112,9 @@ func (r *Runtime) openLot() {
 	}
 	l.wake <- struct{}{}
 	r.background.Go(r.fillLot)
+	if r.cfg.StemCells > 0 {
+		r.background.Go(r.fillStems)
+	}
 }
 
 // closeLot ends what is parked, and removes it for a while. Nothing is being parked any more. What it returns waits for removals that
@@ -259,6 +267,7 @@ func (r *Runtime) park(ctx context.Context) error {
 	}
 	// Behind it: one that ends at once is to be found there.
 	r.background.Go(func() { r.watchParked(p) })
+	r.parked.refillStems()
 	return nil
 }
 
@@ -369,9 +378,13 @@ func (r *Runtime) watchParked(p *parked) {
 	}
 	l := r.parked
 	l.mu.Lock()
-	i := slices.Index(l.ready, p)
+	list := &l.ready
+	if p.kind != nil {
+		list = &p.kind.ready
+	}
+	i := slices.Index(*list, p)
 	if i >= 0 {
-		l.ready = slices.Delete(l.ready, i, i+1)
+		*list = slices.Delete(*list, i, i+1)
 	}
 	l.taken = time.Now()
 	l.mu.Unlock()
@@ -381,6 +394,7 @@ func (r *Runtime) watchParked(p *parked) {
 	r.log.Warn("a container that is nobody's has ended", "container_id", p.record.ID)
 	r.discard(r.life, p)
 	l.refill()
+	l.refillStems()
 }
 
 func (l *lot) refill() {
@@ -452,6 +466,10 @@ func (l *lot) empty() []*parked {
 	defer l.mu.Unlock()
 	ready := l.ready
 	l.ready, l.taken = nil, time.Now()
+	for _, k := range l.kinds {
+		ready = append(ready, k.ready...)
+		k.ready = nil
+	}
 	return ready
 }
 

@@ -126,9 +126,11 @@ type Config struct {
 	// Parked is how many containers are kept that are nobody's yet; 0 is none. ParkedMax is up to how many that grows when functions
 	// need more at once.
 	Parked, ParkedMax int
-	Region            string
-	AccountID         string
-	DNS               []netip.Addr
+	// StemCells is how many more of them have a runtime started, of each kind that functions need; 0 is none.
+	StemCells int
+	Region    string
+	AccountID string
+	DNS       []netip.Addr
 	// Environment is that of every function, under what its image and the function itself say.
 	Environment map[string]string
 	// Code keeps the code of functions whose image has none; nil refuses such functions.

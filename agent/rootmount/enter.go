@@ -61,25 +61,10 @@ func (v *Views) Enter(container *os.File, root Root) (err error) {
 	fail := func(err error) error {
 		return fmt.Errorf("give a container its root filesystem: %w", err)
 	}
-	var mounts []placed
-	defer func() {
-		for _, m := range mounts {
-			err = errors.Join(err, unix.Close(m.fd))
-		}
-	}()
-	for _, b := range root.Binds {
-		fd, err := clone(b.Source, b.Attributes)
-		if err != nil {
-			return fail(err)
-		}
-		mounts = append(mounts, placed{fd, b.Target})
-	}
-	if root.Tmp != nil {
-		fd, err := root.Tmp.mount()
-		if err != nil {
-			return fail(err)
-		}
-		mounts = append(mounts, placed{fd, "/tmp"})
+	mounts, closeMounts, err := prepare(root.Binds, root.Tmp)
+	defer func() { err = closeMounts(err) }()
+	if err != nil {
+		return fail(err)
 	}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -120,12 +105,45 @@ func change(view int, keep []string, mounts []placed) error {
 			return fmt.Errorf("take %s along: %w", name, err)
 		}
 	}
+	if err := placeAll(view, mounts); err != nil {
+		return err
+	}
+	return pivot(NewRoot)
+}
+
+// prepare makes mounts without a place. What it returns second closes their descriptors, whatever happens, and adds to an error.
+func prepare(binds []Bind, tmp *Tmp) (mounts []placed, closeAll func(error) error, err error) {
+	closeAll = func(err error) error {
+		for _, m := range mounts {
+			err = errors.Join(err, unix.Close(m.fd))
+		}
+		return err
+	}
+	for _, b := range binds {
+		fd, err := clone(b.Source, b.Attributes)
+		if err != nil {
+			return mounts, closeAll, err
+		}
+		mounts = append(mounts, placed{fd, b.Target})
+	}
+	if tmp != nil {
+		fd, err := tmp.mount()
+		if err != nil {
+			return mounts, closeAll, err
+		}
+		mounts = append(mounts, placed{fd, "/tmp"})
+	}
+	return mounts, closeAll, nil
+}
+
+// placeAll moves mounts to their places for who has root for its root.
+func placeAll(root int, mounts []placed) error {
 	for _, m := range mounts {
-		if err := place(view, m.fd, "", m.target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		if err := place(root, m.fd, "", m.target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
-	return pivot(NewRoot)
+	return nil
 }
 
 // place moves a mount to where target is for who has root for its root.

@@ -290,3 +290,21 @@ func TestAdd_ManyLayers(t *testing.T) {
 	}
 	require.NoError(t, v.Add("image", []string{"lowerdir=" + strings.Join(layers, ":")}))
 }
+
+func TestAdd_MountsInAContainerThatHasItsRoot(t *testing.T) {
+	v := mustViews(t)
+	require.NoError(t, v.Add("image", mustLayers(t)))
+	code := mustFile(t, "code", "the function's")
+	c := mustContain(t)
+	require.NoError(t, v.Enter(c.ns, Root{View: "image", Keep: []string{"/proc", "/dev", "/etc/hosts"}}))
+	before := c.ask()
+	require.NoError(t, Add(c.ns, []Bind{{Source: code, Target: "/var/task", Attributes: ReadOnly | NoSuid | NoDev}}, &Tmp{SizeMB: 8, Owner: firstID}))
+	got := c.ask()
+	assert.Equal(t, "the function's", got.Files["/var/task/code"])
+	assert.Equal(t, map[string]bool{"/": false, "/tmp": true, "/var/task": false, "/real": false}, got.Written)
+	want := before.Mounts
+	want["/tmp"], want["/var/task"] = "rw,nosuid,nodev,relatime", "ro,nosuid,nodev,relatime"
+	assert.Equal(t, want, got.Mounts)
+	assert.ErrorContains(t, Add(c.ns, []Bind{{Source: code, Target: "/no/such/folder"}}, nil), "mount /no/such/folder")
+	assert.ErrorContains(t, Add(c.ns, []Bind{{Source: "/no/such/file", Target: "/tmp"}}, nil), "/no/such/file")
+}

@@ -140,6 +140,8 @@ type Settings struct {
 	MaxStarts int
 	// ParkedSandboxes is how many containers are kept that are nobody's yet, ParkedSandboxesMax up to how many that grows.
 	ParkedSandboxes, ParkedSandboxesMax int
+	// StemCells is how many of them have a runtime started ahead, of each kind that functions need.
+	StemCells int
 	// Region and AccountID are what functions see.
 	Region, AccountID string
 	// MetricsAddr is where the agent's counters are, without credentials; empty when off.
@@ -218,6 +220,7 @@ func Load(getenv func(string) string, executable string) (Settings, error) {
 		MaxStarts:                r.Int("MAX_CONCURRENT_STARTS", 0, 1024),
 		ParkedSandboxes:          r.Int("PARKED_SANDBOXES", 0, 256, strconv.Itoa(min(2*runtime.NumCPU(), 256))),
 		ParkedSandboxesMax:       r.Int("PARKED_SANDBOXES_MAX", 0, 1024, strconv.Itoa(min(8*runtime.NumCPU(), 1024))),
+		StemCells:                r.Int("STEM_CELLS", 0, 16),
 		Region:                   r.Region("AWS_REGION"),
 		AccountID:                r.Account("AWS_ACCOUNT_ID"),
 		LogLevel:                 r.Level("LOG_LEVEL"),

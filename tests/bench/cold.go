@@ -39,6 +39,7 @@ func (s *suite) coldStarts(ctx context.Context) error {
 		}
 		return s.box.await(ctx, func(p pool) bool { return p.Standby == 1 && p.Idle+p.Busy+p.Starting+p.Stopping == 0 }, "standby")
 	}
+	s.runtimes = 2 // those of Python and Node.js, from their first start on
 	if err := s.turns(ctx, before, starters...); err != nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func (s *suite) coldStarts(ctx context.Context) error {
 
 // unparked is a cold start where no sandbox has been made ahead of need: the box is told to make none.
 func (s *suite) unparked(ctx context.Context) error {
-	s.parking = 0
+	s.parking, s.runtimes = 0, 0
 	s.box.Set(park(s.parking))
 	if err := s.box.Up(ctx); err != nil {
 		return err

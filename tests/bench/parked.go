@@ -34,9 +34,24 @@ func (b *box) parked() (n int) {
 	return n
 }
 
-// awaitParked waits until there are as many as the box is to keep, for at most limit: it may have given that up.
-func (b *box) awaitParked(ctx context.Context, wanted int, limit time.Duration) error {
-	for began := time.Now(); b.parked() < wanted && time.Since(began) < limit; {
+// startedAhead counts the runtimes of the box that wait for a function: their environment has the room for that function's.
+func (b *box) startedAhead() (n int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is right
+	for _, file := range files {
+		environment, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(environment, []byte("_ESB_ROOM= ")) {
+			continue
+		}
+		if group, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup")); strings.Contains(string(group), b.Bridge) {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitParked waits until there are as many as the box is to keep, and as many runtimes, for at most limit: it may have given that up.
+func (b *box) awaitParked(ctx context.Context, wanted, runtimes int, limit time.Duration) error {
+	for began := time.Now(); (b.parked() < wanted || b.startedAhead() < runtimes) && time.Since(began) < limit; {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():

@@ -54,6 +54,8 @@ type suite struct {
 	out    io.Writer
 	// parking is how many sandboxes the box keeps that are nobody's.
 	parking int
+	// runtimes is how many of them have a runtime started ahead of a function.
+	runtimes int
 
 	bare       *baseline.Bare
 	runc       *baseline.Runc
@@ -189,7 +191,7 @@ func (s *suite) series(ctx context.Context, name string, measured func(context.C
 
 // settled lets what the sample before has left in the background come to its end: the next sandboxes are parked, among others.
 func (s *suite) settled(ctx context.Context) error {
-	if err := s.box.awaitParked(ctx, s.parking, 4*s.settle); err != nil {
+	if err := s.box.awaitParked(ctx, s.parking, s.runtimes, 4*s.settle); err != nil {
 		return err
 	}
 	return machine.Settle(ctx, s.settle)

@@ -91,7 +91,7 @@ func configuration(root, home string) (string, error) {
 			return "", fmt.Errorf("copy the code of %s: %w", name, err)
 		}
 	}
-	for _, name := range []string{"slow", "changing"} {
+	for _, name := range []string{"slow", "changing", "stem"} {
 		if err := os.CopyFS(filepath.Join(config, name), os.DirFS(filepath.Join(root, "tests", "e2e", "testdata", name))); err != nil {
 			return "", fmt.Errorf("copy the code of %s: %w", name, err)
 		}

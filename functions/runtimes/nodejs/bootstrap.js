@@ -236,6 +236,7 @@ async function warm() {
   });
   const api = new RuntimeApi(`127.0.0.1:${server.address().port}`);
   serialise(await invoke(handler, await api.next()));
+  for (const name of ['crypto', 'https']) require(name); // what SDKs and most handlers load; functions cannot have others of these names
   const { socket } = api;
   api.socket = null;
   socket.resetAndDestroy(); // a connection that is closed in order is seen for a minute

@@ -17,6 +17,7 @@ import (
 )
 
 func main() {
+	waitAhead()
 	switch os.Getenv("MODE") {
 	case "exit":
 		fmt.Println("cannot go on")
