@@ -35,7 +35,7 @@ func (r *Runtime) takeParked(spec agent.ContainerSpec, img images.Image) *parked
 	}
 	if r.parked.stale(identity(r.binary("lambda-init"))) {
 		list := r.parked.empty()
-		r.background.Go(func() { r.removeParked(context.WithoutCancel(r.life), list, 1) })
+		r.background.Go(func() { r.removeParked(r.life, list, parallelRemovals) })
 	}
 	for {
 		p := r.parked.take()

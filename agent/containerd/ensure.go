@@ -204,7 +204,7 @@ func (l *launch) start(ctx context.Context) error {
 func (l *launch) reserve(ctx context.Context) error {
 	limit := int64(l.spec.MemoryMB) << 20
 	err := l.r.memory.Reserve(l.record.sandbox, limit)
-	if agent.ErrorCode(err) == agent.CodeExhausted && l.r.clearLot(ctx) > 0 {
+	if agent.ErrorCode(err) == agent.CodeExhausted && l.r.makeRoom(context.WithoutCancel(ctx)) > 0 {
 		err = l.r.memory.Reserve(l.record.sandbox, limit)
 	}
 	return err
@@ -409,7 +409,7 @@ func (l *launch) dropDisk() {
 
 func (l *launch) attach(ctx context.Context) error {
 	a, err := l.r.network.Attach(ctx)
-	if agent.ErrorCode(err) == agent.CodeExhausted && !l.record.parked && l.r.clearLot(ctx) > 0 {
+	if agent.ErrorCode(err) == agent.CodeExhausted && !l.record.parked && l.r.makeRoom(context.WithoutCancel(ctx)) > 0 {
 		a, err = l.r.network.Attach(ctx) // those that are nobody's have given theirs back
 	}
 	if err != nil {

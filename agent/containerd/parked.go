@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -26,6 +27,8 @@ import (
 const (
 	// parkedBytes is what has to be free for a container that is nobody's.
 	parkedBytes = 8 << 20
+	// parkedMemoryMB is the memory of functions that have as much of the CPU.
+	parkedMemoryMB = 128
 	// parkPause is how long after a container was taken the next one is made: the start that took it is to be answered first.
 	parkPause = 250 * time.Millisecond
 	// Bounds of the pause after one could not be made; it doubles each time.
@@ -36,6 +39,8 @@ const (
 	minOff, maxOff = time.Minute, time.Hour
 	// parkedPart is the part of FUNCTION_MEMORY_BUDGET, one in so many, that they take at most.
 	parkedPart = 16
+	// scarce is for how long nothing is made ahead after all of it had to go because there was no room.
+	scarce = time.Minute
 	// closeLimit bounds how long Close removes them: each has ended by then, and what is left of it goes with the next Open or Purge.
 	closeLimit = 5 * time.Second
 	// closeRemovals is how many are removed at once then.
@@ -47,6 +52,9 @@ const (
 type lot struct {
 	// wake tells that one was taken, wakeStems that stem cells may be missing or can be made.
 	wake, wakeStems chan struct{}
+	// clearing is held while all are removed, and cleared counts those that were.
+	clearing sync.Mutex
+	cleared  atomic.Int64
 
 	// mu guards the following. It is taken before Runtime.mu.
 	mu    sync.Mutex
@@ -56,6 +64,8 @@ type lot struct {
 	// taken is when the last one was, and demand how many were wanted lately.
 	taken  time.Time
 	demand demand
+	// scarce is until when there may be no room for any.
+	scarce time.Time
 	// failures of binds in a row; until off nothing is parked or bound, offFor is how long that was last, and note is what the operator
 	// is told of it.
 	failures int
@@ -221,7 +231,7 @@ func (l *lot) missing(wanted func(lately int) int) (int, time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if now.Before(l.off) {
+	if now.Before(l.off) || now.Before(l.scarce) {
 		return 0, 0
 	}
 	return wanted(l.demand.most(now)) - len(l.ready), parkPause - now.Sub(l.taken)
@@ -385,6 +395,9 @@ func (r *Runtime) watchParked(p *parked) {
 	i := slices.Index(*list, p)
 	if i >= 0 {
 		*list = slices.Delete(*list, i, i+1)
+		if p.kind != nil {
+			p.kind.failed()
+		}
 	}
 	l.taken = time.Now()
 	l.mu.Unlock()
@@ -453,11 +466,37 @@ func (l *lot) take() *parked {
 	return p
 }
 
-// clearLot removes all that are nobody's, and says how many there were.
+// clearLot removes all that are nobody's, and says how many there were, those included that another call has removed meanwhile. When ctx
+// ends before, what is left is the next Open's.
 func (r *Runtime) clearLot(ctx context.Context) int {
-	ready := r.parked.empty()
+	l := r.parked
+	before := l.cleared.Load()
+	l.clearing.Lock()
+	defer l.clearing.Unlock()
+	ready := l.empty()
 	r.removeParked(ctx, ready, parallelRemovals)
-	return len(ready)
+	l.cleared.Add(int64(len(ready)))
+	return int(l.cleared.Load() - before)
+}
+
+// makeRoom is clearLot for what a function needs: for a while nothing takes the room again.
+func (r *Runtime) makeRoom(ctx context.Context) int {
+	l := r.parked
+	l.mu.Lock()
+	l.scarce = time.Now().Add(scarce)
+	l.mu.Unlock()
+	return r.clearLot(ctx) // upkeep has them made again
+}
+
+// count is how many are nobody's.
+func (l *lot) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.ready)
+	for _, k := range l.kinds {
+		n += len(k.ready)
+	}
+	return n
 }
 
 // empty takes all out that are nobody's.
@@ -521,6 +560,6 @@ func (r *Runtime) bound(err error) {
 	l.mu.Unlock()
 	if off {
 		r.log.Error("no containers are made ahead for a while: one after the other could not be bound to its function (PARKED_SANDBOXES)", "seconds", int(pause.Seconds()), "error", err)
-		r.background.Go(func() { r.clearLot(context.WithoutCancel(r.life)) })
+		r.background.Go(func() { r.clearLot(r.life) })
 	}
 }

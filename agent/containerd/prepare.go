@@ -57,7 +57,18 @@ const maxLinks = 40
 
 func makeMountPoint(root int, name string, folder bool, links int) error {
 	if fd, err := openInRoot(root, name); err == nil {
-		return unix.Close(fd)
+		var s unix.Stat_t
+		if err = errors.Join(unix.Fstat(fd, &s), unix.Close(fd)); err != nil {
+			return err
+		}
+		// What is something else would only be found when something is mounted on it.
+		switch isFolder := s.Mode&unix.S_IFMT == unix.S_IFDIR; {
+		case folder && !isFolder:
+			return unix.ENOTDIR
+		case !folder && isFolder:
+			return unix.EISDIR
+		}
+		return nil
 	} else if !errors.Is(err, unix.ENOENT) {
 		return err
 	}

@@ -246,7 +246,11 @@ func connect(ctx context.Context, cfg Config, network Network) (*Runtime, error)
 	}
 	var r *Runtime
 	config := imagesConfig(cfg)
-	config.BeforeMend = func(ctx context.Context) error { return r.dropViews(ctx, 0) }
+	config.BeforeMend = func(ctx context.Context) error {
+		// Stem cells stand on layers that would otherwise not be made again.
+		r.clearLot(context.WithoutCancel(ctx))
+		return r.dropViews(ctx, 0)
+	}
 	store, err := images.Open(ctx, client, config)
 	if err != nil {
 		return nil, errors.Join(err, client.Close())

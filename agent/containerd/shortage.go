@@ -1,7 +1,6 @@
 package containerd
 
 import (
-	"context"
 	"time"
 
 	"github.com/edge-serverless-box/esb/agent"
@@ -33,12 +32,14 @@ func (r *Runtime) watchMemory() {
 		}
 		known = true
 		switch {
+		case short.Bytes > 0 && since.IsZero() && r.parked.count() > 0:
+			// Those that are nobody's go first; whether that is enough is seen next time.
+			r.background.Go(func() { r.makeRoom(r.life) })
+			continue
 		case short.Bytes > 0 && since.IsZero():
 			since = time.Now()
 			r.log.Warn("functions have grown beyond the memory that they may have (FUNCTION_MEMORY_BUDGET), or the machine has next to none left; those without work are to go",
 				"excess_mb", short.Bytes>>20, "machine", short.Machine)
-			// Those that are nobody's go first. There is no memory for new ones meanwhile.
-			r.background.Go(func() { r.clearLot(context.WithoutCancel(r.life)) })
 		case short.Bytes == 0 && since.IsZero():
 			continue
 		case short.Bytes == 0:

@@ -139,9 +139,14 @@ func buildSpec(ctx context.Context, in specInput) (*oci.Spec, error) {
 	l.Resources.Pids = &specs.LinuxPids{Limit: &pids}
 	if !in.parked { // cgroup.SetLimits does it later
 		l.Resources.Memory = memoryLimit(in)
-		shares := cgroup.Shares(in.spec.MemoryMB)
-		l.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
 	}
+	// What is nobody's has no more of the CPU than the smallest function: a whole interpreter may be started in it.
+	memory := in.spec.MemoryMB
+	if in.parked {
+		memory = parkedMemoryMB
+	}
+	shares := cgroup.Shares(memory)
+	l.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
 	for i := range l.Namespaces {
 		if l.Namespaces[i].Type == specs.NetworkNamespace {
 			l.Namespaces[i].Path = in.netns

@@ -28,12 +28,15 @@ const (
 	stemBytes = 64 << 20
 	// stemLimit bounds the start of an interpreter.
 	stemLimit = 30 * time.Second
-	// stemFailures is after how many failures in a row a kind is given up until the agent is started again.
+	// stemFailures is after how many failures in a row a kind is given up for as long as binds are at most. Those that end before a function
+	// has them count, too.
 	stemFailures = 3
 	// stemKept is for how long there are stem cells of a kind that no function has started with, and stemKinds bounds the kinds: the one
 	// that was not needed for longest goes.
 	stemKept  = 24 * time.Hour
 	stemKinds = 8
+	// stemRest is for how long a kind is not wanted before another one may take its place.
+	stemRest = 5 * time.Minute
 )
 
 // startNames and startPrefixes are the variables that an interpreter, the C library or the loader may read when a process starts, or
@@ -67,9 +70,11 @@ type kind struct {
 	start     lambdainit.Call
 
 	// The following is guarded by lot.mu.
-	ready    []*parked
-	used     time.Time
+	ready []*parked
+	used  time.Time
+	// failures since one was of use, and when the last one was.
 	failures int
+	failedAt time.Time
 }
 
 // kindOf returns the kind of stem cells that can serve a function, nil when none can.
@@ -115,15 +120,15 @@ func (r *Runtime) takeStem(of *kind) *parked {
 			return nil
 		}
 		p := k.ready[0]
-		k.ready = k.ready[1:]
+		k.ready, k.failures = k.ready[1:], 0
 		l.taken = time.Now()
 		l.mu.Unlock()
 		p.leave()
 		// What the interpreter has open is of layers that may have been replaced since then, and so may lambda-init.
-		if p.layers.unchanged() && p.program == identity(r.binary("lambda-init")) {
+		if !r.hasLostShim(p) && p.layers.unchanged() && p.program == identity(r.binary("lambda-init")) {
 			return p
 		}
-		r.background.Go(func() { r.discard(context.WithoutCancel(r.life), p) })
+		r.discard(context.WithoutCancel(r.life), p) // now: what it stands on may have to be mended
 	}
 }
 
@@ -136,6 +141,10 @@ func (r *Runtime) wantStem(of *kind) {
 	var gone []*parked
 	l.mu.Lock()
 	k := l.kinds[of.key]
+	if k == nil && !l.admits() {
+		l.mu.Unlock()
+		return
+	}
 	if k == nil {
 		k = of
 		l.kinds[of.key] = k
@@ -143,8 +152,7 @@ func (r *Runtime) wantStem(of *kind) {
 	k.used = time.Now()
 	var oldest *kind
 	for key, other := range l.kinds {
-		replaced := other.image.Name == k.image.Name && other.image.Content != k.image.Content
-		if replaced || time.Since(other.used) > stemKept {
+		if other.image.Name == k.image.Name && other.image.Content != k.image.Content { // replaced
 			gone = append(gone, other.ready...)
 			delete(l.kinds, key)
 		} else if oldest == nil || other.used.Before(oldest.used) {
@@ -163,6 +171,19 @@ func (r *Runtime) wantStem(of *kind) {
 		})
 	}
 	l.refillStems()
+}
+
+// unwanted takes out the stem cells of kinds that no function has started with for long.
+func (l *lot) unwanted() (gone []*parked) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, k := range l.kinds {
+		if time.Since(k.used) > stemKept {
+			gone = append(gone, k.ready...)
+			delete(l.kinds, key)
+		}
+	}
+	return gone
 }
 
 // fillStems keeps stem cells until Close, each made of a parked container. It makes one at a time, and none while a function waits for
@@ -219,12 +240,12 @@ func (r *Runtime) fillStems() {
 func (l *lot) missingStem(size int) (*kind, time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if time.Now().Before(l.off) {
+	if now := time.Now(); now.Before(l.off) || now.Before(l.scarce) {
 		return nil, 0
 	}
 	var found *kind
 	for _, k := range l.kinds {
-		if len(k.ready) < size && k.failures < stemFailures && (found == nil || k.used.After(found.used)) {
+		if len(k.ready) < size && (k.failures < stemFailures || time.Since(k.failedAt) > maxOff) && (found == nil || k.used.After(found.used)) {
 			found = k
 		}
 	}
@@ -249,7 +270,27 @@ func (l *lot) spare(wanted func(lately int) int) *parked {
 func (l *lot) failedStem(k *kind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	k.failed()
+}
+
+// failed counts a failure. Callers hold lot.mu.
+func (k *kind) failed() {
 	k.failures++
+	k.failedAt = time.Now()
+}
+
+// admits says whether there is a place for one more kind: more of them in turn than there are places would each find that its own has
+// just gone. Callers hold mu.
+func (l *lot) admits() bool {
+	if len(l.kinds) < stemKinds {
+		return true
+	}
+	for _, k := range l.kinds {
+		if time.Since(k.used) > stemRest {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *lot) refillStems() {
@@ -272,9 +313,9 @@ func (r *Runtime) makeStem(ctx context.Context, k *kind, p *parked) error {
 	}
 	l := r.parked
 	l.mu.Lock()
-	wanted := !time.Now().Before(l.off) && l.kinds[k.key] == k
+	now := time.Now()
+	wanted := !now.Before(l.off) && !now.Before(l.scarce) && l.kinds[k.key] == k
 	if wanted {
-		k.failures = 0
 		p.kind = k
 		k.ready = append(k.ready, p)
 	}

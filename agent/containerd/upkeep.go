@@ -189,6 +189,8 @@ func (r *Runtime) upkeep() {
 			r.log.Warn("layers of images are kept that no container was made of lately", "error", err)
 		}
 		r.parked.refill() // when there was no room for more
+		r.parked.refillStems()
+		r.removeParked(r.life, r.parked.unwanted(), 1)
 		if err := r.relieveDisk(r.life); err != nil && r.life.Err() == nil {
 			r.log.Warn("images that are kept cannot be given up for want of room", "error", err)
 		}

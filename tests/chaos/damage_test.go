@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,22 +106,32 @@ func runDamage(t *testing.T, b *box, a *account) {
 func (b *box) damage(t *testing.T, p *part, d damage) {
 	_, err := hoststate.KillAll(b.Home, b.Bridge)
 	require.NoError(t, err)
-	before := map[string][]byte{}
+	type was struct {
+		data []byte
+		info fs.FileInfo
+	}
+	before := map[string]was{}
 	for _, pattern := range d.files {
 		files, err := filepath.Glob(filepath.Join(b.Home, pattern))
 		require.NoError(t, err)
 		require.NotEmpty(t, files, pattern)
 		for _, file := range files {
 			if d.refused || d.warned != "" {
-				before[file], err = os.ReadFile(file)
+				data, err := os.ReadFile(file)
 				require.NoError(t, err)
+				info, err := os.Stat(file)
+				require.NoError(t, err)
+				before[file] = was{data, info}
 			}
 			require.NoError(t, d.do(file))
 		}
 	}
 	restore := func() {
-		for file, data := range before {
-			require.NoError(t, os.WriteFile(file, data, 0o600))
+		for file, was := range before {
+			require.NoError(t, os.WriteFile(file, was.data, was.info.Mode().Perm()))
+			// One that the store has removed meanwhile must be its own again.
+			owner := was.info.Sys().(*syscall.Stat_t)
+			require.NoError(t, os.Chown(file, int(owner.Uid), int(owner.Gid)))
 		}
 	}
 	began := time.Now()

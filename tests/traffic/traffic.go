@@ -30,6 +30,8 @@ const (
 	idleLimit = 4 * time.Second
 	// maxInFlight bounds the requests without an answer of one Generator.
 	maxInFlight = 6000
+	// backOff is how long a client of Closed that was refused waits: about what SDKs of AWS begin with, on average.
+	backOff = 50 * time.Millisecond
 	// maxBody bounds what is read of an answer.
 	maxBody = 1 << 20
 )
@@ -217,7 +219,8 @@ func (g *Generator) ask(ctx context.Context, s Stream, sample *Sample) {
 	}
 }
 
-// Closed has so many clients ask one after the other until ctx ends, and returns what came of it. It is not kept.
+// Closed has so many clients ask one after the other until ctx ends, and returns what came of it. It is not kept. Who is refused does not
+// ask again at once, as the clients of AWS do not.
 func (g *Generator) Closed(ctx context.Context, clients int, s Stream) []Sample {
 	var mu sync.Mutex
 	var all []Sample
@@ -231,6 +234,12 @@ func (g *Generator) Closed(ctx context.Context, clients int, s Stream) []Sample 
 				mu.Lock()
 				all = append(all, sample)
 				mu.Unlock()
+				if sample.Status == http.StatusTooManyRequests {
+					select {
+					case <-time.After(backOff):
+					case <-ctx.Done():
+					}
+				}
 			}
 		})
 	}
