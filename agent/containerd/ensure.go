@@ -151,6 +151,9 @@ func (r *Runtime) ensure(ctx context.Context, spec agent.ContainerSpec) (agent.C
 		l.turn = turn
 		err := l.start(ctx)
 		if errors.Is(err, errShim) && ctx.Err() == nil {
+			if turn, err = r.anotherTurn(ctx, spec, turn); err != nil {
+				return agent.Container{}, startStage.because(err)
+			}
 			l = r.newLaunch(spec, img, leased, randomHex(suffixBytes))
 			l.turn = turn
 			err = l.start(ctx)

@@ -183,22 +183,28 @@ func (o *Offer) answer(c *net.UnixConn) error {
 
 // ours refuses a peer that runs as another user, but root.
 func ours(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
+	peer, err := peerOf(c)
 	if err != nil {
 		return fmt.Errorf("look at who asks: %w", err)
-	}
-	var peer *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return fmt.Errorf("look at who asks: %w", err)
-	}
-	if failed != nil {
-		return fmt.Errorf("look at who asks: %w", failed)
 	}
 	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
 		return fmt.Errorf("user %d is not this process's", peer.Uid)
 	}
 	return nil
+}
+
+// peerOf says who is at the other end: of an offer, who has made it.
+func peerOf(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var peer *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) { peer, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return nil, err
+	}
+	return peer, failed
 }
 
 func (o *Offer) send(c *net.UnixConn) error {

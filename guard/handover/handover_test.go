@@ -152,6 +152,20 @@ func TestOffer_Nil_IsNeverAsked(t *testing.T) {
 	assert.Nil(t, offer.Asked())
 }
 
+// Who owns the folder of a service cannot have root ask another service by a link there.
+func TestHold_OfferOfAnotherUser_IsNotAsked(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: a folder is given to another user")
+	}
+	store, gateway := t.TempDir(), t.TempDir()
+	mustOffer(t, store, map[string]net.Listener{"a": mustListen(t)})
+	require.NoError(t, os.Symlink(filepath.Join(store, "handover"), filepath.Join(gateway, "handover")))
+	require.NoError(t, os.Chown(gateway, 12345, 12345))
+	held, err := handover.Hold(t.Context(), gateway)
+	require.ErrorContains(t, err, "user 12345's")
+	assert.Nil(t, held)
+}
+
 // TestHeld_ServiceIsGone_ClientsWaitForTheNextOne, which inherits its sockets.
 func TestHeld_ServiceIsGone_ClientsWaitForTheNextOne(t *testing.T) {
 	home := t.TempDir()

@@ -39,6 +39,9 @@ func Hold(ctx context.Context, home string) (*Held, error) {
 	}
 	defer func() { _ = c.Close() }()
 	conn := c.(*net.UnixConn)
+	if err := madeByOwner(d, conn); err != nil {
+		return nil, fmt.Errorf("hold the sockets of the one that runs: %w", err)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	names, fds, err := receive(ctx, conn)
@@ -46,6 +49,23 @@ func Hold(ctx context.Context, home string) (*Held, error) {
 		return nil, fmt.Errorf("hold the sockets of the one that runs: %w", err)
 	}
 	return &Held{names: names, fds: fds}, nil
+}
+
+// madeByOwner refuses an offer that is not of the folder's owner: who owns it can have made a link there to that of another service, which
+// answers root, but not them.
+func madeByOwner(d dir, c *net.UnixConn) error {
+	var folder unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &folder); err != nil {
+		return err
+	}
+	peer, err := peerOf(c)
+	if err != nil {
+		return err
+	}
+	if folder.Uid != 0 && folder.Uid != peer.Uid {
+		return fmt.Errorf("the offer in %s is user %d's, and the folder is user %d's", d.Name(), peer.Uid, folder.Uid)
+	}
+	return nil
 }
 
 // Close gives the sockets up: with the last one who has one of them, clients are refused.
