@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -113,6 +114,10 @@ func remove(conn *nftables.Conn, bridge string) error {
 	return foreignErr
 }
 
+// numbering is held while sets are added: the library numbers those of all connections together, and does not guard the number
+// (google/nftables v0.3.0, set.go, allocSetID).
+var numbering sync.Mutex
+
 // content counts what a table has.
 type content struct{ chains, rules, elements int }
 
@@ -124,6 +129,8 @@ type content struct{ chains, rules, elements int }
 //	from the outside    to a function, Gateway  dropped, unless it is an answer
 //	from the box        to a function           answers; from root and Users alone what is new, the rest refused
 func writeRules(conn *nftables.Conn, table *nftables.Table, cfg Config) (written content, err error) {
+	numbering.Lock()
+	defer numbering.Unlock()
 	ports := &nftables.Set{Table: table, Name: "host_ports", KeyType: nftables.TypeInetService}
 	var elements []nftables.SetElement
 	for _, port := range slices.Compact(slices.Sorted(slices.Values(cfg.HostPorts))) {

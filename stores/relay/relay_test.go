@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,10 +58,9 @@ func TestRelay_ClientEndsItsHalf_StillGetsTheAnswer(t *testing.T) {
 func TestClose_ConnectionsOpenOrWaiting_EndsThemAndWaits(t *testing.T) {
 	backend, front := mustListen(t), mustListen(t)
 	dialled := make(chan struct{}, 2)
-	first := true
+	var dials atomic.Int64
 	dial := func(ctx context.Context) (net.Conn, error) {
-		defer func() { first = false }() // the second connection comes when the first has been dialled
-		if first {
+		if dials.Add(1) == 1 { // the second connection comes when the first has been dialled
 			defer func() { dialled <- struct{}{} }()
 			return new(net.Dialer).DialContext(ctx, "tcp", backend.Addr().String())
 		}
