@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -200,6 +201,8 @@ type keeper struct {
 	health health
 
 	wake chan struct{} // has room for one
+	// away is true when the store did not answer the last time.
+	away atomic.Bool
 	// mu guards desired and the states of its resources.
 	mu      sync.Mutex
 	desired []*resource
@@ -238,10 +241,7 @@ func (k *keeper) apply(desired []*resource) {
 	}
 	k.desired = desired
 	k.mu.Unlock()
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	k.hurry()
 }
 
 func (k *keeper) run(ctx context.Context) {
@@ -334,7 +334,19 @@ func (k *keeper) check(ctx context.Context) error {
 	if k.client == nil {
 		return nil
 	}
-	return k.health.ask(ctx, k.client.ping)
+	err := k.health.ask(ctx, k.client.ping)
+	if k.away.Swap(err != nil) && err == nil {
+		k.hurry() // what could not be made can be now
+	}
+	return err
+}
+
+// hurry has run try at once.
+func (k *keeper) hurry() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
 }
 
 // temporary says whether trying again may help: everything but what a store understood and refused.

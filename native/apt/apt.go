@@ -40,6 +40,8 @@ func (i *Installer) Install(ctx context.Context, packages []string) error {
 func (i *Installer) run(ctx context.Context, packages []string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "DPkg::Lock::Timeout=" + lockTimeout}, args...)...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	// Killed, it would leave dpkg's work half done; so it ends what it is at.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return &native.Problem{

@@ -62,8 +62,8 @@ func lacksOf(body []byte) *lackError {
 		case "full":
 			lacks.reasons = append(lacks.reasons, d.Error)
 		default:
-			// resources are the tables and buckets that are still to be made.
-			if !slices.Contains([]string{"dynamodb", "s3", "resources"}, name) {
+			// resources are the tables and buckets that are still to be made, functions those whose code is in a bucket, too.
+			if !slices.Contains([]string{"dynamodb", "s3", "resources", "functions"}, name) {
 				return nil
 			}
 			lacks.reasons, lacks.stores = append(lacks.reasons, name+": "+d.Error), true

@@ -14,6 +14,7 @@ func TestLacksOf_OnlyWhenNothingElseIsMissing(t *testing.T) {
 		"full, and no agent": {`{"status":"unavailable","dependencies":{"agent":{"status":"down","error":"x"},"async":{"status":"full","error":"y"}}}`, ""},
 		"no agent":           {`{"status":"unavailable","dependencies":{"agent":{"status":"down","error":"x"}}}`, ""},
 		"no tables":          {`{"dependencies":{"dynamodb":{"status":"down","error":"x"},"resources":{"status":"down","error":"y"},"s3":{"status":"ok"}}}`, "dynamodb: x; resources: y"},
+		"no tables for code": {`{"dependencies":{"functions":{"status":"down","error":"z"},"s3":{"status":"down","error":"x"}}}`, "functions: z; s3: x"},
 		"for strangers":      {`{"status":"unavailable"}`, ""},
 		"no JSON":            {"<html>", ""},
 	} {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -88,9 +90,12 @@ func (s *Stack) make(ctx context.Context, st *starts) (err error) {
 	if err != nil {
 		return err
 	}
-	if plan.Missing(stores) && s.idle() {
-		if err := s.startEarly(ctx, st); err != nil {
+	if plan.Missing(stores) && s.idle() && !s.hasEvents() {
+		if err := s.startEarly(ctx, st); ctx.Err() != nil {
 			return err
+		} else if err != nil {
+			// It may need a store after all; with them it starts, or says what is wrong.
+			s.console.Printf("==> warning: agent and gateway wait for the stores: %v", err)
 		}
 	}
 	return plan.Build(ctx, stores)
@@ -102,6 +107,13 @@ func (s *Stack) idle() bool {
 		_, alive, err := s.running(service)
 		return alive || err != nil
 	})
+}
+
+// hasEvents is true when functions may have been asked for something already: their events would be tried in vain, and given up, while
+// there are no stores.
+func (s *Stack) hasEvents() bool {
+	_, err := os.Stat(filepath.Join(s.settings.ServiceHome(native.Gateway), "async"))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // startEarly starts agent and gateway while the stores' programs are still to be built.

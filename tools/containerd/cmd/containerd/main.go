@@ -1,6 +1,7 @@
 // Command containerd is containerd 2.4 with those plugins alone that the agent uses or may come to use: its own main package
 // (github.com/containerd/containerd/v2/cmd/containerd/builtins) also imports CRI, NRI, tracing, image verifiers, the transfer service and
-// snapshotters for other file systems, which the agent's configuration switches off, and which are two thirds of what there is to compile.
+// snapshotters for other file systems, which nothing here uses, and which are two thirds of what there is to compile. Without the transfer
+// service `ctr images pull`, push, import and export need --local.
 package main
 
 import (
