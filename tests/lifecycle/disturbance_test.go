@@ -7,11 +7,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -286,13 +288,16 @@ func mustFindProcesses(t *testing.T, box *stack.Stack) []hoststate.Process {
 	return found
 }
 
-// mustSettle waits until the box runs nothing but its services, and shims with its containers in them, and returns them: the
-// CNI plugins of a container that was just made or removed come and go.
+// mustSettle waits until the box runs nothing but its services, and shims with its containers in them, and the same for a while, and
+// returns them: the CNI plugins of a container that was just made or removed come and go, and so do those that are made ahead.
 func mustSettle(t *testing.T, box *stack.Stack) []hoststate.Process {
 	t.Helper()
-	var found []hoststate.Process
+	var found, before []hoststate.Process
+	var since time.Time
 	stack.Eventually(t, func() bool {
-		found = mustFindProcesses(t, box)
+		if found = mustFindProcesses(t, box); !slices.Equal(found, before) {
+			before, since = found, time.Now()
+		}
 		inShims := 0
 		for _, p := range found {
 			switch filepath.Base(p.Program) {
@@ -306,10 +311,13 @@ func mustSettle(t *testing.T, box *stack.Stack) []hoststate.Process {
 				return false
 			}
 		}
-		return inShims > 0 && inShims == len(box.Containers(t, ""))+parkedIn(found)
+		return time.Since(since) > restFor && inShims > 0 && inShims == len(box.Containers(t, ""))+parkedIn(found)
 	}, "the box must come to rest")
 	return found
 }
+
+// restFor is longer than the pause before the next container is made ahead.
+const restFor = time.Second
 
 // childrenOf counts the children of a process.
 func childrenOf(pid int) (n int) {
@@ -321,12 +329,11 @@ func childrenOf(pid int) (n int) {
 	return n
 }
 
-// parkedIn counts the containers that are nobody's: what lambda-init in them waits for has not been said, so that it has no child.
+// parkedIn counts the containers that are nobody's: what lambda-init in them waits for has not been said.
 func parkedIn(processes []hoststate.Process) (n int) {
 	for _, p := range processes {
 		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
-		root, err := os.Stat(fmt.Sprintf("/proc/%d/root/newroot", p.PID))
-		if strings.Contains(string(command), "lambda-init\x00-park\x00") && err == nil && root.IsDir() {
+		if strings.Contains(string(command), "lambda-init\x00-park\x00") {
 			n++
 		}
 	}
