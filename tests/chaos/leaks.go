@@ -16,6 +16,9 @@ import (
 	"github.com/edge-serverless-box/esb/tests/stack"
 )
 
+// shimProgram is containerd's shim, of which several boxes may run the same.
+const shimProgram = "containerd-shim-runc-v2"
+
 // owned is how many things of each kind a box has on the machine. With the same containers it has the same, however often others
 // have come and gone.
 type owned map[string]int
@@ -35,17 +38,24 @@ func readOwned(box *stack.Stack) (owned, error) {
 		}
 	}
 	for _, line := range state["processes"] {
-		pid, command, _ := strings.Cut(line, " ")
+		_, command, _ := strings.Cut(line, " ")
 		program, _, _ := strings.Cut(command, " ")
-		name := filepath.Base(program)
-		if name == "containerd-shim-runc-v2" {
-			// How many there are follows from which containers have come first: one without a container is one too many.
-			shims++
-			if children(pid) > 0 {
-				continue
-			}
+		if name := filepath.Base(program); name != shimProgram {
+			found["processes "+name]++
 		}
-		found["processes "+name]++
+	}
+	processes, err := hoststate.Processes(box.Home, box.BinDir, box.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range processes {
+		if filepath.Base(p.Program) != shimProgram || !strings.Contains(p.Command, "/"+box.Bridge+"/") {
+			continue
+		}
+		// How many there are follows from which containers have come first: one without a container is one too many.
+		if shims++; children(fmt.Sprint(p.PID)) == 0 {
+			found["processes "+shimProgram]++
+		}
 	}
 	ports, err := leftovers.Ports(box.Bridge)
 	if err != nil {
