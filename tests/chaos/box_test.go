@@ -281,7 +281,11 @@ const restFor = 3 * time.Second
 // mustServe waits until functions of all kinds answer.
 func (b *box) mustServe(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"warm0", "probe0"} {
+	names := []string{"warm0", "probe0"}
+	if !b.config.small {
+		names = append(names, "hoarder") // from then on its runtime is started ahead
+	}
+	for _, name := range names {
 		body := okBody
 		if name == "probe0" {
 			body = echoBody
