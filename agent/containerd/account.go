@@ -29,7 +29,7 @@ func addAccount(root string) error {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	if err := makeMountPoint(fd, passwdFile, false, maxLinks); err != nil {
-		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ELOOP) {
 			return nil // an image without a usable /etc has no users at all
 		}
 		return fail(err)

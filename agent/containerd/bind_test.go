@@ -22,7 +22,7 @@ func TestBuildSpec_Parked_IsNobodys(t *testing.T) {
 	assert.Equal(t, []string{"/run/esb/lambda-init", "-park", "/run/esb/notify/bind.sock"}, s.Process.Args)
 	assert.Empty(t, s.Process.Env)
 	assert.Nil(t, s.Linux.Resources.Memory)
-	assert.Nil(t, s.Linux.Resources.CPU)
+	assert.Equal(t, cgroup.Shares(128), *s.Linux.Resources.CPU.Shares, "nobody's outweighs no function")
 	for _, late := range []string{"/tmp", "/proc/meminfo", "/var/task", "/opt"} {
 		assert.Nil(t, mountOf(s, late), late)
 	}
