@@ -311,7 +311,7 @@ func mustSettle(t *testing.T, box *stack.Stack) []hoststate.Process {
 				return false
 			}
 		}
-		return time.Since(since) > restFor && inShims > 0 && inShims == len(box.Containers(t, ""))+parkedIn(found)
+		return time.Since(since) > restFor && inShims > 0 && inShims == len(box.Containers(t, ""))+parkedIn(box)
 	}, "the box must come to rest")
 	return found
 }
@@ -330,10 +330,14 @@ func childrenOf(pid int) (n int) {
 }
 
 // parkedIn counts the containers that are nobody's: what lambda-init in them waits for has not been said.
-func parkedIn(processes []hoststate.Process) (n int) {
-	for _, p := range processes {
-		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
-		if strings.Contains(string(command), "lambda-init\x00-park\x00") {
+func parkedIn(box *stack.Stack) (n int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		command, _ := os.ReadFile(file) // it may be gone
+		if !strings.Contains(string(command), "lambda-init\x00-park\x00") {
+			continue
+		}
+		if group, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup")); strings.Contains(string(group), box.Bridge) {
 			n++
 		}
 	}
