@@ -58,7 +58,7 @@ const maxLinks = 40
 func makeMountPoint(root int, name string, folder bool, links int) error {
 	if fd, err := openInRoot(root, name); err == nil {
 		var s unix.Stat_t
-		if err = errors.Join(unix.Fstat(fd, &s), unix.Close(fd)); err != nil {
+		if err := errors.Join(unix.Fstat(fd, &s), unix.Close(fd)); err != nil {
 			return err
 		}
 		// What is something else would only be found when something is mounted on it.
