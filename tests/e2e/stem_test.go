@@ -73,7 +73,7 @@ func mustObserveAhead(t *testing.T, function string) (o observation) {
 // nothing, but might.
 func TestStem_IsAsARuntimeThatWasStartedForItsFunction(t *testing.T) {
 	if box.Way != stack.Native {
-		t.Skip("looks at the agent's log")
+		t.Skip("the agent's log of a box in Docker is not this machine's to look at")
 	}
 	for runtime, prefix := range map[string]string{"python": "PYTHON", "node": "NODE_"} {
 		t.Run(runtime, func(t *testing.T) {
@@ -136,7 +136,7 @@ func without(part any, names ...string) any {
 // Functions with what an interpreter reads at its start have theirs started for them.
 func TestStem_WhatChangesTheStartOfARuntime_HasItStarted(t *testing.T) {
 	if box.Way != stack.Native {
-		t.Skip("looks at the agent's log")
+		t.Skip("the agent's log of a box in Docker is not this machine's to look at")
 	}
 	mustObserveAhead(t, "ahead-python")
 	got := mustObserve(t, "zone-python")
