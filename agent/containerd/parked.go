@@ -178,10 +178,7 @@ func (r *Runtime) fillLot() {
 			if missing <= 0 {
 				break
 			}
-			if pause <= 0 && r.starts.Waiting() {
-				pause = parkPause
-			}
-			if pause > 0 {
+			if pause = r.givesWay(pause); pause > 0 {
 				if !sleep(r.life, pause) {
 					return
 				}
@@ -203,6 +200,14 @@ func (r *Runtime) fillLot() {
 			backoff = minParkBackoff
 		}
 	}
+}
+
+// givesWay is a pause that something made ahead has, or the one for functions that wait for their starts.
+func (r *Runtime) givesWay(pause time.Duration) time.Duration {
+	if pause <= 0 && r.starts.Waiting() {
+		return parkPause
+	}
+	return pause
 }
 
 // sleep returns false when ctx ends first.

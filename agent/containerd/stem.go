@@ -202,10 +202,7 @@ func (r *Runtime) fillStems() {
 			if k == nil {
 				break
 			}
-			if pause <= 0 && r.starts.Waiting() {
-				pause = parkPause
-			}
-			if pause > 0 {
+			if pause = r.givesWay(pause); pause > 0 {
 				if !sleep(r.life, pause) {
 					return
 				}

@@ -319,23 +319,5 @@ func BenchmarkServer_RefusedRequest(b *testing.B) {
 		})
 	})
 	box.guard(gateway.Access{}, gateway.Route{Path: "/open", Auth: gateway.AuthNone})
-	conn, err := net.Dial("tcp", box.Addrs("http")[0].String())
-	require.NoError(b, err)
-	defer func() { _ = conn.Close() }()
-	request := []byte("POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nUser-Agent: bench\r\nContent-Length: 17\r\n\r\n{\"message\":\"hey\"}")
-	in := bufio.NewReader(conn)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := conn.Write(request); err != nil {
-			b.Fatal(err)
-		}
-		resp, err := http.ReadResponse(in, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusTooManyRequests {
-			b.Fatal(resp.StatusCode, err)
-		}
-		_ = resp.Body.Close()
-	}
+	benchmarkRequest(b, box, "POST /open HTTP/1.1\r\nHost: localhost"+benchmarkRest, http.StatusTooManyRequests)
 }

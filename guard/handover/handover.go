@@ -260,22 +260,14 @@ type Predecessor struct {
 // Ask asks the service that runs on the state home for its sockets; it goes on as before. Nil means that none runs, or none that
 // can be asked.
 func Ask(ctx context.Context, home string) (*Predecessor, error) {
-	d, err := openDir(home)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	d, conn, err := reach(ctx, home)
+	if conn == nil {
 		return nil, err
 	}
 	defer func() { _ = d.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, answerLimit)
-	defer cancel()
-	var dialer net.Dialer
-	c, err := dialer.DialContext(ctx, "unixpacket", d.addr().Name)
-	if err != nil {
-		return nil, nil // nobody is there
-	}
-	p := &Predecessor{conn: c.(*net.UnixConn)}
+	p := &Predecessor{conn: conn}
 	names, fds, err := receive(ctx, p.conn)
 	if err == nil {
 		p.sockets, err = listeners(names, fds)
@@ -284,6 +276,23 @@ func Ask(ctx context.Context, home string) (*Predecessor, error) {
 		return nil, errors.Join(fmt.Errorf("the one that runs does not hand its sockets over: %w", err), p.Close())
 	}
 	return p, nil
+}
+
+// reach connects to the service that offers its sockets on the state home; there is no connection when none does.
+func reach(ctx context.Context, home string) (dir, *net.UnixConn, error) {
+	d, err := openDir(home)
+	if errors.Is(err, fs.ErrNotExist) {
+		return dir{}, nil, nil
+	}
+	if err != nil {
+		return dir{}, nil, err
+	}
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "unixpacket", d.addr().Name)
+	if err != nil {
+		return dir{}, nil, d.Close() // nobody is there
+	}
+	return d, c.(*net.UnixConn), nil
 }
 
 // receive asks for the sockets, whose descriptors are the caller's.
@@ -357,19 +366,13 @@ func listeners(names []string, fds []int) (map[string]net.Listener, error) {
 
 // Offered says whether a service offers its sockets on the state home: what a killed one has left there offers nothing.
 func Offered(ctx context.Context, home string) bool {
-	d, err := openDir(home)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = d.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
-	var dialer net.Dialer
-	c, err := dialer.DialContext(ctx, "unixpacket", d.addr().Name)
-	if err != nil {
+	d, conn, _ := reach(ctx, home)
+	if conn == nil {
 		return false
 	}
-	_ = c.Close()
+	_, _ = d.Close(), conn.Close()
 	return true
 }
 

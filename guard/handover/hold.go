@@ -3,9 +3,7 @@ package handover
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 
@@ -22,23 +20,13 @@ type Held struct {
 
 // Hold asks the service that runs on the state home for its sockets, which it goes on with. Nil means that none offers any.
 func Hold(ctx context.Context, home string) (*Held, error) {
-	d, err := openDir(home)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = d.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
-	var dialer net.Dialer
-	c, err := dialer.DialContext(ctx, "unixpacket", d.addr().Name)
-	if err != nil {
-		return nil, nil // nobody is there
+	d, conn, err := reach(ctx, home)
+	if conn == nil {
+		return nil, err
 	}
-	defer func() { _ = c.Close() }()
-	conn := c.(*net.UnixConn)
+	defer func() { _, _ = d.Close(), conn.Close() }()
 	if err := madeByOwner(d, conn); err != nil {
 		return nil, fmt.Errorf("hold the sockets of the one that runs: %w", err)
 	}
